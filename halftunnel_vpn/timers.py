@@ -1,0 +1,100 @@
+"""One timer wheel for a whole process: thousands of deadlines, one wake-up.
+
+Time is an argument everywhere (seconds, a monotonic clock). Deadlines are rounded up to the wheel's
+granularity, so arming, re-arming and cancelling are a dictionary operation each.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+GRANULARITY = 0.005
+"""Seconds a deadline may be late by, at the most, beyond the wake-up's own lateness."""
+
+
+class Timer:
+    """A deadline that can be armed again and again. Made by :meth:`Wheel.timer`."""
+
+    __slots__ = ("_bucket", "_callback", "_wheel")
+
+    def __init__(self, wheel: Wheel, callback: Callable[[float], None]) -> None:
+        self._wheel = wheel
+        self._callback = callback
+        self._bucket = -1
+
+    @property
+    def armed(self) -> bool:
+        """Whether the callback is going to be called."""
+        return self._bucket >= 0
+
+    def arm(self, deadline: float) -> None:
+        """Call the callback with ``now`` once ``deadline`` has passed; replaces an earlier deadline."""
+        bucket = math.ceil(deadline / GRANULARITY)
+        if bucket == self._bucket:
+            return
+        self.cancel()
+        self._bucket = bucket
+        self._wheel._insert(bucket, self)
+
+    def cancel(self) -> None:
+        """Forget the deadline; does nothing when none is set."""
+        if self._bucket >= 0:
+            self._wheel._remove(self._bucket, self)
+            self._bucket = -1
+
+    def _fire(self, now: float) -> None:
+        self._bucket = -1
+        self._callback(now)
+
+
+class Wheel:
+    """All timers of a process; whoever owns the clock calls :meth:`run`.
+
+    ``alarm`` is called with the new :attr:`next_deadline` whenever that comes earlier than it was.
+    """
+
+    __slots__ = ("_alarm", "_buckets", "_order")
+
+    def __init__(self, alarm: Callable[[float], None] | None = None) -> None:
+        self._alarm = alarm
+        self._buckets: dict[int, dict[Timer, None]] = {}
+        self._order: list[int] = []
+
+    def timer(self, callback: Callable[[float], None]) -> Timer:
+        """A new timer, not armed; ``callback`` gets the time at which it was run."""
+        return Timer(self, callback)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When :meth:`run` should be called next; None while nothing is armed."""
+        while self._order:
+            bucket = self._order[0]
+            if self._buckets.get(bucket):
+                return bucket * GRANULARITY
+            heapq.heappop(self._order)
+            self._buckets.pop(bucket, None)
+        return None
+
+    def run(self, now: float) -> None:
+        """Call back every timer whose deadline has passed."""
+        while self._order and self._order[0] * GRANULARITY <= now:
+            bucket = heapq.heappop(self._order)
+            for timer in list(self._buckets.pop(bucket, ())):
+                if timer._bucket == bucket:
+                    timer._fire(now)
+
+    def _insert(self, bucket: int, timer: Timer) -> None:
+        timers = self._buckets.get(bucket)
+        if timers is None:
+            timers = self._buckets[bucket] = {}
+            heapq.heappush(self._order, bucket)
+            if self._alarm is not None and self._order[0] == bucket:
+                self._alarm(bucket * GRANULARITY)
+        timers[timer] = None
+
+    def _remove(self, bucket: int, timer: Timer) -> None:
+        timers = self._buckets.get(bucket)
+        if timers is not None:
+            timers.pop(timer, None)
