@@ -1,0 +1,162 @@
+"""The payload of a DATA packet on a UDP or ICMP stream: one *run* (docs/PROTOCOL.md, "Datagram runs").
+
+A data run is one or more datagrams of one size to or from one place, as UDP segmentation offload makes and
+takes them. Upstream the place is the destination, downstream the source. An error run tells the client of an
+ICMP error that a datagram of it met behind the exit.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.protocol.addresses import (
+    FAMILY_IPV4,
+    FAMILY_IPV6,
+    FAMILY_NAME,
+    FAMILY_NONE,
+    Host,
+    decode_host,
+    encode_host,
+)
+from halftunnel_vpn.protocol.wire import Buffer
+
+RUN_DATA = 1
+RUN_ERROR = 2
+
+MAX_RUN_SEGMENTS = 128
+"""Datagrams in one run, as Linux bounds one segmented UDP send (UDP_MAX_SEGMENTS)."""
+
+MAX_DATAGRAM = 65507
+"""Bytes of the longest datagram: 65535 less the headers of IPv4 and UDP."""
+
+
+class IcmpErrorKind(IntEnum):
+    """What an ICMP or ICMPv6 error said, in words that both families have (RFC 792, RFC 4443)."""
+
+    NET_UNREACHABLE = 1
+    HOST_UNREACHABLE = 2
+    PROTOCOL_UNREACHABLE = 3
+    PORT_UNREACHABLE = 4
+    ADMIN_PROHIBITED = 5
+    TIME_EXCEEDED = 6
+    PACKET_TOO_BIG = 7
+
+
+class DataRun(NamedTuple):
+    """Datagrams of one size, the last of which may be shorter; ``data`` points into the decoded buffer.
+
+    ``segment_size`` 0 means one datagram of all of ``data``. ``port`` is the UDP port, or the sequence number
+    of an ICMP echo. ``hop_limit`` 0 means not stated.
+    """
+
+    address: Host
+    port: int
+    hop_limit: int
+    traffic_class: int
+    segment_size: int
+    data: memoryview
+
+
+class ErrorRun(NamedTuple):
+    """An ICMP error: ``offender`` says that a datagram to ``address`` and ``port`` met ``kind``.
+
+    ``offender`` is 4 or 16 bytes, or ``b""`` where the exit was not told. ``mtu`` is the one of a
+    PACKET_TOO_BIG, else 0. ``address`` and ``port`` are as the client sent them.
+    """
+
+    kind: IcmpErrorKind
+    offender: bytes
+    address: Host
+    port: int
+    mtu: int = 0
+
+
+_IPV4_RUN = struct.Struct(">BBBBHH4s")
+_IPV6_RUN = struct.Struct(">BBBBHH16s")
+_RUN = struct.Struct(">BBBBHH")  # kind, family, hop limit, traffic class, port, segment size
+_ERROR = struct.Struct(">BBBBHH")  # kind, family, error, offender's family, port, mtu
+_ERROR_KINDS = {int(kind): kind for kind in IcmpErrorKind}
+
+MAX_RUN_HEADER = _RUN.size + 1 + 253
+"""Bytes of the longest header of a run: one with a name."""
+
+
+def encode_run_header(
+    address: Host,
+    port: int,
+    *,
+    hop_limit: int = 0,
+    traffic_class: int = 0,
+    segment_size: int = 0,
+) -> bytes:
+    """What goes before the data of a data run. Raises WireError: datagram-bad-address, datagram-bad-name."""
+    length = len(address)
+    if isinstance(address, bytes):
+        if length == 4:
+            return _IPV4_RUN.pack(
+                RUN_DATA, FAMILY_IPV4, hop_limit, traffic_class, port, segment_size, address
+            )
+        if length == 16:
+            return _IPV6_RUN.pack(
+                RUN_DATA, FAMILY_IPV6, hop_limit, traffic_class, port, segment_size, address
+            )
+    family, host = encode_host(address, "datagram")
+    if family == FAMILY_NONE:
+        raise WireError("datagram-bad-address", "no address")
+    return _RUN.pack(RUN_DATA, family, hop_limit, traffic_class, port, segment_size) + host
+
+
+def encode_error(run: ErrorRun) -> bytes:
+    """The whole payload of an error run. Raises WireError: datagram-bad-address, datagram-bad-name."""
+    family, address = encode_host(run.address, "datagram")
+    offender_family, offender = encode_host(run.offender, "datagram")
+    if family == FAMILY_NONE:
+        raise WireError("datagram-bad-address", "no address")
+    fixed = _ERROR.pack(RUN_ERROR, family, run.kind, offender_family, run.port, run.mtu)
+    return fixed + offender + address
+
+
+def decode_run(view: Buffer) -> DataRun | ErrorRun:
+    """The run that fills ``view``.
+
+    Raises WireError: datagram-truncated, datagram-bad-run (unknown sort of run), datagram-bad-family,
+    datagram-bad-name, datagram-bad-error, datagram-bad-segments (none, too many or too long datagrams),
+    datagram-trailing-bytes.
+    """
+    payload = memoryview(view)
+    if len(payload) < _RUN.size:
+        raise WireError("datagram-truncated", f"{len(payload)} bytes")
+    sort, family, hop_limit, traffic_class, port, segment_size = _RUN.unpack_from(payload)
+    if family == FAMILY_NONE:
+        raise WireError("datagram-bad-family", "no address")
+    if sort == RUN_ERROR:
+        return _decode_error(payload)
+    if sort != RUN_DATA:
+        raise WireError("datagram-bad-run", f"sort {sort}")
+    address, start = decode_host(payload, _RUN.size, family, "datagram")
+    data = payload[start:]
+    length = len(data)
+    if segment_size:
+        if not 0 < length <= segment_size * MAX_RUN_SEGMENTS or segment_size > MAX_DATAGRAM:
+            raise WireError("datagram-bad-segments", f"{length} bytes by {segment_size}")
+    elif length > MAX_DATAGRAM:
+        raise WireError("datagram-bad-segments", f"a datagram of {length} bytes")
+    return DataRun(address, port, hop_limit, traffic_class, segment_size, data)
+
+
+def _decode_error(payload: memoryview) -> ErrorRun:
+    _, family, error, offender_family, port, mtu = _ERROR.unpack_from(payload)
+    kind = _ERROR_KINDS.get(error)
+    if kind is None:
+        raise WireError("datagram-bad-error", f"error {error}")
+    if offender_family == FAMILY_NAME:
+        raise WireError("datagram-bad-family", "an offender has no name")
+    offender, offset = decode_host(payload, _ERROR.size, offender_family, "datagram")
+    address, end = decode_host(payload, offset, family, "datagram")
+    if end != len(payload):
+        raise WireError("datagram-trailing-bytes", f"{len(payload) - end} bytes")
+    assert isinstance(offender, bytes)
+    return ErrorRun(kind, offender, address, port, mtu)

@@ -1,0 +1,148 @@
+"""What the two handshake messages say inside their encryption (docs/PROTOCOL.md, "Handshake").
+
+Fixed fields first, then items of type (2 bytes), length (2 bytes) and value. Type 0 is padding; an item of
+another type is left alone, so that a later version can add some.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from halftunnel_vpn.errors import HandshakeError
+from halftunnel_vpn.protocol.wire import MAX_FIRST_MESSAGE, VERSION, Buffer, as_uuid4
+
+ITEM_PADDING = 0
+"""Type of an item whose value says nothing."""
+
+_CLIENT = struct.Struct(">B16s16sIQ16s")
+_EXIT = struct.Struct(">BQ16sIIIIB")
+_ITEM = struct.Struct(">HH")
+
+EXIT_HAS_IPV6 = 0x01
+"""Flag of an ExitHello: the exit reaches IPv6 destinations."""
+
+
+class ExitStatus(IntEnum):
+    """Whether the exit grants a session."""
+
+    OK = 0
+    CLOCK_SKEW = 1
+    OVERLOADED = 2
+    SESSION_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """The payload of message 1.
+
+    ``session_id``, a UUIDv4, names the session in every packet inside records. ``join_token``, of the same
+    form, is what the first downstream leg shows. ``timestamp`` is wall time in microseconds since 1970,
+    ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits; none is assigned yet.
+    """
+
+    session_id: bytes
+    join_token: bytes
+    timestamp: int
+    nonce: bytes
+    capabilities: int = 0
+    version: int = VERSION
+
+    def encode(self, padding: int = 0) -> bytes:
+        """The payload, with ``padding`` bytes of padding (and 4 that announce it).
+
+        Raises HandshakeError handshake-too-long (too much padding).
+        """
+        fixed = _CLIENT.pack(
+            self.version, self.session_id, self.join_token, self.capabilities, self.timestamp, self.nonce
+        )
+        return fixed + _encode_padding(padding)
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> ClientHello:
+        """Reverse of :meth:`encode`. Raises HandshakeError: handshake-malformed, handshake-bad-version."""
+        if len(payload) < _CLIENT.size:
+            raise HandshakeError("handshake-malformed", "a client hello is cut short")
+        version, session_id, join_token, capabilities, timestamp, nonce = _CLIENT.unpack_from(payload)
+        if version != VERSION:
+            raise HandshakeError("handshake-bad-version", f"version {version}")
+        if session_id != as_uuid4(session_id) or join_token != as_uuid4(join_token):
+            raise HandshakeError("handshake-malformed", "an identifier is no UUIDv4")
+        _check_items(payload, _CLIENT.size)
+        return cls(session_id, join_token, timestamp, nonce, capabilities, version)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitHello:
+    """The payload of message 2.
+
+    ``wall_time`` is the exit's, in microseconds since 1970; ``nonce`` 16 fresh bytes; ``max_streams`` the
+    streams that may be open at once; ``stream_window`` the credit in bytes that every byte stream of the
+    client begins with; ``idle_timeout`` the seconds after which a session without legs is forgotten.
+    """
+
+    status: ExitStatus
+    wall_time: int
+    nonce: bytes
+    max_streams: int = 0
+    stream_window: int = 0
+    idle_timeout: int = 0
+    has_ipv6: bool = False
+    capabilities: int = 0
+
+    def encode(self, padding: int = 0) -> bytes:
+        """The payload, with ``padding`` bytes of padding (and 4 that announce it).
+
+        Raises HandshakeError handshake-too-long (too much padding).
+        """
+        fixed = _EXIT.pack(
+            self.status,
+            self.wall_time,
+            self.nonce,
+            self.capabilities,
+            self.max_streams,
+            self.stream_window,
+            self.idle_timeout,
+            EXIT_HAS_IPV6 if self.has_ipv6 else 0,
+        )
+        return fixed + _encode_padding(padding)
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> ExitHello:
+        """Reverse of :meth:`encode`; flags unknown here are left alone.
+
+        Raises HandshakeError: handshake-malformed.
+        """
+        if len(payload) < _EXIT.size:
+            raise HandshakeError("handshake-malformed", "an exit hello is cut short")
+        status, wall_time, nonce, capabilities, max_streams, stream_window, idle_timeout, flags = (
+            _EXIT.unpack_from(payload)
+        )
+        known = _STATUSES.get(status)
+        if known is None:
+            raise HandshakeError("handshake-malformed", f"status {status}")
+        _check_items(payload, _EXIT.size)
+        has_ipv6 = bool(flags & EXIT_HAS_IPV6)
+        return cls(known, wall_time, nonce, max_streams, stream_window, idle_timeout, has_ipv6, capabilities)
+
+
+_STATUSES = {int(status): status for status in ExitStatus}
+
+
+def _encode_padding(length: int) -> bytes:
+    """One item of ``length`` zero bytes: encryption hides what they are, only their number is seen."""
+    if length > MAX_FIRST_MESSAGE:
+        raise HandshakeError("handshake-too-long", f"{length} bytes of padding")
+    return _ITEM.pack(ITEM_PADDING, length) + bytes(length)
+
+
+def _check_items(payload: Buffer, offset: int) -> None:
+    """Every item must be whole; what it says is up to later versions."""
+    end = len(payload)
+    while offset < end:
+        if end - offset < _ITEM.size:
+            raise HandshakeError("handshake-malformed", "an item is cut short")
+        offset += _ITEM.size + _ITEM.unpack_from(payload, offset)[1]
+    if offset != end:
+        raise HandshakeError("handshake-malformed", "an item is cut short")

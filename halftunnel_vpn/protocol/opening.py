@@ -1,0 +1,197 @@
+"""Payloads of OPEN, RESET, ACK and KEEPALIVE packets (docs/PROTOCOL.md, "Streams" and "Keepalive").
+
+DATA carries the stream's own bytes (byte streams) or a run (:mod:`halftunnel_vpn.protocol.datagram`);
+FIN carries nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.protocol.addresses import FAMILY_NAME, Host, decode_host, encode_host
+from halftunnel_vpn.protocol.wire import Buffer
+
+
+class StreamKind(IntEnum):
+    """What a stream stands for at the exit."""
+
+    TCP = 1
+    UDP = 2
+    ICMP = 3
+    DNS = 4
+
+
+class ResetCode(IntEnum):
+    """Why a stream ended before its time, or was never opened; on stream 0, why the session ends."""
+
+    NORMAL = 0
+    REFUSED = 1
+    HOST_UNREACHABLE = 2
+    NETWORK_UNREACHABLE = 3
+    TIMED_OUT = 4
+    DENIED = 5
+    """The exit's egress policy forbids it."""
+    NAME_NOT_FOUND = 6
+    LIMIT = 7
+    """A limit of the session, of the client or of the exit is reached."""
+    PROTOCOL_ERROR = 8
+    SHUTDOWN = 9
+    """The sender goes away in good order."""
+    CONNECTION_RESET = 10
+
+
+class KeepaliveKind(IntEnum):
+    """Whether a keepalive asks or answers."""
+
+    PING = 1
+    PONG = 2
+
+
+_OPEN_REQUEST = struct.Struct(">BBHI")  # kind, family, port, window
+_OPEN_REPLY = struct.Struct(">IHB")  # window, port, family
+_CREDIT = struct.Struct(">Q")
+_KEEPALIVE = struct.Struct(">BIQQ")  # kind, id, sent_us, records_received
+
+KEEPALIVE_LENGTH = _KEEPALIVE.size
+"""Bytes of a keepalive without padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What the client asks the exit to open.
+
+    A TCP stream names a host (4 or 16 bytes, or a name in IDNA ASCII) and a port. The other kinds need
+    neither: ``b""`` and 0 leave the choice to the exit. ``window`` is the credit in bytes with which the exit
+    may begin to send.
+    """
+
+    kind: StreamKind
+    host: Host
+    port: int
+    window: int
+
+    def encode(self) -> bytes:
+        """The payload of the client's OPEN packet. Raises WireError: open-bad-name, open-bad-address,
+        open-no-destination."""
+        family, host = encode_host(self.host, "open")
+        self._check()
+        return _OPEN_REQUEST.pack(self.kind, family, self.port, self.window) + host
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> OpenRequest:
+        """Reverse of :meth:`encode`. Raises WireError: open-truncated, open-bad-kind, open-bad-family,
+        open-bad-name, open-no-destination, open-trailing-bytes."""
+        if len(payload) < _OPEN_REQUEST.size:
+            raise WireError("open-truncated", f"{len(payload)} bytes")
+        kind, family, port, window = _OPEN_REQUEST.unpack_from(payload)
+        if kind not in _STREAM_KINDS:
+            raise WireError("open-bad-kind", f"kind {kind}")
+        host, end = decode_host(payload, _OPEN_REQUEST.size, family, "open")
+        if end != len(payload):
+            raise WireError("open-trailing-bytes", f"{len(payload) - end} bytes")
+        request = cls(_STREAM_KINDS[kind], host, port, window)
+        request._check()
+        return request
+
+    def _check(self) -> None:
+        if self.kind is StreamKind.TCP and not (self.host and self.port):
+            raise WireError("open-no-destination")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReply:
+    """The exit's answer to an OPEN that it could serve.
+
+    ``window`` is the credit in bytes the client has on this stream from now on, in place of the initial
+    window of the handshake where it is larger. ``address`` (4 or 16 bytes, ``b""`` if not told) and ``port``
+    are those of the exit's socket.
+    """
+
+    window: int
+    address: bytes = b""
+    port: int = 0
+
+    def encode(self) -> bytes:
+        """The payload of the exit's OPEN packet. Raises WireError: open-bad-address."""
+        family, address = encode_host(self.address, "open")
+        return _OPEN_REPLY.pack(self.window, self.port, family) + address
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> OpenReply:
+        """Reverse of :meth:`encode`. Raises WireError: open-truncated, open-bad-family,
+        open-trailing-bytes."""
+        if len(payload) < _OPEN_REPLY.size:
+            raise WireError("open-truncated", f"{len(payload)} bytes")
+        window, port, family = _OPEN_REPLY.unpack_from(payload)
+        if family == FAMILY_NAME:
+            raise WireError("open-bad-family", "a socket has no name")
+        address, end = decode_host(payload, _OPEN_REPLY.size, family, "open")
+        if end != len(payload):
+            raise WireError("open-trailing-bytes", f"{len(payload) - end} bytes")
+        assert isinstance(address, bytes)
+        return cls(window, address, port)
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """A sign of life on one leg, either way; padding of any length may follow it.
+
+    A PONG repeats the ``id`` and ``sent_us`` (microseconds of the asker's own clock) of the PING it answers.
+    ``records_received`` counts the records that the sender has opened on this leg.
+    """
+
+    kind: KeepaliveKind
+    id: int
+    sent_us: int
+    records_received: int
+
+    def encode(self, padding: bytes = b"") -> bytes:
+        """The payload of a KEEPALIVE packet."""
+        return _KEEPALIVE.pack(self.kind, self.id, self.sent_us, self.records_received) + padding
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> Keepalive:
+        """Reverse of :meth:`encode`. Raises WireError: keepalive-truncated, keepalive-bad-kind."""
+        if len(payload) < KEEPALIVE_LENGTH:
+            raise WireError("keepalive-truncated", f"{len(payload)} bytes")
+        kind, id, sent_us, records_received = _KEEPALIVE.unpack_from(payload)
+        if kind not in _KEEPALIVE_KINDS:
+            raise WireError("keepalive-bad-kind", f"kind {kind}")
+        return cls(_KEEPALIVE_KINDS[kind], id, sent_us, records_received)
+
+
+def encode_credit(limit: int) -> bytes:
+    """The payload of an ACK packet: how many payload bytes the peer may send on the stream in all."""
+    return _CREDIT.pack(limit)
+
+
+def decode_credit(payload: Buffer) -> int:
+    """Reverse of :func:`encode_credit`. Raises WireError: ack-bad-length."""
+    if len(payload) != _CREDIT.size:
+        raise WireError("ack-bad-length", f"{len(payload)} bytes")
+    limit: int = _CREDIT.unpack_from(payload)[0]
+    return limit
+
+
+def encode_reset(code: ResetCode) -> bytes:
+    """The payload of a RESET packet."""
+    return bytes((code,))
+
+
+def decode_reset(payload: Buffer) -> ResetCode:
+    """Reverse of :func:`encode_reset`; a code of a later version reads as CONNECTION_RESET.
+
+    Raises WireError: reset-bad-length.
+    """
+    if len(payload) != 1:
+        raise WireError("reset-bad-length", f"{len(payload)} bytes")
+    return _RESET_CODES.get(payload[0], ResetCode.CONNECTION_RESET)
+
+
+# Dictionaries answer faster than calling the enumeration, and without an exception for a stranger.
+_STREAM_KINDS = {int(kind): kind for kind in StreamKind}
+_RESET_CODES = {int(code): code for code in ResetCode}
+_KEEPALIVE_KINDS = {int(kind): kind for kind in KeepaliveKind}
