@@ -1,0 +1,187 @@
+"""A datagram stream: unreliable runs between a reliable OPEN and a reliable RESET."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
+from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler
+from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
+from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.sending import SERIAL_MASK, SendSide, Train
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.session.legs import LegState
+    from halftunnel_vpn.session.session import Session
+
+QUEUE_RUNS = 256
+"""Runs that wait for a leg, per stream; the oldest is dropped for the newest."""
+
+QUEUE_BYTES = 512 * 1024
+"""Bytes of runs that wait for a leg, per stream."""
+
+MAX_RUN = MAX_TRAIN_PAYLOAD
+"""Bytes of the longest run, header and data."""
+
+
+class DatagramStream:
+    """One unreliable stream of a session; implements DatagramPort. Made by the session only."""
+
+    __slots__ = (
+        "_runs",
+        "_runs_bytes",
+        "_sequence",
+        "deficit",
+        "handler",
+        "is_accepted",
+        "kind",
+        "queue",
+        "resetting",
+        "sending",
+        "session",
+        "stream_id",
+    )
+
+    handler: DatagramHandler
+    is_urgent = True
+
+    def __init__(self, session: Session, stream_id: int, kind: StreamKind) -> None:
+        self.session = session
+        self.stream_id = stream_id
+        self.kind = kind
+        self.sending = SendSide(session.session_id, stream_id, 0)  # for OPEN and RESET only
+        self.queue: object | None = None
+        self.deficit = 0
+        self.resetting = False
+        self.is_accepted = False
+        self._runs: deque[tuple[int, tuple[Buffer, ...]]] = deque()
+        self._runs_bytes = 0
+        self._sequence = 1
+
+    # --- DatagramPort ----------------------------------------------------------------------------
+
+    def send(self, *parts: Buffer) -> None:
+        """Queue one run; a run that is too long, and the oldest of too many, are dropped and counted."""
+        session = self.session
+        if self.resetting:
+            session.counters.drop("datagram-stream-closed")
+            return
+        length = sum(map(len, parts))
+        if length > MAX_RUN:
+            session.counters.drop("datagram-too-long")
+            return
+        runs = self._runs
+        runs.append((length, parts))
+        self._runs_bytes += length
+        while len(runs) > QUEUE_RUNS or self._runs_bytes > QUEUE_BYTES:
+            self._runs_bytes -= runs.popleft()[0]
+            session.counters.drop("datagram-queue-full")
+        if self.queue is None:
+            session.scheduler.activate(self)
+            session.wake()
+
+    def close(self) -> None:
+        """Forget the stream at both ends."""
+        self.reset(ResetCode.NORMAL)
+
+    # --- the exit's answers, the client's request ------------------------------------------------
+
+    def reset(self, code: ResetCode) -> None:
+        """Drop what waits and tell the peer; does nothing when the stream is over."""
+        if self.resetting or self.stream_id not in self.session.streams:
+            return
+        self.resetting = True
+        self.release()
+        self._control(PacketType.RESET, encode_reset(code))
+
+    def accept(self, address: bytes = b"", port: int = 0) -> None:
+        """Tell the client that the socket is there, bound to ``address`` and ``port`` (exit only)."""
+        self.is_accepted = True
+        self._control(PacketType.OPEN, OpenReply(0, address, port).encode())
+
+    def request(self, request: OpenRequest) -> None:
+        """Ask the exit for the stream (client only)."""
+        self._control(PacketType.OPEN, request.encode())
+
+    # --- what the session calls ------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do for the stream at this end."""
+        return self.resetting and self.sending.finished
+
+    @property
+    def has_something_to_send(self) -> bool:
+        """Whether a train would get a packet of this stream now."""
+        return bool(self._runs) or self.sending.has_something_to_send
+
+    def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
+        """Add packets to ``train``; returns the bytes added."""
+        if self.sending.opening_leg is not None and self.sending.opening_leg is not leg:
+            return 0
+        added = self.sending.fill(
+            train, leg, 1 if self.session.is_client and self.is_accepted else 0, limit, now
+        )
+        if self.sending.has_something_to_send:
+            return added
+        runs = self._runs
+        while runs and added < limit:
+            length, parts = runs[0]
+            if length + HEADER_LENGTH > train.room:
+                break
+            runs.popleft()
+            self._runs_bytes -= length
+            sequence = self._sequence
+            self._sequence = (sequence + 1) & SERIAL_MASK
+            train.parts.append(
+                encode_header(PacketType.DATA, self.session.session_id, self.stream_id, sequence, 0, length)
+            )
+            train.parts += parts
+            train.room -= length + HEADER_LENGTH
+            added += length + HEADER_LENGTH
+        return added
+
+    def packet_arrived(self, type_: PacketType, sequence: int, payload: memoryview, now: float) -> None:
+        """A DATA or OPEN packet of this stream."""
+        if type_ is PacketType.DATA:
+            if not self.resetting:
+                self.handler.run_received(payload, now)
+        elif type_ is PacketType.OPEN:
+            self.is_accepted = True
+            self.session.acknowledge_stateless(self.stream_id, sequence + 1)
+
+    def acknowledged(self, number: int, now: float) -> None:
+        """OPEN and RESET are acknowledged; DATA carries no number that means anything."""
+        if number and self.sending.acknowledge(number) and self.has_something_to_send:
+            self._activate()
+
+    def credited(self, limit: int, now: float) -> None:
+        """Datagrams know no credit."""
+
+    def reset_received(self, code: ResetCode, now: float) -> None:
+        """The peer has forgotten the stream."""
+        was_over = self.resetting
+        self.resetting = True
+        self.release()
+        if was_over:
+            return
+        if self.session.is_client and not self.is_accepted:
+            self.handler.refused(code, now)
+        else:
+            self.handler.aborted(code, now)
+
+    def release(self) -> None:
+        """Let go of everything that waits."""
+        self.sending.drop_everything()
+        self._runs.clear()
+        self._runs_bytes = 0
+
+    def _control(self, type_: PacketType, payload: bytes) -> None:
+        self.sending.control.append((type_, payload))
+        self._activate()
+
+    def _activate(self) -> None:
+        if self.queue is None:
+            self.session.scheduler.activate(self)
+        self.session.wake()

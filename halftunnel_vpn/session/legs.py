@@ -1,0 +1,95 @@
+"""The legs of a session, and the policy that says which of them carries the next train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.ports import Buffer
+
+
+class LegPort(Protocol):
+    """A leg as the session sees it: something that seals trains and puts them on the road."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether little enough waits in front of the road."""
+        ...
+
+    def send_train(self, parts: Sequence[Buffer]) -> int:
+        """Seal and send one train; returns the length of the record in bytes."""
+        ...
+
+    def close(self, cause: str) -> None:
+        """Close the leg in good order; ``cause`` is a counted label."""
+        ...
+
+
+class LegState:
+    """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "direction",
+        "last_received",
+        "last_sent",
+        "name",
+        "number",
+        "opened_at",
+        "ping_id",
+        "ping_sent",
+        "port",
+        "records_received",
+        "records_sent",
+        "round_trip",
+        "weight",
+    )
+
+    def __init__(
+        self, port: LegPort, direction: Direction, number: int, now: float, *, name: str = "", weight: int = 1
+    ) -> None:
+        self.port = port
+        self.direction = direction
+        self.number = number
+        self.name = name
+        self.weight = weight
+        self.opened_at = self.last_received = self.last_sent = now
+        self.round_trip: float | None = None
+        self.ping_id = 0
+        self.ping_sent = 0.0
+        self.bytes_sent = self.bytes_received = 0
+        self.records_sent = self.records_received = 0
+
+
+class LegPolicy(Protocol):
+    """Chooses the leg for the next train. Legs pull: only writable ones are offered, and at least one."""
+
+    def choose(self, writable: Sequence[LegState]) -> LegState:
+        """One of ``writable``."""
+        ...
+
+
+class RoundRobin:
+    """Every writable leg in turn, so that a faster leg, which is writable more often, carries more."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def choose(self, writable: Sequence[LegState]) -> LegState:
+        """The next in turn."""
+        self._turn += 1
+        return writable[self._turn % len(writable)]
+
+
+class Weighted:
+    """The writable leg that has carried least for its weight."""
+
+    __slots__ = ()
+
+    def choose(self, writable: Sequence[LegState]) -> LegState:
+        """The leg with the fewest bytes sent by weight."""
+        return min(writable, key=lambda leg: leg.bytes_sent / leg.weight)

@@ -1,0 +1,163 @@
+"""The receiving half of a byte stream: order, and the credit that the peer is given."""
+
+from __future__ import annotations
+
+from halftunnel_vpn.errors import FlowControlError
+from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
+
+ACK_BYTES = 256 * 1024
+"""Received bytes after which an acknowledgement leaves at once."""
+
+ACK_PACKETS = 64
+"""Received packets after which an acknowledgement leaves at once."""
+
+INITIAL_WINDOW = 128 * 1024
+"""Bytes a new stream may receive before its first credit, while the pool has them."""
+
+MIN_WINDOW = 16 * 1024
+"""Bytes every stream may receive, however empty the pool is."""
+
+MAX_WINDOW = 16 * 1024 * 1024
+"""Bytes one stream's window grows to by default."""
+
+GROWTH_HORIZON = 0.010
+"""Seconds: a window that is used up within this, or within two round trips, is too small and doubles."""
+
+Arrival = tuple[PacketType, memoryview]
+
+
+class WindowPool:
+    """The bytes that all streams of a session together may have granted beyond their minimum."""
+
+    __slots__ = ("available", "max_window")
+
+    def __init__(self, size: int, max_window: int = MAX_WINDOW) -> None:
+        self.available = size
+        self.max_window = max_window
+
+    def take(self, wanted: int) -> int:
+        """At most ``wanted`` bytes; 0 when the pool is empty."""
+        granted = min(wanted, self.available)
+        self.available -= granted
+        return granted
+
+    def give_back(self, count: int) -> None:
+        """Return what :meth:`take` gave."""
+        self.available += count
+
+
+class ReceiveWindow:
+    """Credit in payload bytes: grows with the bandwidth-delay product, out of the session's pool."""
+
+    __slots__ = ("_borrowed", "_epoch_consumed", "_epoch_started", "_pool", "consumed", "granted", "size")
+
+    def __init__(self, pool: WindowPool) -> None:
+        self._pool = pool
+        self._borrowed = pool.take(INITIAL_WINDOW - MIN_WINDOW)
+        self.size = MIN_WINDOW + self._borrowed
+        self.granted = self.size
+        self.consumed = 0
+        self._epoch_consumed = 0
+        self._epoch_started = 0.0
+
+    def consume(self, count: int, round_trip: float, now: float) -> bool:
+        """``count`` bytes are gone; returns whether credit should be sent. Updates ``granted``."""
+        self.consumed += count
+        in_epoch = self.consumed - self._epoch_consumed
+        if in_epoch * 2 >= self.size:
+            if now - self._epoch_started < max(2 * round_trip, GROWTH_HORIZON):
+                self._grow()
+            self._epoch_consumed = self.consumed
+            self._epoch_started = now
+        limit = self.consumed + self.size
+        if (limit - self.granted) * 4 >= self.size:
+            self.granted = limit
+            return True
+        return False
+
+    def release(self) -> None:
+        """Give the pool back what this window took."""
+        self._pool.give_back(self._borrowed)
+        self._borrowed = 0
+
+    def _grow(self) -> None:
+        more = self._pool.take(min(self.size, self._pool.max_window - self.size))
+        self._borrowed += more
+        self.size += more
+
+
+class ReceiveSide:
+    """Puts packets in order. ``expected`` is the next sequence number, a plain integer."""
+
+    __slots__ = (
+        "_ring",
+        "_waiting",
+        "_waiting_bytes",
+        "expected",
+        "packets_unacknowledged",
+        "received",
+        "window",
+    )
+
+    def __init__(self, pool: WindowPool) -> None:
+        self.expected = 0
+        self.received = 0
+        self.window = ReceiveWindow(pool)
+        self.packets_unacknowledged = 0
+        self._ring: list[Arrival | None] | None = None
+        self._waiting = 0
+        self._waiting_bytes = 0
+
+    def accept(self, type_: PacketType, wire_number: int, payload: memoryview) -> bool:
+        """Take a packet; True when it is the next one, False when it was kept for later or seen before.
+
+        Raises FlowControlError for data beyond the window, in bytes or in packets.
+        """
+        offset = (wire_number - self.expected) & SERIAL_MASK
+        length = len(payload) if type_ is PacketType.DATA else 0
+        if offset == 0:
+            if self.received + self._waiting_bytes + length > self.window.granted:
+                raise FlowControlError("beyond-credit")
+            self.received += length
+            self.expected += 1
+            self.packets_unacknowledged += 1
+            return True
+        if offset >= SERIAL_HALF:
+            return False
+        if offset >= RING:
+            raise FlowControlError("beyond-ring")
+        if self._ring is None:
+            self._ring = [None] * RING
+        slot = (self.expected + offset) % RING
+        if self._ring[slot] is None:
+            if self.received + self._waiting_bytes + length > self.window.granted:
+                raise FlowControlError("beyond-credit")
+            self._ring[slot] = (type_, payload)
+            self._waiting += 1
+            self._waiting_bytes += length
+        return False
+
+    def next_waiting(self) -> Arrival | None:
+        """The next packet that had come too early, if its turn has come."""
+        if not self._waiting or self._ring is None:
+            return None
+        slot = self.expected % RING
+        arrival = self._ring[slot]
+        if arrival is None:
+            return None
+        self._ring[slot] = None
+        self._waiting -= 1
+        self.expected += 1
+        self.packets_unacknowledged += 1
+        if arrival[0] is PacketType.DATA:
+            self._waiting_bytes -= len(arrival[1])
+            self.received += len(arrival[1])
+        if not self._waiting:
+            self._ring = None
+        return arrival
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether packets wait for an earlier one."""
+        return self._waiting > 0

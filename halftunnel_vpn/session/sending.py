@@ -1,0 +1,297 @@
+"""The sending half of a byte stream: what waits, what is under way, what must go out again."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from halftunnel_vpn.errors import FlowControlError
+from halftunnel_vpn.protocol.ports import Buffer
+from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.legs import LegState
+
+RING = 4096
+"""Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
+
+UNSENT_LIMIT = 512 * 1024
+"""Bytes one stream takes over before any of them has left: what to send next is decided late."""
+
+ROOM_LOW = UNSENT_LIMIT // 2
+"""Below this room a stream remembers to tell its user when there is room again."""
+
+SEND_BUFFER = 16 * 1024 * 1024
+"""Bytes of one stream that are kept, sent or not, until the peer has acknowledged them."""
+
+MIN_SPLIT = 8 * 1024
+"""A chunk is not split to fill up less than this at the end of a train that already holds something."""
+
+SERIAL_MASK = 0xFFFF_FFFF
+SERIAL_HALF = 0x8000_0000
+
+
+class Train:
+    """Packets that leave together, in one record: buffers in order, and the bytes still free."""
+
+    __slots__ = ("parts", "room")
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+        self.room = MAX_TRAIN
+
+
+class SentPacket:
+    """A packet that is kept until it is acknowledged."""
+
+    __slots__ = ("acknowledged", "chunks", "leg", "length", "sent_at", "sequence", "type")
+
+    def __init__(self, type_: PacketType, sequence: int, chunks: list[Buffer], length: int) -> None:
+        self.type = type_
+        self.sequence = sequence
+        self.chunks = chunks
+        self.length = length
+        self.leg: LegState | None = None
+        self.sent_at = 0.0
+        self.acknowledged = False
+
+
+class SendSide:
+    """Numbers, keeps and sends again the packets of one direction of one stream.
+
+    ``credit`` is the cumulative limit in payload bytes that the peer has granted. Sequence numbers are plain
+    integers here and 32 bits on the wire.
+    """
+
+    __slots__ = (
+        "accepted",
+        "acknowledged",
+        "acknowledged_bytes",
+        "burst",
+        "control",
+        "credit",
+        "fin_queued",
+        "last_active",
+        "next_sequence",
+        "opening_leg",
+        "resend",
+        "retained",
+        "sent",
+        "session_id",
+        "stream_id",
+        "unsent",
+        "unsent_bytes",
+    )
+
+    def __init__(self, session_id: bytes, stream_id: int, credit: int) -> None:
+        self.session_id = session_id
+        self.stream_id = stream_id
+        self.credit = credit
+        self.unsent: deque[Buffer] = deque()
+        self.unsent_bytes = 0
+        self.accepted = 0
+        self.sent = 0
+        self.acknowledged_bytes = 0
+        self.next_sequence = 0
+        self.acknowledged = 0
+        self.retained: deque[SentPacket] = deque()
+        self.resend: deque[SentPacket] = deque()
+        self.control: deque[tuple[PacketType, bytes]] = deque()
+        self.fin_queued = False
+        self.opening_leg: LegState | None = None
+        self.burst = 0
+        self.last_active = 0.0
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be taken over now. Its right edge (accepted + room) never moves back."""
+        limit = self.acknowledged_bytes + SEND_BUFFER
+        if self.credit < limit:
+            limit = self.credit
+        room = limit - self.accepted
+        unsent_room = UNSENT_LIMIT - self.unsent_bytes
+        if unsent_room < room:
+            room = unsent_room
+        return room if room > 0 else 0
+
+    @property
+    def has_something_to_send(self) -> bool:
+        """Whether :meth:`fill` would add a packet to an empty train."""
+        if self.resend or self.control:
+            return True
+        if self.next_sequence - self.acknowledged >= RING:
+            return False
+        if self.unsent:
+            return self.credit > self.sent
+        return self.fin_queued
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that was ever queued is acknowledged."""
+        return not (self.unsent or self.retained or self.control or self.fin_queued)
+
+    def queue(self, data: Buffer) -> None:
+        """Take over ``data``."""
+        length = len(data)
+        self.unsent.append(data)
+        self.unsent_bytes += length
+        self.accepted += length
+
+    def drop_everything(self) -> None:
+        """Forget what waits and what is kept: the stream is being reset."""
+        self.unsent.clear()
+        self.unsent_bytes = 0
+        for packet in self.retained:
+            packet.acknowledged = True
+        self.retained.clear()
+        self.resend.clear()
+        self.control.clear()
+        self.fin_queued = False
+        self.opening_leg = None
+
+    def fill(self, train: Train, leg: LegState, acknowledgement: int, limit: int, now: float) -> int:
+        """Add packets to ``train``, about ``limit`` payload bytes at the most; returns the bytes added."""
+        if self.opening_leg is not None and self.opening_leg is not leg:
+            return 0  # nothing may overtake the OPEN packet on another leg
+        before = train.room
+        while self.resend:
+            packet = self.resend[0]
+            if not packet.acknowledged:
+                if packet.length + HEADER_LENGTH > train.room:
+                    return before - train.room
+                self._emit(train, packet, leg, acknowledgement, now)
+            self.resend.popleft()
+        while self.control:
+            type_, payload = self.control[0]
+            if len(payload) + HEADER_LENGTH > train.room:
+                return before - train.room
+            self.control.popleft()
+            if type_ is PacketType.OPEN:
+                self.opening_leg = leg
+            self._emit_new(train, type_, [payload], len(payload), leg, acknowledgement, now)
+        while self.unsent:
+            size = self._next_size(train, limit - (before - train.room))
+            if size <= 0:
+                return before - train.room
+            chunks = self._take(size)
+            self.sent += size
+            self.burst += size
+            self._emit_new(train, PacketType.DATA, chunks, size, leg, acknowledgement, now)
+        if self.fin_queued and train.room >= HEADER_LENGTH:
+            self.fin_queued = False
+            self._emit_new(train, PacketType.FIN, [], 0, leg, acknowledgement, now)
+        self.last_active = now
+        return before - train.room
+
+    def acknowledge(self, wire_number: int) -> bool:
+        """Release what the peer has received; returns whether that was anything.
+
+        Raises FlowControlError for an acknowledgement of packets that were never sent.
+        """
+        delta = (wire_number - self.acknowledged) & SERIAL_MASK
+        if delta == 0 or delta >= SERIAL_HALF:
+            return False
+        if self.acknowledged + delta > self.next_sequence:
+            raise FlowControlError("ack-never-sent", f"stream {self.stream_id}")
+        self.acknowledged += delta
+        retained = self.retained
+        while retained and retained[0].sequence < self.acknowledged:
+            packet = retained.popleft()
+            packet.acknowledged = True
+            packet.leg = None
+            if packet.type is PacketType.DATA:
+                self.acknowledged_bytes += packet.length
+        self.opening_leg = None
+        return True
+
+    def leg_lost(self, leg: LegState) -> bool:
+        """Queue again what ``leg`` carried; returns whether that was anything."""
+        lost = [packet for packet in self.retained if packet.leg is leg]
+        return self._queue_again(lost)
+
+    def send_again_before(self, time: float) -> bool:
+        """Queue again the oldest packet if it was sent before ``time`` and nothing has acknowledged it."""
+        if self.retained and self.retained[0].leg is not None and self.retained[0].sent_at < time:
+            return self._queue_again([self.retained[0]])
+        return False
+
+    def _queue_again(self, packets: list[SentPacket]) -> bool:
+        if not packets:
+            return False
+        for packet in packets:
+            packet.leg = None
+        waiting = [packet for packet in self.resend if not packet.acknowledged]
+        self.resend = deque(sorted(waiting + packets, key=lambda packet: packet.sequence))
+        self.opening_leg = None
+        return True
+
+    def _next_size(self, train: Train, budget: int) -> int:
+        if self.next_sequence - self.acknowledged >= RING:
+            return 0
+        size = self.unsent_bytes
+        credit = self.credit - self.sent
+        if credit < size:
+            size = credit
+        if budget < size:
+            size = budget
+        room = train.room - HEADER_LENGTH
+        if room < size:
+            if room < MIN_SPLIT and train.parts:
+                return 0
+            # a piece that would be torn in two travels whole in the next train, if this one is worth sending
+            head = len(self.unsent[0])
+            if room < head < MAX_TRAIN - HEADER_LENGTH and train.room < MAX_TRAIN // 2:
+                return 0
+            size = room
+        return size
+
+    def _take(self, size: int) -> list[Buffer]:
+        unsent = self.unsent
+        self.unsent_bytes -= size
+        chunks: list[Buffer] = []
+        while size:
+            chunk = unsent[0]
+            length = len(chunk)
+            if length <= size:
+                chunks.append(chunk)
+                unsent.popleft()
+                size -= length
+            else:
+                view = memoryview(chunk)
+                chunks.append(view[:size])
+                unsent[0] = view[size:]
+                break
+        return chunks
+
+    def _emit_new(
+        self,
+        train: Train,
+        type_: PacketType,
+        chunks: list[Buffer],
+        length: int,
+        leg: LegState,
+        acknowledgement: int,
+        now: float,
+    ) -> None:
+        packet = SentPacket(type_, self.next_sequence, chunks, length)
+        self.next_sequence += 1
+        self.retained.append(packet)
+        self._emit(train, packet, leg, acknowledgement, now)
+
+    def _emit(
+        self, train: Train, packet: SentPacket, leg: LegState, acknowledgement: int, now: float
+    ) -> None:
+        packet.leg = leg
+        packet.sent_at = now
+        if packet.type is PacketType.OPEN and self.acknowledged <= packet.sequence:
+            self.opening_leg = leg
+        train.parts.append(
+            encode_header(
+                packet.type,
+                self.session_id,
+                self.stream_id,
+                packet.sequence & SERIAL_MASK,
+                acknowledgement & SERIAL_MASK,
+                packet.length,
+            )
+        )
+        train.parts += packet.chunks
+        train.room -= HEADER_LENGTH + packet.length

@@ -1,0 +1,234 @@
+"""A byte stream: the port its user writes to, and the arrival of its packets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from halftunnel_vpn.errors import FlowControlError, StreamClosed
+from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
+from halftunnel_vpn.protocol.ports import Buffer, StreamHandler
+from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, ReceiveSide
+from halftunnel_vpn.session.sending import ROOM_LOW, SendSide, Train
+from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.session.legs import LegState
+    from halftunnel_vpn.session.session import Session
+
+YOUNG_BYTES = 64 * 1024
+"""Bytes a stream may send in one burst before it counts as bulk and yields to interactive ones."""
+
+BURST_PAUSE = 0.1
+"""Seconds of silence after which a stream is young again."""
+
+
+class ByteStream:
+    """One reliable stream of a session; implements StreamPort.
+
+    Made by the session only. ``handler`` is set before the first packet is handed in.
+    """
+
+    __slots__ = (
+        "bytes_since_ack",
+        "deficit",
+        "handler",
+        "is_low_on_room",
+        "kind",
+        "queue",
+        "receiving",
+        "resetting",
+        "sending",
+        "session",
+        "state",
+        "stream_id",
+    )
+
+    handler: StreamHandler
+
+    def __init__(self, session: Session, stream_id: int, kind: StreamKind, credit: int) -> None:
+        self.session = session
+        self.stream_id = stream_id
+        self.kind = kind
+        self.state = StreamState.OPEN
+        self.sending = SendSide(session.session_id, stream_id, credit)
+        self.receiving = ReceiveSide(session.window_pool)
+        self.bytes_since_ack = 0
+        self.queue: object | None = None
+        self.deficit = 0
+        self.is_low_on_room = False
+        self.resetting = False
+
+    # --- StreamPort: what the user of the stream calls -------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be handed to :meth:`send` now; 0 before the stream is open or once it is closing."""
+        room = self.sending.room
+        if room < ROOM_LOW:
+            self.is_low_on_room = True
+        return room
+
+    def send(self, data: Buffer) -> None:
+        """Queue ``data``. Raises StreamClosed after :meth:`finish` or once the stream is over."""
+        if self.state not in _MAY_SEND:
+            raise StreamClosed(f"stream {self.stream_id} sends nothing more in {self.state.name}")
+        sending = self.sending
+        sending.queue(data)
+        if self.queue is None:
+            now = self.session.now
+            if now - sending.last_active > BURST_PAUSE:
+                sending.burst = 0
+            self.session.scheduler.activate(self)
+            self.session.wake()
+
+    def finish(self) -> None:
+        """FIN after everything sent so far; does nothing when already finished or over."""
+        if self.state in _MAY_SEND:
+            self.state = next_state(self.state, StreamEvent.FIN_QUEUED)
+            self.sending.fin_queued = True
+            self._activate()
+
+    def reset(self, code: ResetCode) -> None:
+        """Drop everything and tell the peer; does nothing when the stream is over."""
+        if self.resetting or self.stream_id not in self.session.streams:
+            return
+        self.state = next_state(self.state, StreamEvent.RESET)
+        self.resetting = True
+        self.sending.drop_everything()
+        self.receiving.window.release()
+        self.sending.control.append((PacketType.RESET, encode_reset(code)))
+        self._activate()
+
+    def consumed(self, count: int) -> None:
+        """``count`` received bytes are gone for good."""
+        session = self.session
+        if self.receiving.window.consume(count, session.round_trip, session.now):
+            session.acknowledge_now(self)
+
+    # --- the exit's answers ----------------------------------------------------------------------
+
+    def accept(self, address: bytes = b"", port: int = 0) -> None:
+        """Tell the client that the destination has connected, from ``address`` and ``port`` (exit only)."""
+        self.state = next_state(self.state, StreamEvent.OPENED)
+        reply = OpenReply(self.receiving.window.granted, address, port)
+        self.sending.control.append((PacketType.OPEN, reply.encode()))
+        self._activate()
+
+    def request(self, request: OpenRequest) -> None:
+        """Ask the exit for the stream (client only)."""
+        self.sending.control.append((PacketType.OPEN, request.encode()))
+        self._activate()
+
+    # --- what the session calls ------------------------------------------------------------------
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the stream goes before bulk transfers."""
+        return self.kind is StreamKind.DNS or self.sending.burst < YOUNG_BYTES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do for the stream at this end."""
+        if self.resetting or self.state is StreamState.CLOSED:
+            return self.sending.finished
+        return False
+
+    @property
+    def has_something_to_send(self) -> bool:
+        """Whether a train would get a packet of this stream now."""
+        return self.sending.has_something_to_send
+
+    def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
+        """Add packets to ``train``; returns the bytes added."""
+        added = self.sending.fill(train, leg, self.receiving.expected, limit, now)
+        if added and not self.receiving.has_gap:
+            self.receiving.packets_unacknowledged = 0  # the header of each packet acknowledges
+        if self.is_low_on_room:
+            self._tell_room(now)
+        return added
+
+    def packet_arrived(self, type_: PacketType, sequence: int, payload: memoryview, now: float) -> None:
+        """A DATA, FIN or OPEN packet of this stream. Raises FlowControlError beyond the window."""
+        if self.resetting:
+            return
+        receiving = self.receiving
+        if not receiving.accept(type_, sequence, payload):
+            self.session.acknowledge_now(self)  # a repetition or a gap: the peer should know soon
+            return
+        self._deliver(type_, payload, now)
+        while (arrival := receiving.next_waiting()) is not None:
+            self._deliver(arrival[0], arrival[1], now)
+        if receiving.packets_unacknowledged >= ACK_PACKETS or self.bytes_since_ack >= ACK_BYTES:
+            self.session.acknowledge_now(self)
+        elif receiving.packets_unacknowledged:
+            self.session.acknowledge_soon(self, now)
+
+    def acknowledged(self, number: int, now: float) -> None:
+        """The peer's cumulative acknowledgement. Raises FlowControlError for what was never sent."""
+        if self.sending.acknowledge(number):
+            if self.queue is None and self.sending.has_something_to_send:
+                self._activate()  # the ring had been full
+            if self.is_low_on_room:
+                self._tell_room(now)
+
+    def credited(self, limit: int, now: float) -> None:
+        """The peer's credit: a cumulative limit in bytes; older, smaller values are ignored."""
+        sending = self.sending
+        if limit > sending.credit:
+            sending.credit = limit
+            if self.queue is None and sending.has_something_to_send:
+                self._activate()
+            if self.is_low_on_room:
+                self._tell_room(now)
+
+    def reset_received(self, code: ResetCode, now: float) -> None:
+        """The peer has ended the stream."""
+        was_open = self.state is StreamState.OPEN
+        was_over = self.resetting or self.state is StreamState.CLOSED
+        self.state = StreamState.CLOSED
+        self.release()
+        if was_over:
+            return
+        if was_open:
+            self.handler.refused(code, now)
+        else:
+            self.handler.aborted(code, now)
+
+    def release(self) -> None:
+        """Let go of everything that is kept."""
+        self.sending.drop_everything()
+        self.receiving.window.release()
+
+    def _deliver(self, type_: PacketType, payload: memoryview, now: float) -> None:
+        if self.state in _FINISHED_BY_PEER:
+            raise FlowControlError("packet-after-fin", f"stream {self.stream_id}")
+        if type_ is PacketType.DATA:
+            self.bytes_since_ack += len(payload)
+            self.handler.data_received(payload, now)
+        elif type_ is PacketType.FIN:
+            self.state = next_state(self.state, StreamEvent.FIN_RECEIVED)
+            self.handler.finished(now)
+        elif self.session.is_client and type_ is PacketType.OPEN and self.receiving.expected == 1:
+            self.credited(OpenReply.decode(payload).window, now)
+            self.state = next_state(self.state, StreamEvent.OPENED)
+            self.handler.opened(now)
+        else:
+            raise FlowControlError("packet-out-of-place", type_.name)
+
+    def _tell_room(self, now: float) -> None:
+        sending = self.sending
+        room = sending.room
+        # a small window never gives much room: then any room counts once nothing waits
+        if self.state in _MAY_SEND and (room >= ROOM_LOW or (room and not sending.unsent_bytes)):
+            self.is_low_on_room = False
+            self.handler.room_grew(now)
+
+    def _activate(self) -> None:
+        if self.queue is None:
+            self.session.scheduler.activate(self)
+        self.session.wake()
+
+
+_FINISHED_BY_PEER = frozenset({StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED})
+_MAY_SEND = frozenset({StreamState.OPEN, StreamState.ACTIVE, StreamState.HALF_CLOSED_REMOTE})

@@ -1,0 +1,227 @@
+"""Two session cores joined by legs in memory, under one virtual clock."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.session import Session, SessionLimits
+from halftunnel_vpn.timers import Wheel
+
+SESSION_ID = bytes(range(16))
+
+
+class MemoryLeg:
+    """One end of a leg: what is sent waits in ``road`` until the pair delivers it."""
+
+    def __init__(self, owner: Session) -> None:
+        self.owner = owner
+        self.peer: MemoryLeg
+        self.state: LegState
+        self.road: deque[bytes] = deque()
+        self.writable = True
+        self.alive = True
+        self.carried = 0
+        self.capacity = 4
+        self.close_cause: str | None = None
+
+    def send_train(self, parts: Sequence[Buffer]) -> int:
+        train = b"".join(parts)
+        if self.alive:
+            self.road.append(train)
+            self.carried += len(train)
+            self.writable = len(self.road) < self.capacity
+        return len(train)
+
+    def close(self, cause: str) -> None:
+        self.close_cause = cause
+
+
+class Recorder:
+    """A stream's user that writes down what it hears and gives credit for what it reads."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.received = bytearray()
+        self.stream = None
+        self.reads = True
+        self.unread = 0
+        self.on_room: Callable[[], None] = lambda: None
+
+    def opened(self, now: float) -> None:
+        self.events.append("opened")
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        self.events.append(f"refused {code.name}")
+
+    def data_received(self, data: memoryview, now: float) -> None:
+        self.received += data
+        if self.reads and self.stream is not None:
+            self.stream.consumed(len(data))
+        else:
+            self.unread += len(data)
+
+    def run_received(self, data: memoryview, now: float) -> None:
+        self.events.append(f"run {bytes(data)!r}")
+
+    def finished(self, now: float) -> None:
+        self.events.append("finished")
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        self.events.append(f"aborted {code.name}")
+
+    def room_grew(self, now: float) -> None:
+        self.on_room()
+
+    def read_all(self) -> None:
+        self.reads = True
+        if self.stream is not None:
+            self.stream.consumed(self.unread)
+        self.unread = 0
+
+
+class Pair:
+    """A client and an exit. ``accepts`` says whether the exit takes streams."""
+
+    def __init__(self, *, seed: int = 1, limits: SessionLimits | None = None) -> None:
+        self.now = 100.0
+        self.wheel = Wheel()
+        self.random = random.Random(seed)
+        self.exit_users: dict[int, Recorder] = {}
+        self.requests: list[OpenRequest] = []
+        self.accepts = True
+        self.answer: ResetCode | None = None
+        self.client_counters = Counters()
+        self.exit_counters = Counters()
+        self.client = self._session(True, self.client_counters, limits)
+        self.exit = self._session(False, self.exit_counters, limits)
+        self.legs: list[MemoryLeg] = []
+        self.numbers = dict.fromkeys(Direction, 0)
+
+    def _session(self, is_client: bool, counters: Counters, limits: SessionLimits | None) -> Session:
+        return Session(
+            SESSION_ID,
+            is_client=is_client,
+            limits=limits or SessionLimits(),
+            wheel=self.wheel,
+            random=self.random.randbytes,
+            wake=lambda: None,
+            counters=counters,
+            now=self.now,
+            acceptor=None if is_client else self,
+        )
+
+    # --- the exit's Acceptor ---------------------------------------------------------------------
+
+    def stream_opened(self, stream, request, now):
+        user = Recorder()
+        user.stream = stream
+        self.exit_users[stream.stream_id] = user
+        self.requests.append(request)
+        if self.answer is not None:
+            stream.reset(self.answer)
+        elif self.accepts:
+            stream.accept()
+        return user
+
+    def datagrams_opened(self, stream, request, now):
+        return self.stream_opened(stream, request, now)
+
+    # --- driving ---------------------------------------------------------------------------------
+
+    def add_leg(self, direction: Direction) -> tuple[MemoryLeg, MemoryLeg]:
+        number = self.numbers[direction]
+        self.numbers[direction] += 1
+        ends = MemoryLeg(self.client), MemoryLeg(self.exit)
+        ends[0].peer, ends[1].peer = ends[1], ends[0]
+        for end in ends:
+            end.state = LegState(end, direction, number, self.now)
+            self.legs.append(end)
+        for end in ends:
+            end.owner.leg_joined(end.state, self.now)
+        return ends
+
+    def kill(self, leg: MemoryLeg, *, lose: bool = True) -> None:
+        """Both ends of a leg die; what is on the road is lost, or arrives before the end."""
+        for end in (leg, leg.peer):
+            end.alive = False
+            if lose:
+                end.road.clear()
+        if not lose:
+            self.deliver()
+        for end in (leg, leg.peer):
+            if end in self.legs:
+                self.legs.remove(end)
+                end.owner.leg_lost(end.state, self.now)
+
+    def deliver(self, *, shuffle: bool = False) -> bool:
+        """Bring over all that is on the roads, leg by leg in order; False if there was nothing."""
+        moved = False
+        while busy := [leg for leg in self.legs if leg.road]:
+            leg = self.random.choice(busy) if shuffle else busy[0]
+            leg.peer.owner.train_received(leg.peer.state, memoryview(leg.road.popleft()), self.now)
+            leg.writable = len(leg.road) < leg.capacity
+            moved = True
+        return moved
+
+    def settle(self, *, shuffle: bool = False) -> None:
+        """Pump and deliver until nothing moves."""
+        for _ in range(100_000):
+            self.client.pump(self.now)
+            self.exit.pump(self.now)
+            if not self.deliver(shuffle=shuffle):
+                return
+        raise AssertionError("the sessions never come to rest")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, timer by timer, with everything delivered at once."""
+        end = self.now + seconds
+        while (deadline := self.wheel.next_deadline) is not None and deadline <= end:
+            self.now = max(self.now, deadline)
+            self.wheel.run(self.now)
+            self.settle()
+        self.now = end
+        self.wheel.run(self.now)
+        self.settle()
+
+    def open(self, kind: StreamKind = StreamKind.TCP) -> tuple[Recorder, Recorder]:
+        """A stream that both ends use; returns the client's and the exit's user."""
+        user = Recorder()
+        request = OpenRequest(kind, b"\xc6\x33\x64\x02", 80, 0)
+        opener = self.client.open_stream if kind in (StreamKind.TCP, StreamKind.DNS) else self.client.open_datagrams
+        user.stream = opener(request, user, self.now)
+        self.settle()
+        return user, self.exit_users[user.stream.stream_id]
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """A pair with one leg in each direction."""
+    made = Pair()
+    made.add_leg(Direction.UPSTREAM)
+    made.add_leg(Direction.DOWNSTREAM)
+    made.settle()
+    return made
+
+
+@pytest.fixture
+def make_pair() -> Callable[..., Pair]:
+    """Pairs with any number of legs in each direction."""
+
+    def make(upstream: int = 1, downstream: int = 1, **options: object) -> Pair:
+        made = Pair(**options)
+        for direction, count in ((Direction.UPSTREAM, upstream), (Direction.DOWNSTREAM, downstream)):
+            for _ in range(count):
+                made.add_leg(direction)
+        made.settle()
+        return made
+
+    return make
