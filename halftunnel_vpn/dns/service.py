@@ -1,0 +1,238 @@
+"""Every DNS query of the host ends here: answered from memory or by a rule at once, else by a resolver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.answer import Answer, parse_answer
+from halftunnel_vpn.dns.cache import DnsCache
+from halftunnel_vpn.dns.config import DnsConfig, Server
+from halftunnel_vpn.dns.fakeip import FakePool, reverse_address
+from halftunnel_vpn.dns.message import (
+    LocalRecord,
+    Query,
+    local_answer,
+    negative_authority,
+    parse_query,
+    ptr_record,
+    refuse,
+)
+from halftunnel_vpn.dns.rules import Rules
+from halftunnel_vpn.dns.wire import Rcode, RecordType
+from halftunnel_vpn.errors import DnsError, HalfTunnelError, PeerError
+
+MAX_QUERIES_IN_FLIGHT = 1024
+"""Different questions that resolvers are asked at one time; one more is answered SERVFAIL."""
+
+MAX_REPLIES_WAITING = 4096
+"""Clients that wait for an answer at one time, to the same question or not; one more gets SERVFAIL."""
+
+Forward = Callable[[bytes], Awaitable[bytes]]
+"""Asks through the tunnel. May raise SessionError, DnsError, TimeoutError."""
+
+DirectQuery = Callable[[tuple[Server, ...], bytes], Awaitable[bytes]]
+"""Asks resolvers outside the tunnel; may raise DnsError."""
+
+Reply = Callable[[bytes], None]
+"""Gets the answer; called once at the most, perhaps before ``query`` returns. It must not raise."""
+
+
+class _Pending:
+    """A question on its way to a resolver, and who waits for the answer."""
+
+    __slots__ = ("task", "waiting")
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self.task = task
+        self.waiting: list[tuple[Query, Reply, bool]] = []
+
+
+class DnsService:
+    """The client's resolver (the flow package's DnsPort). No query is ever logged.
+
+    :meth:`run` must be running for questions that go to a resolver; without it they get SERVFAIL.
+    ``first_fake`` is where the fake addresses of this run begin in their networks: a random number.
+    """
+
+    def __init__(
+        self,
+        config: DnsConfig,
+        forward: Forward,
+        direct: DirectQuery,
+        clock: Callable[[], float],
+        counters: Counters,
+        *,
+        first_fake: int = 0,
+    ) -> None:
+        self._config = config
+        self._forward = forward
+        self._direct = direct
+        self._clock = clock
+        self._counters = counters
+        self._rules = Rules(config)
+        self._cache = DnsCache(config.cache, counters)
+        self._pools: dict[int, FakePool] = {}
+        if config.mode == "fake-ip":
+            for network in (config.fake_network_v4, config.fake_network_v6):
+                pool = FakePool(
+                    network, max_entries=config.fake_max_names, hold=config.fake_hold, first=first_fake
+                )
+                self._pools[pool.version] = pool
+        self._pending: dict[bytes, _Pending] = {}
+        self._waiting = 0
+        self._identifier = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._closed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Own the questions that are on their way, until :meth:`close`; those left then are forgotten."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._closed.wait()
+                self._group = None
+                for pending in self._pending.values():
+                    pending.task.cancel()
+        finally:
+            self._group = None
+            # A task that was cancelled before its first step has cleared nothing away.
+            self._pending.clear()
+            self._waiting = 0
+
+    def close(self) -> None:
+        """Let :meth:`run` return."""
+        self._closed.set()
+
+    def forget(self) -> None:
+        """Empty the cache: another exit may answer otherwise. Fake addresses keep their meaning."""
+        self._cache.clear()
+
+    @property
+    def in_flight(self) -> int:
+        """Different questions that resolvers are being asked now."""
+        return len(self._pending)
+
+    def query(self, message: bytes, reply: Reply, *, stream: bool) -> None:
+        """Answer the query in ``message`` by calling ``reply``, at once where no resolver has to be asked.
+
+        ``stream``: the query came by TCP, so that the answer may have any size. Nothing is raised: a
+        malformed query is answered with FORMERR or, if it has no header or is a response, not at all.
+        """
+        try:
+            query = parse_query(message)
+        except DnsError as error:
+            self._counters.drop(error.reason)
+            refusal = refuse(message, error)
+            if refusal is not None:
+                reply(refusal)
+            return
+        hit = self._cache.get(query.key, self._clock())
+        if hit is not None:
+            answer, age = hit
+            reply(answer.render(query, age, stream=stream))
+            return
+        local = self._rules.answer(query, stream=stream) or self._fake_answer(query, stream)
+        if local is not None:
+            self._counters.count("dns-answered-locally")
+            reply(local)
+            return
+        self._ask(query, reply, stream)
+
+    def is_fake(self, address: bytes) -> bool:
+        """Whether ``address`` (4 or 16 bytes) is one that only stands for a name, now or formerly."""
+        return any(address in pool for pool in self._pools.values())
+
+    def name_of(self, address: bytes) -> str | None:
+        """The name that the fake ``address`` (4 or 16 bytes) stands for."""
+        pool = self._pools.get(4 if len(address) == 4 else 6)
+        return pool.name_of(address, self._clock()) if pool is not None else None
+
+    def address_of(self, name: str, version: int) -> bytes | None:
+        """The fake address (``version`` 4 or 6) that was given out for ``name`` (lower case, no last dot)."""
+        pool = self._pools.get(version)
+        return pool.address_of(name, self._clock()) if pool is not None else None
+
+    def _fake_answer(self, query: Query, stream: bool) -> bytes | None:
+        """The reply in fake-ip mode; None if a resolver is to be asked."""
+        if not self._pools:
+            return None
+        name, ttl = query.name, self._config.fake_ttl
+        if query.type == RecordType.PTR:
+            address = reverse_address(name)
+            if address is None or not self.is_fake(address):
+                return None
+            known = self.name_of(address)
+            if known is None:
+                nothing = (negative_authority(ttl),)
+                return local_answer(query, Rcode.NXDOMAIN, authorities=nothing, stream=stream)
+            return local_answer(query, answers=(ptr_record(known, ttl),), stream=stream)
+        version = _VERSIONS.get(query.type)
+        if version is None or not self._rules.may_be_fake(name) or self._rules.resolvers(name) is not None:
+            return None
+        address = self._pools[version].lease(name, self._clock())
+        if address is None:
+            self._counters.drop("dns-no-fake-address")
+            return local_answer(query, Rcode.SERVFAIL, stream=stream)
+        return local_answer(query, answers=(LocalRecord(query.type, ttl, address),), stream=stream)
+
+    def _ask(self, query: Query, reply: Reply, stream: bool) -> None:
+        """Have a resolver asked, unless the same question is on its way already."""
+        pending = self._pending.get(query.key)
+        if self._waiting >= MAX_REPLIES_WAITING or (
+            pending is None and len(self._pending) >= MAX_QUERIES_IN_FLIGHT
+        ):
+            self._counters.drop("dns-too-many-queries")
+            reply(local_answer(query, Rcode.SERVFAIL, stream=stream))
+            return
+        if pending is None:
+            if self._group is None:
+                self._counters.drop("dns-not-running")
+                reply(local_answer(query, Rcode.SERVFAIL, stream=stream))
+                return
+            pending = _Pending(self._group.create_task(self._resolve(query)))
+            self._pending[query.key] = pending
+        else:
+            self._counters.count("dns-queries-joined")
+        pending.waiting.append((query, reply, stream))
+        self._waiting += 1
+
+    async def _resolve(self, query: Query) -> None:
+        try:
+            answer = await self._answer(query)
+        finally:
+            waiting = self._pending.pop(query.key).waiting
+            self._waiting -= len(waiting)
+        if answer is not None:
+            self._cache.put(query.key, answer, self._clock())
+        for asked, reply, stream in waiting:
+            if answer is not None:
+                reply(answer.render(asked, 0, stream=stream))
+            else:
+                reply(local_answer(asked, Rcode.SERVFAIL, stream=stream))
+
+    async def _answer(self, query: Query) -> Answer | None:
+        """What a resolver answers; None when none does, or nothing that makes sense."""
+        self._identifier = (self._identifier + 1) & 0xFFFF
+        question = query.question_to_forward(self._identifier)
+        resolvers = self._rules.resolvers(query.name)
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                if resolvers is None:
+                    self._counters.count("dns-queries-forwarded")
+                    message = await self._forward(question)
+                else:
+                    self._counters.count("dns-queries-direct")
+                    message = await self._direct(resolvers, question)
+            return parse_answer(message, query)
+        except PeerError as error:
+            self._counters.drop(error.reason)
+        except TimeoutError:
+            self._counters.drop("dns-timeout")
+        except (HalfTunnelError, OSError):
+            self._counters.drop("dns-no-road")
+        return None
+
+
+_VERSIONS = {RecordType.A: 4, RecordType.AAAA: 6}

@@ -1,0 +1,260 @@
+"""Asking resolvers by UDP and, for what does not fit, by TCP (RFC 7766), on sockets of this host."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+import struct
+from collections.abc import Sequence
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
+from halftunnel_vpn.dns.config import Server
+from halftunnel_vpn.dns.message import Query, address_query, parse_query
+from halftunnel_vpn.dns.wire import (
+    FLAG_RESPONSE,
+    FLAG_TRUNCATED,
+    HEADER,
+    HEADER_LENGTH,
+    MAX_MESSAGE,
+    RCODE_MASK,
+    Rcode,
+    RecordType,
+)
+from halftunnel_vpn.errors import ConfigError, DnsError
+
+MAX_SOCKETS = 256
+"""Questions that one resolver object has on the network at one time; the next ones wait."""
+
+MAX_WAITING = 1024
+"""Questions that wait or are on the network; one more raises DnsError(``dns-too-many-queries``)."""
+
+MAX_WRONG_ANSWERS = 16
+"""Answers to other questions on one socket after which somebody seems to be guessing, and TCP is used."""
+
+MAX_NAMESERVERS = 3
+"""Nameservers taken from a resolv.conf, as the C library does."""
+
+DNS_PORT = 53
+_LENGTH = struct.Struct("!H")
+_FAILURES = (Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED)
+
+
+class UpstreamResolver:
+    """Resolvers that are asked one after the other, the one that answered last first.
+
+    Each try (UDP, and TCP if the answer was truncated) takes at most ``timeout`` seconds; every server is
+    tried ``attempts`` times. ``mark`` is put on the sockets (SO_MARK, needs CAP_NET_ADMIN). A server that is
+    no IP address raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        *,
+        counters: Counters,
+        mark: int | None = None,
+        timeout: float = 2.0,
+        attempts: int = 2,
+    ) -> None:
+        for address, _ in servers:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ConfigError(f"The resolver {address!r} must be given as an IP address.") from None
+        self._servers = list(servers)
+        self._counters = counters
+        self._mark = mark
+        self._timeout = timeout
+        self._attempts = attempts
+        self._sockets = asyncio.Semaphore(MAX_SOCKETS)
+        self._waiting = 0
+
+    async def query(self, message: bytes) -> bytes:
+        """The answer to the query in ``message``, under the query's own id.
+
+        Raises DnsError: what :func:`~halftunnel_vpn.dns.message.parse_query` and
+        :func:`~halftunnel_vpn.dns.answer.parse_answer` do, ``dns-timeout``, ``dns-unreachable``,
+        ``dns-closed``, ``dns-no-resolver``, ``dns-too-many-queries``.
+        """
+        query = parse_query(message)
+        if self._waiting >= MAX_WAITING:
+            raise DnsError("dns-too-many-queries")
+        self._waiting += 1
+        try:
+            async with self._sockets:
+                answer = await self._ask_servers(message, query)
+        finally:
+            self._waiting -= 1
+        # The resolver may have changed the letter case of the name; whoever asked wants their own back.
+        question = query.question
+        return message[:2] + answer[2:HEADER_LENGTH] + question + answer[HEADER_LENGTH + len(question) :]
+
+    async def resolve(self, name: str, version: int) -> list[str]:
+        """The addresses (``version`` 4 or 6) of ``name``, CNAME records followed; empty if it has none.
+
+        Raises DnsError as :meth:`query` does, and ``dns-no-such-name``, ``dns-refused`` (any other failure
+        that the resolver reports), ``dns-bad-name``, ``dns-bad-record``, ``dns-too-many-aliases``.
+        """
+        type_ = RecordType.A if version == 4 else RecordType.AAAA
+        answer = await self.query(address_query(name, type_))
+        rcode = _rcode(answer)
+        if rcode == Rcode.NXDOMAIN:
+            raise DnsError("dns-no-such-name", name)
+        if rcode != Rcode.NOERROR:
+            raise DnsError("dns-refused", f"{name}: response code {rcode}")
+        return addresses_in(answer, type_)
+
+    async def _ask_servers(self, message: bytes, query: Query) -> bytes:
+        """The first answer that is no failure; else a failure that a server reports; else DnsError."""
+        error = DnsError("dns-no-resolver")
+        failure = None
+        remaining = list(self._servers)
+        for _ in range(self._attempts):
+            for server in tuple(remaining):
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        answer = await self._ask(server, message, query)
+                except TimeoutError:
+                    error = DnsError("dns-timeout")
+                except OSError as reason:
+                    error = DnsError("dns-unreachable", str(reason))
+                except DnsError as reason:
+                    error = reason
+                else:
+                    if _rcode(answer) not in _FAILURES:
+                        self._prefer(server)
+                        return answer
+                    failure = answer
+                    remaining.remove(server)
+                    continue
+                self._counters.drop(error.reason)
+        if failure is not None:
+            return failure
+        raise error
+
+    def _prefer(self, server: Server) -> None:
+        if self._servers[0] != server:
+            self._servers.remove(server)
+            self._servers.insert(0, server)
+
+    async def _ask(self, server: Server, message: bytes, query: Query) -> bytes:
+        message = secrets.token_bytes(2) + message[2:]
+        answer = await self._ask_by_udp(server, message, query.question)
+        if answer is None:
+            self._counters.count("dns-asked-by-tcp")
+            answer = await self._ask_by_tcp(server, message, query.question)
+        parse_answer(answer, query)
+        return answer
+
+    async def _ask_by_udp(self, server: Server, message: bytes, question: bytes) -> bytes | None:
+        """The answer; None when it takes TCP to get one."""
+        loop = asyncio.get_running_loop()
+        with open_socket(server, socket.SOCK_DGRAM, self._mark) as sock:
+            # Connecting chooses a random port, and leaves only this server's answers to be received.
+            sock.connect(server)
+            sock.send(message)
+            for _ in range(MAX_WRONG_ANSWERS):
+                answer = await loop.sock_recv(sock, MAX_MESSAGE)
+                if _answers(answer, message, question):
+                    return None if _flags(answer) & FLAG_TRUNCATED else answer
+                self._counters.drop("dns-wrong-answer")
+        return None
+
+    async def _ask_by_tcp(self, server: Server, message: bytes, question: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        with open_socket(server, socket.SOCK_STREAM, self._mark) as sock:
+            await loop.sock_connect(sock, server)
+            await loop.sock_sendall(sock, _LENGTH.pack(len(message)) + message)
+            (length,) = _LENGTH.unpack(await _receive(sock, _LENGTH.size))
+            answer = await _receive(sock, length)
+        if not _answers(answer, message, question):
+            raise DnsError("dns-wrong-answer")
+        return answer
+
+
+class DirectResolvers:
+    """The resolvers of all split domains: an :class:`UpstreamResolver` for each group that a domain names."""
+
+    def __init__(
+        self, *, counters: Counters, mark: int | None = None, timeout: float = 2.0, attempts: int = 2
+    ) -> None:
+        self._counters = counters
+        self._mark = mark
+        self._timeout = timeout
+        self._attempts = attempts
+        self._resolvers: dict[tuple[Server, ...], UpstreamResolver] = {}
+
+    async def __call__(self, servers: tuple[Server, ...], message: bytes) -> bytes:
+        """As :meth:`UpstreamResolver.query`, of ``servers``, a group that the configuration names."""
+        resolver = self._resolvers.get(servers)
+        if resolver is None:
+            resolver = self._resolvers[servers] = UpstreamResolver(
+                servers,
+                counters=self._counters,
+                mark=self._mark,
+                timeout=self._timeout,
+                attempts=self._attempts,
+            )
+        return await resolver.query(message)
+
+
+def open_socket(server: Server, kind: socket.SocketKind, mark: int | None) -> socket.socket:
+    """A non-blocking socket of the family of ``server``, marked unless ``mark`` is None; raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, kind)
+    try:
+        sock.setblocking(False)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def parse_resolv_conf(text: str) -> list[Server]:
+    """The nameservers of a resolv.conf(5), at most MAX_NAMESERVERS; lines that make no sense are skipped."""
+    servers: list[Server] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            ipaddress.ip_address(words[1])
+        except ValueError:
+            continue
+        servers.append((words[1], DNS_PORT))
+    return servers[:MAX_NAMESERVERS]
+
+
+def _answers(answer: bytes, message: bytes, question: bytes) -> bool:
+    """Whether ``answer`` is a response to ``message``, which asks ``question``."""
+    return (
+        len(answer) >= HEADER_LENGTH
+        and answer[:2] == message[:2]
+        and bool(_flags(answer) & FLAG_RESPONSE)
+        and same_question(answer, question)
+    )
+
+
+def _flags(message: bytes) -> int:
+    flags: int = HEADER.unpack_from(message)[1]
+    return flags
+
+
+def _rcode(message: bytes) -> int:
+    return _flags(message) & RCODE_MASK
+
+
+async def _receive(sock: socket.socket, count: int) -> bytes:
+    """Exactly ``count`` bytes; raises DnsError(``dns-closed``) when the server sends fewer."""
+    loop = asyncio.get_running_loop()
+    received = bytearray()
+    while len(received) < count:
+        piece = await loop.sock_recv(sock, count - len(received))
+        if not piece:
+            raise DnsError("dns-closed")
+        received += piece
+    return bytes(received)

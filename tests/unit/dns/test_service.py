@@ -1,0 +1,351 @@
+"""The service with an exit that answers as the test says, and a clock that the test turns."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from dnslib import QTYPE, RCODE, DNSRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.config import DnsConfig, Server
+from halftunnel_vpn.dns.service import MAX_QUERIES_IN_FLIGHT, MAX_REPLIES_WAITING, DnsService
+from halftunnel_vpn.errors import DnsError, RoadError, SessionError
+
+Ask = Callable[..., bytes]
+Respond = Callable[..., bytes]
+Answering = Callable[[bytes], Awaitable[bytes]]
+
+
+class Host:
+    """One service, what it asked, and a clock."""
+
+    def __init__(self, config: DnsConfig, answering: Answering) -> None:
+        self.now = 1000.0
+        self.counters = Counters()
+        self.asked: list[DNSRecord] = []
+        self.asked_directly: list[tuple[Server, ...]] = []
+        self._answering = answering
+        self.service = DnsService(
+            config, self._forward, self._direct, lambda: self.now, self.counters, first_fake=41
+        )
+
+    async def _forward(self, message: bytes) -> bytes:
+        self.asked.append(DNSRecord.parse(message))
+        return await self._answering(message)
+
+    async def _direct(self, servers: tuple[Server, ...], message: bytes) -> bytes:
+        self.asked_directly.append(servers)
+        return await self._answering(message)
+
+    async def query(self, message: bytes, *, stream: bool = False) -> DNSRecord:
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.service.query(message, reply.set_result, stream=stream)
+        return DNSRecord.parse(await asyncio.wait_for(reply, 5.0))
+
+    def query_now(self, message: bytes) -> DNSRecord:
+        replies: list[bytes] = []
+        self.service.query(message, replies.append, stream=False)
+        (reply,) = replies
+        return DNSRecord.parse(reply)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Host]:
+        task = asyncio.create_task(self.service.run())
+        await asyncio.sleep(0)
+        try:
+            yield self
+        finally:
+            self.service.close()
+            await asyncio.wait_for(task, 5.0)
+
+
+Zone = Callable[..., Answering]
+
+
+@pytest.fixture
+def zone(respond: Respond) -> Zone:
+    """``zone("a.example. 60 A 192.0.2.1")`` answers every question with these records."""
+
+    def make(text: str = "", **more: str) -> Answering:
+        async def answering(message: bytes) -> bytes:
+            return respond(message, text, **more)
+
+        return answering
+
+    return make
+
+
+def data(record: DNSRecord) -> list[str]:
+    return [str(rr.rdata) for rr in record.rr]
+
+
+async def never(message: bytes) -> bytes:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+# --- forward mode ---------------------------------------------------------------------------------
+
+
+async def test_a_question_is_forwarded_once_and_answered_from_memory_then(ask: Ask, zone: Zone) -> None:
+    async with Host(DnsConfig(), zone("www.example.org. 60 A 192.0.2.1")).running() as host:
+        first = await host.query(ask("WWW.example.org", identifier=11))
+        assert (first.header.id, str(first.q.qname), data(first)) == (11, "WWW.example.org.", ["192.0.2.1"])
+        host.now += 59.5
+        second = host.query_now(ask("www.EXAMPLE.org", identifier=12))
+        assert (second.header.id, str(second.q.qname), second.a.ttl) == (12, "www.EXAMPLE.org.", 1)
+        assert str(host.asked[0].q.qname) == "www.example.org."
+        assert len(host.asked) == 1
+        host.now += 0.5
+        assert (await host.query(ask("www.example.org"))).a.ttl == 60
+        assert len(host.asked) == 2
+        host.service.forget()
+        await host.query(ask("www.example.org"))
+        assert len(host.asked) == 3
+
+
+async def test_a_chain_of_aliases_arrives_whole(ask: Ask, zone: Zone) -> None:
+    chain = "\n".join(f"n{i}.example. 60 CNAME n{i + 1}.example." for i in range(8))
+    async with Host(DnsConfig(), zone(chain + "\nn8.example. 60 AAAA 2001:db8::8")).running() as host:
+        answer = await host.query(ask("n0.example", "AAAA"))
+        assert data(answer) == [f"n{i}.example." for i in range(1, 9)] + ["2001:db8::8"]
+
+
+async def test_a_denial_is_remembered(ask: Ask, zone: Zone) -> None:
+    soa = "example. 900 SOA ns.example. admin.example. 1 7200 900 86400 30"
+    async with Host(DnsConfig(), zone(authority=soa, rcode="NXDOMAIN")).running() as host:
+        assert (await host.query(ask("no.example"))).header.rcode == RCODE.NXDOMAIN
+        host.now += 29
+        again = host.query_now(ask("no.example"))
+        assert (again.header.rcode, again.auth[0].ttl) == (RCODE.NXDOMAIN, 1)
+        assert len(host.asked) == 1
+
+
+async def test_an_answer_too_long_for_udp_is_had_by_tcp_without_asking_again(ask: Ask, zone: Zone) -> None:
+    texts = "\n".join(f'long.example. 60 TXT "{i:0250}"' for i in range(230))
+    async with Host(DnsConfig(), zone(texts)).running() as host:
+        assert (await host.query(ask("long.example", "TXT", edns=4096))).header.tc == 1
+        whole = await host.query(ask("long.example", "TXT", edns=4096), stream=True)
+        assert (whole.header.tc, len(whole.rr), len(host.asked)) == (0, 230, 1)
+
+
+async def test_the_same_question_on_its_way_is_not_asked_twice(ask: Ask, respond: Respond) -> None:
+    arrived = asyncio.Event()
+
+    async def slowly(message: bytes) -> bytes:
+        await arrived.wait()
+        return respond(message, "www.example.org. 60 A 192.0.2.1")
+
+    async with Host(DnsConfig(), slowly).running() as host:
+        queries = [ask("wWw.example.org" if i % 2 else "www.example.org", identifier=i) for i in range(50)]
+        waiting = [asyncio.create_task(host.query(query)) for query in queries]
+        other = asyncio.create_task(host.query(ask("www.example.org", "AAAA")))
+        await asyncio.sleep(0)
+        assert host.service.in_flight == 2
+        arrived.set()
+        answers = await asyncio.gather(*waiting)
+        assert [answer.header.id for answer in answers] == list(range(50))
+        assert {str(answer.q.qname) for answer in answers} == {"wWw.example.org.", "www.example.org."}
+        await other
+        assert (len(host.asked), host.counters.counted["dns-queries-joined"]) == (2, 49)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SessionError("The session is gone."), "dns-no-road"),
+        (RoadError("No leg.", reason="no-leg"), "dns-no-road"),
+        (DnsError("dns-unreachable"), "dns-unreachable"),
+        (ConnectionResetError(), "dns-no-road"),
+        (TimeoutError(), "dns-timeout"),
+    ],
+)
+async def test_a_road_that_fails_is_a_failure_at_once(ask: Ask, error: Exception, reason: str) -> None:
+    async def failing(message: bytes) -> bytes:
+        raise error
+
+    async with Host(DnsConfig(), failing).running() as host:
+        assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
+        assert host.counters.dropped == {reason: 1}
+        await host.query(ask("a.example"))
+        assert len(host.asked) == 2, "our own failures are not remembered"
+        assert host.service.in_flight == 0
+
+
+async def test_an_exit_that_never_answers_is_a_failure_in_bounded_time(ask: Ask) -> None:
+    async with Host(DnsConfig(timeout=0.05), never).running() as host:
+        assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
+        assert host.counters.dropped == {"dns-timeout": 1}
+        assert host.service.in_flight == 0
+
+
+async def test_an_answer_that_makes_no_sense_is_a_failure(ask: Ask, respond: Respond) -> None:
+    answers = [b"", b"\xff" * 100, respond(ask("b.example"), "b.example. 60 A 192.0.2.1"), ask("a.example")]
+
+    async def nonsense(message: bytes) -> bytes:
+        return answers.pop()
+
+    async with Host(DnsConfig(), nonsense).running() as host:
+        for _ in range(4):
+            assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
+        assert host.counters.dropped == {"dns-bad-answer": 2, "dns-wrong-answer": 2}
+
+
+async def test_a_storm_of_questions_is_bounded(ask: Ask) -> None:
+    async with Host(DnsConfig(), never).running() as host:
+        refused: list[bytes] = []
+        for i in range(3 * MAX_QUERIES_IN_FLIGHT):
+            host.service.query(ask(f"{i}.example", identifier=i), refused.append, stream=False)
+        assert host.service.in_flight == MAX_QUERIES_IN_FLIGHT
+        assert len(refused) == host.counters.dropped["dns-too-many-queries"] == 2 * MAX_QUERIES_IN_FLIGHT
+        assert {DNSRecord.parse(reply).header.rcode for reply in refused[:10]} == {RCODE.SERVFAIL}
+
+
+async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
+    ask: Ask, respond: Respond
+) -> None:
+    arrived = asyncio.Event()
+
+    async def at_last(message: bytes) -> bytes:
+        await arrived.wait()
+        return respond(message, "a.example. 0 A 192.0.2.1")
+
+    async with Host(DnsConfig(), at_last).running() as host:
+        replies: list[bytes] = []
+        for i in range(MAX_REPLIES_WAITING - 1):
+            host.service.query(ask("a.example", identifier=i), replies.append, stream=False)
+        last = asyncio.create_task(host.query(ask("a.example")))
+        await asyncio.sleep(0)
+        assert (host.service.in_flight, len(replies)) == (1, 0)
+        assert host.query_now(ask("a.example")).header.rcode == RCODE.SERVFAIL
+        arrived.set()
+        assert data(await last) == ["192.0.2.1"]
+        assert len(replies) == MAX_REPLIES_WAITING - 1
+        assert data(await host.query(ask("a.example"))) == ["192.0.2.1"]
+
+
+async def test_closing_forgets_what_is_on_its_way(ask: Ask, zone: Zone) -> None:
+    host = Host(DnsConfig(), never)
+    replies: list[bytes] = []
+    async with host.running():
+        host.service.query(ask("started.example"), replies.append, stream=False)
+        await asyncio.sleep(0)
+        host.service.query(ask("not-started.example"), replies.append, stream=False)
+    assert (host.service.in_flight, replies) == (0, [])
+    assert host.query_now(ask("a.example")).header.rcode == RCODE.SERVFAIL
+    assert host.counters.dropped == {"dns-not-running": 1}
+
+
+async def test_rules_go_before_resolvers(ask: Ask, zone: Zone) -> None:
+    config = DnsConfig(
+        hosts={"nas.home": ["192.0.2.9"]}, block=["ads.example"], split={"corp.example": [("192.0.2.53", 53)]}
+    )
+    async with Host(config, zone("www.corp.example. 60 A 10.0.0.1")).running() as host:
+        assert data(host.query_now(ask("nas.home"))) == ["192.0.2.9"]
+        assert host.query_now(ask("x.ads.example")).header.rcode == RCODE.NXDOMAIN
+        assert data(await host.query(ask("www.corp.example"))) == ["10.0.0.1"]
+        assert data(host.query_now(ask("www.corp.example"))) == ["10.0.0.1"], "from memory"
+        assert (host.asked, host.asked_directly) == ([], [(("192.0.2.53", 53),)])
+
+
+async def test_in_forward_mode_no_address_is_fake(ask: Ask) -> None:
+    service = Host(DnsConfig(), never).service
+    address = ipaddress.ip_address("198.18.0.1").packed
+    assert (service.name_of(address), service.address_of("a.example", 4), service.is_fake(address)) == (
+        None,
+        None,
+        False,
+    )
+
+
+# --- fake-ip mode ---------------------------------------------------------------------------------
+
+
+async def test_names_get_fake_addresses_of_both_families_without_asking_anyone(ask: Ask) -> None:
+    host = Host(DnsConfig(mode="fake-ip"), never)
+    v4 = host.query_now(ask("WWW.example.org"))
+    v6 = host.query_now(ask("www.example.org", "AAAA"))
+    assert (data(v4), v4.a.ttl, data(v6)) == (["198.18.0.42"], 10, ["fd48:5456:f00d::2a"])
+    for answer, version in ((v4, 4), (v6, 6)):
+        address = ipaddress.ip_address(data(answer)[0]).packed
+        assert host.service.name_of(address) == "www.example.org"
+        assert host.service.address_of("www.example.org", version) == address
+        assert host.service.is_fake(address)
+    assert host.service.address_of("other.example", 4) is None
+    assert host.service.is_fake(ipaddress.ip_address("198.19.0.1").packed), "of an earlier run, maybe"
+    assert not host.service.is_fake(ipaddress.ip_address("192.0.2.1").packed)
+
+
+async def test_a_fake_address_leads_back_to_its_name(ask: Ask, zone: Zone) -> None:
+    async with Host(DnsConfig(mode="fake-ip"), zone(rcode="NXDOMAIN")).running() as host:
+        host.query_now(ask("www.example.org"))
+        assert data(host.query_now(ask("42.0.18.198.in-addr.arpa", "PTR"))) == ["www.example.org."]
+        assert host.query_now(ask("43.0.18.198.in-addr.arpa", "PTR")).header.rcode == RCODE.NXDOMAIN
+        assert host.asked == []
+        await host.query(ask("1.1.168.192.in-addr.arpa", "PTR"))
+        assert [str(asked.q.qname) for asked in host.asked] == ["1.1.168.192.in-addr.arpa."]
+
+
+async def test_rules_and_other_types_keep_their_meaning_in_fake_ip_mode(ask: Ask, zone: Zone) -> None:
+    config = DnsConfig(
+        mode="fake-ip",
+        ipv6=False,
+        hosts={"nas.home": ["192.0.2.9"]},
+        block=["ads.example"],
+        split={"corp.example": [("192.0.2.53", 53)]},
+        fake_exclude=["time.example"],
+    )
+    async with Host(config, zone("www.corp.example. 60 A 10.0.0.1")).running() as host:
+        assert data(host.query_now(ask("nas.home"))) == ["192.0.2.9"]
+        assert host.query_now(ask("ads.example")).header.rcode == RCODE.NXDOMAIN
+        assert data(host.query_now(ask("www.example.org", "AAAA"))) == []
+        await host.query(ask("www.corp.example"))
+        await host.query(ask("www.example.org", "MX"))
+        await host.query(ask("a.time.example"))
+        await host.query(ask("odd name.example"))
+        assert len(host.asked_directly) == 1
+        assert [(str(asked.q.qname), asked.q.qtype) for asked in host.asked] == [
+            ("www.example.org.", QTYPE.MX),
+            ("a.time.example.", QTYPE.A),
+            ("odd\\032name.example.", QTYPE.A),
+        ]
+
+
+async def test_more_names_than_fake_addresses_fail_until_one_is_free(ask: Ask) -> None:
+    host = Host(DnsConfig(mode="fake-ip", fake_max_names=2, fake_hold=60.0), never)
+    host.query_now(ask("a.example"))
+    host.query_now(ask("b.example"))
+    assert host.query_now(ask("c.example")).header.rcode == RCODE.SERVFAIL
+    assert host.counters.dropped == {"dns-no-fake-address": 1}
+    host.now += 60
+    assert len(data(host.query_now(ask("c.example")))) == 1
+    assert host.service.address_of("a.example", 4) is None
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+async def test_a_malformed_query_is_answered_or_dropped_and_counted(ask: Ask) -> None:
+    host = Host(DnsConfig(), never)
+    assert host.query_now(ask("a.example")[:-1]).header.rcode == RCODE.FORMERR
+    dropped: list[bytes] = []
+    host.service.query(b"\x00", dropped.append, stream=False)
+    host.service.query(ask("a.example", qr=1), dropped.append, stream=False)
+    assert dropped == []
+    assert host.counters.dropped == {"dns-bad-name": 1, "dns-too-short": 1, "dns-not-a-query": 1}
+
+
+@given(st.binary(max_size=120), st.sampled_from(["forward", "fake-ip"]))
+def test_no_bytes_raise_anything(message: bytes, mode: str) -> None:
+    host = Host(DnsConfig(mode=mode), never)  # type: ignore[arg-type]
+    replies: list[bytes] = []
+    for candidate in (message, b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + message):
+        host.service.query(candidate, replies.append, stream=False)
+    for reply in replies:
+        assert reply[2] & 0x80
