@@ -1,0 +1,10 @@
+"""The host's side of a tunnel: addresses, policy routing, one nft table, the resolver, and the way back."""
+
+from __future__ import annotations
+
+from halftunnel_vpn.host.network import HostNetwork
+from halftunnel_vpn.host.preflight import preflight
+from halftunnel_vpn.host.resolver import system_servers
+from halftunnel_vpn.host.state import HostState
+
+__all__ = ["HostNetwork", "HostState", "preflight", "system_servers"]

@@ -1,0 +1,100 @@
+"""What has been changed on this host and what stood there before, on disk before each change is made.
+
+One JSON file per device in the state directory. It names the boot and the network namespace it speaks
+of: in another one the kernel's part is gone already, and only files are to be put back. Two network
+namespaces at once need a state directory each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.state import HostState
+
+DEFAULT_STATE_DIR: Final = Path("/var/lib/halftunnel")
+"""On disk and not under /run: /etc/resolv.conf survives a power cut, so its original must too."""
+
+SUFFIX: Final = ".journal.json"
+_FORMAT: Final = 1
+
+
+class Journal:
+    """The steps taken for one device, by name, each with what is needed to undo it."""
+
+    def __init__(self, path: Path, state: HostState, steps: dict[str, dict[str, Any]], *, here: bool) -> None:
+        self.path = path
+        self.state = state
+        self.steps = steps
+        self.here = here
+        """Whether it was written in this boot and this network namespace."""
+
+    @classmethod
+    def new(cls, state_dir: Path, state: HostState) -> Journal:
+        """An empty one, not on disk yet."""
+        return cls(path_of(state_dir, state.tun), state, {}, here=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Journal | None:
+        """The one on disk, None when there is none; HostError when it cannot be read."""
+        try:
+            data = json.loads(path.read_bytes())
+            if data["format"] != _FORMAT:
+                raise ValueError(f"format {data['format']}")
+            state = HostState.from_dict(data["state"])
+            steps = {str(name): dict(step) for name, step in data["steps"].items()}
+            return cls(path, state, steps, here=data["place"] == _this_place())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise HostError(
+                f"The journal {path} cannot be read ({error}): see that the host's routes and its "
+                "resolv.conf are in order, then remove that file."
+            ) from error
+
+    def record(self, step: str, **data: Any) -> None:
+        """Write down that ``step`` is about to be taken; on disk when this returns."""
+        if self.steps.get(step) != data:
+            self.steps[step] = data
+            self.save()
+
+    def save(self) -> None:
+        """Put it on disk, atomically; HostError when the state directory cannot be written."""
+        content = {
+            "format": _FORMAT,
+            "place": _this_place(),
+            "state": self.state.as_dict(),
+            "steps": self.steps,
+        }
+        scratch = self.path.with_suffix(".new")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with scratch.open("w") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(self.path)
+        except OSError as error:
+            raise HostError(
+                f"The journal {self.path} cannot be written ({error.strerror}): make room or choose another "
+                "state directory."
+            ) from error
+
+    def discard(self) -> None:
+        """Everything is undone: forget it."""
+        self.steps = {}
+        self.path.unlink(missing_ok=True)
+
+
+def path_of(state_dir: Path, device: str) -> Path:
+    """Where the journal of ``device`` is."""
+    return state_dir / f"{device}{SUFFIX}"
+
+
+def _this_place() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = os.stat("/proc/thread-self/ns/net")
+    return f"{boot} {namespace.st_dev}:{namespace.st_ino}"

@@ -1,0 +1,218 @@
+"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2; its only user."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.routes import PROTOCOL, Route, Rule
+from halftunnel_vpn.host.state import RULE_SPAN
+
+_Result = TypeVar("_Result")
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ACTIONS: Final = {1: "lookup", 2: "goto", 3: "nop", 7: "unreachable"}
+_ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unreachable": "unreachable"}
+_NO_SUPPRESSION: Final = 0xFFFFFFFF
+_UNREACHABLE: Final = 7  # RTN_UNREACHABLE
+_IFF_UP: Final = 1
+
+# What the kernel says about something that is gone already.
+_GONE: Final = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device: ``addresses`` as ``ADDRESS/LENGTH`` without link-local ones; ``mtu`` in bytes."""
+
+    index: int
+    mtu: int
+    up: bool
+    addresses: frozenset[str]
+
+
+def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
+    """Run ``work`` with a netlink socket and return what it returns; HostError when the kernel refuses.
+
+    It runs in a thread of its own, in this thread's network namespace: pyroute2's plain calls run an event
+    loop, and one loop cannot run inside another.
+    """
+    outcome: list[_Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        from pyroute2 import IPRoute, NetlinkError
+
+        try:
+            with IPRoute() as socket_:
+                outcome.append(work(Kernel(socket_)))
+        except NetlinkError as error:
+            failure.append(HostError(f"The kernel refused a change of the network: {error.args[-1]}."))
+        except BaseException as error:  # carried over to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="netlink")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class Kernel:
+    """What the kernel has of ours, and the single changes to it. Removing what is gone does nothing."""
+
+    __slots__ = ("_netlink",)
+
+    def __init__(self, netlink: Any) -> None:
+        self._netlink = netlink
+
+    def link(self, name: str) -> Link | None:
+        """The device, None when there is none of that name."""
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError:
+            return None
+        (message,) = self._netlink.get_links(index)
+        addresses = set()
+        for item in self._netlink.get_addr(index=index):
+            address = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            interface = ipaddress.ip_interface(f"{address}/{item['prefixlen']}")
+            if not (interface.version == 6 and interface.is_link_local):
+                addresses.add(str(interface))
+        return Link(
+            index, message.get_attr("IFLA_MTU"), bool(message["flags"] & _IFF_UP), frozenset(addresses)
+        )
+
+    def set_link(self, index: int, **values: Any) -> None:
+        """Change ``mtu`` (bytes) or ``state`` ("up", "down")."""
+        self._netlink.link("set", index=index, **values)
+
+    def add_address(self, index: int, text: str) -> None:
+        """Give the device an address, ``ADDRESS/LENGTH``, usable at once."""
+        self._netlink.addr("add", index=index, **_address_arguments(text))
+
+    def remove_address(self, index: int, text: str) -> None:
+        """Take an address, ``ADDRESS/LENGTH``, from the device."""
+        self._unless_gone(self._netlink.addr, index=index, **_address_arguments(text))
+
+    def rules(self, base: int) -> set[Rule]:
+        """Our rules: by our protocol number, from priority ``base`` on."""
+        found = set()
+        for version, family in _FAMILIES.items():
+            for message in self._netlink.get_rules(family=family):
+                priority = message.get_attr("FRA_PRIORITY") or 0
+                ours = _protocol_number(message.get_attr("FRA_PROTOCOL")) == PROTOCOL
+                if ours and base <= priority < base + RULE_SPAN:
+                    found.add(_rule_from(message, version))
+        return found
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a rule that is not there."""
+        self._netlink.rule("add", **_rule_arguments(rule))
+
+    def remove_rule(self, rule: Rule) -> None:
+        """Remove one rule."""
+        self._unless_gone(self._netlink.rule, **_rule_arguments(rule))
+
+    def routes(self, table: int) -> set[Route]:
+        """Our routes of that table."""
+        found = set()
+        for version, family in _FAMILIES.items():
+            for message in self._netlink.get_routes(family=family, table=table):
+                if message["proto"] == PROTOCOL and message.get_attr("RTA_TABLE") == table:
+                    found.add(Route(version, message["type"] != _UNREACHABLE))
+        return found
+
+    def add_route(self, route: Route, table: int, index: int) -> None:
+        """Add a route, through the device ``index`` if it goes through the TUN."""
+        self._netlink.route(
+            "add", **_route_arguments(route, table), **({"oif": index} if route.through_tun else {})
+        )
+
+    def remove_route(self, route: Route, table: int) -> None:
+        """Remove one route."""
+        self._unless_gone(self._netlink.route, **_route_arguments(route, table))
+
+    def _unless_gone(self, call: Callable[..., Any], **arguments: Any) -> None:
+        from pyroute2 import NetlinkError
+
+        try:
+            call("del", **arguments)
+        except NetlinkError as error:
+            if error.code not in _GONE:
+                raise
+
+
+def _address_arguments(text: str) -> dict[str, Any]:
+    interface = ipaddress.ip_interface(text)
+    return {
+        "family": _FAMILIES[interface.version],
+        "address": str(interface.ip),
+        "prefixlen": interface.network.prefixlen,
+    }
+
+
+def _rule_arguments(rule: Rule) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": _FAMILIES[rule.version],
+        "priority": rule.priority,
+        "action": _ACTION_NAMES[rule.action],
+        "protocol": PROTOCOL,
+    }
+    if rule.table:
+        arguments["table"] = rule.table
+    if rule.goto:
+        arguments["goto"] = rule.goto
+    if rule.mark:
+        arguments["fwmark"] = rule.mark
+    if rule.destination:
+        arguments["dst"], length = rule.destination.split("/")
+        arguments["dst_len"] = int(length)
+    if rule.protocol:
+        arguments["ip_proto"] = rule.protocol
+    if rule.port:
+        arguments["dport_range"] = f"{rule.port}:{rule.port}"
+    if rule.suppress >= 0:
+        arguments["suppress_prefixlen"] = rule.suppress
+    return arguments
+
+
+def _rule_from(message: Any, version: int) -> Rule:
+    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    destination = message.get_attr("FRA_DST")
+    ports = message.get_attr("FRA_DPORT_RANGE")
+    action = _ACTIONS.get(message["action"], f"action {message['action']}")
+    return Rule(
+        version,
+        message.get_attr("FRA_PRIORITY"),
+        action,
+        table=(message.get_attr("FRA_TABLE") or 0) if action == "lookup" else 0,
+        goto=message.get_attr("FRA_GOTO") or 0,
+        mark=message.get_attr("FRA_FWMARK") or 0,
+        destination=f"{destination}/{message['dst_len']}" if destination else "",
+        protocol=message.get_attr("FRA_IP_PROTO") or 0,
+        port=int(str(ports).split(":")[0]) if ports else 0,
+        suppress=-1 if suppress in (None, _NO_SUPPRESSION) else suppress,
+    )
+
+
+def _route_arguments(route: Route, table: int) -> dict[str, Any]:
+    return {
+        "family": _FAMILIES[route.version],
+        "dst": "default",
+        "table": table,
+        "priority": route.metric,
+        "proto": PROTOCOL,
+        "type": "unicast" if route.through_tun else "unreachable",
+    } | ({"scope": 253} if route.through_tun and route.version == 4 else {})
+
+
+def _protocol_number(value: Any) -> int:
+    return value if isinstance(value, int) else -1

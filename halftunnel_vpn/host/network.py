@@ -1,0 +1,287 @@
+"""The wanted state made real, checked, and undone; each step is in the journal before it is taken."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import nft, resolver, sysctls
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
+from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
+from halftunnel_vpn.host.preflight import device_exists
+from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.state import HostState
+
+DEVICE: Final = "device"
+NFT: Final = "nft"
+ROUTING: Final = "routing"
+SYSCTL: Final = "sysctl"
+RESOLVER: Final = "resolver"
+
+
+class HostNetwork:
+    """One tunnel's changes to the host that this process (and thread) sees.
+
+    The calls block for some tens of milliseconds; in an event loop, give them to a thread. Each raises
+    HostError with one sentence. ``state_dir`` must be one of this network namespace's own.
+    """
+
+    def __init__(
+        self,
+        state: HostState,
+        state_dir: Path = DEFAULT_STATE_DIR,
+        *,
+        resolv_conf: Path = resolver.RESOLV_CONF,
+    ) -> None:
+        self.state = state
+        self._state_dir = state_dir
+        self._resolv_conf = resolv_conf
+
+    def apply(self) -> list[str]:
+        """Make the host what the state says; changes only what differs. Returns warnings, a sentence each.
+
+        The device must be open. If the first apply fails, what it did is undone; a later one that fails
+        leaves the host as far as it came.
+        """
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        if journal is not None and not journal.here:
+            raise HostError(
+                f"A tunnel that was killed left {journal.path}: clean up before a new one starts."
+            )
+        if not device_exists(self.state.tun):
+            raise HostError(f"The device {self.state.tun} is not there: open it before its state is applied.")
+        if journal is not None and _places(journal.state) != _places(self.state):
+            HostNetwork(journal.state, self._state_dir).cleanup()
+            journal = None
+        first = journal is None
+        if journal is None:
+            journal = Journal.new(self._state_dir, self.state)
+        journal.state = self.state
+        try:
+            return self._apply(journal)
+        except BaseException:
+            if first:
+                self.cleanup()
+            raise
+
+    def verify(self) -> list[str]:
+        """How the host differs from the state, a sentence each; an empty list when it does not."""
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        steps = {} if journal is None else journal.steps
+        differences = with_kernel(self._kernel_differences)
+        listing = nft.listing()
+        if listing is None:
+            differences.append(f"The nft table {nft.TABLE} is missing.")
+        elif steps.get(NFT, {}).get("listing") != listing:
+            differences.append(f"The nft table {nft.TABLE} was changed.")
+        if SYSCTL in steps and sysctls.read(sysctls.SOURCE_MARK) != "1":
+            differences.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
+        return differences + self._resolver_differences(steps)
+
+    def cleanup(self) -> None:
+        """Undo everything; needs no live tunnel; repeatable. HostError when a file cannot be put back."""
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        if journal is None:
+            journal = Journal.new(self._state_dir, self.state)
+        problem = self._undo_resolver(journal)
+        if journal.here:
+            with_kernel(self._remove_from_kernel)
+            nft.remove()
+            if SYSCTL in journal.steps and sysctls.read(sysctls.SOURCE_MARK) == "1":
+                sysctls.write(sysctls.SOURCE_MARK, journal.steps[SYSCTL]["original"])
+        if problem is not None:
+            raise HostError(problem)
+        journal.discard()
+
+    @staticmethod
+    def cleanup_leftovers(state_dir: Path = DEFAULT_STATE_DIR) -> list[str]:
+        """Undo what killed tunnels left; call it before a device is opened. Returns their device names.
+
+        A tunnel whose device is still there lives, and is left alone.
+        """
+        cleaned = []
+        for path in sorted(state_dir.glob(f"*{SUFFIX}")):
+            journal = Journal.load(path)
+            if journal is None or (journal.here and device_exists(journal.state.tun)):
+                continue
+            HostNetwork(journal.state, state_dir).cleanup()
+            cleaned.append(journal.state.tun)
+        return cleaned
+
+    # --- apply ------------------------------------------------------------------------------------
+
+    def _apply(self, journal: Journal) -> list[str]:
+        warnings: list[str | None] = []
+        journal.record(DEVICE)
+        warnings += [sysctls.write(*setting) for setting in sysctls.of_device(self.state.tun).items()]
+        with_kernel(self._set_device)
+        self._apply_nft(journal)
+        original = sysctls.read(sysctls.SOURCE_MARK)
+        if SYSCTL not in journal.steps and original != "1":
+            journal.record(SYSCTL, original=original)
+        warnings.append(sysctls.write(sysctls.SOURCE_MARK, "1"))
+        journal.record(ROUTING)
+        with_kernel(self._set_routing)
+        warnings.append(self._apply_resolver(journal))
+        journal.save()
+        return [warning for warning in warnings if warning is not None]
+
+    def _set_device(self, kernel: Kernel) -> None:
+        link = self._link(kernel)
+        wanted = self._addresses()
+        # Removal first: IPv6 does not take one address with two prefix lengths.
+        for address in sorted(link.addresses - wanted):
+            kernel.remove_address(link.index, address)
+        for address in sorted(wanted - link.addresses):
+            kernel.add_address(link.index, address)
+        if link.mtu != self.state.mtu:
+            kernel.set_link(link.index, mtu=self.state.mtu)
+        if not link.up:
+            kernel.set_link(link.index, state="up")
+
+    def _set_routing(self, kernel: Kernel) -> None:
+        link = self._link(kernel)
+        rules, routes = self._wanted_rules(), self._wanted_routes()
+        present_routes = kernel.routes(self.state.table)
+        for route in routes:
+            if route not in present_routes:
+                kernel.add_route(route, self.state.table, link.index)
+        present_rules = kernel.rules(self.state.rule_priority)
+        for rule in rules:
+            if rule not in present_rules:
+                kernel.add_rule(rule)
+        for rule in sorted(present_rules.difference(rules)):
+            kernel.remove_rule(rule)
+        for route in sorted(present_routes.difference(routes)):
+            kernel.remove_route(route, self.state.table)
+
+    def _apply_nft(self, journal: Journal) -> None:
+        wanted = nft.render(nft.chains(self.state))
+        step = journal.steps.get(NFT, {})
+        if step.get("wanted") == wanted and step.get("listing") == nft.listing():
+            return
+        journal.record(NFT, wanted=wanted)
+        nft.replace(wanted)
+        journal.record(NFT, wanted=wanted, listing=nft.listing())
+
+    def _apply_resolver(self, journal: Journal) -> str | None:
+        servers = self.state.dns
+        if servers is None:
+            return self._undo_resolver(journal)
+        step = journal.steps.get(RESOLVER)
+        if step is None and resolver.uses_resolved(self._resolv_conf):
+            step = {"kind": "resolved"}
+            journal.record(RESOLVER, **step)
+        if step is not None and step["kind"] == "resolved":
+            if resolver.resolved_servers(self.state.tun) == list(servers):
+                return None
+            return resolver.set_resolved(self.state.tun, servers)
+        content = resolver.read(self._resolv_conf)
+        if content is not None and content.startswith(resolver.MARKER):
+            if step is None:
+                return (
+                    f"{self._resolv_conf} still names an earlier tunnel's servers and its original is lost: "
+                    "write the host's own servers into it."
+                )
+            content = _decoded(step["original"])
+        journal.record(RESOLVER, kind="file", path=str(self._resolv_conf), original=_encoded(content))
+        wanted = resolver.render(servers, content)
+        return (
+            None if resolver.read(self._resolv_conf) == wanted else resolver.write(self._resolv_conf, wanted)
+        )
+
+    # --- what differs -----------------------------------------------------------------------------
+
+    def _kernel_differences(self, kernel: Kernel) -> list[str]:
+        device = self.state.tun
+        link = kernel.link(device)
+        if link is None:
+            return [f"The device {device} is missing."]
+        found = []
+        if not link.up:
+            found.append(f"The device {device} is down.")
+        if link.mtu != self.state.mtu:
+            found.append(f"The device {device} has the MTU {link.mtu}, not {self.state.mtu}.")
+        wanted: set[Rule | Route | str] = {f"address {item}" for item in self._addresses()}
+        actual: set[Rule | Route | str] = {f"address {item}" for item in link.addresses}
+        wanted |= {*self._wanted_rules(), *self._wanted_routes()}
+        actual |= kernel.rules(self.state.rule_priority) | kernel.routes(self.state.table)
+        found += sorted(f"The {item} is missing." for item in wanted - actual)
+        found += sorted(f"The {item} should not be there." for item in actual - wanted)
+        return found
+
+    def _resolver_differences(self, steps: dict[str, dict[str, str | None]]) -> list[str]:
+        servers = self.state.dns
+        step = steps.get(RESOLVER)
+        if servers is None:
+            return []
+        if step is None:
+            return [f"{self._resolv_conf} does not name the tunnel's servers."]
+        if step["kind"] == "resolved":
+            if resolver.resolved_servers(self.state.tun) == list(servers):
+                return []
+            return [f"systemd-resolved does not have the tunnel's servers for {self.state.tun}."]
+        wanted = resolver.render(servers, _decoded(step["original"]))
+        return [] if resolver.read(self._resolv_conf) == wanted else [f"{self._resolv_conf} was changed."]
+
+    # --- undo -------------------------------------------------------------------------------------
+
+    def _remove_from_kernel(self, kernel: Kernel) -> None:
+        for rule in sorted(kernel.rules(self.state.rule_priority), reverse=True):
+            kernel.remove_rule(rule)
+        for route in kernel.routes(self.state.table):
+            kernel.remove_route(route, self.state.table)
+        link = kernel.link(self.state.tun)
+        if link is not None:
+            for address in sorted(link.addresses & {str(item) for item in self.state.interfaces()}):
+                kernel.remove_address(link.index, address)
+            kernel.set_link(link.index, state="down")
+
+    def _undo_resolver(self, journal: Journal) -> str | None:
+        step = journal.steps.get(RESOLVER)
+        problem = None
+        if step is not None and step["kind"] == "file":
+            problem = resolver.restore(Path(step["path"]), _decoded(step["original"]))
+        elif step is not None and journal.here and device_exists(self.state.tun):
+            resolver.revert_resolved(self.state.tun)
+        if step is not None and problem is None:
+            del journal.steps[RESOLVER]
+        return problem
+
+    # --- the wanted state, for this kernel --------------------------------------------------------
+
+    def _versions(self) -> tuple[int, ...]:
+        return (4, 6) if sysctls.has_ipv6() else (4,)
+
+    def _tun_has_ipv6(self) -> bool:
+        return sysctls.device_has_ipv6(self.state.tun)
+
+    def _addresses(self) -> set[str]:
+        return {str(item) for item in self.state.interfaces() if item.version == 4 or self._tun_has_ipv6()}
+
+    def _wanted_rules(self) -> list[Rule]:
+        return wanted_rules(self.state, self._versions())
+
+    def _wanted_routes(self) -> list[Route]:
+        return wanted_routes(self.state, self._versions(), tun_has_ipv6=self._tun_has_ipv6())
+
+    def _link(self, kernel: Kernel) -> Link:
+        link = kernel.link(self.state.tun)
+        if link is None:
+            raise HostError(f"The device {self.state.tun} is not there: open it before its state is applied.")
+        return link
+
+
+def _places(state: HostState) -> tuple[int, int]:
+    """Where in the kernel our routing stands: what moves cannot be changed rule by rule."""
+    return state.table, state.rule_priority
+
+
+def _encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode("ascii")
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)

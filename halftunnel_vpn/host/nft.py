@@ -1,0 +1,133 @@
+"""Our one nft table, as data, and its three operations: put in place, read back, remove. See nft(8)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.routes import DNS_PORT
+from halftunnel_vpn.host.state import HostState
+
+TABLE: Final = "inet halftunnel"
+
+NFT_TIMEOUT: Final = 30.0
+"""Seconds within which one nft command must end."""
+
+_SEARCH_PATH: Final = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A base chain: ``hook`` as nft writes it (``prerouting priority raw``), its rules in order."""
+
+    name: str
+    hook: str
+    rules: tuple[str, ...]
+    type: str = "filter"
+
+
+def chains(state: HostState) -> tuple[Chain, ...]:
+    """What the wanted state means for nft: one chain per purpose."""
+    wanted = [_spoofing(state), _replies(state), _own_connections(state)]
+    if state.intercept_dns:
+        wanted += [_dns_guard(state, hook) for hook in ("output", "forward")]
+    return tuple(wanted)
+
+
+def _spoofing(state: HostState) -> Chain:
+    """Nobody on the LAN may speak to the tunnel's address (CVE-2019-14899)."""
+    rules = []
+    for word, version in (("ip", 4), ("ip6", 6)):
+        addresses = [str(item.ip) for item in state.interfaces() if item.version == version]
+        if addresses:
+            matched = f'iifname != "{state.tun}" {word} daddr {{ {", ".join(addresses)} }}'
+            rules.append(f"{matched} fib saddr type != local drop")
+    return Chain("spoofing", "prerouting priority raw", tuple(rules))
+
+
+def _replies(state: HostState) -> Chain:
+    """Strict reverse-path filters look a source up with the packet's mark: give it one that means `main`."""
+    rules = [f"ct mark {state.mark:#x} meta mark set {state.mark:#x}"]
+    if state.intercept_dns:
+        # A query to a DNS server on this host: its source stands in main, not where port 53 goes.
+        rules.append(
+            f'iifname != "{state.tun}" meta l4proto {{ tcp, udp }} th dport {DNS_PORT} fib daddr type local '
+            f"meta mark set {state.mark:#x}"
+        )
+    return Chain("replies", "prerouting priority mangle", tuple(rules))
+
+
+def _own_connections(state: HostState) -> Chain:
+    """Remember in conntrack which connections are ours, for their replies."""
+    rule = f"meta mark {state.mark:#x} ct mark set {state.mark:#x}"
+    return Chain("own_connections", "postrouting priority mangle", (rule,))
+
+
+def _dns_guard(state: HostState, hook: str) -> Chain:
+    """A socket bound to a device, or a link-local resolver, finds a road that no routing rule can close."""
+    rule = (
+        f'meta mark != {state.mark:#x} oifname != {{ "lo", "{state.tun}" }} meta l4proto {{ tcp, udp }} '
+        f"th dport {DNS_PORT} reject"
+    )
+    return Chain(f"dns_{hook}", f"{hook} priority filter", (rule,))
+
+
+def render(wanted: tuple[Chain, ...]) -> str:
+    """The text for `nft -f`: replaces the table as a whole, in one transaction."""
+    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
+    for chain in wanted:
+        lines.append(f"\tchain {chain.name} {{")
+        lines.append(f"\t\ttype {chain.type} hook {chain.hook}; policy accept;")
+        lines += [f"\t\t{rule}" for rule in chain.rules]
+        lines.append("\t}")
+    return "\n".join([*lines, "}", ""])
+
+
+def find_program() -> str | None:
+    """Where nft is; None when it is not installed."""
+    return shutil.which("nft", path=_SEARCH_PATH)
+
+
+def replace(text: str) -> None:
+    """Put the rendered table in place; HostError when nft is missing or refuses it."""
+    result = _run(["-f", "-"], text)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise HostError(
+            f"nft refused Half-Tunnel's table, so this kernel may lack a part of nftables: {reason}"
+        )
+
+
+def listing() -> str | None:
+    """The table as the kernel has it, in nft's own words; None when there is none."""
+    result = _run(["list", "table", *TABLE.split()])
+    return None if result.returncode else result.stdout
+
+
+def remove() -> None:
+    """Remove the table if it is there; a host without nft has none."""
+    if find_program() is not None and listing() is not None:
+        _run(["delete", "table", *TABLE.split()])
+
+
+def _run(arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    program = find_program()
+    if program is None:
+        raise HostError("nft is not installed: install the package nftables.")
+    try:
+        return subprocess.run(
+            [program, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=NFT_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError(
+            f"nft did not answer within {NFT_TIMEOUT:.0f} s: see what else uses nftables."
+        ) from error

@@ -1,0 +1,55 @@
+"""The kernel settings a tunnel needs, under /proc/sys of this network namespace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path("/proc/sys/net")
+
+SOURCE_MARK: Final = "ipv4/conf/all/src_valid_mark"
+"""With 1, a strict reverse-path filter honours the mark: replies to our own sockets pass it."""
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel speaks IPv6 at all."""
+    return (_ROOT / "ipv6/conf/all").is_dir()
+
+
+def device_has_ipv6(device: str) -> bool:
+    """Whether the kernel lets this device speak IPv6."""
+    return read(f"ipv6/conf/{device}/disable_ipv6") == "0"
+
+
+def of_device(device: str) -> dict[str, str]:
+    """Settings of the TUN itself; they vanish with it."""
+    wanted = {
+        # Answers of a LAN's resolver come through the TUN although the LAN's route points elsewhere.
+        f"ipv4/conf/{device}/rp_filter": "2",
+    }
+    if has_ipv6():
+        wanted |= {
+            f"ipv6/conf/{device}/addr_gen_mode": "1",  # no link-local address, so no router solicitations
+            f"ipv6/conf/{device}/accept_ra": "0",
+        }
+    return wanted
+
+
+def read(key: str) -> str | None:
+    """The value, None when the kernel has no such setting."""
+    try:
+        return (_ROOT / key).read_text().strip()
+    except OSError:
+        return None
+
+
+def write(key: str, value: str) -> str | None:
+    """Set a value unless it stands already; a sentence when that is not allowed, else None."""
+    if read(key) == value:
+        return None
+    try:
+        (_ROOT / key).write_text(value)
+    except OSError as error:
+        name = f"net.{key.replace('/', '.')}"
+        return f"The setting {name} could not be made {value} ({error.strerror}): make it so on the host."
+    return None
