@@ -126,7 +126,8 @@ class Kernel:
         found = set()
         for version, family in _FAMILIES.items():
             for message in self._netlink.get_routes(family=family, table=table):
-                if message["proto"] == PROTOCOL and message.get_attr("RTA_TABLE") == table:
+                ours = message["proto"] == PROTOCOL and message["dst_len"] == 0
+                if ours and message.get_attr("RTA_TABLE") == table:
                     found.add(Route(version, message["type"] != _UNREACHABLE))
         return found
 

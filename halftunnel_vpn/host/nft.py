@@ -50,10 +50,10 @@ def _spoofing(state: HostState) -> Chain:
 
 
 def _replies(state: HostState) -> Chain:
-    """Strict reverse-path filters look a source up with the packet's mark: give it one that means `main`."""
+    """What comes in and must be routed, or have its source looked up, as `main` says: it gets our mark."""
     rules = [f"ct mark {state.mark:#x} meta mark set {state.mark:#x}"]
     if state.intercept_dns:
-        # A query to a DNS server on this host: its source stands in main, not where port 53 goes.
+        # A query to this host that it hands on to a container's DNS server is no query of this host.
         rules.append(
             f'iifname != "{state.tun}" meta l4proto {{ tcp, udp }} th dport {DNS_PORT} fib daddr type local '
             f"meta mark set {state.mark:#x}"

@@ -24,7 +24,7 @@ def device_has_ipv6(device: str) -> bool:
 def of_device(device: str) -> dict[str, str]:
     """Settings of the TUN itself; they vanish with it."""
     wanted = {
-        # Answers of a LAN's resolver come through the TUN although the LAN's route points elsewhere.
+        # A router beyond the exit may have an address that this host's LAN has too: take its errors.
         f"ipv4/conf/{device}/rp_filter": "2",
     }
     if has_ipv6():

@@ -118,7 +118,7 @@ class DatagramStream:
 
     def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
-        if self.sending.opening_leg is not None and self.sending.opening_leg is not leg:
+        if self.sending.waits_for_other_leg(leg):
             return 0
         added = self.sending.fill(
             train, leg, 1 if self.session.is_client and self.is_accepted else 0, limit, now
@@ -149,7 +149,7 @@ class DatagramStream:
                 self.handler.run_received(payload, now)
         elif type_ is PacketType.OPEN:
             self.is_accepted = True
-            self.session.acknowledge_stateless(self.stream_id, sequence + 1)
+            self.session.acknowledgements.stateless(self.stream_id, sequence + 1)
 
     def acknowledged(self, number: int, now: float) -> None:
         """OPEN and RESET are acknowledged; DATA carries no number that means anything."""

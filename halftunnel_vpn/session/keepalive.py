@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SILENT_INTERVALS = 3
 """Keepalive intervals without a single record after which a leg counts as dead."""
 
+LEG_SILENT = "leg-silent"
+"""Cause of closing a leg that has said nothing for so long."""
+
 MAX_PADDING = 255
 """Bytes of random padding in a keepalive, at the most."""
 
@@ -73,7 +76,7 @@ class Keepalive:
     def _due(self, leg: LegState, now: float) -> None:
         if now - leg.last_received > SILENT_INTERVALS * self._interval:
             self._session.counters.count("legs-silent")
-            leg.port.close("leg-silent")
+            leg.port.close(LEG_SILENT)
             return
         leg.ping_id = (leg.ping_id + 1) & 0xFFFF_FFFF
         leg.ping_sent = now

@@ -66,7 +66,7 @@ class Scheduler:
                 queue.popleft()
                 stream.queue = self._bulk
                 self._bulk.append(stream)
-            elif stream.deficit <= 0 or not added:
+            elif stream.deficit <= 0 or stream.sending.waits_for_other_leg(leg):
                 queue.rotate(-1)
             else:
                 return  # the train is full; the stream keeps what is left of its turn

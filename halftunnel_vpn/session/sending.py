@@ -128,6 +128,10 @@ class SendSide:
         """Whether all that was ever queued is acknowledged."""
         return not (self.unsent or self.retained or self.control or self.fin_queued)
 
+    def waits_for_other_leg(self, leg: LegState) -> bool:
+        """Whether the OPEN packet is under way on another leg than ``leg``: nothing may overtake it."""
+        return self.opening_leg is not None and self.opening_leg is not leg
+
     def queue(self, data: Buffer) -> None:
         """Take over ``data``."""
         length = len(data)
@@ -149,8 +153,8 @@ class SendSide:
 
     def fill(self, train: Train, leg: LegState, acknowledgement: int, limit: int, now: float) -> int:
         """Add packets to ``train``, about ``limit`` payload bytes at the most; returns the bytes added."""
-        if self.opening_leg is not None and self.opening_leg is not leg:
-            return 0  # nothing may overtake the OPEN packet on another leg
+        if self.waits_for_other_leg(leg):
+            return 0
         before = train.room
         while self.resend:
             packet = self.resend[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired
@@ -15,30 +14,23 @@ from halftunnel_vpn.protocol.opening import (
     StreamKind,
     decode_credit,
     decode_reset,
-    encode_credit,
     encode_reset,
 )
 from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler, StreamHandler
-from halftunnel_vpn.protocol.wire import HEADER_LENGTH, Packet, PacketType, encode_header, iter_train
+from halftunnel_vpn.protocol.wire import Packet, PacketType, encode_header, iter_train
+from halftunnel_vpn.session.acknowledgements import Acknowledgements
+from halftunnel_vpn.session.contract import Acceptor, SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.legs import LegPolicy, LegState, RoundRobin
-from halftunnel_vpn.session.receiving import MAX_WINDOW, WindowPool
+from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
 from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
 
-ACK_DELAY = 0.02
-"""Seconds an acknowledgement may wait for a packet that carries it."""
-
-ACK_LENGTH = HEADER_LENGTH + 8
-
 TRAINS_PER_PUMP = 16
 """Trains sent before other events get their turn."""
-
-MAX_STATELESS_ACKS = 4096
-"""Acknowledgements for streams that are over, waiting for a leg."""
 
 MAX_ID_GAP = 4096
 """Stream numbers that may be outstanding because their OPEN is under way on another leg."""
@@ -50,37 +42,6 @@ RETRY_AFTER = 15.0
 """Seconds after which such a packet goes out again although its leg seems alive."""
 
 DATAGRAM_KINDS = frozenset({StreamKind.UDP, StreamKind.ICMP})
-
-
-class Acceptor(Protocol):
-    """The exit's side of opening a stream: returns the handler, then accepts or resets the stream."""
-
-    def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
-        """The client wants a byte stream."""
-        ...
-
-    def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
-        """The client wants a datagram stream."""
-        ...
-
-
-class SessionLimits:
-    """Bounds of one session; the defaults are the client's."""
-
-    __slots__ = ("keepalive", "max_streams", "stream_window", "window_pool")
-
-    def __init__(
-        self,
-        *,
-        max_streams: int = 65536,
-        window_pool: int = 64 * 1024 * 1024,
-        stream_window: int = MAX_WINDOW,
-        keepalive: float = 8.0,
-    ) -> None:
-        self.max_streams = max_streams
-        self.window_pool = window_pool
-        self.stream_window = stream_window
-        self.keepalive = keepalive
 
 
 class Session:
@@ -124,10 +85,7 @@ class Session:
         self._initial_credit = initial_credit
         self._highest_id = 0
         self._missing_ids: set[int] = set()
-        self._ack_now: dict[ByteStream, None] = {}
-        self._ack_soon: dict[ByteStream, None] = {}
-        self._stateless: dict[int, int] = {}
-        self._ack_timer = wheel.timer(self._ack_due)
+        self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
         self._keepalive = Keepalive(self, wheel, random, limits.keepalive)
@@ -172,68 +130,10 @@ class Session:
             self._remove(stream)
 
     def _remove(self, stream: Stream) -> None:
-        if self.streams.pop(stream.stream_id, None) is None:
-            return
-        stream.release()
-        if isinstance(stream, ByteStream) and (stream in self._ack_now or stream in self._ack_soon):
-            self._forget_acknowledgements(stream)
-            self.acknowledge_stateless(stream.stream_id, stream.receiving.expected)
-
-    def _forget_acknowledgements(self, stream: ByteStream) -> None:
-        self._ack_now.pop(stream, None)
-        self._ack_soon.pop(stream, None)
-
-    # --- acknowledgements ------------------------------------------------------------------------
-
-    def acknowledge_now(self, stream: ByteStream) -> None:
-        """Send credit and acknowledgement of ``stream`` with the next train."""
-        self._ack_soon.pop(stream, None)
-        self._ack_now[stream] = None
-        self.wake()
-
-    def acknowledge_soon(self, stream: ByteStream, now: float) -> None:
-        """Send them within ACK_DELAY unless a packet of the stream carries the acknowledgement before."""
-        if stream not in self._ack_now:
-            self._ack_soon[stream] = None
-            if not self._ack_timer.armed:
-                self._ack_timer.arm(now + ACK_DELAY)
-
-    def acknowledge_stateless(self, stream_id: int, number: int) -> None:
-        """Acknowledge a packet of a stream that is over or keeps no numbers."""
-        if len(self._stateless) >= MAX_STATELESS_ACKS and stream_id not in self._stateless:
-            self.counters.drop("ack-queue-full")  # the peer's retry asks again
-            return
-        self._stateless[stream_id] = number & SERIAL_MASK
-        self.wake()
-
-    def _ack_due(self, now: float) -> None:
-        for stream in self._ack_soon:
-            if stream.receiving.packets_unacknowledged:
-                self._ack_now[stream] = None
-        self._ack_soon.clear()
-        if self._ack_now:
-            self.wake()
-
-    def _write_acknowledgements(self, train: Train) -> None:
-        session_id = self.session_id
-        while self._ack_now and train.room >= ACK_LENGTH:
-            stream, _ = self._ack_now.popitem()
-            receiving = stream.receiving
-            receiving.packets_unacknowledged = 0
-            stream.bytes_since_ack = 0
-            train.parts.append(
-                encode_header(
-                    PacketType.ACK, session_id, stream.stream_id, 0, receiving.expected & SERIAL_MASK, 8
-                )
-                + encode_credit(receiving.window.granted)
-            )
-            train.room -= ACK_LENGTH
-        while self._stateless and train.room >= ACK_LENGTH:
-            stream_id, number = self._stateless.popitem()
-            train.parts.append(
-                encode_header(PacketType.ACK, session_id, stream_id, 0, number, 8) + encode_credit(0)
-            )
-            train.room -= ACK_LENGTH
+        if self.streams.pop(stream.stream_id, None) is not None:
+            stream.release()
+            if isinstance(stream, ByteStream):
+                self.acknowledgements.settle(stream)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -241,7 +141,7 @@ class Session:
         """Send trains while a leg is writable and something waits."""
         self.now = now
         for _ in range(TRAINS_PER_PUMP):
-            if not (self._ack_now or self._stateless or self.scheduler):
+            if not (self.acknowledgements or self.scheduler):
                 return
             writable = [leg for leg in self.legs if leg.direction is self._sends and leg.port.writable]
             sent = False
@@ -255,7 +155,7 @@ class Session:
 
     def _send_train(self, leg: LegState, now: float) -> bool:
         train = Train()
-        self._write_acknowledgements(train)
+        self.acknowledgements.write(train)
         self.scheduler.fill(train, leg, now)
         if not train.parts:
             return False
@@ -274,6 +174,8 @@ class Session:
 
     def train_received(self, leg: LegState, plaintext: memoryview, now: float) -> None:
         """The opened record of ``leg``. Raises PeerError when the protocol is broken: the leg must go."""
+        if self.is_closed:
+            return
         self.now = now
         leg.last_received = now
         leg.records_received += 1
@@ -292,7 +194,7 @@ class Session:
                 elif type_ is PacketType.RESET:
                     self._reset_received(stream, sequence, payload, now)
                 elif type_ is PacketType.OPEN and not self.is_client:
-                    self.acknowledge_stateless(stream_id, sequence + 1)  # sent again on another leg
+                    self.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
                 else:
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
@@ -313,7 +215,7 @@ class Session:
             if stream_id > self._highest_id or stream_id in self._missing_ids:
                 self.counters.drop("packet-before-open")
             else:
-                self.acknowledge_stateless(stream_id, sequence + 1)
+                self.acknowledgements.stateless(stream_id, sequence + 1)
         elif type_ is not PacketType.ACK:
             raise PeerError("packet-out-of-place", type_.name)
 
@@ -327,21 +229,21 @@ class Session:
         elif stream_id in self._missing_ids:
             self._missing_ids.discard(stream_id)
         else:
-            self.acknowledge_stateless(stream_id, sequence + 1)
+            self.acknowledgements.stateless(stream_id, sequence + 1)
             return
         request = OpenRequest.decode(payload)
         assert self._acceptor is not None
         if request.kind in DATAGRAM_KINDS:
             datagrams = DatagramStream(self, stream_id, request.kind)
             self.streams[stream_id] = datagrams
-            self.acknowledge_stateless(stream_id, 1)
+            self.acknowledgements.stateless(stream_id, 1)
             if not self._is_full(datagrams):
                 datagrams.handler = self._acceptor.datagrams_opened(datagrams, request, now)
         else:
             stream = ByteStream(self, stream_id, request.kind, request.window)
             stream.receiving.expected = 1
             self.streams[stream_id] = stream
-            self.acknowledge_soon(stream, now)
+            self.acknowledgements.soon(stream, now)
             stream.receiving.packets_unacknowledged = 1
             if not self._is_full(stream):
                 stream.handler = self._acceptor.stream_opened(stream, request, now)
@@ -355,10 +257,10 @@ class Session:
 
     def _reset_received(self, stream: Stream, sequence: int, payload: memoryview, now: float) -> None:
         code = decode_reset(payload)
-        self.acknowledge_stateless(stream.stream_id, sequence + 1)
+        self.acknowledgements.stateless(stream.stream_id, sequence + 1)
         stream.reset_received(code, now)
         if isinstance(stream, ByteStream):
-            self._forget_acknowledgements(stream)
+            self.acknowledgements.forget(stream)
         self.streams.pop(stream.stream_id, None)
 
     # --- legs ------------------------------------------------------------------------------------
@@ -382,7 +284,9 @@ class Session:
                 if stream.sending.leg_lost(leg) and stream.queue is None:
                     self.scheduler.activate(stream)
                 if isinstance(stream, ByteStream) and not stream.resetting:
-                    self._ack_now[stream] = None  # acknowledgements and credit may have been lost with it
+                    self.acknowledgements.now(
+                        stream
+                    )  # acknowledgements and credit may have been lost with it
         self.wake()
 
     def legs_of(self, direction: Direction) -> list[LegState]:
@@ -434,11 +338,8 @@ class Session:
             self._keepalive.forget(leg)
             leg.port.close("session-closed")
         self.legs.clear()
-        self._ack_timer.cancel()
         self._retry_timer.cancel()
-        self._ack_now.clear()
-        self._ack_soon.clear()
-        self._stateless.clear()
+        self.acknowledgements.clear()
 
 
 _NUMBERED = frozenset({PacketType.DATA, PacketType.FIN, PacketType.RESET, PacketType.OPEN})

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 YOUNG_BYTES = 64 * 1024
 """Bytes a stream may send in one burst before it counts as bulk and yields to interactive ones."""
 
+SMALL_PAYLOAD = 2048
+"""Bytes below which a payload is copied: a reader that stalls must not keep whole trains alive for it."""
+
 BURST_PAUSE = 0.1
 """Seconds of silence after which a stream is young again."""
 
@@ -103,8 +106,10 @@ class ByteStream:
     def consumed(self, count: int) -> None:
         """``count`` received bytes are gone for good."""
         session = self.session
+        if self.stream_id not in session.streams:
+            return  # over: its window has been given back
         if self.receiving.window.consume(count, session.round_trip, session.now):
-            session.acknowledge_now(self)
+            session.acknowledgements.now(self)
 
     # --- the exit's answers ----------------------------------------------------------------------
 
@@ -152,17 +157,19 @@ class ByteStream:
         """A DATA, FIN or OPEN packet of this stream. Raises FlowControlError beyond the window."""
         if self.resetting:
             return
+        if len(payload) < SMALL_PAYLOAD:
+            payload = memoryview(bytes(payload))
         receiving = self.receiving
         if not receiving.accept(type_, sequence, payload):
-            self.session.acknowledge_now(self)  # a repetition or a gap: the peer should know soon
+            self.session.acknowledgements.now(self)  # a repetition or a gap: the peer should know soon
             return
         self._deliver(type_, payload, now)
         while (arrival := receiving.next_waiting()) is not None:
             self._deliver(arrival[0], arrival[1], now)
         if receiving.packets_unacknowledged >= ACK_PACKETS or self.bytes_since_ack >= ACK_BYTES:
-            self.session.acknowledge_now(self)
+            self.session.acknowledgements.now(self)
         elif receiving.packets_unacknowledged:
-            self.session.acknowledge_soon(self, now)
+            self.session.acknowledgements.soon(self, now)
 
     def acknowledged(self, number: int, now: float) -> None:
         """The peer's cumulative acknowledgement. Raises FlowControlError for what was never sent."""

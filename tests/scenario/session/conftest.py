@@ -12,8 +12,9 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.legs import LegState
-from halftunnel_vpn.session.session import Session, SessionLimits
+from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Wheel
 
 SESSION_ID = bytes(range(16))
@@ -196,7 +197,8 @@ class Pair:
         """A stream that both ends use; returns the client's and the exit's user."""
         user = Recorder()
         request = OpenRequest(kind, b"\xc6\x33\x64\x02", 80, 0)
-        opener = self.client.open_stream if kind in (StreamKind.TCP, StreamKind.DNS) else self.client.open_datagrams
+        is_bytes = kind in (StreamKind.TCP, StreamKind.DNS)
+        opener = self.client.open_stream if is_bytes else self.client.open_datagrams
         user.stream = opener(request, user, self.now)
         self.settle()
         return user, self.exit_users[user.stream.stream_id]

@@ -9,8 +9,8 @@ import pytest
 from halftunnel_vpn.errors import SessionError, SessionExpired, StreamClosed
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import QUEUE_RUNS
-from halftunnel_vpn.session.session import SessionLimits
 from halftunnel_vpn.session.states import StreamState
 
 

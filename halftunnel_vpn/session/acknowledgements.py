@@ -1,0 +1,106 @@
+"""Which acknowledgements and credits are owed to the peer, and when they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.opening import encode_credit
+from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.sending import SERIAL_MASK, Train
+from halftunnel_vpn.timers import Wheel
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.session.stream import ByteStream
+
+ACK_DELAY = 0.02
+"""Seconds an acknowledgement may wait for a packet that carries it."""
+
+ACK_LENGTH = HEADER_LENGTH + 8
+
+MAX_STATELESS = 4096
+"""Acknowledgements for streams that are over, waiting for a leg."""
+
+
+class Acknowledgements:
+    """What one session owes. ``wake`` is called when something is to leave with the next train."""
+
+    __slots__ = ("_counters", "_now", "_session_id", "_soon", "_stateless", "_timer", "_wake")
+
+    def __init__(self, session_id: bytes, wheel: Wheel, wake: Callable[[], None], counters: Counters) -> None:
+        self._session_id = session_id
+        self._wake = wake
+        self._counters = counters
+        self._now: dict[ByteStream, None] = {}
+        self._soon: dict[ByteStream, None] = {}
+        self._stateless: dict[int, int] = {}
+        self._timer = wheel.timer(self._due)
+
+    def __bool__(self) -> bool:
+        return bool(self._now or self._stateless)
+
+    def now(self, stream: ByteStream) -> None:
+        """Send credit and acknowledgement of ``stream`` with the next train."""
+        self._soon.pop(stream, None)
+        self._now[stream] = None
+        self._wake()
+
+    def soon(self, stream: ByteStream, now: float) -> None:
+        """Send them within ACK_DELAY unless a packet of the stream carries the acknowledgement before."""
+        if stream not in self._now:
+            self._soon[stream] = None
+            if not self._timer.armed:
+                self._timer.arm(now + ACK_DELAY)
+
+    def stateless(self, stream_id: int, number: int) -> None:
+        """Acknowledge a packet of a stream that is over or keeps no numbers."""
+        if len(self._stateless) >= MAX_STATELESS and stream_id not in self._stateless:
+            self._counters.drop("ack-queue-full")  # the peer's retry asks again
+            return
+        self._stateless[stream_id] = number & SERIAL_MASK
+        self._wake()
+
+    def forget(self, stream: ByteStream) -> None:
+        """Nothing is owed for ``stream`` any more."""
+        self._now.pop(stream, None)
+        self._soon.pop(stream, None)
+
+    def settle(self, stream: ByteStream) -> None:
+        """``stream`` is over: what is still owed for it needs no stream."""
+        if stream in self._now or stream in self._soon:
+            self.forget(stream)
+            self.stateless(stream.stream_id, stream.receiving.expected)
+
+    def clear(self) -> None:
+        """The session is over."""
+        self._timer.cancel()
+        self._now.clear()
+        self._soon.clear()
+        self._stateless.clear()
+
+    def write(self, train: Train) -> None:
+        """Add ACK packets to ``train``, as many as fit."""
+        session_id = self._session_id
+        while self._now and train.room >= ACK_LENGTH:
+            stream, _ = self._now.popitem()
+            receiving = stream.receiving
+            receiving.packets_unacknowledged = 0
+            stream.bytes_since_ack = 0
+            number = receiving.expected & SERIAL_MASK
+            header = encode_header(PacketType.ACK, session_id, stream.stream_id, 0, number, 8)
+            train.parts.append(header + encode_credit(receiving.window.granted))
+            train.room -= ACK_LENGTH
+        while self._stateless and train.room >= ACK_LENGTH:
+            stream_id, number = self._stateless.popitem()
+            header = encode_header(PacketType.ACK, session_id, stream_id, 0, number, 8)
+            train.parts.append(header + encode_credit(0))
+            train.room -= ACK_LENGTH
+
+    def _due(self, now: float) -> None:
+        for stream in self._soon:
+            if stream.receiving.packets_unacknowledged:
+                self._now[stream] = None
+        self._soon.clear()
+        if self._now:
+            self._wake()
