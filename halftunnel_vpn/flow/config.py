@@ -1,0 +1,21 @@
+"""Bounds and times of the flow tracker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+
+
+@dataclass(frozen=True, slots=True)
+class FlowConfig:
+    """``addresses`` are this host's own on the TUN device (4 or 16 bytes each); times are seconds."""
+
+    addresses: tuple[bytes, ...] = ()
+    max_tcp_flows: int = 65536
+    max_udp_flows: int = 65536
+    max_icmp_flows: int = 4096
+    udp_idle: float = 300.0
+    icmp_idle: float = 60.0
+    intercept_dns: bool = True
+    tcp: TcpConfig = field(default_factory=TcpConfig)

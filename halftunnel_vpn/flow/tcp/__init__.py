@@ -1,0 +1,14 @@
+"""The TCP endpoints that end the host's connections in user space. Pure, no I/O.
+
+One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. Its parts, from the bottom:
+``config``, ``states``; ``round_trip``, ``deadline``, ``congestion``; ``reassembly`` and ``receiving``;
+``scoreboard`` and ``recovery``; ``send_queue``, ``outgoing`` and ``sending``; ``handshake``; ``connection``.
+"""
+
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
+from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.flow.tcp.outgoing import answer_stray
+from halftunnel_vpn.flow.tcp.states import State
+
+__all__ = ["NewReno", "State", "TcpConfig", "TcpEndpoint", "Unlimited", "answer_stray"]

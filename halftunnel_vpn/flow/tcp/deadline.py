@@ -1,0 +1,46 @@
+"""A deadline that is put off far more often than it passes.
+
+Every acknowledgement moves the retransmission deadline. Arming a wheel timer each time would cost more than
+all the rest, so the timer is left where it is: when it runs out too early it finds the deadline there is
+then, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from halftunnel_vpn.timers import Wheel
+
+
+class Deadline:
+    """Calls ``passed(now)`` once the time last given to :meth:`set` has come."""
+
+    __slots__ = ("_armed_for", "_at", "_passed", "_timer")
+
+    def __init__(self, wheel: Wheel, passed: Callable[[float], None]) -> None:
+        self._passed = passed
+        self._timer = wheel.timer(self._fired)
+        self._at = inf
+        self._armed_for = inf
+
+    def set(self, at: float) -> None:
+        """Replace the deadline; infinity means never."""
+        self._at = at
+        if at < self._armed_for:
+            self._armed_for = at
+            self._timer.arm(at)
+
+    def cancel(self) -> None:
+        """Never, and let go of the wheel."""
+        self._at = self._armed_for = inf
+        self._timer.cancel()
+
+    def _fired(self, now: float) -> None:
+        self._armed_for = inf
+        at = self._at
+        if now < at:
+            self.set(at)
+        else:
+            self._at = inf
+            self._passed(now)

@@ -1,0 +1,49 @@
+"""What SYN and SYN-ACK settle for the life of a connection (RFC 9293, 3.7.1; RFC 7323, 2; RFC 2018, 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.packet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
+from halftunnel_vpn.packet.tcp import ACK, HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
+from halftunnel_vpn.packet.vnet import VNET_HEADER_LENGTH
+
+DEFAULT_MSS_V4: Final = 536
+DEFAULT_MSS_V6: Final = 1220
+"""Segment sizes of a host that announces none (RFC 9293, 3.7.1)."""
+
+MINIMUM_MSS: Final = 88
+"""A host that announces less gets segments of this size: tiny ones are an attack on us, not a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Sizes in bytes of TCP text; ``peer_shift`` scales the host's window field, ``own_shift`` ours."""
+
+    mss: int
+    frame_limit: int
+    """Text and options of the largest frame."""
+    peer_shift: int
+    own_shift: int
+    sack: bool
+    options: bytes
+    """Those of our SYN-ACK."""
+
+
+def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> Agreement:
+    """What comes out of the host's ``syn`` and our ``config``; ``template`` tells the IP version."""
+    headers = len(template.build(0, 0, ACK, 0, 0)) - VNET_HEADER_LENGTH
+    is_v4 = headers == IPV4_HEADER_LENGTH + HEADER_LENGTH
+    mss = syn.mss if syn.mss is not None else DEFAULT_MSS_V4 if is_v4 else DEFAULT_MSS_V6
+    scaling = syn.window_scale is not None
+    own_mss = config.mss_v4 if is_v4 else config.mss_v6
+    return Agreement(
+        mss=max(mss, MINIMUM_MSS),
+        frame_limit=MAX_PACKET - headers,
+        peer_shift=syn.window_scale or 0,
+        own_shift=config.window_scale if scaling else 0,
+        sack=syn.sack_permitted,
+        options=encode_options(own_mss, config.window_scale if scaling else None, syn.sack_permitted),
+    )

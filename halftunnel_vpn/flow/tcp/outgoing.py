@@ -1,0 +1,151 @@
+"""Segments on their way to the host: what every one of them must carry, and the frames they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.flow.ports import Buffer, FrameWriter
+from halftunnel_vpn.flow.tcp.receiving import Receiver
+from halftunnel_vpn.packet.tcp import (
+    ACK,
+    FIN,
+    RST,
+    SEQUENCE_MASK,
+    SYN,
+    HeaderTemplate,
+    TcpSegment,
+)
+
+CHALLENGES: Final = 10
+"""Challenge ACKs, and answers to segments without text outside the window, of one flow per interval."""
+
+CHALLENGE_INTERVAL: Final = 1.0
+"""Seconds (RFC 5961, 7)."""
+
+
+class Outgoing:
+    """Builds and writes the frames of one flow; sequence numbers come in unwrapped.
+
+    ``ack_due`` tells that something has arrived which no segment to the host has acknowledged yet. ``mss``
+    is the segment size of the host, into which the kernel cuts what is longer than that; ``frame_limit`` is
+    how much text and options a frame holds.
+    """
+
+    __slots__ = (
+        "_challenges",
+        "_counters",
+        "_interval_end",
+        "_receiver",
+        "_template",
+        "_write",
+        "ack_due",
+        "frame_limit",
+        "mss",
+    )
+
+    def __init__(
+        self, template: HeaderTemplate, write: FrameWriter, receiver: Receiver, counters: Counters
+    ) -> None:
+        self._template = template
+        self._write = write
+        self._receiver = receiver
+        self._counters = counters
+        self._challenges = 0
+        self._interval_end = 0.0
+        self.ack_due = False
+        self.frame_limit = 0
+        self.mss = 0
+
+    def data(self, sequence: int, flags: int, parts: Sequence[Buffer], length: int) -> None:
+        """A segment with ``length`` bytes of text in ``parts``, or a bare FIN."""
+        receiver = self._receiver
+        window = receiver.window_field
+        if self.ack_due:
+            self.ack_due = False
+            receiver.reported = receiver.next
+            window = receiver.open_window()
+        options = receiver.options
+        if options and length + len(options) > self.frame_limit:
+            options = b""  # no room beside so much text; every duplicate acknowledgement carries them too
+        header = self._template.build(
+            sequence & SEQUENCE_MASK,
+            receiver.next & SEQUENCE_MASK,
+            flags,
+            window,
+            length,
+            self.mss - len(options),
+            options,
+        )
+        self._write([header, *parts])
+
+    def acknowledge(self, sequence: int) -> None:
+        """An acknowledgement of all that has arrived, with the window as large as it can be now."""
+        receiver = self._receiver
+        self.ack_due = False
+        receiver.reported = receiver.next
+        header = self._template.build(
+            sequence & SEQUENCE_MASK,
+            receiver.next & SEQUENCE_MASK,
+            ACK,
+            receiver.open_window(),
+            0,
+            0,
+            receiver.options,
+        )
+        self._write([header])
+
+    def challenge(self, sequence: int, now: float) -> None:
+        """A challenge ACK (RFC 5961), unless there have been too many of late."""
+        if now >= self._interval_end:
+            self._interval_end = now + CHALLENGE_INTERVAL
+            self._challenges = 0
+        if self._challenges >= CHALLENGES:
+            self._counters.drop("tcp-challenge-limit")
+            return
+        self._challenges += 1
+        self._counters.count("tcp-challenge-acks")
+        self.acknowledge(sequence)
+
+    def synchronize(self, sequence: int, options: bytes) -> None:
+        """The SYN-ACK."""
+        receiver = self._receiver
+        receiver.open_window()
+        header = self._template.build(
+            sequence & SEQUENCE_MASK,
+            receiver.next & SEQUENCE_MASK,
+            SYN | ACK,
+            receiver.unscaled_window,
+            0,
+            0,
+            options,
+        )
+        self._write([header])
+
+    def reset(self, sequence: int) -> None:
+        """A RST that the host accepts."""
+        self._counters.count("tcp-resets-sent")
+        acknowledgement = self._receiver.next & SEQUENCE_MASK
+        header = self._template.build(sequence & SEQUENCE_MASK, acknowledgement, RST | ACK, 0, 0)
+        self._write([header])
+
+    def reset_stray(self, segment: TcpSegment) -> None:
+        """The RST for a segment that makes no sense here."""
+        self._counters.count("tcp-resets-sent")
+        header = answer_stray(segment, self._template)
+        if header is not None:
+            self._write([header])
+
+
+def answer_stray(segment: TcpSegment, template: HeaderTemplate) -> bytes | None:
+    """The frame that answers a segment which belongs to no connection (RFC 9293, 3.10.7.1).
+
+    ``template`` is that of the direction back to its sender. None for a RST, which is never answered.
+    """
+    if segment.flags & RST:
+        return None
+    if segment.flags & ACK:
+        return template.build(segment.acknowledgement, 0, RST, 0, 0)
+    length = len(segment.payload) + bool(segment.flags & SYN) + bool(segment.flags & FIN)
+    return template.build(0, (segment.sequence + length) & SEQUENCE_MASK, RST | ACK, 0, 0)

@@ -1,0 +1,188 @@
+"""The receive side: what has arrived from the host, what it may still send, what to tell it.
+
+Sequence numbers are unwrapped. ``stream.room`` is a promise that never shrinks but by what is sent, so what
+lies within the advertised window can always be handed to the stream at once: nothing waits here but what
+came before its turn.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.flow.ports import StreamPort
+from halftunnel_vpn.flow.tcp.config import MAX_WINDOW_FIELD
+from halftunnel_vpn.flow.tcp.reassembly import Reassembly
+from halftunnel_vpn.packet.tcp import SEQUENCE_MASK, encode_options
+
+ACK_EVERY: Final = 256 * 1024
+"""In-order bytes after which an acknowledgement does not wait for the end of the batch."""
+
+
+class Receiver:
+    """``next`` is RCV.NXT; ``edge`` the right edge of the window, which never moves back.
+
+    ``window_field`` is the 16-bit field to send with ``next``; the field rounds down, while everything up to
+    ``edge`` is accepted (RFC 7323, 2.4). ``reported`` is the ``next`` of the last segment to the host.
+    ``options`` holds the SACK blocks to report, ready to send; ``has_gap`` tells whether any data waits.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_fin_at",
+        "_first",
+        "_held",
+        "_largest",
+        "_limit",
+        "_mss",
+        "_sack",
+        "_shift",
+        "edge",
+        "finished",
+        "has_gap",
+        "next",
+        "options",
+        "reported",
+        "stream",
+        "window_field",
+    )
+
+    def __init__(self, stream: StreamPort, counters: Counters) -> None:
+        self.stream = stream
+        self.next = 0
+        self.edge = 0
+        self.reported = 0
+        self.window_field = 0
+        self.options = b""
+        self.has_gap = False
+        self.finished = False
+        self._counters = counters
+        self._first = 0
+        self._fin_at = -1
+        self._held = Reassembly()
+        self._largest = 0
+        self._limit = 0
+        self._mss = 0
+        self._shift = 0
+        self._sack = False
+
+    def start(self, next_sequence: int, mss: int, shift: int, max_window: int, *, sack: bool) -> None:
+        """What the SYN told: where to begin, the host's segment size, the shift of our window field, SACK."""
+        self.next = self.edge = self.reported = self._first = next_sequence
+        self._mss = mss
+        self._shift = shift
+        self._limit = min(max_window, MAX_WINDOW_FIELD << shift)
+        self._sack = sack
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived in order."""
+        return self.next - self._first - self.finished
+
+    # --- the window ------------------------------------------------------------------------------
+
+    def open_window(self) -> int:
+        """Move the right edge as far as the stream has room; returns the new ``window_field``.
+
+        Small steps are saved up (RFC 9293, 3.8.6.2.2).
+        """
+        window = self.stream.room
+        if window > self._limit:
+            window = self._limit
+        if window > self._largest:
+            self._largest = window
+        growth = self.next + window - self.edge
+        if growth > 0 and (growth >= self._mss or 2 * growth >= self._largest):
+            self.edge += growth
+        self.window_field = field = (self.edge - self.next) >> self._shift
+        return field
+
+    @property
+    def unscaled_window(self) -> int:
+        """The window field of a segment with SYN, which is never scaled (RFC 7323, 2.2)."""
+        return min(self.edge - self.next, MAX_WINDOW_FIELD)
+
+    def update_is_due(self) -> bool:
+        """Whether the window has become large from small, so that the host should be told unasked."""
+        window = min(self.stream.room, self._limit)
+        left = self.edge - self.next
+        growth = window - left
+        return 2 * left <= window and growth > 0 and (growth >= self._mss or 2 * growth >= self._largest)
+
+    # --- arrival ---------------------------------------------------------------------------------
+
+    def accepts(self, sequence: int, length: int) -> bool:
+        """Whether a segment of ``length`` (FIN counted) touches the window (RFC 9293, 3.4).
+
+        What begins at ``next`` always does: a closed window takes no data, but acknowledgements, and the FIN.
+        """
+        if sequence == self.next:
+            return True
+        return (
+            sequence < self.edge and sequence + length > self.next
+            if length
+            else (self.next < sequence < self.edge)
+        )
+
+    def arrived(self, sequence: int, payload: memoryview, fin: bool) -> bool:
+        """Take the text of an acceptable segment; returns whether to acknowledge it at once.
+
+        That is so while there are gaps (RFC 5681, 4.2). Sets ``finished`` when the FIN and all before it
+        are here.
+        """
+        end = sequence + len(payload)
+        if end > self.edge:
+            self._counters.drop("tcp-beyond-window")
+            payload = payload[: self.edge - end]
+            end = self.edge
+            fin = False
+        if fin and self._fin_at < 0:
+            self._fin_at = end
+        if 0 <= self._fin_at < end:
+            self._counters.drop("tcp-after-fin")
+            payload = payload[: max(self._fin_at - sequence, 0)]
+        if sequence < self.next:
+            payload = payload[self.next - sequence :]
+            sequence = self.next
+        is_urgent = self.has_gap or sequence > self.next
+        if payload:
+            if sequence == self.next and not self.has_gap:
+                self.next += len(payload)
+                self.stream.send(payload)
+            else:
+                self._hold(sequence, payload)
+        if self.next == self._fin_at:
+            self.next += 1
+            self.edge = max(self.edge, self.next)
+            self.finished = True
+            self._forget_gaps()
+        return is_urgent
+
+    def release(self) -> None:
+        """Let go of everything that is kept."""
+        self._forget_gaps()
+
+    def _hold(self, sequence: int, payload: memoryview) -> None:
+        if not self._held.insert(sequence, payload):
+            self._counters.drop("tcp-reassembly-full")
+            if sequence != self.next:
+                return
+            ready = [payload]
+        else:
+            ready = self._held.take(self.next)
+        for part in ready:
+            self.next += len(part)
+            self.stream.send(part)
+        self.has_gap = bool(self._held)
+        self.options = self._report()
+
+    def _report(self) -> bytes:
+        if not self._sack or not self.has_gap:
+            return b""
+        blocks = [(start & SEQUENCE_MASK, end & SEQUENCE_MASK) for start, end in self._held.report()]
+        return encode_options(sack_blocks=blocks)
+
+    def _forget_gaps(self) -> None:
+        self._held.clear()
+        self.has_gap = False
+        self.options = b""

@@ -1,0 +1,61 @@
+"""The retransmission timeout, from measured round trips (RFC 6298)."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.timers import GRANULARITY
+
+_GAIN: Final = 1 / 8
+_VARIATION_GAIN: Final = 1 / 4
+
+
+class RoundTrip:
+    """``timeout`` is the RTO in seconds, doubled by every :meth:`back_off` until the next sample.
+
+    One round trip is measured at a time: ``watched`` is the sequence number whose acknowledgement ends it,
+    infinite while nothing is measured.
+    """
+
+    __slots__ = ("_max", "_min", "_since", "_variation", "smoothed", "timeout", "watched")
+
+    def __init__(self, config: TcpConfig) -> None:
+        self._min = config.rto_min
+        self._max = config.rto_max
+        self._since = 0.0
+        self._variation = 0.0
+        self.smoothed: float | None = None
+        self.timeout = config.rto_initial
+        self.watched: float = inf
+
+    def watch(self, end: int, now: float) -> None:
+        """What ends before ``end`` has just been sent, for the first time."""
+        self.watched = end
+        self._since = now
+
+    def arrived(self, now: float) -> None:
+        """What was watched is acknowledged."""
+        self.watched = inf
+        self.sample(now - self._since)
+
+    def forget(self) -> None:
+        """Something was sent again: nobody could tell which of the two was acknowledged (Karn)."""
+        self.watched = inf
+
+    def sample(self, seconds: float) -> None:
+        """Take in one measured round trip (RFC 6298, 2.2 and 2.3)."""
+        smoothed = self.smoothed
+        if smoothed is None:
+            self.smoothed = smoothed = seconds
+            self._variation = seconds / 2
+        else:
+            self._variation += _VARIATION_GAIN * (abs(smoothed - seconds) - self._variation)
+            self.smoothed = smoothed = smoothed + _GAIN * (seconds - smoothed)
+        timeout = smoothed + max(GRANULARITY, 4 * self._variation)
+        self.timeout = min(max(timeout, self._min), self._max)
+
+    def back_off(self) -> None:
+        """Double the timeout after it has run out (RFC 6298, 5.5)."""
+        self.timeout = min(2 * self.timeout, self._max)

@@ -1,0 +1,349 @@
+"""The send side: what the host's window lets through, and when to send it again.
+
+Sequence numbers are unwrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.congestion import CongestionControl
+from halftunnel_vpn.flow.tcp.deadline import Deadline
+from halftunnel_vpn.flow.tcp.outgoing import Outgoing
+from halftunnel_vpn.flow.tcp.recovery import LossRecovery
+from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
+from halftunnel_vpn.flow.tcp.send_queue import SendQueue
+from halftunnel_vpn.packet.tcp import ACK, FIN, PSH
+from halftunnel_vpn.timers import Wheel
+
+NEVER: Final = -1
+"""No sequence number."""
+
+
+class Sender:
+    """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``edge`` is the right edge of the host's window.
+
+    ``queue`` may be filled before :meth:`start`, but nothing is sent until then. ``gave_up`` is called with
+    ``now`` when the host has not answered for the user timeout.
+    """
+
+    __slots__ = (
+        "_config",
+        "_congestion",
+        "_counters",
+        "_deadline",
+        "_fin_at",
+        "_gave_up",
+        "_largest_window",
+        "_mss",
+        "_out",
+        "_probe_interval",
+        "_probed",
+        "_recovery",
+        "_sent_at",
+        "_silent",
+        "_timeouts",
+        "_waiting_since",
+        "_window_from",
+        "edge",
+        "fin_acknowledged",
+        "fin_queued",
+        "nxt",
+        "queue",
+        "round_trip",
+        "una",
+    )
+
+    def __init__(
+        self,
+        next_sequence: int,
+        out: Outgoing,
+        *,
+        config: TcpConfig,
+        congestion: CongestionControl,
+        wheel: Wheel,
+        counters: Counters,
+        gave_up: Callable[[float], None],
+    ) -> None:
+        self.una = next_sequence
+        self.nxt = next_sequence
+        self.edge = next_sequence
+        self.queue = SendQueue()
+        self.fin_queued = False
+        self.fin_acknowledged = False
+        self.round_trip = RoundTrip(config)
+        self._out = out
+        self._config = config
+        self._congestion = congestion
+        self._counters = counters
+        self._gave_up = gave_up
+        self._recovery = LossRecovery(0, 0, sack=False)
+        self._deadline = Deadline(wheel, self._deadline_passed)
+        self._fin_at = NEVER
+        self._mss = 0
+        self._largest_window = 0
+        self._window_from = NEVER
+        self._sent_at = 0.0
+        self._waiting_since = 0.0
+        self._timeouts = 0
+        self._silent = False
+        self._probe_interval = 0.0
+        self._probed = False
+
+    def start(
+        self, mss: int, frame_limit: int, window: int, sequence: int, now: float, *, sack: bool
+    ) -> None:
+        """The handshake is done: send what waits.
+
+        ``mss`` is the host's segment size, ``frame_limit`` the text of the largest frame, ``window`` the
+        host's window from its segment ``sequence``; all in bytes.
+        """
+        self._mss = mss
+        self.queue.frame_limit = frame_limit
+        self._congestion.started(mss)
+        self._recovery = LossRecovery(mss, min(self._congestion.burst, frame_limit), sack=sack)
+        self.edge = self.una + window
+        self._largest_window = window
+        self._window_from = sequence
+        self._sent_at = self._waiting_since = now
+        self.transmit(now)
+
+    def push(self, data: memoryview, now: float) -> None:
+        """Send ``data``, at once if the windows allow."""
+        if self.nxt == self.una and not self.queue.waiting:
+            self._waiting_since = now
+            if now - self._sent_at > self.round_trip.timeout:
+                self._congestion.idle()
+        self.queue.append(data)
+        self.transmit(now)
+
+    def finish(self, now: float) -> None:
+        """FIN, behind everything handed over so far."""
+        if self.nxt == self.una and not self.queue.waiting:
+            self._waiting_since = now
+        self.fin_queued = True
+        self.transmit(now)
+
+    def release(self) -> None:
+        """Let go of everything; nothing is sent any more."""
+        self._deadline.cancel()
+        self.queue.clear()
+
+    # --- what the host acknowledges --------------------------------------------------------------
+
+    def acknowledged(
+        self,
+        advance: int,
+        window: int,
+        blocks: tuple[tuple[int, int], ...],
+        sequence: int,
+        bare: bool,
+        now: float,
+    ) -> int:
+        """Take in an acceptable acknowledgement of ``advance`` new bytes; returns how many were data.
+
+        ``window`` is in bytes, ``blocks`` are the SACK blocks as they came, ``sequence`` is that of the
+        segment, ``bare`` tells that it has no text and no FIN.
+        """
+        una = self.una + advance
+        nxt = self.nxt
+        edge = una + window
+        recovery = self._recovery
+        self._silent = False
+        freed = advance
+        if advance:
+            if self._fin_at != NEVER and una > self._fin_at:
+                self.fin_acknowledged = True
+                freed -= 1
+            self.queue.release(freed)
+            in_flight = nxt - self.una
+            self.una = una
+            self._timeouts = 0
+            self._waiting_since = now
+            round_trip = self.round_trip
+            if una >= round_trip.watched:
+                round_trip.arrived(now)
+            self._deadline.set(inf if una == nxt else now + round_trip.timeout)
+            if not recovery.active or recovery.by_timeout:
+                self._congestion.acknowledged(advance, in_flight)
+        elif una == nxt or self.edge <= una:
+            self._waiting_since = now  # an answer to a probe: the window is closed, but the host is there
+        if recovery.busy or blocks or not advance:
+            repeated = bare and not advance and edge == self.edge and una < nxt
+            if recovery.acknowledged(una, nxt, advanced=advance > 0, repeated=repeated, blocks=blocks):
+                self._begin_repair(now)
+        if (
+            advance
+            or sequence > self._window_from
+            or (sequence == self._window_from and (edge > self.edge or not window))
+        ):
+            # Among equals the larger window is the later one: windows do not shrink (RFC 9293, 3.8.6).
+            self.edge = edge
+            self._window_from = sequence
+            if window > self._largest_window:
+                self._largest_window = window
+        if self.queue.waiting or recovery.busy or (self.fin_queued and self._fin_at == NEVER):
+            self.transmit(now)
+        return freed
+
+    def adopt_probe(self) -> bool:
+        """The host acknowledges one byte more than was sent: is it that of a window probe?"""
+        if not self._probed:
+            return False
+        self.queue.launch(1)
+        self.nxt += 1
+        self._probed = False
+        self._probe_interval = 0.0
+        return True
+
+    # --- what goes out ---------------------------------------------------------------------------
+
+    def transmit(self, now: float) -> None:
+        """Send whatever the windows allow: what was lost first, then new data, then the FIN."""
+        if self._silent:
+            return  # only the timer sends until the host is heard again
+        if self._recovery.busy:
+            budget = self._repair(now)
+        else:
+            budget = self._congestion.window - (self.nxt - self.una)
+        queue = self.queue
+        while queue.waiting:
+            size = queue.waiting
+            allowance = self.edge - self.nxt
+            if budget < allowance:
+                allowance = budget
+            if size > allowance:
+                size = self._worth_sending(allowance)
+                if size <= 0:
+                    break
+            budget -= self._send_new(size, now)
+        if queue.waiting:
+            if self.nxt == self.una and not self._probe_interval:
+                self._probe_interval = self.round_trip.timeout
+                self._deadline.set(now + self._probe_interval)
+        elif self.fin_queued and self._fin_at == NEVER:
+            self._send_fin(now)
+
+    def _worth_sending(self, allowance: int) -> int:
+        """How much of ``allowance`` to use when it does not suffice (RFC 9293, 3.8.6.2.1)."""
+        mss = self._mss
+        if allowance >= mss:
+            return allowance - allowance % mss
+        return allowance if 2 * allowance >= self._largest_window else 0
+
+    def _send_new(self, size: int, now: float) -> int:
+        """Send up to ``size`` bytes of new data in one frame; returns how many it was."""
+        sequence = self.nxt
+        parts, size = self.queue.launch(size)
+        self.nxt = end = sequence + size
+        flags = ACK
+        if not self.queue.waiting:
+            flags = ACK | PSH
+            if self.fin_queued:
+                flags = FIN | ACK | PSH
+                self._fin_at = end
+                self.nxt = end + 1
+        self._sent_at = now
+        self._probe_interval = 0.0
+        self._probed = False
+        self._keep_time(sequence, now)
+        self._out.data(sequence, flags, parts, size)
+        return size
+
+    def _send_fin(self, now: float) -> None:
+        """A bare FIN, whatever the window: closed windows take it, and else it serves as a probe."""
+        self._fin_at = sequence = self.nxt
+        self.nxt += 1
+        self._keep_time(sequence, now)
+        self._out.data(sequence, FIN | ACK, (), 0)
+
+    def _keep_time(self, sequence: int, now: float) -> None:
+        """Measure one round trip at a time, and have the timer run while anything is under way."""
+        if self.round_trip.watched == inf and not self._recovery.active:
+            self.round_trip.watch(self.nxt, now)
+        if sequence == self.una:
+            self._deadline.set(now + self.round_trip.timeout)
+
+    # --- what goes out again ---------------------------------------------------------------------
+
+    def _begin_repair(self, now: float) -> None:
+        """Fast retransmit: the first loss goes out whatever the window (RFC 6675, 5, step 4.3)."""
+        self._counters.count("tcp-fast-recoveries")
+        self._congestion.lost(self.nxt - self.una)
+        hole = self._recovery.next_hole(self.una)
+        if hole is not None:
+            start, end = hole
+            self._send_again(start, min(end - start, self._recovery.burst), now)
+
+    def _repair(self, now: float) -> int:
+        """Send again what is lost, within the congestion window; returns what is left of the window."""
+        recovery = self._recovery
+        while True:
+            budget = self._congestion.window - recovery.pipe(self.una, self.nxt)
+            hole = recovery.next_hole(self.una)
+            if hole is None:
+                return budget
+            start, end = hole
+            if end - start > budget:
+                end = start + budget - budget % self._mss
+                if end <= start:
+                    return 0
+            self._send_again(start, end - start, now)
+
+    def _send_again(self, start: int, size: int, now: float) -> None:
+        """Send again up to ``size`` outstanding bytes from ``start``, in one frame."""
+        flags = ACK | PSH
+        data_end = self.nxt if self._fin_at == NEVER else self._fin_at
+        parts, length = self.queue.again(start - self.una, min(size, data_end - start))
+        end = start + length
+        if end == self._fin_at and size > length:
+            flags = FIN | ACK | PSH
+            end += 1
+        self._recovery.sent_again(end)
+        self.round_trip.forget()
+        self._counters.count("tcp-retransmitted-frames")
+        if start == self.una:
+            self._deadline.set(now + self.round_trip.timeout)
+        self._out.data(start, flags, parts, length)
+
+    # --- the timer -------------------------------------------------------------------------------
+
+    def _deadline_passed(self, now: float) -> None:
+        if now - self._waiting_since >= self._config.user_timeout:
+            self._gave_up(now)
+        elif self.nxt != self.una:
+            self._timed_out(now)
+        else:
+            self._probe(now)
+
+    def _timed_out(self, now: float) -> None:
+        """Send the first outstanding frame again and wait for a sign of life (RFC 6298, 5.4 to 5.6)."""
+        self._counters.count("tcp-timeouts")
+        in_flight = self.nxt - self.una
+        self._congestion.timed_out(in_flight, self._timeouts > 0)
+        self._timeouts += 1
+        self._silent = True
+        self._recovery.timed_out(self.una, self.nxt)
+        self.round_trip.back_off()
+        self._send_again(self.una, min(in_flight, self._recovery.burst), now)
+        self._wait(now, self.round_trip.timeout)
+
+    def _probe(self, now: float) -> None:
+        """The window is closed, or too small to be worth it: try anyway (RFC 9293, 3.8.6.1)."""
+        allowance = min(self.edge - self.nxt, self.queue.waiting)
+        if allowance > 0:
+            self._send_new(allowance, now)
+            return
+        self._counters.count("tcp-window-probes")
+        self._out.data(self.nxt, ACK, [self.queue.peek(1)], 1)
+        self._probed = True
+        self._probe_interval = min(2 * self._probe_interval, self._config.rto_max)
+        self._wait(now, self._probe_interval)
+
+    def _wait(self, now: float, timeout: float) -> None:
+        """Until ``timeout`` has passed, but no longer than the host has left to answer at all."""
+        self._deadline.set(min(now + timeout, self._waiting_since + self._config.user_timeout))

@@ -1,0 +1,334 @@
+"""The flow tracker: every IP packet that the host sends into the TUN device finds its flow here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import PacketError, SessionError, WireError
+from halftunnel_vpn.flow.config import FlowConfig
+from halftunnel_vpn.flow.dns_stream import DnsStream
+from halftunnel_vpn.flow.icmp import IcmpFlow
+from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
+from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
+from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.flow.udp import UdpFlow
+from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
+from halftunnel_vpn.packet.fragments import Reassembler
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.timers import Wheel
+
+DNS_PORT = 53
+
+TcpKey = tuple[bytes, bytes, int, int]
+"""Source, destination, source port, destination port."""
+
+_UNREACHABLE = {
+    ResetCode.HOST_UNREACHABLE: icmp.IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NETWORK_UNREACHABLE: icmp.IcmpErrorKind.NET_UNREACHABLE,
+    ResetCode.TIMED_OUT: icmp.IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NAME_NOT_FOUND: icmp.IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.DENIED: icmp.IcmpErrorKind.ADMIN_PROHIBITED,
+}
+"""Refusals that the host is told by ICMP; every other one is an RST."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCounts:
+    """Flows that are open now."""
+
+    tcp: int
+    udp: int
+    icmp: int
+
+
+class FlowTracker:
+    """Maps flows to streams. ``write`` puts frames on the TUN device, ``opener`` opens streams to the exit.
+
+    ``segments`` tells whether the device takes several UDP datagrams in one frame. ``random`` gives so many
+    random bytes, ``clock`` the monotonic time. Nothing that the host sends makes this raise: what is
+    malformed or has no place is dropped and counted.
+    """
+
+    def __init__(
+        self,
+        write: FrameWriter,
+        opener: StreamOpener,
+        dns: DnsPort,
+        config: FlowConfig,
+        *,
+        segments: bool,
+        wheel: Wheel,
+        random: Callable[[int], bytes],
+        clock: Callable[[], float],
+        counters: Counters,
+    ) -> None:
+        self._write = write
+        self._opener = opener
+        self._dns = dns
+        self._config = config
+        self._segments = segments
+        self._wheel = wheel
+        self._random = random
+        self._clock = clock
+        self._counters = counters
+        self._own = frozenset(config.addresses)
+        self._reassembler = Reassembler(counters)
+        self._fragment_timer = wheel.timer(self._expire_fragments)
+        self._tcp: dict[TcpKey, TcpEndpoint] = {}
+        self._touched: dict[TcpEndpoint, None] = {}
+        self._udp: dict[tuple[bytes, int], UdpFlow] = {}
+        self._icmp: dict[tuple[bytes, int], IcmpFlow] = {}
+        self._handlers = {
+            ip.PROTOCOL_TCP: self._tcp_arrived,
+            ip.PROTOCOL_UDP: self._udp_arrived,
+            ip.PROTOCOL_ICMP: self._icmp_arrived,
+            ip.PROTOCOL_ICMPV6: self._icmp_arrived,
+        }
+
+    @property
+    def counts(self) -> FlowCounts:
+        """How many flows there are."""
+        return FlowCounts(len(self._tcp), len(self._udp), len(self._icmp))
+
+    def frame_arrived(self, frame: bytes, now: float) -> None:
+        """The host sent ``frame``: a vnet header and an IP packet. Call :meth:`flush` after a batch."""
+        try:
+            trusted = frame[0] & vnet.CHECKSUM_TRUSTED != 0 if frame else False
+            packet: ip.IpPacket | None = ip.parse(memoryview(frame)[vnet.VNET_HEADER_LENGTH :])
+            assert packet is not None
+            if packet.fragment is not None:
+                packet = self._reassembler.add(packet, now)
+                trusted = False
+                if not self._fragment_timer.armed and self._reassembler.next_deadline is not None:
+                    self._fragment_timer.arm(self._reassembler.next_deadline)
+                if packet is None:
+                    return
+            handler = self._handlers.get(packet.protocol, self._other_arrived)
+            handler(packet, frame, trusted, now)
+        except PacketError as error:
+            self._counters.drop(error.reason)
+
+    def flush(self, now: float) -> None:
+        """End of a batch of frames: one acknowledgement for each TCP flow that had some."""
+        for endpoint in self._touched:
+            endpoint.flush(now)
+        self._touched.clear()
+
+    def session_lost(self, now: float) -> None:
+        """The streams are gone: every TCP flow ends with RST, the others begin anew with the next packet."""
+        for endpoint in list(self._tcp.values()):
+            endpoint.abort(now)
+        flows: list[UdpFlow | IcmpFlow] = [*self._udp.values(), *self._icmp.values()]
+        for flow in flows:
+            flow.aborted(ResetCode.SHUTDOWN, now)
+        self._touched.clear()
+
+    # --- TCP -------------------------------------------------------------------------------------
+
+    def _tcp_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
+        segment = tcp.parse(packet, checksum_trusted=trusted)
+        key = (packet.source, packet.destination, segment.source_port, segment.destination_port)
+        endpoint = self._tcp.get(key)
+        if endpoint is not None and not (segment.flags & tcp.SYN and endpoint.may_be_replaced_by(segment)):
+            if endpoint.segment_arrived(segment, now):
+                self._touched[endpoint] = None
+        elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN) == tcp.SYN:
+            self._open_tcp(key, packet, segment, now)
+        elif not segment.flags & tcp.RST:
+            self._counters.drop("tcp-no-flow")
+            self._write((_reset_for(packet, segment),))
+
+    def _open_tcp(self, key: TcpKey, packet: ip.IpPacket, syn: tcp.TcpSegment, now: float) -> None:
+        if not self._may_talk_to(packet.destination):
+            self._counters.drop("tcp-to-many")
+            return
+        if len(self._tcp) >= self._config.max_tcp_flows:
+            self._counters.drop("tcp-too-many-flows")
+            return
+        source, destination, source_port, destination_port = key
+
+        def closed(endpoint: TcpEndpoint) -> None:
+            self._touched.pop(endpoint, None)
+            if self._tcp.get(key) is endpoint:
+                del self._tcp[key]
+
+        endpoint = TcpEndpoint(
+            syn,
+            tcp.HeaderTemplate(destination, destination_port, source, source_port),
+            initial_sequence=int.from_bytes(self._random(4), "big"),
+            config=self._config.tcp,
+            write=self._write,
+            wheel=self._wheel,
+            counters=self._counters,
+            on_closed=closed,
+            on_refused=self._refusal(packet),
+            congestion=Unlimited() if source in self._own else NewReno(),
+            now=now,
+        )
+        if destination_port == DNS_PORT and self._config.intercept_dns:
+            self._tcp[key] = endpoint
+            endpoint.attach(DnsStream(endpoint, self._dns, self._counters, self._clock))
+            endpoint.opened(now)
+            return
+        host = self._dns.name_of(destination) or destination
+        request = OpenRequest(StreamKind.TCP, host, destination_port, 0)
+        try:
+            stream = self._opener.open_stream(request, endpoint, now)
+        except SessionError:
+            self._counters.drop("tcp-no-session")  # the host sends its SYN again
+            return
+        except WireError as error:
+            self._counters.drop(error.reason)  # a name that no packet can carry
+            return
+        self._tcp[key] = endpoint
+        endpoint.attach(stream)
+
+    def _refusal(self, packet: ip.IpPacket) -> Callable[[TcpEndpoint, ResetCode, float], bool]:
+        def refused(endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
+            kind = _UNREACHABLE.get(code)
+            if kind is None:
+                return False
+            frame = icmp.build_error(packet, kind, source=packet.destination)
+            if frame is None:
+                return False
+            self._write((frame,))
+            return True
+
+        return refused
+
+    # --- UDP -------------------------------------------------------------------------------------
+
+    def _udp_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
+        datagram = udp.parse(packet, checksum_trusted=trusted)
+        if datagram.destination_port == DNS_PORT and self._config.intercept_dns:
+            self._ask_dns(packet, datagram)
+            return
+        flow = self._udp.get((packet.source, datagram.source_port))
+        if flow is None:
+            flow = self._open_udp(packet, datagram.source_port, now)
+            if flow is None:
+                return
+        segment_size = 0
+        if frame[1]:
+            header = vnet.parse(frame)
+            segment_size = header.gso_size if header.gso_type == vnet.GSO_UDP_L4 else 0
+        flow.datagram_arrived(packet, datagram.destination_port, datagram.payload, segment_size, now)
+
+    def _open_udp(self, packet: ip.IpPacket, port: int, now: float) -> UdpFlow | None:
+        if not self._may_talk_to(packet.destination):
+            self._counters.drop("udp-to-many")
+            return None
+        if len(self._udp) >= self._config.max_udp_flows:
+            self._counters.drop("udp-too-many-flows")
+            return None
+        flow = UdpFlow(
+            packet.source,
+            port,
+            write=self._write,
+            segments=self._segments,
+            dns=self._dns,
+            wheel=self._wheel,
+            idle_timeout=self._config.udp_idle,
+            counters=self._counters,
+            on_closed=self._udp_closed,
+            now=now,
+        )
+        try:
+            flow.stream = self._opener.open_datagrams(OpenRequest(StreamKind.UDP, b"", 0, 0), flow, now)
+        except SessionError:
+            self._counters.drop("udp-no-session")
+            flow.aborted(ResetCode.SHUTDOWN, now)
+            return None
+        self._udp[flow.key] = flow
+        return flow
+
+    def _ask_dns(self, packet: ip.IpPacket, datagram: udp.UdpDatagram) -> None:
+        source, destination = packet.source, packet.destination
+        port = datagram.source_port
+
+        def reply(answer: bytes) -> None:
+            self._write((udp.build(destination, DNS_PORT, source, port, len(answer)), answer))
+
+        self._dns.query(bytes(datagram.payload), reply, stream=False)
+
+    # --- ICMP and everything else ----------------------------------------------------------------
+
+    def _icmp_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
+        echo = icmp.parse(packet, checksum_trusted=trusted)
+        if self._dns.name_of(packet.destination) is not None:
+            # a fake address stands for a name: only the exit knows what would answer, so we do
+            reply = icmp.build_echo_reply(
+                packet.destination, packet.source, echo.identifier, echo.sequence, echo.payload
+            )
+            self._write(reply)
+            return
+        flow = self._icmp.get((packet.source, echo.identifier))
+        if flow is None:
+            flow = self._open_icmp(packet, echo.identifier, now)
+            if flow is None:
+                return
+        flow.echo_arrived(packet, echo, now)
+
+    def _open_icmp(self, packet: ip.IpPacket, identifier: int, now: float) -> IcmpFlow | None:
+        if not self._may_talk_to(packet.destination):
+            self._counters.drop("icmp-to-many")
+            return None
+        if len(self._icmp) >= self._config.max_icmp_flows:
+            self._counters.drop("icmp-too-many-flows")
+            return None
+        flow = IcmpFlow(
+            packet.source,
+            identifier,
+            write=self._write,
+            dns=self._dns,
+            wheel=self._wheel,
+            idle_timeout=self._config.icmp_idle,
+            counters=self._counters,
+            on_closed=self._icmp_closed,
+            now=now,
+        )
+        try:
+            flow.stream = self._opener.open_datagrams(OpenRequest(StreamKind.ICMP, b"", 0, 0), flow, now)
+        except SessionError:
+            self._counters.drop("icmp-no-session")
+            flow.aborted(ResetCode.SHUTDOWN, now)
+            return None
+        self._icmp[flow.key] = flow
+        return flow
+
+    def _other_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
+        self._counters.drop("ip-protocol-unreachable")
+        error = icmp.build_error(packet, icmp.IcmpErrorKind.PROTOCOL_UNREACHABLE, source=packet.destination)
+        if error is not None:
+            self._write((error,))
+
+    def _udp_closed(self, flow: UdpFlow) -> None:
+        self._udp.pop(flow.key, None)
+
+    def _icmp_closed(self, flow: IcmpFlow) -> None:
+        self._icmp.pop(flow.key, None)
+
+    def _may_talk_to(self, destination: bytes) -> bool:
+        """Whether ``destination`` is one host, and not this one: the tunnel carries no multicast."""
+        if len(destination) == 4:
+            return destination[0] < 224 and destination not in self._own
+        return destination[0] != 0xFF and destination[:2] != b"\xfe\x80" and destination not in self._own
+
+    def _expire_fragments(self, now: float) -> None:
+        self._reassembler.expire(now)
+        if self._reassembler.next_deadline is not None:
+            self._fragment_timer.arm(self._reassembler.next_deadline)
+
+
+def _reset_for(packet: ip.IpPacket, segment: tcp.TcpSegment) -> bytes:
+    """The RST for a segment that belongs to no connection (RFC 9293 section 3.10.7.1)."""
+    template = tcp.HeaderTemplate(
+        packet.destination, segment.destination_port, packet.source, segment.source_port
+    )
+    if segment.flags & tcp.ACK:
+        return template.build(segment.acknowledgement, 0, tcp.RST, 0, 0)
+    length = len(segment.payload) + bool(segment.flags & tcp.SYN) + bool(segment.flags & tcp.FIN)
+    acknowledgement = (segment.sequence + length) & tcp.SEQUENCE_MASK
+    return template.build(0, acknowledgement, tcp.RST | tcp.ACK, 0, 0)
