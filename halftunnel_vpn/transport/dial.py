@@ -1,0 +1,282 @@
+"""Opening a leg: name, TCP, perhaps a proxy, perhaps TLS, one HTTP upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidURI
+from websockets.uri import WebSocketURI, parse_uri
+
+from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
+from halftunnel_vpn.protocol.records import MAX_RECORD
+from halftunnel_vpn.transport.connect import Resolver, connect, resolve
+from halftunnel_vpn.transport.http_head import HeadReader, parse_status
+from halftunnel_vpn.transport.leg import CLOSE_TIMEOUT, WEBSOCKET_LOGGER, Leg, LegListener
+from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
+from halftunnel_vpn.transport.tls import client_context
+from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failure
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds from the name to the end of the upgrade."""
+
+_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+@dataclass(frozen=True, slots=True)
+class DialOptions:
+    """How to reach a road's entry when its URL does not say everything. Raises ConfigError."""
+
+    ca_pem: str | None = None
+    """The only authorities trusted, in PEM form; None: the system's."""
+    certificate_sha256: bytes | None = None
+    """SHA-256 of the one certificate (DER) that is accepted from the server."""
+    server_name: str | None = None
+    """The name asked for in TLS (SNI), which the certificate must carry; None: the URL's host."""
+    host_header: str | None = None
+    """The Host header; None: the URL's host and port."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further request headers."""
+    proxy: str | None = None
+    """``http://[USER:PASSWORD@]HOST:PORT``, to be asked for a tunnel with CONNECT."""
+    mark: int | None = None
+    """SO_MARK of the socket, so that the tunnel's own connections stay out of the tunnel."""
+    connect_timeout: float = CONNECT_TIMEOUT
+    """Seconds from the name to the end of the upgrade."""
+    resolve: Resolver | None = None
+    """Finds addresses in place of the system's resolver."""
+
+    def __post_init__(self) -> None:
+        if self.certificate_sha256 is not None and len(self.certificate_sha256) != 32:
+            raise ConfigError("the hash of the pinned certificate must have 32 bytes (SHA-256)")
+        for name, value in {**self.headers, "Host": self.host_header or ""}.items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ConfigError(f"{name!r}: {value!r} is no HTTP header; remove control characters")
+        if self.proxy is not None:
+            parse_proxy(self.proxy)
+
+
+async def dial(
+    url: str,
+    options: DialOptions,
+    listener: LegListener,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Leg:
+    """Open a leg to ``ws://`` or ``wss://``; ``listener.leg_opened`` has been called when this returns.
+
+    Raises RoadError with one of these reasons, and ConfigError for a URL or options that cannot be meant:
+    name-not-resolved, connection-refused, connection-reset, connect-timeout, connect-failed,
+    host-unreachable, network-unreachable, mark-not-permitted, proxy-refused, proxy-timeout,
+    proxy-authentication-required, certificate-not-trusted, certificate-expired,
+    certificate-not-yet-valid, certificate-wrong-name, certificate-not-pinned, tls-failed, tls-timeout,
+    http-status-NNN, not-a-websocket, handshake-timeout, closed-in-handshake.
+    """
+    uri = _parse_url(url)
+    context = (
+        client_context(options.ca_pem, leaf_is_pinned=options.certificate_sha256 is not None)
+        if uri.secure
+        else None
+    )
+    deadline = asyncio.get_running_loop().time() + options.connect_timeout
+    sock = await _connect(uri, options, deadline)
+    upgrade = _Upgrade(uri, listener, clock)
+    try:
+        # From here on a transport owns the socket, and closes it also when the handshake fails.
+        await _secure(sock, upgrade, uri, options, context, deadline)
+        upgrade.check_pin(options.certificate_sha256)
+        async with _within(deadline, "handshake-timeout", f"{_where(uri)} does not answer the upgrade"):
+            upgrade.begin(options)
+            return await upgrade.finished
+    except BaseException:
+        upgrade.abort()
+        raise
+    finally:
+        upgrade.forget()
+
+
+async def _connect(uri: WebSocketURI, options: DialOptions, deadline: float) -> socket.socket:
+    """A TCP connection that ends at the URL's host, by the proxy if there is one."""
+    proxy = parse_proxy(options.proxy) if options.proxy is not None else None
+    host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
+    async with _within(deadline, "connect-timeout", f"{host} port {port} does not answer"):
+        sock = await connect(host, port, resolver=options.resolve or resolve, mark=options.mark)
+    if proxy is not None:
+        try:
+            async with _within(deadline, "proxy-timeout", f"the proxy {proxy.name} does not answer"):
+                await connect_through(sock, proxy, uri.host, uri.port)
+        except BaseException:
+            sock.close()
+            raise
+    return sock
+
+
+async def _secure(
+    sock: socket.socket,
+    upgrade: _Upgrade,
+    uri: WebSocketURI,
+    options: DialOptions,
+    context: ssl.SSLContext | None,
+    deadline: float,
+) -> None:
+    """Give ``upgrade`` its transport: the socket as it is, or TLS over it."""
+    loop = asyncio.get_running_loop()
+    if context is None:
+        await loop.create_connection(lambda: upgrade, sock=sock)
+        return
+    server_name = options.server_name or uri.host
+    server = _where(uri) if server_name == uri.host else f"{_where(uri)} (as {server_name})"
+    try:
+        async with _within(deadline, "tls-timeout", f"{server} does not answer in TLS"):
+            await loop.create_connection(
+                lambda: upgrade,
+                sock=sock,
+                ssl=context,
+                server_hostname=server_name,
+                # A little more than the deadline, which has the better message.
+                ssl_handshake_timeout=options.connect_timeout + 1,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT,
+            )
+    except ssl.SSLCertVerificationError as error:
+        raise certificate_failure(error, server) from error
+    except OSError as error:
+        raise tls_failure(error, server) from error
+
+
+class _Upgrade(asyncio.Protocol):
+    """The client's side of the upgrade; makes the leg."""
+
+    def __init__(self, uri: WebSocketURI, listener: LegListener, clock: Callable[[], float]) -> None:
+        self._websocket = ClientProtocol(uri, max_size=MAX_RECORD, logger=WEBSOCKET_LOGGER)
+        self.finished: asyncio.Future[Leg] = asyncio.get_running_loop().create_future()
+        self._where = _where(uri)
+        self._listener = listener
+        self._clock = clock
+        self._reader = HeadReader()
+        self._transport: asyncio.Transport | None = None
+
+    def check_pin(self, certificate_sha256: bytes | None) -> None:
+        """Raise RoadError(certificate-not-pinned) if the server has shown another certificate."""
+        assert self._transport is not None
+        tls = self._transport.get_extra_info("ssl_object")
+        if tls is None or certificate_sha256 is None:
+            return
+        shown = hashlib.sha256(tls.getpeercert(True)).digest()
+        if not hmac.compare_digest(shown, certificate_sha256):
+            raise RoadError(
+                f"the certificate of {self._where} is not the one that the profile pins: "
+                f"get a fresh profile from the exit server, or find out who answers in its place",
+                reason="certificate-not-pinned",
+            )
+
+    def begin(self, options: DialOptions) -> None:
+        """Send the request: Host first, as everybody sends it, then ours, then what the handshake needs."""
+        assert self._transport is not None
+        request = self._websocket.connect()
+        handshake = dict(request.headers.raw_items())
+        own_host = handshake.pop("Host")
+        host = options.host_header or own_host
+        request.headers = Headers([("Host", host), *options.headers.items(), *handshake.items()])
+        self._websocket.send_request(request)
+        self._transport.write(b"".join(self._websocket.data_to_send()))
+
+    def abort(self) -> None:
+        """Drop the connection, if there is one."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        if not self.finished.cancel() and not self.finished.cancelled():
+            self.finished.exception()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            while (whole := self._reader.feed(data)) is not None and not self.finished.done():
+                head, data = whole
+                status = parse_status(head)
+                if status == 101:
+                    self._switch(head, data)
+                    return
+                if status >= 200:
+                    self._fail(*_refusal(status, self._where))
+                # Any other 1xx only announces the answer that comes next.
+                self._reader = HeadReader()
+        except PeerError:
+            self._fail("not-a-websocket", f"{self._where} does not speak HTTP: check the URL's port")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(
+            "closed-in-handshake",
+            f"{self._where} cut the connection during the upgrade: check that the URL is one of the exit's",
+        )
+
+    def _switch(self, head: bytes, rest: bytes) -> None:
+        self._websocket.receive_data(head)
+        self._websocket.events_received()
+        if self._websocket.handshake_exc is not None:
+            self._fail(
+                "not-a-websocket",
+                f"{self._where} gave a wrong WebSocket answer: something between here and the exit breaks it",
+            )
+            return
+        assert self._transport is not None
+        peer = self._transport.get_extra_info("peername")
+        leg = Leg(self._websocket, self._transport, peer=peer[0] if peer else "", clock=self._clock)
+        self.finished.set_result(leg)
+        leg.open(self._listener, rest)
+
+    def _fail(self, reason: str, message: str) -> None:
+        if not self.finished.done():
+            self.finished.set_exception(RoadError(message, reason=reason))
+
+
+def _refusal(status: int, where: str) -> tuple[str, str]:
+    """Reason and message for an answer that is no upgrade."""
+    if status in (401, 403):
+        advice = "something in front of the exit forbids it; check the headers in the profile"
+    elif status >= 500:
+        advice = "the exit behind it is down or overloaded; try again later"
+    elif 300 <= status < 400:
+        advice = "it redirects elsewhere; put the new address into the profile"
+    else:
+        advice = "check the path of the URL"
+    return f"http-status-{status}", f"{where} answered {status} in place of a WebSocket: {advice}"
+
+
+def _parse_url(url: str) -> WebSocketURI:
+    try:
+        return parse_uri(url)
+    except (InvalidURI, ValueError) as error:
+        raise ConfigError(f"{url!r} is no WebSocket URL; it must look like wss://HOST/PATH") from error
+
+
+def _where(uri: WebSocketURI) -> str:
+    return f"{uri.host} port {uri.port}"
+
+
+@asynccontextmanager
+async def _within(deadline: float, reason: str, message: str) -> AsyncIterator[None]:
+    """Turn a deadline of the loop's clock into a RoadError."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise RoadError(
+            f"{message} in time: check the address and any firewall on the way", reason=reason
+        ) from None

@@ -1,0 +1,73 @@
+"""Drives the pure floors from an event loop: the clock, the timer wheel, and one pump for many wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from halftunnel_vpn.timers import Wheel
+
+
+class Driver:
+    """Clock and timers of one process.
+
+    ``clock`` is the monotonic time in seconds; ``wheel`` runs its timers on ``loop``.
+    """
+
+    __slots__ = ("_alarm", "clock", "loop", "wheel")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.clock: Callable[[], float] = time.monotonic
+        self.wheel = Wheel(self._set_alarm)
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def pump(self, work: Callable[[float], None]) -> Pump:
+        """``work`` as something that can be woken: it runs once, soon, for any number of wakes."""
+        return Pump(self, work)
+
+    def close(self) -> None:
+        """Let no timer fire any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set_alarm(self, deadline: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.loop.call_later(max(0.0, deadline - self.clock()), self._run)
+
+    def _run(self) -> None:
+        self._alarm = None
+        self.wheel.run(self.clock())
+        deadline = self.wheel.next_deadline
+        if deadline is not None:
+            self._set_alarm(deadline)
+
+
+class Pump:
+    """Work that is done once per turn of the event loop, however often it is asked for."""
+
+    __slots__ = ("_driver", "_is_due", "_work")
+
+    def __init__(self, driver: Driver, work: Callable[[float], None]) -> None:
+        self._driver = driver
+        self._work = work
+        self._is_due = False
+
+    def wake(self) -> None:
+        """Have the work done soon."""
+        if not self._is_due:
+            self._is_due = True
+            self._driver.loop.call_soon(self._run)
+
+    def flush(self) -> None:
+        """Do now what was to be done soon, if anything."""
+        if self._is_due:
+            self._run()
+
+    def _run(self) -> None:
+        if self._is_due:
+            self._is_due = False
+            self._work(self._driver.clock())

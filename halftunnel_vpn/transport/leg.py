@@ -1,0 +1,350 @@
+"""One WebSocket connection, from the end of its HTTP upgrade to the loss of its socket.
+
+Records go out at once and come in as they arrive; nothing is queued here. Who sends asks ``writable`` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import CloseCode, Opcode
+from websockets.server import ServerProtocol
+
+from halftunnel_vpn.errors import IllegalTransition, RoadError
+from halftunnel_vpn.protocol.records import MAX_RECORD
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.transport.frames import (
+    BINARY_MESSAGE,
+    LENGTH_16,
+    LENGTH_64,
+    MASK_BIT,
+    apply_mask,
+    masked_frame,
+    plain_frame,
+)
+from halftunnel_vpn.transport.receive_buffer import receive_buffer
+
+WRITE_HIGH_WATER = 64 * 1024
+"""Bytes waiting in user space at which a leg stops being writable."""
+
+WRITE_LOW_WATER = 16 * 1024
+"""Bytes waiting in user space at which it is writable again."""
+
+WRITE_LIMIT = 1024 * 1024
+"""Bytes waiting in user space at which a leg is given up, because its owner sends without asking."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a peer has to answer a Close frame and to end its TCP connection."""
+
+WEBSOCKET_LOGGER = logging.getLogger("halftunnel_vpn.transport.websockets")
+"""What websockets has to say; its per-frame and per-connection chatter is switched off."""
+WEBSOCKET_LOGGER.setLevel(logging.WARNING)
+
+
+class LegListener(Protocol):
+    """What a leg tells its owner, always by direct call."""
+
+    def leg_opened(self, leg: Leg) -> None:
+        """The upgrade is done; the leg can send. The first call."""
+
+    def record_received(self, leg: Leg, record: Buffer) -> None:
+        """One binary message. ``record`` is lent: it is gone when the call returns."""
+
+    def leg_writable(self, leg: Leg) -> None:
+        """``leg.writable`` has become True again."""
+
+    def leg_closed(self, leg: Leg, cause: str) -> None:
+        """Nothing will be received any more. The last call; never made from within a call of the leg."""
+
+
+class LegState(enum.IntEnum):
+    """How far a leg has come; it never goes back."""
+
+    OPEN = 0
+    """Records go both ways."""
+    CLOSING = 1
+    """Our Close frame is out: records still come in."""
+    DEAF = 2
+    """Nothing goes either way any more; what is left is to end the TCP connection."""
+    GONE = 3
+    """The socket is closed."""
+
+
+_OPEN, _CLOSING = LegState.OPEN, LegState.CLOSING  # plain names: the data path looks at them all the time
+
+
+class Leg(asyncio.BufferedProtocol):
+    """A leg; made by :func:`dial` and by :class:`Listener`, used by the session.
+
+    ``messages_*`` count messages and ``bytes_*`` their payload, without any header.
+    ``opened_at`` and ``last_received_at`` are readings of the clock that the leg was made with.
+
+    Causes of :meth:`LegListener.leg_closed`: ``closed`` (we asked), ``refused`` (by us), ``aborted``,
+    ``close-timeout``, ``peer-closed-CODE``, ``connection-lost``, ``text-frame``, ``message-too-big``,
+    ``websocket-protocol-error``, ``write-limit``.
+    """
+
+    __slots__ = (
+        "_cause",
+        "_clock",
+        "_deadline",
+        "_fragments",
+        "_frame",
+        "_held",
+        "_lost",
+        "_mask_bit",
+        "_state",
+        "_told",
+        "_transport",
+        "_websocket",
+        "bytes_in",
+        "bytes_out",
+        "last_received_at",
+        "listener",
+        "messages_in",
+        "messages_out",
+        "opened_at",
+        "peer",
+        "writable",
+    )
+
+    listener: LegListener
+    """Whom the leg tells; may be replaced at any time, from within a call as well."""
+
+    def __init__(
+        self,
+        websocket: ClientProtocol | ServerProtocol,
+        transport: asyncio.Transport,
+        *,
+        peer: str,
+        clock: Callable[[], float] = time.monotonic,
+        lost: Callable[[Leg], None] | None = None,
+    ) -> None:
+        """``websocket`` has finished its handshake; ``lost`` is called when the socket is closed."""
+        is_client = isinstance(websocket, ClientProtocol)
+        self._websocket = websocket
+        self._transport = transport
+        self._frame = masked_frame if is_client else plain_frame
+        self._mask_bit = 0 if is_client else MASK_BIT
+        self._clock = clock
+        self._lost = lost
+        self._state = LegState.OPEN
+        self._cause = "connection-lost"
+        self._told = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._held = b""
+        self._fragments: bytearray | None = None
+        self.peer = peer
+        self.writable = True
+        self.opened_at = self.last_received_at = clock()
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+
+    @property
+    def state(self) -> LegState:
+        """How far the leg has come."""
+        return self._state
+
+    def open(self, listener: LegListener, received: bytes = b"") -> None:
+        """Take the transport over and begin; ``received`` came in one piece with the end of the upgrade."""
+        self.listener = listener
+        self._transport.set_protocol(self)
+        self._transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
+        listener.leg_opened(self)
+        while received:
+            room = self.get_buffer(len(received))
+            count = min(len(room), len(received))
+            room[:count] = received[:count]
+            self.buffer_updated(count)
+            received = received[count:]
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    def send(self, record: Buffer) -> None:
+        """Write one binary message now, whatever ``writable`` says.
+
+        Raises RoadError(leg-not-open) after the leg was closed, ValueError beyond MAX_RECORD bytes.
+        """
+        length = len(record)
+        if self._state is not _OPEN:
+            raise RoadError("the leg is closed; nothing can be sent on it", reason="leg-not-open")
+        if length > MAX_RECORD:
+            raise ValueError(f"a record has at most {MAX_RECORD} bytes, not {length}")
+        self.messages_out += 1
+        self.bytes_out += length
+        self._transport.write(self._frame(record))
+        if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
+            self.abort("write-limit")
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin the closing handshake; records still come in until the peer answers. Idempotent."""
+        if self._state is not LegState.OPEN:
+            return
+        self._enter(LegState.CLOSING)
+        self._cause = "closed"
+        self._websocket.send_close(code, reason)
+        self._write_out()
+
+    def refuse(self, code: int = CloseCode.POLICY_VIOLATION, reason: str = "") -> None:
+        """Send a Close frame and hear nothing more: the peer broke the rules. Idempotent."""
+        if self._state < LegState.DEAF:
+            self._cause = "refused"
+            self._websocket.fail(code, reason)
+            self._write_out()
+            self._enter(LegState.DEAF)
+
+    def abort(self, cause: str = "aborted") -> None:
+        """Drop the connection without a word. Idempotent; ``leg_closed`` follows soon, not at once."""
+        if self._state is LegState.GONE:
+            return
+        self._cause = cause
+        if self._state < LegState.DEAF:
+            self._enter(LegState.DEAF)
+        self._transport.abort()
+
+    # --- what the transport calls -------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        if self._state is LegState.OPEN:
+            self.writable = True
+            self.listener.leg_writable(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        view = receive_buffer.view
+        held = len(self._held)
+        if held:
+            view[:held] = self._held
+        return view[held:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        view = receive_buffer.view
+        end = len(self._held) + nbytes
+        self._held = b""
+        self.last_received_at = self._clock()
+        mask_bit = self._mask_bit
+        position = 0
+        while end - position >= 2:
+            if self._state > _CLOSING:
+                return
+            second = view[position + 1]
+            length = second & 0x7F
+            start = position + 2
+            if length == 126:
+                if end - start < 2:
+                    break
+                (length,) = LENGTH_16.unpack_from(view, start)
+                start += 2
+            elif length == 127:
+                if end - start < 8:
+                    break
+                (length,) = LENGTH_64.unpack_from(view, start)
+                start += 8
+            if second >= MASK_BIT:
+                start += 4
+            stop = start + length
+            acceptable = length <= MAX_RECORD and second & MASK_BIT == mask_bit
+            if acceptable and stop > end:
+                break
+            if acceptable and view[position] == BINARY_MESSAGE and self._fragments is None:
+                self.messages_in += 1
+                self.bytes_in += length
+                if mask_bit:
+                    mask = bytes(view[start - 4 : start])
+                    self.listener.record_received(self, apply_mask(view[start:stop], mask))
+                else:
+                    # Released, so that whoever keeps the record finds out at once.
+                    with view[start:stop] as record:
+                        self.listener.record_received(self, record)
+            else:
+                self._other_frame(bytes(view[position : min(stop, end)]))
+            position = stop
+        if position < end and self._state <= _CLOSING:
+            self._held = bytes(view[position:end])
+
+    def eof_received(self) -> None:
+        # Returning nothing makes the transport close itself.
+        self._finish(self._cause)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish(self._cause)
+        self._enter(LegState.GONE)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._lost is not None:
+            self._lost(self)
+
+    # --- everything that is no whole binary message ---------------------------------------------------
+
+    def _other_frame(self, data: bytes) -> None:
+        """Let websockets judge one frame that it alone understands: control, fragment, or nonsense."""
+        websocket = self._websocket
+        websocket.receive_data(data)
+        for frame in websocket.events_received():
+            opcode = getattr(frame, "opcode", None)
+            if opcode is Opcode.TEXT:
+                websocket.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
+                self._write_out()
+                self._finish("text-frame")
+                return
+            if opcode is Opcode.BINARY or opcode is Opcode.CONT:
+                self._fragment(frame.data, frame.fin)  # type: ignore[union-attr]
+        if websocket.parser_exc is not None:
+            too_big = isinstance(websocket.parser_exc, PayloadTooBig)
+            self._write_out()
+            self._finish("message-too-big" if too_big else "websocket-protocol-error")
+        elif websocket.close_rcvd is not None:
+            self._write_out()
+            closed_by_us = self._state is LegState.CLOSING
+            self._finish(self._cause if closed_by_us else f"peer-closed-{websocket.close_rcvd.code:d}")
+        elif self.writable:
+            self._write_out()
+        else:
+            # Pongs for a peer that does not read would pile up without end.
+            websocket.data_to_send()
+
+    def _fragment(self, data: Buffer, final: bool) -> None:
+        # websockets bounds the sum of the fragments by MAX_RECORD.
+        if self._fragments is None:
+            self._fragments = bytearray()
+        self._fragments += data
+        if final:
+            record, self._fragments = bytes(self._fragments), None
+            self.messages_in += 1
+            self.bytes_in += len(record)
+            self.listener.record_received(self, record)
+
+    def _write_out(self) -> None:
+        for data in self._websocket.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def _finish(self, cause: str) -> None:
+        if self._state < LegState.DEAF:
+            self._enter(LegState.DEAF)
+        if not self._told:
+            self._told = True
+            self.listener.leg_closed(self, cause)
+
+    def _enter(self, state: LegState) -> None:
+        if state <= self._state:
+            raise IllegalTransition(f"a leg that is {self._state.name} cannot become {state.name}")
+        self._state = state
+        self.writable = False
+        if self._deadline is None and state is not LegState.GONE:
+            self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._run_out_of_time)
+
+    def _run_out_of_time(self) -> None:
+        self.abort("close-timeout")

@@ -1,0 +1,210 @@
+"""Where legs come in: TCP, TLS, one HTTP request, and then either a leg or an ordinary web server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.transport.admission import Admission, IpNetwork, ListenLimits, Ticket, parse_address
+from halftunnel_vpn.transport.leg import CLOSE_TIMEOUT, Leg, LegListener
+from halftunnel_vpn.transport.site import Site
+from halftunnel_vpn.transport.sockets import tune
+from halftunnel_vpn.transport.visitor import Visitor
+
+ACCEPT_BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
+
+ACCEPT_BATCH = 64
+"""Connections accepted in a row before everything else gets its turn."""
+
+ACCEPT_PAUSE = 0.2
+"""Seconds to wait when the process has no file descriptors left."""
+
+LegFactory = Callable[[Leg], LegListener]
+"""Makes the listener of a leg that came in; may keep the leg, must not send on it yet."""
+
+
+class Listener:
+    """Accepts legs on any number of addresses, on exactly the paths given.
+
+    Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
+    ``connection-limit``, ``peer-limit``, ``accept-failed``, ``tls-failed``, ``request-timeout``,
+    ``http-malformed``, ``http-head-too-long``, ``upgrade-refused``.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, LegFactory],
+        site: Site,
+        *,
+        limits: ListenLimits | None = None,
+        trusted_proxies: Iterable[IpNetwork] = (),
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.paths = dict(paths)
+        self.site = site
+        self.limits = limits or ListenLimits()
+        self.admission = Admission(self.limits, trusted_proxies)
+        self.counters = counters or Counters()
+        self.clock = clock
+        self.legs: set[Leg] = set()
+        self._visitors: set[Visitor] = set()
+        self._accepting: dict[asyncio.Task[None], socket.socket] = {}
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def start(self, address: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on one IP address (``::`` takes IPv4 too) and return the port. Port 0: any free one.
+
+        Raises HostError.
+        """
+        sock = _listening_socket(address, port)
+        task = asyncio.get_running_loop().create_task(self._accept(sock, tls))
+        self._accepting[task] = sock
+        return int(sock.getsockname()[1])
+
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets; connections that exist go on."""
+        tasks, self._accepting = self._accepting, {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in tasks.values():
+            sock.close()
+
+    async def close(self) -> None:
+        """Stop accepting, say goodbye on every leg (1001), and return when all sockets are closed.
+
+        Takes CLOSE_TIMEOUT at the most: then whoever has not answered is cut off.
+        """
+        await self.stop_accepting()
+        for arrival in list(self._arriving):
+            arrival.cancel()
+        for visitor in list(self._visitors):
+            visitor.abort()
+        for leg in list(self.legs):
+            leg.close(1001, "going away")
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._empty.wait()
+        except TimeoutError:
+            for leg in list(self.legs):
+                leg.abort()
+        await self._empty.wait()
+
+    # --- arrivals -----------------------------------------------------------------------------------
+
+    async def _accept(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        in_a_row = 0
+        while True:
+            try:
+                connection, address = await loop.sock_accept(sock)
+            except OSError as error:
+                self.counters.drop("accept-failed")
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            self._arrived(connection, address[0], tls)
+            in_a_row += 1
+            if in_a_row == ACCEPT_BATCH:
+                in_a_row = 0
+                await asyncio.sleep(0)
+
+    def _arrived(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
+        peer = parse_address(address) or ipaddress.IPv4Address(0)
+        ticket = self.admission.admit(peer)
+        if isinstance(ticket, str):
+            self.counters.drop(ticket)
+            connection.close()
+            return
+        self.counters.count("connections-accepted")
+        self._empty.clear()
+        visitor = Visitor(self, ticket)
+        task = asyncio.get_running_loop().create_task(self._welcome(connection, visitor, tls))
+        self._arriving.add(task)
+        # In a callback, because a task that is cancelled before it began runs nothing of its own.
+        task.add_done_callback(partial(self._welcomed, connection, visitor))
+
+    async def _welcome(self, connection: socket.socket, visitor: Visitor, tls: ssl.SSLContext | None) -> None:
+        """Hand the connection to its visitor, over TLS if need be."""
+        timeouts = {
+            "ssl_handshake_timeout": self.limits.request_timeout,
+            "ssl_shutdown_timeout": CLOSE_TIMEOUT,
+        }
+        try:
+            tune(connection)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: visitor, connection, ssl=tls, **(timeouts if tls else {})
+            )
+        except OSError:  # ssl.SSLError and every timeout are kinds of it
+            self.counters.drop("tls-failed" if tls else "accept-failed")
+
+    def _welcomed(self, connection: socket.socket, visitor: Visitor, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        if not visitor.arrived:
+            connection.close()
+            self.visitor_left(visitor)
+
+    # --- what visitors report -----------------------------------------------------------------------
+
+    def visitor_came(self, visitor: Visitor) -> None:
+        """A connection is ready for its request."""
+        self._visitors.add(visitor)
+
+    def visitor_left(self, visitor: Visitor) -> None:
+        """A connection ended without having become a leg."""
+        self._visitors.discard(visitor)
+        self._give_back(visitor.ticket)
+
+    def visitor_became(self, visitor: Visitor, leg: Leg) -> None:
+        """A connection is a leg from now on."""
+        self._visitors.discard(visitor)
+        self.legs.add(leg)
+        self.counters.count("legs-accepted")
+
+    def leg_left(self, leg: Leg, ticket: Ticket) -> None:
+        """A leg's socket is closed."""
+        self.legs.discard(leg)
+        self._give_back(ticket)
+
+    def _give_back(self, ticket: Ticket) -> None:
+        ticket.give_back()
+        if not self.admission.connections:
+            self._empty.set()
+
+
+def _listening_socket(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        sock.bind((address, port))
+        sock.listen(ACCEPT_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise HostError(f"cannot listen on {address} port {port}: {_advice(error)}") from error
+    return sock
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program has it; stop that program or choose another port"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need CAP_NET_BIND_SERVICE; grant it or choose a higher port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose one that it has, or 0.0.0.0"
+    return f"{error.strerror}; choose another address or port"

@@ -1,0 +1,21 @@
+"""Which event loop runs the process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``main`` to its end on uvloop where it is installed, else on plain asyncio."""
+    if importlib.util.find_spec("uvloop") is None:
+        return asyncio.run(main)
+    # Imported here so that `htvpn --help` does not pay for it.
+    import uvloop
+
+    result: Result = uvloop.run(main)
+    return result

@@ -1,0 +1,101 @@
+"""HTTP CONNECT (RFC 9110 section 9.3.6): the way out of networks that let nothing else through."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
+from halftunnel_vpn.transport.http_head import HeadReader, parse_status
+
+_READ_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where an HTTP proxy is, and who we are to it."""
+
+    host: str
+    port: int
+    credentials: str | None
+    """``user:password``, as it is."""
+
+    @property
+    def name(self) -> str:
+        """For messages; without the password."""
+        return f"{bracketed(self.host)}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in an authority: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def parse_proxy(url: str) -> Proxy:
+    """``http://[USER:PASSWORD@]HOST[:PORT]``, port 80 if not given. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise ConfigError(f"the proxy URL is not valid: {error}") from error
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ConfigError("the proxy must look like http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+    credentials = None
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Proxy(parts.hostname, port, credentials)
+
+
+async def connect_through(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
+    """Ask the proxy at the other end of ``sock`` for a tunnel; afterwards the socket is as one to the host.
+
+    Raises RoadError(proxy-authentication-required, proxy-refused).
+    """
+    authority = f"{bracketed(host)}:{port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    if proxy.credentials is not None:
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(proxy.credentials.encode()).decode()}")
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
+        status = await _read_status(sock)
+    except (PeerError, OSError) as error:
+        raise RoadError(
+            f"the proxy {proxy.name} gave no HTTP answer: check that it is an HTTP proxy and its port",
+            reason="proxy-refused",
+        ) from error
+    if status == 407:
+        raise RoadError(
+            f"the proxy {proxy.name} wants a user name and a password: put the right ones into its URL",
+            reason="proxy-authentication-required",
+        )
+    if not 200 <= status < 300:
+        raise RoadError(
+            f"the proxy {proxy.name} refused a tunnel to {authority} with status {status}: "
+            f"ask its operator to allow it",
+            reason="proxy-refused",
+        )
+
+
+async def _read_status(sock: socket.socket) -> int:
+    loop = asyncio.get_running_loop()
+    reader = HeadReader()
+    while True:
+        data = await loop.sock_recv(sock, _READ_SIZE)
+        if not data:
+            raise PeerError("http-malformed", "the connection ended")
+        whole = reader.feed(data)
+        if whole is None:
+            continue
+        head, rest = whole
+        status = parse_status(head)
+        if status >= 300:
+            return status
+        if rest:
+            # Nobody may speak before us on the tunnel: these bytes are not the server's.
+            raise PeerError("http-malformed", "bytes after the answer")
+        if status >= 200:
+            return status

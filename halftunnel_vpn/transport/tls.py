@@ -1,0 +1,72 @@
+"""TLS contexts: what a dialler trusts and what a listener shows.
+
+TLS 1.2 at the least; ALPN offers http/1.1 alone, as browsers do for WebSockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from pathlib import Path
+
+from halftunnel_vpn.errors import ConfigError
+
+ALPN = ["http/1.1"]
+"""Protocols offered and accepted."""
+
+CONTEXTS_KEPT = 32
+"""Client contexts remembered: loading the system's authorities takes some 20 ms each time."""
+
+
+@functools.lru_cache(maxsize=CONTEXTS_KEPT)
+def client_context(ca_pem: str | None, *, leaf_is_pinned: bool = False) -> ssl.SSLContext:
+    """A context that trusts the authorities in ``ca_pem`` and no others; without it, the system's.
+
+    With ``leaf_is_pinned`` and no ``ca_pem`` the handshake accepts any certificate: the caller compares its
+    hash before a byte is sent. Raises ConfigError for text that holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    if ca_pem is not None:
+        try:
+            context.load_verify_locations(cadata=ca_pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                "the pinned CA is no certificate in PEM form; copy it again from the exit server"
+            ) from error
+        # A pinned certificate is trusted as it is, whether or not it could sign others.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    elif leaf_is_pinned:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
+    """A context that shows the certificate chain of one PEM file with the key of another.
+
+    Raises ConfigError when they cannot be read or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the certificate {certificate} and the key {key} must be PEM files that belong together, "
+            f"the key without a passphrase"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the certificate {certificate} and its key {key}: {error.strerror}"
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal.
+    return ""

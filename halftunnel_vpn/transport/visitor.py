@@ -1,0 +1,140 @@
+"""One accepted connection until it is known what it is: a leg, or somebody who looks at the web site."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request as UpgradeRequest
+from websockets.server import ServerProtocol
+
+from halftunnel_vpn.errors import PeerError
+from halftunnel_vpn.protocol.records import MAX_RECORD
+from halftunnel_vpn.transport.admission import Ticket
+from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
+from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.transport.listen import Listener
+
+LINGER_TIMEOUT = 2.0
+"""Seconds that a visitor has to take its answer and go; what it still sends is thrown away."""
+
+_REFUSALS = {
+    "http-malformed": HTTPStatus.BAD_REQUEST,
+    "http-head-too-long": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+}
+
+
+class Visitor(asyncio.Protocol):
+    """Reads one request within the listener's bounds, and answers it."""
+
+    def __init__(self, listener: Listener, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.arrived = False
+        self._listener = listener
+        self._reader = HeadReader()
+        self._answered = False
+        self._deadline = asyncio.get_running_loop().call_later(
+            listener.limits.request_timeout, self._run_out_of_time
+        )
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.arrived = True
+        self._listener.visitor_came(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self._listener.visitor_left(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        try:
+            whole = self._reader.feed(data)
+            if whole is None:
+                self._reader.check_request_start()
+            else:
+                head, rest = whole
+                self._request_received(parse_request(head), rest)
+        except PeerError as error:
+            self._listener.counters.drop(error.reason)
+            self._answer(self._listener.site.refuse(_REFUSALS[error.reason]))
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def _request_received(self, request: Request, rest: bytes) -> None:
+        listener = self._listener
+        ticket = self.ticket
+        origin = listener.admission.origin(ticket.peer, request.values("x-forwarded-for"))
+        if not listener.admission.is_trusted(origin) and not ticket.charge(origin):
+            listener.counters.drop("peer-limit")
+            self._answer(listener.site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
+            return
+        if request.wants_websocket:
+            websocket = self._upgrade(request) if request.target in listener.paths else None
+            if websocket is not None:
+                self._become_leg(websocket, request, rest)
+                return
+            listener.counters.drop("upgrade-refused")
+        listener.counters.count("site-answers")
+        self._answer(listener.site.answer(request.method, request.target))
+
+    def _upgrade(self, request: Request) -> ServerProtocol | None:
+        """Let websockets judge the handshake and write its answer; None when it is not a valid one."""
+        websocket = ServerProtocol(max_size=MAX_RECORD, logger=WEBSOCKET_LOGGER)
+        websocket.receive_data(request.raw)
+        events = websocket.events_received()
+        if not events or not isinstance(events[0], UpgradeRequest):
+            return None
+        response = websocket.accept(events[0])
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            return None
+        response.headers = Headers([("Server", self._listener.site.server), *response.headers.raw_items()])
+        websocket.send_response(response)
+        return websocket
+
+    def _become_leg(self, websocket: ServerProtocol, request: Request, rest: bytes) -> None:
+        listener = self._listener
+        self._deadline.cancel()
+        self._transport.write(b"".join(websocket.data_to_send()))
+        leg = Leg(
+            websocket,
+            self._transport,
+            peer=str(self.ticket.peer),
+            clock=listener.clock,
+            lost=partial(listener.leg_left, ticket=self.ticket),
+        )
+        listener.visitor_became(self, leg)
+        leg.open(listener.paths[request.target](leg), rest)
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def _answer(self, response: bytes) -> None:
+        """Send ``response`` and end the connection in an order that lets the visitor read it."""
+        self._answered = True
+        self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(LINGER_TIMEOUT, self.abort)
+        self._transport.write(response)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _run_out_of_time(self) -> None:
+        if not self.arrived:
+            return  # the TLS handshake has the same deadline, and its own way to fail
+        self._listener.counters.drop("request-timeout")
+        if self._reader.begun:
+            self._answer(self._listener.site.refuse(HTTPStatus.REQUEST_TIMEOUT))
+        else:
+            self.abort()
