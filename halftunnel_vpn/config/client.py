@@ -1,0 +1,220 @@
+"""The client's profile: everything `htvpn up` has to know. ``configs/client.toml`` explains every key.
+
+The path of an attribute is the path of its key: ``profile.dns.mode`` is ``mode`` in ``[dns]``.
+Durations are seconds, sizes bytes, keys 32 raw bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from halftunnel_vpn.config import net, values
+from halftunnel_vpn.config.schema import (
+    config_table,
+    entries,
+    option,
+    optional_section,
+    parse,
+    required,
+    secret_option,
+    section,
+)
+from halftunnel_vpn.config.shared import LogConfig
+
+MAX_URLS = 16
+"""URLs of one direction."""
+
+MAX_CONNECTIONS = 16
+"""Legs to one URL."""
+
+DEFAULT_CONTROL_SOCKET = "/run/halftunnel/control.sock"
+"""Where a running client answers `htvpn status`."""
+
+
+@config_table
+class ExitConfig:
+    """``[exit]``: who the other end is."""
+
+    public_key: bytes = required(values.key)
+
+
+@config_table
+class ClientConfig:
+    """``[client]``: who this end is."""
+
+    private_key: bytes = required(values.key, secret=True)
+
+
+@config_table
+class TlsConfig:
+    """``[tls]``: whom to trust behind wss://, and under which names to ask for it.
+
+    No ``ca`` and no ``certificate_sha256`` means the certificate authorities of this machine.
+    """
+
+    ca: str = option(values.certificates, default="")
+    certificate_sha256: tuple[bytes, ...] = option(values.several(values.fingerprint, maximum=16), default=())
+    server_name: str | None = option(values.optional(net.domain), default=None)
+    host_header: str | None = option(values.optional(net.host_header), default=None)
+
+
+@config_table
+class RoadConfig:
+    """``[upstream]`` and ``[downstream]``: the legs of one direction.
+
+    ``tls`` is complete after reading: what ``[upstream.tls]`` leaves out is taken from ``[tls]``.
+    """
+
+    urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
+    connections: int = option(values.integer(1, MAX_CONNECTIONS), default=1)
+    tls: TlsConfig = optional_section(default_factory=TlsConfig)
+
+
+@config_table
+class ProxyConfig:
+    """``[proxy]``: an HTTP proxy that all legs go through (CONNECT)."""
+
+    url: str | None = secret_option(values.optional(net.proxy_url), default=None)
+
+
+@config_table
+class TunConfig:
+    """``[tun]``: the device on this machine."""
+
+    name: str = option(values.interface_name, default="htvpn0")
+    mtu: int = option(values.integer(1280, 65535), default=1500)
+    addresses: tuple[net.Interface, ...] = option(
+        values.several(net.interface_address, minimum=1, maximum=8),
+        default=(ipaddress.ip_interface("10.73.72.1/32"), ipaddress.ip_interface("fd48:5456:504e::1/128")),
+    )
+
+
+@config_table
+class RoutesConfig:
+    """``[routes]``: which traffic goes into the tunnel, and the numbers the kernel needs for it."""
+
+    include: tuple[net.Network, ...] = option(
+        values.several(net.network, maximum=4096),
+        default=(ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
+    )
+    exclude: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
+    table: int = option(values.integer(1, 2**31 - 1), default=18516)
+    mark: int = option(values.integer(1, 2**32 - 1), default=18516)
+    priority: int = option(values.integer(1, 32000), default=18516)
+
+
+DnsMode = Literal["forward", "fake-ip", "off"]
+BlockAnswer = Literal["nxdomain", "zero"]
+
+
+@config_table
+class DnsConfig:
+    """``[dns]``: how queries to port 53 are answered."""
+
+    mode: DnsMode = option(values.one_of("forward", "fake-ip", "off"), default="forward")
+    addresses: tuple[net.Address, ...] = option(
+        values.several(net.address, minimum=1, maximum=8),
+        default=(ipaddress.ip_address("10.73.72.53"), ipaddress.ip_address("fd48:5456:504e::53")),
+    )
+    hosts: Mapping[str, tuple[net.Address, ...]] = entries(
+        values.free_table(net.domain, values.several(net.address, minimum=1, maximum=64)),
+        default_factory=dict,
+    )
+    block: tuple[str, ...] = option(values.several(net.suffix), default=())
+    block_answer: BlockAnswer = option(values.one_of("nxdomain", "zero"), default="nxdomain")
+    split: Mapping[str, tuple[net.Address, ...]] = entries(
+        values.free_table(net.suffix, values.several(net.address, minimum=1, maximum=8)), default_factory=dict
+    )
+    cache_entries: int = option(values.integer(0, 1_000_000), default=10_000)
+    fake_networks: tuple[net.Network, ...] = option(
+        values.several(net.network, minimum=2, maximum=2),
+        default=(ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fd48:5456:f00d::/96")),
+    )
+    fake_exclude: tuple[str, ...] = option(values.several(net.suffix), default=())
+
+
+@config_table
+class LimitsConfig:
+    """``[limits]``: bounds of memory and time."""
+
+    stream_window: int = option(values.size(64 * 2**10, 2**30), default=16 * 2**20)
+    session_window: int = option(values.size(256 * 2**10, 2**32), default=64 * 2**20)
+    max_flows: int = option(values.integer(16, 1_000_000), default=65536)
+    udp_idle: float = option(values.duration(5, 86400), default=300.0)
+    keepalive: float = option(values.duration(1, 60), default=8.0)
+    connect_timeout: float = option(values.duration(1, 120), default=10.0)
+    handshake_timeout: float = option(values.duration(1, 120), default=15.0)
+
+
+@config_table
+class TcpConfig:
+    """``[tcp]``: how TCP flows are ended."""
+
+    answer_at_once: bool = option(values.boolean, default=False)
+
+
+@config_table
+class ControlConfig:
+    """``[control]``: where the running client can be asked."""
+
+    socket: str = option(values.file_name, default=DEFAULT_CONTROL_SOCKET)
+
+
+@config_table
+class ClientProfile:
+    """A whole profile."""
+
+    name: str = required(values.identifier)
+    exit: ExitConfig = section(ExitConfig)
+    client: ClientConfig = section(ClientConfig)
+    upstream: RoadConfig = section(RoadConfig)
+    downstream: RoadConfig = section(RoadConfig)
+    tls: TlsConfig = optional_section(default_factory=TlsConfig)
+    proxy: ProxyConfig = optional_section(default_factory=ProxyConfig)
+    tun: TunConfig = optional_section(default_factory=TunConfig)
+    routes: RoutesConfig = optional_section(default_factory=RoutesConfig)
+    dns: DnsConfig = optional_section(default_factory=DnsConfig)
+    limits: LimitsConfig = optional_section(default_factory=LimitsConfig)
+    tcp: TcpConfig = optional_section(default_factory=TcpConfig)
+    control: ControlConfig = optional_section(default_factory=ControlConfig)
+    log: LogConfig = optional_section(default_factory=LogConfig)
+
+
+def parse_client(text: str, *, source: str = "profile") -> ClientProfile:
+    """Read a profile; ``source`` names it in messages. Raises ConfigError with every problem found."""
+    profile = parse(text, ClientProfile, source=source, also=_contradictions)
+    return dataclasses.replace(
+        profile,
+        upstream=_with_tls(profile.upstream, profile.tls),
+        downstream=_with_tls(profile.downstream, profile.tls),
+    )
+
+
+def _with_tls(road: RoadConfig, common: TlsConfig) -> RoadConfig:
+    """The road with the keys that its own ``tls`` table leaves out taken from ``common``."""
+    own = road.tls
+    pinned = bool(own.ca or own.certificate_sha256)
+    tls = TlsConfig(
+        # What is trusted goes together: a road with a pin of its own does not also trust the common one.
+        ca=own.ca if pinned else common.ca,
+        certificate_sha256=own.certificate_sha256 if pinned else common.certificate_sha256,
+        server_name=own.server_name or common.server_name,
+        host_header=own.host_header or common.host_header,
+    )
+    return dataclasses.replace(road, tls=tls)
+
+
+def _contradictions(profile: ClientProfile) -> Iterator[str]:
+    if profile.limits.session_window < profile.limits.stream_window:
+        yield "[limits] session_window: must be at least as large as stream_window"
+    if profile.exit.public_key == profile.client.private_key:
+        yield "[exit] public_key: is the same as [client] private_key; it must be the exit's public key"
+    fake = profile.dns.fake_networks
+    if {found.version for found in fake} != {4, 6} or any(found.num_addresses < 4 for found in fake):
+        yield "[dns] fake_networks: must name an IPv4 and an IPv6 network, of 4 addresses or more"
+    for inside in profile.dns.addresses:
+        if any(inside == interface.ip for interface in profile.tun.addresses):
+            yield f"[dns] addresses: {inside} is this machine's own in [tun] addresses; choose another"

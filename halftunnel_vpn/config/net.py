@@ -1,0 +1,163 @@
+"""Checks for what has to do with the network: addresses, networks, names, ports, URLs."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from halftunnel_vpn.config.schema import Rejected
+from halftunnel_vpn.config.values import integer
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+MAX_URL = 2000
+"""Characters of a URL."""
+
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+
+port = integer(1, 65535)
+
+
+class Endpoint(NamedTuple):
+    """Where a listener stands; ``host`` is an address in text form."""
+
+    host: str
+    port: int
+
+
+def address(value: object) -> Address:
+    """One IPv4 or IPv6 address, without a zone."""
+    try:
+        if isinstance(value, str) and "%" not in value:
+            return ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    raise Rejected("an IPv4 or IPv6 address")
+
+
+def network(value: object) -> Network:
+    """A network in CIDR form; a bare address is a network of one."""
+    if isinstance(value, str) and "%" not in value:
+        try:
+            return ipaddress.ip_network(value)
+        except ValueError:
+            pass
+        try:
+            cleared = ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            pass
+        else:
+            raise Rejected(f"a network without host bits: {cleared}")
+    raise Rejected('a network like "10.0.0.0/8" or "fd00::/8"')
+
+
+def interface_address(value: object) -> Interface:
+    """An address with the length of its prefix, as a device carries it."""
+    try:
+        if isinstance(value, str) and "%" not in value:
+            return ipaddress.ip_interface(value)
+    except ValueError:
+        pass
+    raise Rejected('an address with a prefix length, like "10.73.72.1/32"')
+
+
+def domain(value: object) -> str:
+    """A domain name, returned in lower case and ASCII (IDNA) without the last dot."""
+    allowed = "a domain name like example.org"
+    if not isinstance(value, str) or len(value) > 253:
+        raise Rejected(allowed)
+    try:
+        name = value if value.isascii() else value.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise Rejected(allowed) from None
+    name = name.lower().removesuffix(".")
+    if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise Rejected(allowed)
+    return name
+
+
+def suffix(value: object) -> str:
+    """A domain and everything below it; ``*.example.org`` and ``.example.org`` mean the same."""
+    try:
+        return domain(value.removeprefix("*").removeprefix(".") if isinstance(value, str) else value)
+    except Rejected:
+        raise Rejected("a domain like example.org, which stands for all names below it too") from None
+
+
+def host_header(value: object) -> str:
+    """What goes into an HTTP Host header: a name or an address, perhaps with a port."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,260}", value):
+        raise Rejected("a host name, perhaps with :port")
+    return value
+
+
+def path(value: object) -> str:
+    """The path of a URL."""
+    if not isinstance(value, str) or len(value) > MAX_URL or not _PATH.fullmatch(value):
+        raise Rejected('a path that begins with "/"')
+    return value
+
+
+def websocket_url(value: object) -> str:
+    """A ws:// or wss:// URL, perhaps with a port, a path and a query."""
+    allowed = "a URL like wss://a.example.org/path (ws:// or wss://, no user, no #fragment)"
+    parts = split_url(value, ("ws", "wss"), allowed)
+    if (
+        parts.username is not None
+        or parts.password is not None
+        or (parts.path and not _PATH.fullmatch(parts.path))
+    ):
+        raise Rejected(allowed)
+    return str(value)
+
+
+def proxy_url(value: object) -> str:
+    """The URL of an HTTP proxy, perhaps with a user and a password."""
+    allowed = "a URL like http://proxy.example.org:3128 or http://user:password@proxy.example.org:3128"
+    parts = split_url(value, ("http",), allowed)
+    if parts.path not in ("", "/") or parts.query:
+        raise Rejected(allowed)
+    return str(value)
+
+
+def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitResult:
+    """Take a URL apart after looking at scheme, host and port; raises :class:`Rejected` with ``allowed``."""
+    if (
+        not isinstance(value, str)
+        or len(value) > MAX_URL
+        or not value.isascii()
+        or not value.isprintable()
+        or " " in value
+    ):
+        raise Rejected(allowed)
+    try:
+        parts = urlsplit(value)
+        host, number = parts.hostname, parts.port
+    except ValueError:
+        raise Rejected(allowed) from None
+    if parts.scheme not in schemes or not host or number == 0 or "#" in value:
+        raise Rejected(allowed)
+    try:
+        address(host) if ":" in host else domain(host)
+    except Rejected:
+        raise Rejected(allowed) from None
+    return parts
+
+
+def endpoint(value: object) -> Endpoint:
+    """``ADDRESS:PORT``; an IPv6 address stands in brackets: ``[::1]:9100``."""
+    match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if match:
+            found = address(match["six"] or match["four"])
+            if found.version == (6 if match["six"] else 4):
+                return Endpoint(str(found), port(int(match["port"])))
+    except Rejected:
+        pass
+    raise Rejected("an address and a port, like 127.0.0.1:9100 or [::1]:9100")

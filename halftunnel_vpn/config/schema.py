@@ -1,0 +1,215 @@
+"""How a dataclass describes a TOML table: one field a key, each with its check and its default.
+
+A *check* takes what the TOML parser found and returns the value that the program uses; when that is not
+possible it raises :class:`Rejected` with a phrase that says what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
+
+import tomli
+
+from halftunnel_vpn.errors import ConfigError
+
+T = TypeVar("T")
+Check = Callable[[object], T]
+
+MAX_TEXT = 8 * 1024 * 1024
+"""Characters of a configuration file; longer ones are refused unread."""
+
+MAX_PROBLEMS = 20
+"""Problems named in one report; of the others only the number is told."""
+
+MAX_SHOWN = 60
+"""Characters of an offending value that a report repeats."""
+
+
+class Rejected(Exception):
+    """A value that is not allowed. ``allowed`` completes the sentence "this must be ..."."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
+
+
+class ElementProblem(NamedTuple):
+    """One bad element of an array or a free table."""
+
+    position: str
+    value: object
+    allowed: str
+
+
+class RejectedElements(Exception):
+    """Some elements of a value are not allowed."""
+
+    def __init__(self, elements: list[ElementProblem]) -> None:
+        super().__init__(f"{len(elements)} elements")
+        self.elements = elements
+
+
+# --- describing a table --------------------------------------------------------------------------
+
+
+def option(check: Check[T], *, default: T) -> T:
+    """A key that may be absent."""
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def required(check: Check[T], *, secret: bool = False) -> T:
+    """A key that must be there; the value of a ``secret`` one is shown neither in reports nor in ``repr``."""
+    metadata = {"check": check, "secret": secret}
+    return cast(T, dataclasses.field(metadata=metadata, repr=not secret))
+
+
+def secret_option(check: Check[T], *, default: T) -> T:
+    """A key that may be absent and whose value is never shown."""
+    metadata = {"check": check, "secret": True}
+    return dataclasses.field(default=default, metadata=metadata, repr=False)
+
+
+def entries(
+    check: Check[Mapping[str, T]], *, default_factory: Callable[[], Mapping[str, T]]
+) -> Mapping[str, T]:
+    """A free table that may be absent: its keys are the user's own words."""
+    return dataclasses.field(default_factory=default_factory, metadata={"check": check})
+
+
+def section(kind: type[T]) -> T:
+    """A table of its own below this one, with keys that must be there."""
+    return cast(T, dataclasses.field(metadata={"section": kind}))
+
+
+def optional_section(*, default_factory: type[T]) -> T:
+    """A table of its own below this one; absent, it has its defaults."""
+    return dataclasses.field(default_factory=default_factory, metadata={"section": default_factory})
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(option, required, secret_option, entries, section, optional_section),
+)
+def config_table(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass whose fields are the keys of a TOML table."""
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class Report:
+    """The problems found in one file; raises them together."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._problems: list[str] = []
+
+    def add(self, problem: str) -> None:
+        """Note one problem: a phrase that begins with the key it is about."""
+        self._problems.append(problem)
+
+    def refuse(self, where: str, value: object, allowed: str, *, secret: bool = False) -> None:
+        """Note that the value at ``where`` is not ``allowed``."""
+        shown = "(not shown)" if secret else _shown(value)
+        self.add(f"{where} = {shown}: must be {allowed}")
+
+    def raise_if_any(self) -> None:
+        """Raise :class:`ConfigError` when something was noted: a line each, the file's name in the first."""
+        if not self._problems:
+            return
+        if len(self._problems) == 1:
+            raise ConfigError(f"{self._source}: {self._problems[0]}")
+        lines = [f"{self._source} has {len(self._problems)} problems:"]
+        lines += [f"  {problem}" for problem in self._problems[:MAX_PROBLEMS]]
+        if len(self._problems) > MAX_PROBLEMS:
+            lines.append(f"  and {len(self._problems) - MAX_PROBLEMS} more")
+        raise ConfigError("\n".join(lines))
+
+
+def parse(text: str, kind: type[T], *, source: str, also: Callable[[T], Iterator[str]] | None = None) -> T:
+    """Read a whole file as the table ``kind``.
+
+    ``source`` names the file in messages; ``also`` yields problems between keys and is asked only when every
+    single key is in order. Raises :class:`ConfigError`.
+    """
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{source}: longer than {MAX_TEXT} characters, so it is not read")
+    try:
+        document = tomli.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, so is a number too long
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    report = Report(source)
+    result = _read(kind, document, "", report)
+    report.raise_if_any()
+    for problem in also(result) if also is not None else ():
+        report.add(problem)
+    report.raise_if_any()
+    return result
+
+
+def _read(kind: type[T], values: Mapping[str, object], path: str, report: Report) -> T:
+    """Build ``kind`` from ``values``; problems go to ``report`` and leave their field empty."""
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind))}
+    for key in values:
+        if key not in fields:
+            report.add(_unknown(key, values[key], path, list(fields)))
+    taken: dict[str, Any] = {}
+    for name, field in fields.items():
+        where = _where(path, name)
+        if "section" in field.metadata:
+            below = values.get(name, {})
+            inner = f"{path}.{name}" if path else name
+            if isinstance(below, dict):
+                taken[name] = _read(field.metadata["section"], below, inner, report)
+            else:
+                report.refuse(where, below, f"a table: write [{inner}] on a line of its own")
+                taken[name] = None
+        elif name in values:
+            taken[name] = _checked(field.metadata, values[name], where, report)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            report.add(f"{where} is missing")
+            taken[name] = None
+    # Where a problem was noted a field is None, but then nobody gets to see the object.
+    return kind(**taken)
+
+
+def _checked(metadata: Mapping[str, Any], value: object, where: str, report: Report) -> object:
+    secret = bool(metadata.get("secret"))
+    try:
+        return metadata["check"](value)
+    except Rejected as rejected:
+        report.refuse(where, value, rejected.allowed, secret=secret)
+    except RejectedElements as rejected:
+        for element in rejected.elements:
+            report.refuse(f"{where}{element.position}", element.value, element.allowed, secret=secret)
+    return None
+
+
+def _where(path: str, key: str) -> str:
+    return f"[{path}] {key}" if path else key
+
+
+def _unknown(key: str, value: object, path: str, known: list[str]) -> str:
+    is_table = isinstance(value, dict)
+    table = f"{path}.{key}" if path else key
+    named = f"[{table}]: unknown table" if is_table else f"{_where(path, key)}: unknown key"
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        near = f"{path}.{close[0]}" if path else close[0]
+        return f"{named}; did you mean {f'[{near}]' if is_table else close[0]}?"
+    return f"{named}; known here: {', '.join(known)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

@@ -1,0 +1,147 @@
+"""The exit's configuration: ``DIR/server.toml``. ``configs/server.toml`` explains every key.
+
+The path of an attribute is the path of its key. Names of files are relative to ``DIR``. Durations are
+seconds, sizes bytes. Clients stand in files of their own, see :mod:`halftunnel_vpn.config.clients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from halftunnel_vpn.config import net, values
+from halftunnel_vpn.config.schema import config_table, option, optional_section, parse, required, section
+from halftunnel_vpn.config.shared import LogConfig
+
+MAX_URLS = 16
+"""Public URLs of one direction."""
+
+Ipv6Mode = Literal["auto", "on", "off"]
+
+
+@config_table
+class IdentityConfig:
+    """``[server]``: who this exit is."""
+
+    private_key: str = required(values.file_name)
+    site: str = option(values.file_name, default="")
+
+
+@config_table
+class ListenerConfig:
+    """``[listen.upstream]`` and ``[listen.downstream]``: where legs of one direction arrive."""
+
+    address: str = required(lambda value: str(net.address(value)))
+    port: int = required(net.port)
+    path: str = required(net.path)
+    tls: bool = option(values.boolean, default=True)
+    certificate: str = option(values.file_name, default="")
+    certificate_key: str = option(values.file_name, default="")
+
+
+@config_table
+class ListenConfig:
+    """``[listen]``: both listeners, and whom to believe about the addresses of visitors."""
+
+    upstream: ListenerConfig = section(ListenerConfig)
+    downstream: ListenerConfig = section(ListenerConfig)
+    trusted_proxies: tuple[net.Network, ...] = option(values.several(net.network, maximum=1024), default=())
+
+
+@config_table
+class PublicRoadConfig:
+    """``[public.upstream]`` and ``[public.downstream]``: what goes into the profiles of clients."""
+
+    urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
+    ca: str = option(values.file_name, default="")
+
+
+@config_table
+class PublicConfig:
+    """``[public]``: how clients reach this exit."""
+
+    upstream: PublicRoadConfig = section(PublicRoadConfig)
+    downstream: PublicRoadConfig = section(PublicRoadConfig)
+
+
+@config_table
+class EgressConfig:
+    """``[egress]``: which destinations clients may reach beyond, or not within, the public Internet."""
+
+    allow: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
+    deny: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
+    ipv6: Ipv6Mode = option(values.one_of("auto", "on", "off"), default="auto")
+
+
+@config_table
+class ResolverConfig:
+    """``[dns]``: whom the exit asks; none named means those of its /etc/resolv.conf."""
+
+    resolvers: tuple[net.Address, ...] = option(values.several(net.address, maximum=16), default=())
+
+
+@config_table
+class ServerLimitsConfig:
+    """``[limits]``: bounds of memory, sockets and time."""
+
+    max_clients: int = option(values.integer(1, 100_000), default=1024)
+    sessions_per_client: int = option(values.integer(1, 1024), default=8)
+    max_sessions: int = option(values.integer(1, 100_000), default=1024)
+    connections: int = option(values.integer(4, 100_000), default=4096)
+    streams_per_client: int = option(values.integer(1, 1_000_000), default=16384)
+    max_streams: int = option(values.integer(1, 1_000_000), default=65536)
+    dials_per_client: int = option(values.integer(1, 65536), default=256)
+    max_dials: int = option(values.integer(1, 65536), default=1024)
+    dial_timeout: float = option(values.duration(1, 120), default=10.0)
+    stream_window: int = option(values.size(64 * 2**10, 2**30), default=16 * 2**20)
+    session_window: int = option(values.size(256 * 2**10, 2**32), default=64 * 2**20)
+    session_idle: float = option(values.duration(10, 86400), default=300.0)
+    udp_idle: float = option(values.duration(5, 86400), default=300.0)
+    keepalive: float = option(values.duration(1, 60), default=8.0)
+    handshake_timeout: float = option(values.duration(1, 120), default=10.0)
+
+
+@config_table
+class MetricsConfig:
+    """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set."""
+
+    listen: net.Endpoint | None = option(values.optional(net.endpoint), default=None)
+
+
+@config_table
+class ServerConfig:
+    """A whole configuration of an exit."""
+
+    server: IdentityConfig = section(IdentityConfig)
+    listen: ListenConfig = section(ListenConfig)
+    public: PublicConfig = section(PublicConfig)
+    egress: EgressConfig = optional_section(default_factory=EgressConfig)
+    dns: ResolverConfig = optional_section(default_factory=ResolverConfig)
+    limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
+    metrics: MetricsConfig = optional_section(default_factory=MetricsConfig)
+    log: LogConfig = optional_section(default_factory=LogConfig)
+
+
+def parse_server(text: str, *, source: str = "server.toml") -> ServerConfig:
+    """Read an exit's configuration. Raises ConfigError with every problem found."""
+    return parse(text, ServerConfig, source=source, also=_contradictions)
+
+
+def _contradictions(config: ServerConfig) -> Iterator[str]:
+    directions = {"upstream": config.listen.upstream, "downstream": config.listen.downstream}
+    for name, listener in directions.items():
+        if listener.tls and not (listener.certificate and listener.certificate_key):
+            yield (
+                f"[listen.{name}] certificate and certificate_key: both must name a file while tls = true; "
+                "behind a proxy that does TLS write tls = false"
+            )
+    up, down = directions.values()
+    if (up.address, up.port) == (down.address, down.port):
+        if up.path == down.path:
+            yield "[listen.downstream] path: must differ from that of [listen.upstream], the port is the same"
+        if (up.tls, up.certificate, up.certificate_key) != (down.tls, down.certificate, down.certificate_key):
+            yield "[listen.downstream] tls, certificate: must equal [listen.upstream], the port is the same"
+    if config.limits.session_window < config.limits.stream_window:
+        yield "[limits] session_window: must be at least as large as stream_window"
+    if config.limits.max_streams < config.limits.streams_per_client:
+        yield "[limits] max_streams: must be at least as large as streams_per_client"

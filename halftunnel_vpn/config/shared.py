@@ -1,0 +1,19 @@
+"""Tables that the profile and the server's configuration have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from halftunnel_vpn.config import values
+from halftunnel_vpn.config.schema import config_table, option
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+
+@config_table
+class LogConfig:
+    """``[log]``: what is written to standard error. Names, addresses and keys appear at ``debug`` alone."""
+
+    level: LogLevel = option(values.one_of("debug", "info", "warning", "error"), default="info")
+    format: LogFormat = option(values.one_of("text", "json"), default="text")

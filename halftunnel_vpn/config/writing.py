@@ -1,0 +1,64 @@
+"""A small TOML writer for the files that the program itself makes (TOML 1.0.0, toml.io)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+Scalar = str | int | float | bool
+Value = Scalar | Sequence[Scalar]
+Document = Mapping[str, "Value | Document"]
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+
+
+def render(document: Document) -> str:
+    """TOML text of ``document``: values before tables, text of several lines (PEM) as a multi-line string."""
+    lines: list[str] = []
+    _render_table(document, (), lines)
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def _render_table(table: Document, path: tuple[str, ...], lines: list[str]) -> None:
+    below: list[tuple[str, Document]] = []
+    values: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            below.append((key, value))
+        else:
+            values.append(f"{_key(key)} = {_value(value)}")
+    if path and (values or not below):
+        lines += ["", f"[{'.'.join(_key(key) for key in path)}]"]
+    lines += values
+    for key, inner in below:
+        _render_table(inner, (*path, key), lines)
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _text(key)
+
+
+def _value(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _multi_line(value) if "\n" in value else _text(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    return "[" + ", ".join(_value(element) for element in value) + "]"
+
+
+def _text(text: str) -> str:
+    return f'"{"".join(_escaped(character) for character in text)}"'
+
+
+def _multi_line(text: str) -> str:
+    # The line break right after the opening quotes is not part of the text.
+    return '"""\n' + "".join(c if c == "\n" else _escaped(c) for c in text) + '"""'
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return character if character.isprintable() else f"\\U{ord(character):08X}"

@@ -1,0 +1,193 @@
+"""A small HTTP/1.1 service: a table of routes, bounded in size, time and connections (h11).
+
+It serves numbers and a few commands, never the public: on TCP it belongs on a loopback or a private address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import h11
+
+from halftunnel_vpn.control import unix_socket
+from halftunnel_vpn.errors import HostError
+
+log = logging.getLogger(__name__)
+
+MAX_HEAD = 16 * 1024
+"""Bytes of a request line with its headers."""
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body."""
+
+MAX_CONNECTIONS = 32
+"""Connections at once; further ones are closed unread."""
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one request, from its first byte awaited to its last byte answered."""
+
+READ_SIZE = 16 * 1024
+"""Bytes asked of the socket at a time."""
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+
+
+class Request(NamedTuple):
+    """One request, whole."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes
+
+
+class Response(NamedTuple):
+    """One answer, whole."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+Routes = Mapping[tuple[str, str], Handler]
+"""(method, path) to handler."""
+
+
+class ControlService:
+    """Serves ``routes`` on any number of sockets until :meth:`close`."""
+
+    def __init__(
+        self, routes: Routes, *, max_connections: int = MAX_CONNECTIONS, timeout: float = REQUEST_TIMEOUT
+    ) -> None:
+        self._routes = routes
+        self._max_connections = max_connections
+        self._timeout = timeout
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._unix_paths: list[str] = []
+
+    async def serve_tcp(self, host: str, port: int) -> int:
+        """Listen on ``host``; returns the port (which one, if 0 was asked for). Raises HostError."""
+        try:
+            server = await asyncio.start_server(self._accept, host, port, limit=READ_SIZE)
+        except OSError as error:
+            raise HostError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}; choose another address"
+            ) from error
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def serve_unix(self, path: str) -> None:
+        """Listen on the Unix socket ``path``, for its owner alone. Raises HostError."""
+        listener = unix_socket.claim(path)
+        self._unix_paths.append(path)
+        self._servers.append(await asyncio.start_unix_server(self._accept, sock=listener, limit=READ_SIZE))
+
+    async def close(self) -> None:
+        """Stop listening, end every connection, remove the Unix sockets."""
+        for server in self._servers:
+            server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        for server in self._servers:
+            await server.wait_closed()
+        for path in self._unix_paths:
+            unix_socket.release(path)
+        self._servers.clear()
+        self._unix_paths.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._max_connections:
+            writer.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, TimeoutError):
+            pass  # The other side is gone or too slow: there is nobody to tell.
+        except asyncio.CancelledError:
+            pass  # close() ends this connection; the task has no one else to report to.
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Requests and answers, one after the other, until either side has had enough."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        while True:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    request = await _receive(connection, reader)
+                except h11.RemoteProtocolError as error:
+                    if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                        response = Response(error.error_status_hint, TEXT, b"this is no request\n")
+                        await _send(connection, writer, response, close=True)
+                    return
+                if request is None:
+                    return
+                response = await self._answer(request)
+                await _send(connection, writer, response, head_only=request.method == "HEAD")
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return
+            connection.start_next_cycle()
+
+    async def _answer(self, request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        handler = self._routes.get((method, request.path))
+        if handler is None:
+            known = any(path == request.path for _, path in self._routes)
+            return Response(405, TEXT, b"wrong method\n") if known else Response(404, TEXT, b"not found\n")
+        try:
+            return await handler(request)
+        except Exception:
+            log.exception("the handler of %s %s failed", request.method, request.path)
+            return Response(500, TEXT, b"failed; the log says why\n")
+
+
+async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:
+    """One whole request; None when the other side has hung up. Raises h11.RemoteProtocolError."""
+    head: h11.Request | None = None
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(READ_SIZE))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > MAX_BODY:
+                raise h11.RemoteProtocolError("body too large", error_status_hint=413)
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            target = urlsplit(head.target.decode("ascii", "replace"))
+            return Request(head.method.decode("ascii"), target.path, target.query, bytes(body))
+        else:
+            return None
+
+
+async def _send(
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    response: Response,
+    *,
+    head_only: bool = False,
+    close: bool = False,
+) -> None:
+    headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
+    if close:
+        headers.append(("Connection", "close"))
+    parts = [connection.send(h11.Response(status_code=response.status, headers=headers))]
+    if not head_only:
+        parts.append(connection.send(h11.Data(data=response.body)))
+    parts.append(connection.send(h11.EndOfMessage()))
+    writer.write(b"".join(part for part in parts if part))
+    await writer.drain()

@@ -1,0 +1,63 @@
+"""A Unix socket that exactly one process serves and only its owner may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+
+from halftunnel_vpn.errors import HostError
+
+MAX_PATH = 107
+"""Bytes of a Unix socket's path (sockaddr_un, unix(7))."""
+
+
+def claim(path: str) -> socket.socket:
+    """A bound socket at ``path``, mode 0600, not yet listening; a dead one that was left there is replaced.
+
+    Raises HostError when another process serves it, or when it cannot be made.
+    """
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise HostError(
+            f"the path of the control socket is longer than {MAX_PATH} bytes: {path}; choose a shorter one"
+        )
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _clear(path)
+        claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            claimed.bind(path)
+            # Nobody can connect between these lines: the socket does not listen yet.
+            os.chmod(path, 0o600)
+        except OSError:
+            claimed.close()
+            raise
+    except OSError as error:
+        raise HostError(
+            f"cannot make the control socket {path}: {error.strerror}; run this as root"
+        ) from error
+    return claimed
+
+
+def release(path: str) -> None:
+    """Remove the socket."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _clear(path: str) -> None:
+    """Remove what a dead process left at ``path``."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise HostError(f"{path} is in the way of the control socket and is no socket; remove it")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            release(path)
+        else:
+            raise HostError(f"another htvpn is running and answers at {path}; stop it with 'htvpn down'")

@@ -1,0 +1,1 @@
+"""What others may see of a running process: its log and its metrics."""

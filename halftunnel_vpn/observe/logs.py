@@ -1,0 +1,127 @@
+"""The log: one line an event on standard error, as text or as JSON.
+
+Numbers travel in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. Whatever
+tells who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written at level
+``debug`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+ROOT = "halftunnel_vpn"
+"""Name of the logger above all of ours."""
+
+NUMBERS = ("session", "stream", "leg", "direction", "reason", "peer")
+"""Fields of ``extra`` that a line carries at every level."""
+
+PEER_INTERVAL = 60.0
+"""Seconds for which a peer that was logged stays silent."""
+
+MAX_PEERS = 4096
+"""Peers remembered by one :class:`PeerLog`; the one longest unheard of makes room."""
+
+
+def configure(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send our log to ``stream`` (standard error) in ``form``: ``text`` or ``json``. May be called again."""
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    private = level == "debug"
+    handler.setFormatter(JsonFormatter(private=private) if form == "json" else TextFormatter(private=private))
+    root = logging.getLogger(ROOT)
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+def _fields(record: logging.LogRecord, private: bool) -> dict[str, object]:
+    """The fields of ``extra`` that this record carries and this log may show."""
+    fields = {name: getattr(record, name) for name in NUMBERS if hasattr(record, name)}
+    hidden = getattr(record, "private", None)
+    if private and isinstance(hidden, Mapping):
+        fields.update(hidden)
+    return fields
+
+
+def _one_line(text: str) -> str:
+    """Peers choose some of what is logged: without control characters it forges no line, moves no cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.123Z INFO session: connected session=3``."""
+
+    def __init__(self, *, private: bool) -> None:
+        super().__init__()
+        self._private = private
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; below it the traceback, where there is one."""
+        where = record.name.removeprefix(ROOT + ".")
+        line = f"{_time(record)} {record.levelname} {where}: {_one_line(record.getMessage())}"
+        for name, value in _fields(record, self._private).items():
+            line += f" {name}={_one_line(str(value))}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
+
+    def __init__(self, *, private: bool) -> None:
+        super().__init__()
+        self._private = private
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the message holds."""
+        entry: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in _fields(record, self._private).items():
+            entry.setdefault(name, value)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=True)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class PeerLog:
+    """A log of refusals that one peer cannot flood: a line per peer and minute, the rest is only counted."""
+
+    __slots__ = ("_interval", "_logger", "_max_peers", "_peers")
+
+    def __init__(
+        self, logger: logging.Logger, *, interval: float = PEER_INTERVAL, max_peers: int = MAX_PEERS
+    ) -> None:
+        self._logger = logger
+        self._interval = interval
+        self._max_peers = max_peers
+        self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def refused(self, peer: str, reason: str, now: float) -> bool:
+        """Note that ``peer`` was refused for ``reason``; True when that was worth a line now."""
+        spoken, silent = self._peers.pop(peer, (None, 0))
+        if spoken is not None and now - spoken < self._interval:
+            self._peers[peer] = (spoken, silent + 1)
+            return False
+        while len(self._peers) >= self._max_peers:
+            self._peers.popitem(last=False)
+        self._peers[peer] = (now, 0)
+        more = f" (and {silent} more since the last line)" if silent else ""
+        self._logger.warning("refused: %s%s", reason, more, extra={"peer": peer, "reason": reason})
+        return True

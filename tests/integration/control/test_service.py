@@ -1,0 +1,271 @@
+"""The control service on real sockets, asked by the real client and by raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from halftunnel_vpn.control import client
+from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.service import MAX_BODY, ControlService, Request, Response
+from halftunnel_vpn.errors import HostError
+
+
+async def echo(request: Request) -> Response:
+    return Response(
+        200, "text/plain", b"%s %s %s" % (request.method.encode(), request.query.encode(), request.body)
+    )
+
+
+async def broken(_request: Request) -> Response:
+    raise RuntimeError("a bug")
+
+
+@asynccontextmanager
+async def served(routes, **options):
+    """A service on loopback; yields its port."""
+    service = ControlService(routes, **options)
+    try:
+        yield await service.serve_tcp("127.0.0.1", 0)
+    finally:
+        await service.close()
+
+
+async def talk(port: int, data: bytes) -> bytes:
+    """Send, then everything that comes back until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    await writer.drain()
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+def request(target: str, *, method: str = "GET", body: bytes = b"", close: bool = True) -> bytes:
+    closing = "Connection: close\r\n" if close else ""
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{closing}\r\n"
+    return head.encode() + body
+
+
+async def test_metrics_health_and_readiness():
+    ready = False
+    routes = observation_routes(lambda: ("text/x-metrics", b"m 1\n"), lambda: ready)
+    async with served(routes) as port:
+        answer = await talk(port, request("/metrics"))
+        assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nm 1\n")
+        assert b"Content-Type: text/x-metrics\r\n" in answer
+        assert (await talk(port, request("/healthz"))).endswith(b"ok\n")
+        assert (await talk(port, request("/readyz"))).startswith(b"HTTP/1.1 503 ")
+        ready = True
+        assert (await talk(port, request("/readyz"))).endswith(b"ready\n")
+
+
+async def test_two_requests_on_one_connection_are_answered_in_order():
+    async with served({("POST", "/echo"): echo}) as port:
+        first = request("/echo?a=1", method="POST", body=b"one", close=False)
+        answer = await talk(port, first + request("/echo?b=2", method="POST", body=b"two"))
+    assert [part for part in (b"POST a=1 one", b"POST b=2 two") if part in answer] == [
+        b"POST a=1 one",
+        b"POST b=2 two",
+    ]
+    assert answer.index(b"one") < answer.index(b"two")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request("/nowhere"), 404),
+        (request("/echo"), 405),
+        (request("/broken"), 500),
+        (request("/broken", method="HEAD"), 500),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (request("/echo", method="POST", body=bytes(MAX_BODY + 1)), 413),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+    ids=["path", "method", "bug", "bug by HEAD", "no HTTP", "no host", "long head", "long body", "bad chunk"],
+)
+async def test_what_cannot_be_served_gets_its_status_and_the_next_one_is_served(data, status, caplog):
+    caplog.set_level("CRITICAL", logger="halftunnel_vpn")
+    async with served({("POST", "/echo"): echo, ("GET", "/broken"): broken}) as port:
+        answer = await talk(port, data)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"RuntimeError" not in answer and b"Traceback" not in answer
+        assert (await talk(port, request("/echo", method="POST", body=b"x"))).endswith(b"POST  x")
+
+
+async def test_head_is_answered_like_get_without_the_body():
+    async with served(observation_routes(lambda: ("a/b", b"12345"), lambda: True)) as port:
+        answer = await talk(port, request("/metrics", method="HEAD"))
+    assert b"Content-Length: 5\r\n" in answer and answer.endswith(b"\r\n\r\n")
+
+
+async def test_who_says_nothing_is_cut_off():
+    async with served({}, timeout=0.05) as port:
+        assert await asyncio.wait_for(talk(port, b"GET / HT"), 5) == b""
+
+
+async def test_connections_beyond_the_limit_are_closed_and_leave_room_again():
+    async with served({("POST", "/echo"): echo}, max_connections=2) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for reader, writer in held:
+            writer.write(request("/echo", method="POST", body=b"held", close=False))
+            await reader.readuntil(b"held")
+        assert await talk(port, request("/echo", method="POST")) == b""
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        answer = b""
+        while not answer:  # the service hears of the closing a moment later
+            answer = await talk(port, request("/echo", method="POST", body=b"room"))
+        assert answer.endswith(b"room")
+
+
+async def test_closing_ends_the_connections_that_are_open():
+    service = ControlService({})
+    port = await service.serve_tcp("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.wait_for(service.close(), 5)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_a_port_in_use_is_one_sentence():
+    async with served({}) as port:
+        service = ControlService({})
+        with pytest.raises(
+            HostError, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*; choose another"
+        ):
+            await service.serve_tcp("127.0.0.1", port)
+        await service.close()
+
+
+# --- the Unix socket, and the client that the command line uses -----------------------------------
+
+
+@asynccontextmanager
+async def running(path: str, status: Callable[[], dict[str, Any]], stop: Callable[[], None]):
+    service = ControlService(tunnel_routes(status, stop))
+    await service.serve_unix(path)
+    try:
+        yield
+    finally:
+        await service.close()
+
+
+async def test_status_and_down_through_the_unix_socket(tmp_path):
+    path = str(tmp_path / "run" / "control.sock")
+    stopped = threading.Event()
+    async with running(path, lambda: {"state": "connected", "pid": 7}, stopped.set):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert await asyncio.to_thread(client.read_status, path) == {"state": "connected", "pid": 7}
+        assert await asyncio.to_thread(client.is_served, path)
+        assert await asyncio.to_thread(client.request_stop, path)
+        assert stopped.is_set()
+    assert os.listdir(tmp_path / "run") == []
+    assert client.read_status(path) is None
+    assert client.request_stop(path) is False
+    assert not client.is_served(path)
+
+
+async def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
+    path = str(tmp_path / "control.sock")
+    async with running(path, lambda: {"pid": 1}, lambda: None):
+        second = ControlService({})
+        with pytest.raises(
+            HostError, match=r"another htvpn is running and answers at .*; stop it with 'htvpn down'"
+        ):
+            await second.serve_unix(path)
+        await second.close()
+        assert await asyncio.to_thread(client.read_status, path) == {"pid": 1}
+
+
+async def test_what_a_dead_process_left_is_replaced(tmp_path):
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    assert client.read_status(path) is None
+    async with running(path, lambda: {"pid": 2}, lambda: None):
+        assert await asyncio.to_thread(client.read_status, path) == {"pid": 2}
+
+
+async def test_a_file_in_the_way_is_not_removed(tmp_path):
+    path = tmp_path / "control.sock"
+    path.write_text("precious")
+    service = ControlService({})
+    with pytest.raises(HostError, match="is in the way of the control socket and is no socket; remove it"):
+        await service.serve_unix(str(path))
+    await service.close()
+    assert path.read_text() == "precious"
+
+
+async def test_a_path_too_long_for_a_unix_socket_is_one_sentence(tmp_path):
+    service = ControlService({})
+    with pytest.raises(HostError, match="longer than 107 bytes"):
+        await service.serve_unix(str(tmp_path / ("x" * 120)))
+    await service.close()
+
+
+async def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    service = ControlService({})
+    with pytest.raises(HostError, match="cannot make the control socket"):
+        await service.serve_unix(str(tmp_path / "file" / "control.sock"))
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 200 OK\r\n", b"\xff\xfe\r\n\r\n"],
+    ids=["hangs up", "half an answer", "no HTTP"],
+)
+async def test_a_process_that_answers_nonsense_is_one_sentence(tmp_path, answer):
+    path = str(tmp_path / "control.sock")
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(speak, path)
+    async with server:
+        with pytest.raises(HostError, match=r"does not answer|is no htvpn client"):
+            await asyncio.to_thread(client.read_status, path)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", json.dumps("x").encode()])
+async def test_a_status_that_is_none_is_one_sentence(tmp_path, body):
+    path = str(tmp_path / "control.sock")
+
+    async def tell(_request: Request) -> Response:
+        return Response(200, "application/json", body)
+
+    service = ControlService({("GET", "/v1/status"): tell})
+    await service.serve_unix(path)
+    with pytest.raises(HostError, match="is no htvpn client of this version"):
+        await asyncio.to_thread(client.read_status, path)
+    with pytest.raises(HostError, match="is no htvpn client of this version"):
+        await asyncio.to_thread(client.request_stop, path)
+    await service.close()
+
+
+async def test_a_process_that_hangs_is_given_up(tmp_path):
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        with pytest.raises(HostError, match="does not answer"):
+            client.ask(path, "GET", "/", timeout=0.05)
