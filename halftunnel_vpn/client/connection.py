@@ -1,0 +1,173 @@
+"""The connection to the exit over its whole life: a session, and a new one when that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable
+
+from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.connector import Connector, NewSession, explain
+from halftunnel_vpn.client.legs import LegKeepers
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired
+from halftunnel_vpn.protocol.hellos import ExitHello
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
+from halftunnel_vpn.protocol.ports import DatagramHandler, DatagramPort, StreamHandler, StreamPort
+from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.timers import Timer
+from halftunnel_vpn.transport.driver import Driver, Pump
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """Owns the current session; implements StreamOpener.
+
+    ``session_lost`` is called when every stream is gone, ``session_made`` with what the exit grants.
+    """
+
+    def __init__(
+        self,
+        profile: ClientProfile,
+        connector: Connector,
+        driver: Driver,
+        counters: Counters,
+        *,
+        session_made: Callable[[ExitHello], None],
+        session_lost: Callable[[float], None],
+    ) -> None:
+        self.session: Session | None = None
+        self.session_number = 0
+        self.pump: Pump = driver.pump(lambda now: None)
+        self._profile = profile
+        self._connector = connector
+        self._driver = driver
+        self._counters = counters
+        self._session_made = session_made
+        self._session_lost = session_lost
+        self._keepers: LegKeepers | None = None
+        self._without_direction: Timer = driver.wheel.timer(self._gave_up)
+        self._idle_timeout = 300.0
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``connected`` or ``reconnecting``."""
+        if self.session is None:
+            return "reconnecting" if self.session_number else "connecting"
+        up = all(self.session.legs_of(direction) for direction in Direction)
+        return "connected" if up else "reconnecting"
+
+    # --- StreamOpener ----------------------------------------------------------------------------
+
+    def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:
+        """As Session.open_stream; SessionExpired while there is no session."""
+        if self.session is None:
+            raise SessionExpired("there is no session now")
+        return self.session.open_stream(request, handler, now)
+
+    def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
+        """As Session.open_datagrams; SessionExpired while there is no session."""
+        if self.session is None:
+            raise SessionExpired("there is no session now")
+        return self.session.open_datagrams(request, handler, now)
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def establish(self) -> NewSession:
+        """One handshake. Raises RoadError or HandshakeError."""
+        established = await self._connector.new_session()
+        self._adopt(established)
+        return established
+
+    async def run(self) -> None:
+        """Keep the connection up for ever, beginning with the session of :meth:`establish`."""
+        while True:
+            assert self._keepers is not None
+            await self._keepers.run()
+            self._drop(ResetCode.SHUTDOWN)
+            await self._establish_again()
+
+    def close(self) -> None:
+        """End the session in good order."""
+        self._drop(ResetCode.SHUTDOWN)
+
+    async def _establish_again(self) -> NewSession:
+        backoff = Backoff(random.random)
+        while True:
+            try:
+                return await self.establish()
+            except HandshakeError as error:
+                self._counters.drop(error.reason)
+                log.warning("%s", explain(error))
+            except RoadError as error:
+                self._counters.drop(f"connect-{error.reason}")
+                log.warning("%s", error)
+            await asyncio.sleep(backoff.next_delay())
+
+    def _adopt(self, established: NewSession) -> None:
+        limits = self._profile.limits
+        self.session_number += 1
+        hello = established.exit_hello
+        session = Session(
+            established.session_id,
+            is_client=True,
+            limits=SessionLimits(
+                max_streams=hello.max_streams or limits.max_flows,
+                window_pool=limits.session_window,
+                stream_window=limits.stream_window,
+                keepalive=limits.keepalive,
+            ),
+            wheel=self._driver.wheel,
+            random=secrets.token_bytes,
+            wake=lambda: pump.wake(),
+            counters=self._counters,
+            now=self._driver.clock(),
+            initial_credit=hello.stream_window,
+            on_ended=self._ended_by_exit,
+        )
+        self.session = session
+        self.pump = pump = self._driver.pump(session.pump)
+        self._keepers = LegKeepers(
+            self._connector, session, established, self._driver, self._counters, self._legs_changed
+        )
+        self._idle_timeout = hello.idle_timeout or 300.0
+        log.info("session established", extra={"session": self.session_number})
+        self._session_made(hello)
+
+    def _drop(self, code: ResetCode) -> None:
+        session, self.session = self.session, None
+        self._without_direction.cancel()
+        if session is None:
+            return
+        if self._keepers is not None:
+            self._keepers.expire()
+        now = self._driver.clock()
+        session.close(code, now)
+        log.info("session over: %s", code.name.lower(), extra={"session": self.session_number})
+        self._session_lost(now)
+
+    def _ended_by_exit(self) -> None:
+        self._counters.count("sessions-ended-by-exit")
+        if self._keepers is not None:
+            self._keepers.expire()
+
+    def _legs_changed(self) -> None:
+        session = self.session
+        if session is None:
+            return
+        if all(session.legs_of(direction) for direction in Direction):
+            self._without_direction.cancel()
+        elif not self._without_direction.armed:
+            # the exit forgets a session without legs after this time, so nothing can be resumed then
+            self._without_direction.arm(self._driver.clock() + self._idle_timeout)
+
+    def _gave_up(self, now: float) -> None:
+        self._counters.count("sessions-given-up")
+        if self._keepers is not None:
+            self._keepers.expire()

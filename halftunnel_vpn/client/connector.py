@@ -1,0 +1,220 @@
+"""Opens legs to the exit: the two that make a session, and the ones that join it later."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from halftunnel_vpn.client.arrivals import Arrivals
+from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
+from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
+from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
+from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
+from halftunnel_vpn.protocol.wire import as_uuid4
+from halftunnel_vpn.transport.dial import DialOptions, dial
+from halftunnel_vpn.transport.leg import Leg
+
+MAX_PADDING = 256
+"""Bytes of padding in a handshake or join message, at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewLeg:
+    """A leg that may carry trains as soon as somebody listens."""
+
+    leg: Leg
+    arrivals: Arrivals
+    direction: Direction
+    number: int
+    keys: LegKeys
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a handshake gives: the keys, what the exit grants, and the first leg of each direction."""
+
+    session_id: bytes
+    keys: SessionKeys
+    exit_hello: ExitHello
+    upstream: NewLeg
+    downstream: NewLeg
+
+
+class Connector:
+    """Opens legs as ``profile`` says. ``options_of`` gives the dial options of a road."""
+
+    def __init__(
+        self,
+        profile: ClientProfile,
+        options_of: Callable[[RoadConfig], DialOptions],
+        counters: Counters,
+    ) -> None:
+        self._profile = profile
+        self._options_of = options_of
+        self._counters = counters
+        self._static = KeyPair(profile.client.private_key)
+
+    def road(self, direction: Direction) -> RoadConfig:
+        """The configuration of the road of ``direction``."""
+        return self._profile.upstream if direction is Direction.UPSTREAM else self._profile.downstream
+
+    async def new_session(self) -> NewSession:
+        """Handshake: message 1 upstream, message 2 downstream, over the first URLs that answer.
+
+        Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
+        is not genuine, HandshakeRefused when it is and says no.
+        """
+        up_arrivals, down_arrivals = Arrivals(), Arrivals()
+        async with contextlib.AsyncExitStack() as undo:
+            (up_leg, up_url), (down_leg, down_url) = await self._dial_both(up_arrivals, down_arrivals)
+            undo.callback(up_leg.abort)
+            undo.callback(down_leg.abort)
+            hello = ClientHello(
+                session_id=as_uuid4(secrets.token_bytes(16)),
+                join_token=as_uuid4(secrets.token_bytes(16)),
+                timestamp=int(time.time() * 1e6),
+                nonce=secrets.token_bytes(NONCE_LENGTH),
+            )
+            handshake = ClientHandshake(
+                self._static,
+                self._profile.exit.public_key,
+                hello,
+                secrets.token_bytes(32),
+                packet_id=secrets.token_bytes(16),
+                padding=secrets.randbelow(MAX_PADDING),
+            )
+            up_leg.send(handshake.message())
+            down_leg.send(encode_token_join(hello.join_token, _padding()))
+            exit_hello, keys = handshake.finish(await self._answer(down_arrivals, up_arrivals))
+            undo.pop_all()
+
+        def first_leg(leg: Leg, arrivals: Arrivals, direction: Direction, url: str) -> NewLeg:
+            leg_keys = keys.leg_keys(direction, 0, hello.nonce, exit_hello.nonce)
+            return NewLeg(leg, arrivals, direction, 0, leg_keys, url)
+
+        self._counters.count("handshakes")
+        return NewSession(
+            hello.session_id,
+            keys,
+            exit_hello,
+            first_leg(up_leg, up_arrivals, Direction.UPSTREAM, up_url),
+            first_leg(down_leg, down_arrivals, Direction.DOWNSTREAM, down_url),
+        )
+
+    async def join(self, keys: SessionKeys, direction: Direction, number: int, url: str) -> NewLeg:
+        """Open leg ``number`` of ``direction`` to ``url``.
+
+        Raises RoadError when it cannot be opened, LegClosed when the exit does not want it, HandshakeError
+        when the answer is not genuine.
+        """
+        arrivals = Arrivals()
+        leg = await dial(url, self._options_of(self.road(direction)), arrivals)
+        try:
+            client_nonce = secrets.token_bytes(NONCE_LENGTH)
+            leg.send(encode_join(keys, direction, number, client_nonce, _padding()))
+            async with _deadline(self._profile.limits.handshake_timeout):
+                reply = await arrivals.next_message()
+            exit_nonce = verify_join_reply(reply, keys, direction, number, client_nonce)
+        except BaseException:
+            leg.abort()
+            raise
+        leg_keys = keys.leg_keys(direction, number, client_nonce, exit_nonce)
+        return NewLeg(leg, arrivals, direction, number, leg_keys, url)
+
+    async def _dial_both(
+        self, up_arrivals: Arrivals, down_arrivals: Arrivals
+    ) -> tuple[tuple[Leg, str], tuple[Leg, str]]:
+        """A leg in each direction, dialled at once; if one fails, the other is not kept."""
+        dials = [
+            asyncio.ensure_future(self._dial_first(direction, arrivals))
+            for direction, arrivals in (
+                (Direction.UPSTREAM, up_arrivals),
+                (Direction.DOWNSTREAM, down_arrivals),
+            )
+        ]
+        try:
+            up, down = await asyncio.gather(*dials)
+        except BaseException:
+            for task in dials:
+                task.cancel()
+            for outcome in await asyncio.gather(*dials, return_exceptions=True):
+                if not isinstance(outcome, BaseException):
+                    outcome[0].abort()
+            raise
+        return up, down
+
+    async def _dial_first(self, direction: Direction, arrivals: Arrivals) -> tuple[Leg, str]:
+        """A leg to the first URL of ``direction`` that can be had."""
+        road = self.road(direction)
+        failure: RoadError | None = None
+        for url in road.urls:
+            try:
+                return await dial(url, self._options_of(road), arrivals), url
+            except RoadError as error:
+                self._counters.drop(f"dial-{error.reason}")
+                failure = error
+        assert failure is not None, "a road has at least one URL"
+        raise UpstreamUnavailable(f"{direction.name.capitalize()}: {failure}", reason=failure.reason)
+
+    async def _answer(self, downstream: Arrivals, upstream: Arrivals) -> bytes:
+        """Message 2, unless a leg is closed before it comes (upstream is where a refusal shows first)."""
+        answer = asyncio.ensure_future(downstream.next_message())
+        closed = asyncio.ensure_future(upstream.wait_closed())
+        try:
+            async with _deadline(self._profile.limits.handshake_timeout):
+                await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    # the exit closes both: message 2 may be on its way still, when it says why
+                    async with asyncio.timeout(1.0):
+                        await asyncio.wait((answer,))
+                return await answer
+        finally:
+            for task in (answer, closed):
+                task.cancel()
+            await asyncio.gather(answer, closed, return_exceptions=True)
+
+
+def explain(error: HandshakeError) -> str:
+    """One sentence that says what to do about a handshake that failed."""
+    if isinstance(error, HandshakeRefused):
+        status = error.exit_hello.status
+        if status is ExitStatus.CLOCK_SKEW:
+            seconds = error.exit_hello.wall_time / 1e6 - time.time()
+            direction = "behind" if seconds > 0 else "ahead of"
+            return (
+                f"The clock of this machine is {abs(seconds) / 60:.0f} minutes {direction} the exit's: "
+                "set it right (timedatectl set-ntp true) and try again."
+            )
+        if status is ExitStatus.SESSION_LIMIT:
+            return "The exit allows this client no further session: end one elsewhere and try again."
+        return "The exit is overloaded: try again later."
+    return (
+        f"The exit's answer is not genuine ({error.reason}): check [exit] public_key in the profile, "
+        "or get a new profile from the exit (htvpn server add-client)."
+    )
+
+
+def _padding() -> bytes:
+    return secrets.token_bytes(secrets.randbelow(MAX_PADDING))
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """A time limit that reads as a road that does not answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RoadError(
+            f"The exit did not answer within {seconds:.0f} seconds: check that both domains lead to the same "
+            "exit, that [exit] public_key is its key, and that this client is on its list.",
+            reason="handshake-timeout",
+        ) from None

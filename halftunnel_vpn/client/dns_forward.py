@@ -1,0 +1,72 @@
+"""DNS queries through the tunnel: one stream each, framed as over TCP (RFC 7766 section 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.ports import StreamOpener, StreamPort
+
+LENGTH_BYTES = 2
+
+
+class DnsExchange:
+    """One query on its way; implements StreamHandler. ``answer`` is done when the exit has answered."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.stream: StreamPort
+        self._received = bytearray()
+
+    def opened(self, now: float) -> None:
+        """The exit asks."""
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        """The exit has no resolver, or no room."""
+        self._fail(code)
+
+    def data_received(self, data: memoryview, now: float) -> None:
+        """The answer, in one piece or several."""
+        self._received += data
+        self.stream.consumed(len(data))
+        length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
+        if len(self._received) >= LENGTH_BYTES + length and not self.answer.done():
+            self.answer.set_result(bytes(self._received[LENGTH_BYTES : LENGTH_BYTES + length]))
+
+    def finished(self, now: float) -> None:
+        """Nothing more comes."""
+        self._fail(ResetCode.PROTOCOL_ERROR)
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        """The exit could not find an answer, or the session is gone."""
+        self._fail(code)
+
+    def room_grew(self, now: float) -> None:
+        """A query always fits."""
+
+    def _fail(self, code: ResetCode) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(DnsError("dns-no-answer", code.name))
+
+
+class DnsForwarder:
+    """Asks the exit's resolvers over ``opener``."""
+
+    def __init__(self, opener: StreamOpener, clock: Callable[[], float]) -> None:
+        self._opener = opener
+        self._clock = clock
+
+    async def __call__(self, message: bytes) -> bytes:
+        """The answer to ``message``. Raises SessionError without a session, DnsError without an answer."""
+        exchange = DnsExchange()
+        request = OpenRequest(StreamKind.DNS, b"", 0, 0)
+        stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
+        stream.send(len(message).to_bytes(LENGTH_BYTES, "big") + message)
+        stream.finish()
+        try:
+            return await exchange.answer
+        except asyncio.CancelledError:
+            stream.reset(ResetCode.TIMED_OUT)
+            raise

@@ -1,0 +1,53 @@
+"""Entry of `htvpn up --foreground`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from halftunnel_vpn import __version__
+from halftunnel_vpn.client.connector import explain
+from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.net import Endpoint
+from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.service import ControlService
+from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
+from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.loop import run
+
+
+def run_client(profile: ClientProfile, *, metrics: Endpoint | None) -> int:
+    """Be the client until SIGINT, SIGTERM or a stop over the control socket; returns the exit code 0.
+
+    Raises HostError or RoadError, each one sentence, when the tunnel does not come up or the device vanishes.
+    """
+    try:
+        run(_main(profile, metrics))
+    except HandshakeError as error:
+        raise HostError(explain(error)) from error
+    return 0
+
+
+async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
+    driver = Driver(asyncio.get_running_loop())
+    tunnel = Tunnel(profile, driver)
+    numbers = Metrics(__version__)
+    numbers.add_counters("client", tunnel.counters)
+    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", tunnel.flow_counts)
+    control = ControlService(tunnel_routes(tunnel.status, tunnel.stop))
+    observation = ControlService(observation_routes(numbers.render, lambda: tunnel.is_ready))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        driver.loop.add_signal_handler(number, tunnel.stop)
+    try:
+        await control.serve_unix(profile.control.socket)
+        if metrics is not None:
+            await observation.serve_tcp(str(metrics.host), metrics.port)
+        await tunnel.run()
+    except BaseExceptionGroup as group:
+        raise first_leaf(group) from None
+    finally:
+        await observation.close()
+        await control.close()
+        driver.close()

@@ -1,0 +1,239 @@
+"""The tunnel of this host: the TUN device, the flow tracker and the host's routes around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from halftunnel_vpn import __version__
+from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connector import Connector, NewSession
+from halftunnel_vpn.client.dns_forward import DnsForwarder
+from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.settings import dial_options, dns_config, flow_config, host_state
+from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.control.status import RoadStatus, Status
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.service import DnsService
+from halftunnel_vpn.dns.upstream import DirectResolvers
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.flow.tracker import FlowTracker
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+from halftunnel_vpn.host.network import HostNetwork
+from halftunnel_vpn.host.preflight import preflight
+from halftunnel_vpn.protocol.hellos import ExitHello
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.transport.dial import DialOptions
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.tun.device import TunDevice
+
+FRAMES_PER_WAKE = 32
+"""Frames read from the TUN device before other events get their turn."""
+
+log = logging.getLogger(__name__)
+
+
+class Tunnel:
+    """One profile, up: :meth:`run` connects, changes the host, carries its traffic, puts everything back."""
+
+    def __init__(self, profile: ClientProfile, driver: Driver) -> None:
+        self.profile = profile
+        self.counters = Counters()
+        self.connected = asyncio.Event()
+        self._driver = driver
+        self._started = driver.clock()
+        self._stop = asyncio.Event()
+        self._failure: HostError | None = None
+        self._is_closing = False
+        self._resolver = RoadResolver(profile.routes.mark, self.counters)
+        self._connector = Connector(profile, self._dial_options, self.counters)
+        self._connection = Connection(
+            profile,
+            self._connector,
+            driver,
+            self.counters,
+            session_made=self._session_made,
+            session_lost=self._session_lost,
+        )
+        config = dns_config(profile)
+        self._dns = DnsService(
+            config,
+            DnsForwarder(self._connection, driver.clock),
+            DirectResolvers(counters=self.counters, mark=profile.routes.mark),
+            driver.clock,
+            self.counters,
+            first_fake=int.from_bytes(secrets.token_bytes(2), "big"),
+        )
+        self._tracker: FlowTracker | None = None
+        self._network: HostNetwork | None = None
+        self._has_ipv6: bool | None = None
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Have :meth:`run` put everything back and return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Up until :meth:`stop`. Raises HostError, RoadError or HandshakeError when it does not come up."""
+        device_name = self.profile.tun.name
+        state_dir = Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE_DIR))
+        for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir):
+            log.warning("put back what an earlier tunnel had left on this host: %s", left)
+        preflight(device_name)
+        await self._resolver.learn()
+        stopped = asyncio.ensure_future(self._stopped())
+        try:
+            established = await self._first_session(stopped)
+            if established is None:
+                return
+            await self._carry(established, state_dir, stopped)
+        finally:
+            stopped.cancel()
+            self._connection.close()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    async def _first_session(self, stopped: asyncio.Future[None]) -> NewSession | None:
+        """The first handshake, before anything on the host is touched; None when told to stop meanwhile."""
+        attempt = asyncio.ensure_future(self._connection.establish())
+        await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not attempt.done():
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+            return None
+        return await attempt
+
+    async def _carry(self, established: NewSession, state_dir: Path, stopped: asyncio.Future[None]) -> None:
+        profile = self.profile
+        device = TunDevice.open(profile.tun.name, mtu=profile.tun.mtu, counters=self.counters)
+        try:
+            self._tracker = tracker = FlowTracker(
+                device.write,
+                self._connection,
+                self._dns,
+                flow_config(profile),
+                segments=device.uso,
+                wheel=self._driver.wheel,
+                random=secrets.token_bytes,
+                clock=self._driver.clock,
+                counters=self.counters,
+            )
+            self._network = network = HostNetwork(
+                host_state(profile, has_ipv6=established.exit_hello.has_ipv6), state_dir
+            )
+            self._has_ipv6 = established.exit_hello.has_ipv6
+            self._driver.loop.add_reader(device.fd, self._reader(device, tracker))
+            async with asyncio.TaskGroup() as tasks:
+                dns = tasks.create_task(self._dns.run())
+                connection = tasks.create_task(self._connection.run())
+                try:
+                    for warning in await asyncio.to_thread(network.apply):
+                        log.warning("%s", warning)
+                    self.connected.set()
+                    log.info("the tunnel is up", extra={"session": self._connection.session_number})
+                    await stopped
+                finally:
+                    self._is_closing = True
+                    # shielded: what was changed is put back even when this task is being cancelled
+                    await asyncio.shield(asyncio.to_thread(network.cleanup))
+                    connection.cancel()
+                    self._dns.close()
+                    dns.cancel()
+        finally:
+            self._driver.loop.remove_reader(device.fd)
+            tracker_left, self._tracker = self._tracker, None
+            if tracker_left is not None:
+                tracker_left.session_lost(self._driver.clock())
+            device.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _reader(self, device: TunDevice, tracker: FlowTracker) -> Callable[[], None]:
+        """What is done when the host has sent something: read a batch, then let it go in few trains."""
+        clock, connection = self._driver.clock, self._connection
+        read_burst, frame_arrived, flush = device.read_burst, tracker.frame_arrived, tracker.flush
+
+        def readable() -> None:
+            now = clock()
+            session = connection.session
+            if session is not None:
+                session.now = now
+            try:
+                frames = read_burst(FRAMES_PER_WAKE)
+            except HostError as error:
+                self._failure = error
+                self._driver.loop.remove_reader(device.fd)
+                self.stop()
+                return
+            for frame in frames:
+                frame_arrived(frame, now)
+            flush(now)
+            connection.pump.flush()
+
+        return readable
+
+    def _session_made(self, hello: ExitHello) -> None:
+        self._dns.forget()
+        if self._network is not None and self._has_ipv6 is not None and hello.has_ipv6 != self._has_ipv6:
+            log.warning("the exit's IPv6 has changed: bring the tunnel down and up again to follow it")
+
+    def _session_lost(self, now: float) -> None:
+        if self._tracker is not None:
+            self._tracker.session_lost(now)
+
+    def _dial_options(self, road: RoadConfig) -> DialOptions:
+        return dial_options(self.profile, road, self._resolver)
+
+    # --- what it says of itself ------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether traffic can flow both ways now."""
+        return self.connected.is_set() and self._connection.state == "connected"
+
+    def flow_counts(self) -> dict[str, int]:
+        """Flows that are open now, by kind."""
+        if self._tracker is None:
+            return {"tcp": 0, "udp": 0, "icmp": 0}
+        return asdict(self._tracker.counts)
+
+    def status(self) -> Status:
+        """As ``control/status.py`` describes it."""
+        session = self._connection.session
+        state = self._connection.state if self.connected.is_set() else "connecting"
+        return Status(
+            version=__version__,
+            state="disconnecting" if self._is_closing else state,
+            profile=self.profile.name,
+            pid=os.getpid(),
+            uptime=self._driver.clock() - self._started,
+            device=self.profile.tun.name,
+            session=self._connection.session_number,
+            round_trip=session.round_trip if session is not None else None,
+            upstream=self._road_status(Direction.UPSTREAM),
+            downstream=self._road_status(Direction.DOWNSTREAM),
+            flows=self.flow_counts(),
+            dropped=dict(self.counters.dropped),
+        )
+
+    def _road_status(self, direction: Direction) -> RoadStatus:
+        session = self._connection.session
+        legs = session.legs_of(direction) if session is not None else []
+        name = direction.name.lower()
+        counted = self.counters.counted
+        return RoadStatus(
+            urls=list(self._connector.road(direction).urls),
+            legs=len(legs),
+            sent_bytes=counted[f"{name}-bytes-sent"] + sum(leg.bytes_sent for leg in legs),
+            received_bytes=counted[f"{name}-bytes-received"] + sum(leg.bytes_received for leg in legs),
+            sent_messages=counted[f"{name}-messages-sent"] + sum(leg.records_sent for leg in legs),
+            received_messages=counted[f"{name}-messages-received"]
+            + sum(leg.records_received for leg in legs),
+        )

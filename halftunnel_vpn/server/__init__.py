@@ -1,0 +1,1 @@
+"""The exit server: sessions on one side, ordinary sockets on the other. Needs no privilege."""

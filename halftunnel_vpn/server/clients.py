@@ -1,0 +1,62 @@
+"""The allow-list: one small file for each client, read again when the directory changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from halftunnel_vpn.config.clients import parse_client_entry
+from halftunnel_vpn.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class ClientList:
+    """Who may use the exit. ``removed`` is called with the name of a client that is on the list no more."""
+
+    def __init__(self, directory: Path, *, limit: int, removed: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._removed = removed
+        self._names: dict[bytes, str] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name_of(self, public_key: bytes) -> str | None:
+        """The client with ``public_key``; None for a stranger."""
+        self.refresh()
+        return self._names.get(public_key)
+
+    def refresh(self) -> None:
+        """Read the files again if one came or went."""
+        try:
+            status = self._directory.stat()
+        except FileNotFoundError:
+            stamp = None
+        else:
+            stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._stamp = stamp
+        before = self._names
+        self._names = self._read() if stamp is not None else {}
+        for public_key, name in before.items():
+            if public_key not in self._names:
+                self._removed(name)
+
+    def _read(self) -> dict[bytes, str]:
+        names: dict[bytes, str] = {}
+        for path in sorted(self._directory.glob("*.toml")):
+            if len(names) >= self._limit:
+                log.warning("more than %d clients: the rest of the list is not read", self._limit)
+                break
+            try:
+                entry = parse_client_entry(path.read_text(encoding="utf-8"), source=path.name)
+            except (OSError, UnicodeDecodeError, ConfigError) as error:
+                log.warning("a client file is left out: %s", error)
+                continue
+            names[entry.public_key] = entry.name
+        return names

@@ -1,0 +1,228 @@
+"""Connections to destinations: a bounded number at once, and happy eyeballs (RFC 8305) among addresses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.transport.driver import Driver
+
+ATTEMPT_DELAY = 0.25
+"""Seconds between two attempts of one dial (RFC 8305 section 5)."""
+
+MAX_ADDRESSES = 8
+"""Addresses of one name that are tried."""
+
+_CODES = {
+    errno.ECONNREFUSED: ResetCode.REFUSED,
+    errno.EHOSTUNREACH: ResetCode.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: ResetCode.HOST_UNREACHABLE,
+    errno.ENETUNREACH: ResetCode.NETWORK_UNREACHABLE,
+    errno.EADDRNOTAVAIL: ResetCode.NETWORK_UNREACHABLE,
+    errno.EAFNOSUPPORT: ResetCode.NETWORK_UNREACHABLE,
+    errno.ETIMEDOUT: ResetCode.TIMED_OUT,
+    errno.EACCES: ResetCode.DENIED,
+    errno.EPERM: ResetCode.DENIED,
+    errno.EMFILE: ResetCode.LIMIT,
+    errno.ENFILE: ResetCode.LIMIT,
+    errno.ENOBUFS: ResetCode.LIMIT,
+    errno.ENOMEM: ResetCode.LIMIT,
+    errno.ECONNRESET: ResetCode.REFUSED,
+}
+
+
+def reset_code(number: int | None) -> ResetCode:
+    """What a failed connect means to the client; ``number`` is an errno."""
+    return _CODES.get(number or 0, ResetCode.HOST_UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class DialLimits:
+    """Bounds on dials: under way per client and in all, waiting in all; and seconds that one may take."""
+
+    per_client: int = 256
+    total: int = 1024
+    waiting: int = 8192
+    timeout: float = 10.0
+
+
+class Dialer:
+    """Opens TCP connections for clients, within limits; each dial ends with exactly one callback."""
+
+    def __init__(self, driver: Driver, limits: DialLimits, counters: Counters) -> None:
+        self.driver = driver
+        self.counters = counters
+        self.limits = limits
+        self._waiting: deque[Dial] = deque()
+        self._under_way: dict[Hashable, int] = {}
+        self._total = 0
+
+    def dial(
+        self,
+        client: Hashable,
+        addresses: Sequence[bytes],
+        port: int,
+        connected: Callable[[socket.socket], None],
+        failed: Callable[[ResetCode], None],
+    ) -> Dial:
+        """Connect to the first of ``addresses`` that answers; ``client`` is whom the limits count.
+
+        ``connected`` gets a connected, non-blocking socket, ``failed`` the reason; neither is called before
+        this method has returned, and neither after ``Dial.cancel``.
+        """
+        dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed)
+        if self._may_start(client):
+            self._start(dial)
+        elif len(self._waiting) < self.limits.waiting:
+            self._waiting.append(dial)
+        else:
+            self.counters.drop("dial-queue-full")
+            self.driver.loop.call_soon(dial.fail, ResetCode.LIMIT)
+        return dial
+
+    def _may_start(self, client: Hashable) -> bool:
+        return self._total < self.limits.total and self._under_way.get(client, 0) < self.limits.per_client
+
+    def _start(self, dial: Dial) -> None:
+        self._total += 1
+        self._under_way[dial.client] = self._under_way.get(dial.client, 0) + 1
+        self.counters.count("dials")
+        dial.start(self.driver.clock())
+
+    def ended(self, client: Hashable) -> None:
+        """A dial that was started is over: let the next one that waits and may start begin."""
+        self._total -= 1
+        self._under_way[client] -= 1
+        if not self._under_way[client]:
+            del self._under_way[client]
+        for _ in range(len(self._waiting)):
+            dial = self._waiting.popleft()
+            if dial.is_over:
+                continue
+            if self._may_start(dial.client):
+                self._start(dial)
+                return
+            self._waiting.append(dial)
+            if self._total >= self.limits.total:
+                return
+
+
+class Dial:
+    """One dial of a :class:`Dialer`."""
+
+    __slots__ = (
+        "_addresses",
+        "_connected",
+        "_deadline",
+        "_dialer",
+        "_failed",
+        "_last_code",
+        "_pending",
+        "_port",
+        "_stagger",
+        "_started",
+        "client",
+        "is_over",
+    )
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        client: Hashable,
+        addresses: Sequence[bytes],
+        port: int,
+        connected: Callable[[socket.socket], None],
+        failed: Callable[[ResetCode], None],
+    ) -> None:
+        self.client = client
+        self.is_over = False
+        self._dialer = dialer
+        self._addresses = deque(addresses)
+        self._port = port
+        self._connected = connected
+        self._failed = failed
+        self._pending: set[socket.socket] = set()
+        self._started = False
+        self._last_code = ResetCode.HOST_UNREACHABLE
+        self._deadline = dialer.driver.wheel.timer(self._timed_out)
+        self._stagger = dialer.driver.wheel.timer(self._next)
+
+    def cancel(self) -> None:
+        """Give up; no callback follows."""
+        self._end()
+
+    def start(self, now: float) -> None:
+        """Begin with the first address."""
+        self._started = True
+        self._deadline.arm(now + self._dialer.limits.timeout)
+        self._next(now)
+
+    def fail(self, code: ResetCode) -> None:
+        """End without a connection."""
+        if not self.is_over:
+            self._end()
+            self._failed(code)
+
+    def _next(self, now: float) -> None:
+        if self.is_over:
+            return
+        if not self._addresses:
+            if not self._pending:
+                self._dialer.driver.loop.call_soon(self.fail, self._last_code)
+            return
+        address = self._addresses.popleft()
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._attempt_failed(error.errno)
+            return
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
+        except OSError as error:
+            status = error.errno or errno.EINVAL
+        if status not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._attempt_failed(status)
+            return
+        self._pending.add(sock)
+        self._dialer.driver.loop.add_writer(sock.fileno(), self._settled, sock)
+        if self._addresses:
+            self._stagger.arm(now + ATTEMPT_DELAY)
+
+    def _settled(self, sock: socket.socket) -> None:
+        self._dialer.driver.loop.remove_writer(sock.fileno())
+        self._pending.discard(sock)
+        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if status:
+            sock.close()
+            self._attempt_failed(status)
+            return
+        self._end()
+        self._connected(sock)
+
+    def _attempt_failed(self, number: int | None) -> None:
+        self._last_code = reset_code(number)
+        self._next(self._dialer.driver.clock())
+
+    def _timed_out(self, now: float) -> None:
+        self.fail(ResetCode.TIMED_OUT)
+
+    def _end(self) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self._deadline.cancel()
+        self._stagger.cancel()
+        for sock in self._pending:
+            self._dialer.driver.loop.remove_writer(sock.fileno())
+            sock.close()
+        self._pending.clear()
+        if self._started:
+            self._dialer.ended(self.client)

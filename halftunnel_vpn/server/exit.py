@@ -1,0 +1,213 @@
+"""The exit server, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.upstream import DNS_PORT, UpstreamResolver, parse_resolv_conf
+from halftunnel_vpn.errors import ConfigError, HalfTunnelError
+from halftunnel_vpn.host.addresses import Address, local_addresses
+from halftunnel_vpn.observe.logs import PeerLog
+from halftunnel_vpn.protocol.handshake import ReplayGuard
+from halftunnel_vpn.protocol.keys import Direction, KeyPair, decode_key
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.clients import ClientList
+from halftunnel_vpn.server.dialing import Dialer, DialLimits
+from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.server.gate import Gate, GateLimits
+from halftunnel_vpn.server.nat import Nat
+from halftunnel_vpn.server.sessions import Registry
+from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.transport.driver import Driver
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_INTERVAL = 5.0
+"""Seconds between two looks at what may have changed outside: clients, own addresses, IPv6."""
+
+GUARD_FILE = "handshakes.json"
+"""Where the last accepted timestamp of each client survives a restart."""
+
+_UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
+
+
+class Exit:
+    """Everything of a running exit but its listeners. ``tasks`` owns what it starts."""
+
+    def __init__(
+        self, directory: Path, config: ServerConfig, driver: Driver, tasks: asyncio.TaskGroup
+    ) -> None:
+        limits = config.limits
+        self.config = config
+        self.counters = Counters()
+        self._directory = directory
+        self._driver = driver
+        self._tasks = tasks
+        self._running: set[asyncio.Task[None]] = set()
+        self._peer_log = PeerLog(log)
+        self._guard = ReplayGuard()
+        self._ipv6 = False
+        self.registry = Registry(driver, self.counters, idle_timeout=limits.session_idle)
+        self.clients = ClientList(
+            directory / "clients", limit=limits.max_clients, removed=self._client_removed
+        )
+        self.policy = EgressPolicy(allow=config.egress.allow, deny=config.egress.deny)
+        self.nat = Nat(
+            driver,
+            self.policy,
+            Dialer(
+                driver,
+                DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout),
+                self.counters,
+            ),
+            UpstreamResolver(_resolvers(config), counters=self.counters),
+            udp_idle=limits.udp_idle,
+            streams_per_client=limits.streams_per_client,
+            max_streams=limits.max_streams,
+            has_ipv6=lambda: self._ipv6,
+            start=self._start,
+            counters=self.counters,
+        )
+        self.gate = Gate(
+            driver,
+            self.registry,
+            _read_keys(directory / config.server.private_key),
+            GateLimits(
+                handshake_timeout=limits.handshake_timeout,
+                sessions_per_client=limits.sessions_per_client,
+                max_sessions=limits.max_sessions,
+                max_streams=limits.streams_per_client,
+                idle_timeout=limits.session_idle,
+            ),
+            client_of=self.clients.name_of,
+            make_session=self._make_session,
+            random=secrets.token_bytes,
+            wall_clock=time.time,
+            guard=self._guard,
+            guard_changed=self._save_guard,
+            has_ipv6=lambda: self._ipv6,
+            counters=self.counters,
+            refused=lambda peer, reason: self.log_refusal(peer, reason),
+        )
+        self._housekeeping = driver.wheel.timer(self._keep_house)
+        self._load_guard()
+        self._keep_house(driver.clock())
+
+    def close(self) -> None:
+        """End every session in good order: clients hear of it at once."""
+        self._housekeeping.cancel()
+        self.registry.close_all(ResetCode.SHUTDOWN)
+
+    def log_refusal(self, peer: str, reason: str) -> None:
+        """One line per peer and minute."""
+        self._peer_log.refused(peer, reason, self._driver.clock())
+
+    def cancel_tasks(self) -> None:
+        """Give up what is still being asked of resolvers."""
+        for task in self._running:
+            task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> object:
+        task = self._tasks.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def _make_session(self, session_id: bytes, client: str) -> Session:
+        limits = self.config.limits
+        session = Session(
+            session_id,
+            is_client=False,
+            limits=SessionLimits(
+                max_streams=limits.streams_per_client,
+                window_pool=limits.session_window,
+                stream_window=limits.stream_window,
+                keepalive=limits.keepalive,
+            ),
+            wheel=self._driver.wheel,
+            random=secrets.token_bytes,
+            wake=lambda: pump.wake(),
+            counters=self.counters,
+            now=self._driver.clock(),
+            acceptor=self.nat.for_client(client),
+            on_ended=lambda: self.registry.ended(session_id),
+        )
+        pump = self._driver.pump(session.pump)
+        return session
+
+    def _client_removed(self, name: str) -> None:
+        for member in self.registry.sessions_of(name):
+            member.close(ResetCode.DENIED)
+
+    def _keep_house(self, now: float) -> None:
+        self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
+        self.clients.refresh()
+        own = local_addresses()
+        self.policy.set_own_addresses(own)
+        mode = self.config.egress.ipv6
+        self._ipv6 = _has_ipv6(own) if mode == "auto" else mode == "on"
+
+    def _load_guard(self) -> None:
+        try:
+            self._guard.load(json.loads((self._directory / GUARD_FILE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, AttributeError, HalfTunnelError) as error:
+            log.warning("%s cannot be read and starts anew: %s", GUARD_FILE, error)
+
+    def _save_guard(self) -> None:
+        path = self._directory / GUARD_FILE
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps(self._guard.export()), encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            # replays stay refused until a restart; after it the clock alone bounds them
+            if not self.counters.dropped["guard-not-saved"]:
+                log.warning("%s cannot be written: %s", GUARD_FILE, error)
+            self.counters.drop("guard-not-saved")
+
+
+def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
+    """The listener's configuration for the road of ``direction``."""
+    return config.listen.upstream if direction is Direction.UPSTREAM else config.listen.downstream
+
+
+def _read_keys(path: Path) -> KeyPair:
+    try:
+        return KeyPair(decode_key(path.read_text(encoding="ascii")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The private key {path} cannot be read: {error}") from None
+
+
+def _resolvers(config: ServerConfig) -> list[tuple[str, int]]:
+    if config.dns.resolvers:
+        return [(str(address), DNS_PORT) for address in config.dns.resolvers]
+    try:
+        servers = parse_resolv_conf(Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        servers = []
+    if not servers:
+        log.warning("no resolver is known: name them in [dns] resolvers of server.toml")
+    return servers
+
+
+def _has_ipv6(own: frozenset[Address]) -> bool:
+    """Whether one of the exit's own addresses is good for more than its own network."""
+    return any(
+        isinstance(address, ipaddress.IPv6Address)
+        and not (address.is_loopback or address.is_link_local or address in _UNIQUE_LOCAL)
+        for address in own
+    )

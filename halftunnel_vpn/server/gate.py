@@ -1,0 +1,257 @@
+"""What a new leg must say first: a handshake, the token of one, or a join. Anything else goes no further.
+
+Nothing lasting is kept for a peer that has not proven its key: a leg that waits holds one entry in a bounded
+table until its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError, PeerError
+from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
+from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
+from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
+from halftunnel_vpn.server.sessions import Registry, SessionMaker
+from halftunnel_vpn.session.receiving import MIN_WINDOW
+from halftunnel_vpn.timers import Timer
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.leg import Leg
+
+MAX_WAITING = 1024
+"""Legs that have not said who they are, and halves of handshakes that wait for the other half."""
+
+MAX_PADDING = 256
+"""Bytes of padding in a reply, at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """How long a new leg may take, and how many sessions there may be."""
+
+    handshake_timeout: float
+    sessions_per_client: int
+    max_sessions: int
+    max_streams: int
+    idle_timeout: float
+
+
+class Gate:
+    """Lets legs in. ``client_of`` gives the name of the client with a public key, None for a stranger.
+
+    ``refused`` is told the peer's address and the reason of every refusal, for the log.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        registry: Registry,
+        keys: KeyPair,
+        limits: GateLimits,
+        *,
+        client_of: Callable[[bytes], str | None],
+        make_session: SessionMaker,
+        random: Callable[[int], bytes],
+        wall_clock: Callable[[], float],
+        guard: ReplayGuard,
+        guard_changed: Callable[[], None],
+        has_ipv6: Callable[[], bool],
+        counters: Counters,
+        refused: Callable[[str, str], None],
+    ) -> None:
+        self._driver = driver
+        self._registry = registry
+        self._keys = keys
+        self._limits = limits
+        self._client_of = client_of
+        self._make_session = make_session
+        self._random = random
+        self._wall_clock = wall_clock
+        self._guard = guard
+        self._guard_changed = guard_changed
+        self._has_ipv6 = has_ipv6
+        self.counters = counters
+        self._refused = refused
+        self._newcomers: dict[Newcomer, None] = {}
+        self._upstream_halves: dict[bytes, tuple[Newcomer, Offer, ClientHello, str, ExitStatus]] = {}
+        self._downstream_halves: dict[bytes, Newcomer] = {}
+
+    def newcomer(self, direction: Direction, leg: Leg) -> Newcomer:
+        """The listener of a leg that has just been opened on the road of ``direction``."""
+        newcomer = Newcomer(self, direction, leg, self._driver.wheel.timer)
+        self._newcomers[newcomer] = None
+        newcomer.deadline.arm(self._driver.clock() + self._limits.handshake_timeout)
+        if len(self._newcomers) > MAX_WAITING:
+            self.refuse(next(iter(self._newcomers)), "too-many-newcomers")
+        return newcomer
+
+    def forget(self, newcomer: Newcomer) -> None:
+        """The leg of ``newcomer`` has joined or is gone."""
+        self._newcomers.pop(newcomer, None)
+        newcomer.deadline.cancel()
+        if newcomer.token is not None:
+            half = self._upstream_halves.get(newcomer.token)
+            if half is not None and half[0] is newcomer:
+                del self._upstream_halves[newcomer.token]
+            if self._downstream_halves.get(newcomer.token) is newcomer:
+                del self._downstream_halves[newcomer.token]
+
+    def refuse(self, newcomer: Newcomer, reason: str) -> None:
+        """Close the leg of ``newcomer`` without a word of why; the reason is counted and logged."""
+        self.counters.drop(reason)
+        self._refused(newcomer.leg.peer, reason)
+        self.forget(newcomer)
+        newcomer.leg.close()
+
+    def first_message(self, newcomer: Newcomer, message: Buffer) -> None:
+        """The first message of a leg. Raises PeerError when it opens no door."""
+        packet = peek(message)
+        if packet.type is PacketType.HANDSHAKE:
+            if newcomer.direction is not Direction.UPSTREAM:
+                raise HandshakeError("handshake-on-wrong-road")
+            self._hello_received(newcomer, message)
+        elif memoryview(message)[3] & FLAG_HMAC:
+            self._join_received(newcomer, packet.session_id, message)
+        elif newcomer.direction is Direction.DOWNSTREAM:
+            self._token_received(newcomer, decode_token_join(message))
+        else:
+            raise HandshakeError("join-on-wrong-road")
+
+    # --- a new session: two halves meet ----------------------------------------------------------
+
+    def _hello_received(self, newcomer: Newcomer, message: Buffer) -> None:
+        offer = receive_hello(message, self._keys)
+        client = self._client_of(offer.client_public)
+        if client is None:
+            raise HandshakeError("handshake-unknown-client")
+        hello = offer.open()
+        status = ExitStatus.OK
+        try:
+            self._guard.check(offer.client_public, hello.timestamp, int(self._wall_clock() * 1e6))
+        except HandshakeError as error:
+            if error.reason != "handshake-clock-skew":
+                raise
+            self.counters.drop(error.reason)
+            self._refused(newcomer.leg.peer, error.reason)
+            status = ExitStatus.CLOCK_SKEW
+        else:
+            self._guard_changed()
+        if hello.session_id in self._registry or hello.join_token in self._upstream_halves:
+            raise HandshakeError("handshake-replayed")
+        newcomer.token = hello.join_token
+        self._upstream_halves[hello.join_token] = (newcomer, offer, hello, client, status)
+        self._meet(hello.join_token)
+
+    def _token_received(self, newcomer: Newcomer, token: bytes) -> None:
+        if token in self._downstream_halves:
+            raise HandshakeError("join-replayed")
+        newcomer.token = token
+        self._downstream_halves[token] = newcomer
+        self._meet(token)
+
+    def _meet(self, token: bytes) -> None:
+        downstream = self._downstream_halves.get(token)
+        if downstream is None or token not in self._upstream_halves:
+            return
+        upstream, offer, hello, client, status = self._upstream_halves[token]
+        if status is ExitStatus.OK:
+            status = self._room_for(client)
+        exit_nonce = self._random(NONCE_LENGTH)
+        answer = ExitHello(
+            status,
+            int(self._wall_clock() * 1e6),
+            exit_nonce,
+            max_streams=self._limits.max_streams,
+            stream_window=MIN_WINDOW,
+            idle_timeout=int(self._limits.idle_timeout),
+            has_ipv6=self._has_ipv6(),
+        )
+        reply, keys = offer.answer(answer, self._random(32), padding=self._padding())
+        self.forget(upstream)
+        self.forget(downstream)
+        downstream.leg.send(reply)
+        if status is not ExitStatus.OK:
+            self.counters.count("handshakes-refused")
+            upstream.leg.close()
+            downstream.leg.close()
+            return
+        self.counters.count("handshakes-accepted")
+        member = self._registry.add(client, self._make_session(hello.session_id, client), keys)
+        member.join(upstream.leg, Direction.UPSTREAM, 0, hello.nonce, exit_nonce)
+        member.join(downstream.leg, Direction.DOWNSTREAM, 0, hello.nonce, exit_nonce)
+
+    def _room_for(self, client: str) -> ExitStatus:
+        own = self._registry.sessions_of(client)
+        if len(own) >= self._limits.sessions_per_client:
+            abandoned = [session for session in own if not session.session.legs]
+            if not abandoned:
+                return ExitStatus.SESSION_LIMIT
+            abandoned[0].close(ResetCode.LIMIT)  # a client that starts anew has left it behind
+        return ExitStatus.OK if len(self._registry) < self._limits.max_sessions else ExitStatus.OVERLOADED
+
+    # --- a further leg ---------------------------------------------------------------------------
+
+    def _join_received(self, newcomer: Newcomer, label: bytes, message: Buffer) -> None:
+        found = self._registry.find(label)
+        if found is None:
+            raise HandshakeError("join-unknown")
+        member, direction, number = found
+        if direction is not newcomer.direction:
+            raise HandshakeError("join-on-wrong-road")
+        client_nonce = verify_join(message, member.keys, direction, number)
+        self._registry.use(member, direction, number)
+        exit_nonce = self._random(NONCE_LENGTH)
+        padding = self._random(self._padding())
+        reply = encode_join_reply(member.keys, direction, number, client_nonce, exit_nonce, padding)
+        self.forget(newcomer)
+        newcomer.leg.send(reply)
+        member.join(newcomer.leg, direction, number, client_nonce, exit_nonce)
+
+    def _padding(self) -> int:
+        return self._random(1)[0] % MAX_PADDING
+
+
+class Newcomer:
+    """Listens to a leg until it has said who it is; implements LegListener."""
+
+    __slots__ = ("_gate", "deadline", "direction", "has_spoken", "leg", "token")
+
+    def __init__(
+        self,
+        gate: Gate,
+        direction: Direction,
+        leg: Leg,
+        make_timer: Callable[[Callable[[float], None]], Timer],
+    ) -> None:
+        self._gate = gate
+        self.direction = direction
+        self.leg = leg
+        self.token: bytes | None = None
+        self.has_spoken = False
+        self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))
+
+    def leg_opened(self, leg: Leg) -> None:
+        """The HTTP upgrade is done; the clock runs since the connection was accepted."""
+
+    def record_received(self, leg: Leg, record: Buffer) -> None:
+        """The first message opens a door or closes the leg; a second one has no business here."""
+        if self.has_spoken:
+            self._gate.refuse(self, "message-before-session")
+            return
+        self.has_spoken = True
+        try:
+            self._gate.first_message(self, record)
+        except PeerError as error:
+            self._gate.refuse(self, error.reason)
+
+    def leg_writable(self, leg: Leg) -> None:
+        """Nothing waits to be written."""
+
+    def leg_closed(self, leg: Leg, cause: str) -> None:
+        """Gone before it joined."""
+        self._gate.forget(self)

@@ -1,0 +1,199 @@
+"""The NAT table: which socket serves which stream, with limits per client and in all."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.upstream import UpstreamResolver
+from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
+from halftunnel_vpn.server.dialing import Dialer
+from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.server.opening_tcp import TcpOpening
+from halftunnel_vpn.server.relay_dns import DnsRelay
+from halftunnel_vpn.server.relay_icmp import IcmpRelay
+from halftunnel_vpn.server.relay_udp import UdpRelay
+from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.transport.driver import Driver
+
+ICMP_IDLE = 60.0
+"""Seconds without an echo after which an ICMP stream is forgotten."""
+
+
+class Nat:
+    """Opens what clients ask for. Shared by every session of the exit; :meth:`for_client` makes the Acceptor.
+
+    ``start`` runs a coroutine as an owned task.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        policy: EgressPolicy,
+        dialer: Dialer,
+        resolver: UpstreamResolver,
+        *,
+        udp_idle: float,
+        streams_per_client: int,
+        max_streams: int,
+        has_ipv6: Callable[[], bool],
+        start: Callable[[Coroutine[Any, Any, None]], object],
+        counters: Counters,
+    ) -> None:
+        self.driver = driver
+        self.policy = policy
+        self.dialer = dialer
+        self.resolver = resolver
+        self.udp_idle = udp_idle
+        self.has_ipv6 = has_ipv6
+        self.start = start
+        self.counters = counters
+        self._streams_per_client = streams_per_client
+        self._max_streams = max_streams
+        self._streams: dict[str, int] = {}
+        self.total = 0
+
+    def for_client(self, client: str) -> ClientNat:
+        """The Acceptor of one client's session."""
+        return ClientNat(self, client)
+
+    def take(self, client: str) -> bool:
+        """Count one more stream of ``client``; False at a limit."""
+        used = self._streams.get(client, 0)
+        if used >= self._streams_per_client or self.total >= self._max_streams:
+            self.counters.drop("stream-limit")
+            return False
+        self._streams[client] = used + 1
+        self.total += 1
+        return True
+
+    def give_back(self, client: str) -> None:
+        """A stream of ``client`` is over."""
+        self.total -= 1
+        self._streams[client] -= 1
+        if not self._streams[client]:
+            del self._streams[client]
+
+    async def addresses_of(self, name: str) -> list[bytes]:
+        """The addresses of ``name``, IPv6 and IPv4 in turn (RFC 8305 section 4); empty if it has none.
+
+        Raises DnsError when the resolvers cannot be asked.
+        """
+        found: dict[int, list[bytes]] = {6: [], 4: []}
+        failure: DnsError | None = None
+        for version in (6, 4) if self.has_ipv6() else (4,):
+            try:
+                texts = await self.resolver.resolve(name, version)
+            except DnsError as error:
+                failure = error
+            else:
+                found[version] = [ipaddress.ip_address(text).packed for text in texts]
+        if failure is not None and not any(found.values()):
+            raise failure
+        longest = max(len(found[6]), len(found[4]))
+        return [one for i in range(longest) for version in (6, 4) for one in found[version][i : i + 1]]
+
+
+class ClientNat:
+    """Opens streams for one client; implements Acceptor."""
+
+    __slots__ = ("_client", "_nat")
+
+    def __init__(self, nat: Nat, client: str) -> None:
+        self._nat = nat
+        self._client = client
+
+    def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
+        """A TCP connection or a DNS query."""
+        nat = self._nat
+        if not nat.take(self._client):
+            stream.reset(ResetCode.LIMIT)
+            return _OVER
+        closed = _once(lambda: nat.give_back(self._client))
+        if request.kind is StreamKind.DNS:
+            stream.accept()
+            return DnsRelay(stream, nat.driver, nat.resolver.query, nat.start, nat.counters, closed)
+        opening = TcpOpening(stream, nat.driver, closed)
+        if isinstance(request.host, str):
+            nat.start(self._open_name(opening, request.host, request.port))
+        else:
+            self._dial(opening, [request.host], request.port)
+        return opening
+
+    def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
+        """A UDP endpoint or a series of echo requests."""
+        nat = self._nat
+        if not nat.take(self._client):
+            stream.reset(ResetCode.LIMIT)
+            return _OVER
+        closed = _once(lambda: nat.give_back(self._client))
+        stream.accept()
+        if request.kind is StreamKind.ICMP:
+            return IcmpRelay(stream, nat.driver, nat.policy, ICMP_IDLE, nat.counters, closed)
+        return UdpRelay(stream, nat.driver, nat.policy, self._resolve, nat.udp_idle, nat.counters, closed)
+
+    async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:
+        try:
+            addresses = await self._nat.addresses_of(name)
+        except DnsError as error:
+            self._nat.counters.drop(error.reason)
+            opening.failed(ResetCode.NAME_NOT_FOUND)
+            return
+        if not addresses:
+            opening.failed(ResetCode.NAME_NOT_FOUND)
+        elif not opening.is_over:
+            self._dial(opening, addresses, port)
+
+    def _dial(self, opening: TcpOpening, addresses: list[bytes], port: int) -> None:
+        permitted = [address for address in addresses if self._nat.policy.permits(address)]
+        if not permitted:
+            self._nat.counters.drop("egress-denied")
+            opening.failed(ResetCode.DENIED)
+            return
+        opening.pending = self._nat.dialer.dial(
+            self._client, permitted, port, opening.connected, opening.failed
+        )
+
+    def _resolve(self, name: str, done: Callable[[bytes | None], None]) -> None:
+        async def resolve() -> None:
+            try:
+                addresses = await self._nat.addresses_of(name)
+            except DnsError as error:
+                self._nat.counters.drop(error.reason)
+                addresses = []
+            done(addresses[0] if addresses else None)
+
+        self._nat.start(resolve())
+
+
+class _Over:
+    """Handler of a stream that was refused at once: nothing that still arrives matters."""
+
+    def opened(self, now: float) -> None: ...
+    def refused(self, code: ResetCode, now: float) -> None: ...
+    def data_received(self, data: memoryview, now: float) -> None: ...
+    def run_received(self, data: memoryview, now: float) -> None: ...
+    def finished(self, now: float) -> None: ...
+    def aborted(self, code: ResetCode, now: float) -> None: ...
+    def room_grew(self, now: float) -> None: ...
+
+
+_OVER = _Over()
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    """``action``, which is carried out at the first call only."""
+    done = False
+
+    def act() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            action()
+
+    return act

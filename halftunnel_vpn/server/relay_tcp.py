@@ -1,0 +1,189 @@
+"""NAT egress of one byte stream: a stream on one side, a TCP socket on the other."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.transport.driver import Driver
+
+READ_SIZE = 65000
+"""Bytes asked of a socket at once: they leave as one packet that fills a record."""
+
+READS_PER_WAKE = 4
+"""Reads of one socket before other events get their turn."""
+
+PARTS_PER_WRITE = 64
+"""Buffers handed to the kernel in one call (far below IOV_MAX)."""
+
+_RST_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class TcpRelay:
+    """Moves bytes between ``stream`` and the connected socket ``sock``; implements StreamHandler.
+
+    Backpressure: while the stream has no room the socket is not read; bytes that the socket does not take
+    wait here, bounded by the stream's window, and are credited to the client when they are gone.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_driver",
+        "_fin_received",
+        "_fin_sent",
+        "_loop",
+        "_on_closed",
+        "_reading",
+        "_sock",
+        "_stream",
+    )
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        sock: socket.socket,
+        driver: Driver,
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._stream = stream
+        self._sock = sock
+        self._driver = driver
+        self._loop = loop = driver.loop
+        self._on_closed = on_closed
+        self._backlog: deque[memoryview] = deque()
+        self._reading = True
+        self._fin_received = False
+        self._fin_sent = False
+        loop.add_reader(sock.fileno(), self._readable)
+
+    # --- StreamHandler ---------------------------------------------------------------------------
+
+    def opened(self, now: float) -> None:
+        """Never called at the exit: streams are opened by the client."""
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        """The client gave up before it knew that the destination had connected."""
+        self._close(reset=True)
+
+    def data_received(self, data: memoryview, now: float) -> None:
+        """Bytes of the client for the destination."""
+        sent = 0
+        if not self._backlog:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._fail()
+                return
+            if sent:
+                self._stream.consumed(sent)
+            if sent == len(data):
+                return
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        self._backlog.append(data[sent:] if sent else data)
+
+    def finished(self, now: float) -> None:
+        """The client sends nothing more: pass the FIN on once everything before it is gone."""
+        self._fin_received = True
+        if not self._backlog:
+            self._shut_down()
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        """The client reset the stream, or its session is gone: the destination sees an RST."""
+        self._close(reset=True)
+
+    def room_grew(self, now: float) -> None:
+        """The stream has room again."""
+        if not self._reading and not self._fin_sent and self._sock.fileno() >= 0:
+            self._reading = True
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    # --- the socket ------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        stream = self._stream
+        stream.session.now = self._driver.clock()
+        for _ in range(READS_PER_WAKE):
+            room = stream.room
+            if not room:
+                self._stop_reading()
+                return
+            size = room if room < READ_SIZE else READ_SIZE
+            try:
+                data = self._sock.recv(size)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._fail()
+                return
+            if not data:
+                self._fin_sent = True
+                self._stop_reading()
+                stream.finish()
+                self._close_when_done()
+                return
+            stream.send(data)
+            if len(data) < size:
+                return
+
+    def _writable(self) -> None:
+        self._stream.session.now = self._driver.clock()
+        backlog = self._backlog
+        try:
+            sent = self._sock.sendmsg(list(islice(backlog, PARTS_PER_WRITE)))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._fail()
+            return
+        self._stream.consumed(sent)
+        while sent:
+            head = backlog[0]
+            if len(head) <= sent:
+                sent -= len(head)
+                backlog.popleft()
+            else:
+                backlog[0] = head[sent:]
+                break
+        if not backlog:
+            self._loop.remove_writer(self._sock.fileno())
+            if self._fin_received:
+                self._shut_down()
+
+    def _shut_down(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._fail()
+            return
+        self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if self._fin_received and self._fin_sent and not self._backlog:
+            self._close(reset=False)
+
+    def _fail(self) -> None:
+        self._stream.reset(ResetCode.CONNECTION_RESET)
+        self._close(reset=True)
+
+    def _stop_reading(self) -> None:
+        self._reading = False
+        self._loop.remove_reader(self._sock.fileno())
+
+    def _close(self, *, reset: bool) -> None:
+        number = self._sock.fileno()
+        if number < 0:
+            return
+        self._loop.remove_reader(number)
+        self._loop.remove_writer(number)
+        self._backlog.clear()
+        if reset:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        self._sock.close()
+        self._on_closed()

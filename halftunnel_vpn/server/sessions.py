@@ -1,0 +1,130 @@
+"""The sessions of an exit: who they belong to, by which labels their legs may join, and when they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.join import LabelWindow
+from halftunnel_vpn.protocol.keys import Direction, SessionKeys
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.sealed import SealedLeg
+
+
+class ExitSession:
+    """One client's session at the exit, with the labels under which further legs join it."""
+
+    __slots__ = ("_idle", "_registry", "client", "keys", "session", "windows")
+
+    def __init__(self, registry: Registry, client: str, session: Session, keys: SessionKeys) -> None:
+        self.client = client
+        self.session = session
+        self.keys = keys
+        self.windows = {direction: LabelWindow(keys, direction) for direction in Direction}
+        self._registry = registry
+        self._idle = registry.driver.wheel.timer(self._expired)
+
+    def join(
+        self, leg: Leg, direction: Direction, number: int, client_nonce: bytes, exit_nonce: bytes
+    ) -> None:
+        """Let ``leg`` carry trains from now on."""
+        registry = self._registry
+        now = registry.driver.clock()
+        keys = self.keys.leg_keys(direction, number, client_nonce, exit_nonce)
+        sealed = SealedLeg(leg, self.session, keys, registry.driver.clock, registry.counters, self._leg_lost)
+        sealed.state = LegState(sealed, direction, number, now, name=leg.peer)
+        leg.listener = sealed
+        registry.counters.count(f"legs-joined-{direction.name.lower()}")
+        self._idle.cancel()
+        self.session.leg_joined(sealed.state, now)
+
+    def start_idle_timer(self) -> None:
+        """Leave after the idle timeout unless a leg joins."""
+        self._idle.arm(self._registry.driver.clock() + self._registry.idle_timeout)
+
+    def close(self, code: ResetCode) -> None:
+        """End the session and tell the client."""
+        self._idle.cancel()
+        self._registry.forget(self)
+        self.session.close(code, self._registry.driver.clock())
+
+    def _leg_lost(self, leg: LegState, cause: str) -> None:
+        self._registry.counters.count(f"legs-lost-{leg.direction.name.lower()}")
+        if not self.session.legs and not self.session.is_closed:
+            self.start_idle_timer()
+
+    def _expired(self, now: float) -> None:
+        self._registry.counters.count("sessions-expired")
+        self.close(ResetCode.TIMED_OUT)
+
+
+class Registry:
+    """Every session of an exit, found by the label of a leg that wants to join."""
+
+    def __init__(self, driver: Driver, counters: Counters, *, idle_timeout: float) -> None:
+        self.driver = driver
+        self.counters = counters
+        self.idle_timeout = idle_timeout
+        self._sessions: dict[bytes, ExitSession] = {}
+        self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[ExitSession]:
+        return iter(list(self._sessions.values()))
+
+    def __contains__(self, session_id: bytes) -> bool:
+        return session_id in self._sessions
+
+    def sessions_of(self, client: str) -> list[ExitSession]:
+        """The sessions of one client, the oldest first."""
+        return [session for session in self._sessions.values() if session.client == client]
+
+    def add(self, client: str, session: Session, keys: SessionKeys) -> ExitSession:
+        """Remember a new session and the labels of its legs."""
+        member = ExitSession(self, client, session, keys)
+        self._sessions[session.session_id] = member
+        for direction, window in member.windows.items():
+            for label, number in window.labels().items():
+                self._labels[label] = (member, direction, number)
+        return member
+
+    def find(self, label: bytes) -> tuple[ExitSession, Direction, int] | None:
+        """The session, direction and leg number that ``label`` stands for."""
+        return self._labels.get(label)
+
+    def use(self, member: ExitSession, direction: Direction, number: int) -> None:
+        """Leg ``number`` has joined: its label is gone, and the window moves on. Raises HandshakeError."""
+        removed, added = member.windows[direction].use(number)
+        for label in removed:
+            self._labels.pop(label, None)
+        for label, new in added.items():
+            self._labels[label] = (member, direction, new)
+
+    def forget(self, member: ExitSession) -> None:
+        """The session is over."""
+        if self._sessions.pop(member.session.session_id, None) is None:
+            return
+        for window in member.windows.values():
+            for label in window.labels():
+                self._labels.pop(label, None)
+
+    def ended(self, session_id: bytes) -> None:
+        """The client said goodbye; its session is closed already."""
+        member = self._sessions.get(session_id)
+        if member is not None:
+            member.close(ResetCode.SHUTDOWN)
+
+    def close_all(self, code: ResetCode) -> None:
+        """End every session."""
+        for member in self:
+            member.close(code)
+
+
+SessionMaker = Callable[[bytes, str], Session]
+"""Makes a session from its id and its client's name."""
