@@ -1,0 +1,188 @@
+"""What can be typed: the contract of the command line, as an argparse parser."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Namespace
+from typing import NoReturn
+
+from halftunnel_vpn import __version__
+from halftunnel_vpn.errors import UsageError
+
+CONTROL_SOCKET = "/run/halftunnel/control.sock"
+"""Where a client answers whose profile names no other place (the default of ``[control] socket``)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that raises instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError with one sentence."""
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def build_parser() -> Parser:
+    """The parser of `htvpn`; the chosen command is ``options.run``."""
+    parser = Parser(
+        prog="htvpn",
+        description="A full-tunnel VPN whose two directions never share a road.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not connected.",
+    )
+    parser.add_argument("--version", action="version", version=f"htvpn {__version__}")
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_server(commands)
+
+    up = _command(commands, "up", "connect this host through a profile", _up)
+    up.add_argument(
+        "profile",
+        nargs="?",
+        metavar="PROFILE",
+        help="a name in /etc/halftunnel/profiles, or a file; not needed where there is only one",
+    )
+    up.add_argument("--foreground", action="store_true", help="stay here and log on standard error")
+    _add_process_options(up)
+    up.add_argument("--socket", metavar="PATH", help="control socket (default: as the profile says)")
+
+    down = _command(commands, "down", "disconnect, and put everything back", _down)
+    down.add_argument("--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)")
+
+    status = _command(commands, "status", "tell how the tunnel is doing", _status)
+    status.add_argument("--json", action="store_true", help="as one JSON object")
+    status.add_argument(
+        "--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)"
+    )
+
+    demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", _demo)
+    demo.add_argument("--keep", action="store_true", help="leave it up afterwards, and tell how to enter")
+    demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep left")
+    return parser
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _add_server(commands: _Commands[Parser]) -> None:
+    server = commands.add_parser("server", help="run an exit, and admit clients to it")
+    actions = server.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    init = _command(actions, "init", "make the keys and the configuration of an exit", _server_init)
+    _add_directory(init)
+    for direction, letter in (("upstream", "A"), ("downstream", "B")):
+        init.add_argument(
+            f"--{direction}",
+            metavar="URL",
+            nargs="+",
+            action="extend",
+            required=True,
+            help=f"where clients reach the {direction} listener (domain {letter}), ws:// or wss://",
+        )
+    for direction in ("upstream", "downstream"):
+        init.add_argument(f"--listen-{direction}", metavar="ADDR:PORT", help="where to listen for these legs")
+    init.add_argument(
+        "--allow-egress",
+        metavar="NETWORK",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="private networks that clients may reach",
+    )
+    init.add_argument(
+        "--dns",
+        metavar="ADDR",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="resolvers to ask (default: those of /etc/resolv.conf)",
+    )
+    init.add_argument("--certificate", metavar="FILE", help="TLS certificate chain (default: one of our own)")
+    init.add_argument("--certificate-key", metavar="FILE", help="private key of that certificate")
+    init.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="listen without TLS: a reverse proxy on this machine does that",
+    )
+
+    add = _command(actions, "add-client", "admit a client; its profile goes to standard output", _add_client)
+    add.add_argument("name", metavar="NAME")
+    _add_directory(add)
+
+    remove = _command(actions, "remove-client", "admit a client no longer", _remove_client)
+    remove.add_argument("name", metavar="NAME")
+    _add_directory(remove)
+
+    run = _command(actions, "run", "run the exit in the foreground, logging on standard error", _server_run)
+    _add_directory(run)
+    _add_process_options(run)
+
+
+def _command(commands: _Commands[Parser], name: str, meaning: str, run: object) -> Parser:
+    parser = commands.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+    parser.add_argument("--debug", action="store_true", help="on failure, also show where in the program")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_directory(parser: Parser) -> None:
+    parser.add_argument("--dir", metavar="DIR", required=True, help="the exit's directory")
+
+
+def _add_process_options(parser: Parser) -> None:
+    parser.add_argument("--metrics", metavar="ADDR:PORT", help="serve /metrics, /healthz and /readyz there")
+    parser.add_argument("--log-format", choices=("text", "json"), help="of the log on standard error")
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        help="debug also tells names and addresses",
+    )
+
+
+# Each command's module is imported when the command runs: `htvpn --help` loads none of them.
+
+
+def _up(options: Namespace) -> int:
+    from halftunnel_vpn.cli import up
+
+    return up.run(options)
+
+
+def _down(options: Namespace) -> int:
+    from halftunnel_vpn.cli import down
+
+    return down.run(options)
+
+
+def _status(options: Namespace) -> int:
+    from halftunnel_vpn.cli import status
+
+    return status.run(options)
+
+
+def _demo(options: Namespace) -> int:
+    from halftunnel_vpn.cli import demo
+
+    return demo.run(options)
+
+
+def _server_init(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_init
+
+    return server_init.run(options)
+
+
+def _add_client(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_clients
+
+    return server_clients.add(options)
+
+
+def _remove_client(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_clients
+
+    return server_clients.remove(options)
+
+
+def _server_run(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_run
+
+    return server_run.run(options)

@@ -1,0 +1,115 @@
+"""`htvpn server add-client` and `remove-client`: who may use this exit."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import sys
+from argparse import Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from halftunnel_vpn.cli import files, server_directory
+from halftunnel_vpn.config import values, writing
+from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.config.schema import Rejected
+from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
+from halftunnel_vpn.errors import ConfigError, HostError, UsageError
+from halftunnel_vpn.protocol.keys import KeyPair, decode_key, encode_key
+
+HEADER = """\
+# A profile of Half-Tunnel. It holds a private key: whoever has this file is this client.
+# Keep it as /etc/halftunnel/profiles/{name}.toml, mode 0600, and connect with 'htvpn up {name}'.
+# What else can be set is explained in configs/client.toml of the source tree.
+
+"""
+
+
+def add(options: Namespace) -> int:
+    """Admit a client: its public key is kept here, its profile goes to standard output and nowhere else."""
+    directory, name = Path(options.dir), _name(options.name)
+    config = server_directory.load(directory)
+    admitted = list((directory / server_directory.CLIENTS).glob("*.toml"))
+    if len(admitted) >= config.limits.max_clients:
+        raise ConfigError(
+            f"this exit has {len(admitted)} clients and [limits] max_clients = {config.limits.max_clients}; "
+            "raise that, or remove a client"
+        )
+    key = KeyPair(secrets.token_bytes(32))
+    profile = _profile(directory, config, name, key)
+    entry = {
+        "name": name,
+        "public_key": encode_key(key.public),
+        "added": datetime.now(UTC).date().isoformat(),
+    }
+    path = server_directory.client_file(directory, name)
+    files.make_private_directory(path.parent)
+    if path.exists():
+        raise ConfigError(f"this exit has a client {name} already; remove it first or choose another name")
+    files.write_new(path, writing.render(entry))
+    try:
+        sys.stdout.write(profile)
+        sys.stdout.flush()
+    except OSError:
+        # Nobody has the private key, so the public key is worth nothing.
+        path.unlink(missing_ok=True)
+        raise
+    return 0
+
+
+def remove(options: Namespace) -> int:
+    """Forget a client."""
+    directory, name = Path(options.dir), _name(options.name)
+    server_directory.load(directory)
+    path = server_directory.client_file(directory, name)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        known = sorted(found.stem for found in path.parent.glob("*.toml"))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:20]) or 'none'}"
+        raise ConfigError(f"this exit has no client {name}; {hint}") from None
+    except OSError as error:
+        raise HostError(f"{path} cannot be removed: {error.strerror}") from error
+    print(f"{name} is removed; the exit does not accept it any more.")
+    return 0
+
+
+def _name(text: str) -> str:
+    try:
+        return values.identifier(text)
+    except Rejected as rejected:
+        raise UsageError(f"NAME {text!r}: must be {rejected.allowed}") from None
+
+
+def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> str:
+    key_path = directory / config.server.private_key
+    missing = f"there is no {key_path}, which [server] private_key names; put it back"
+    exit_key = KeyPair(decode_key(files.read_text(key_path, missing=missing)))
+    upstream, downstream = config.public.upstream, config.public.downstream
+    document: dict[str, Any] = {
+        "name": name,
+        "exit": {"public_key": encode_key(exit_key.public)},
+        "client": {"private_key": encode_key(key.private)},
+        "upstream": {"urls": upstream.urls},
+        "downstream": {"urls": downstream.urls},
+    }
+    authorities = _authority(directory, upstream), _authority(directory, downstream)
+    if authorities[0] == authorities[1]:
+        if authorities[0]:
+            document["tls"] = {"ca": authorities[0]}
+    else:
+        for direction, authority in zip(("upstream", "downstream"), authorities, strict=True):
+            if authority:
+                document[direction]["tls"] = {"ca": authority}
+    text = HEADER.format(name=name) + writing.render(document)
+    parse_client(text, source=f"the profile of {name}")
+    return text
+
+
+def _authority(directory: Path, road: PublicRoadConfig) -> str:
+    if not road.ca:
+        return ""
+    path = directory / road.ca
+    return files.read_text(path, missing=f"there is no {path}, which [public] names as ca; put it back")

@@ -1,0 +1,205 @@
+"""`htvpn server init`: the keys, certificates and configuration of a new exit."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from halftunnel_vpn.cli import files, server_directory
+from halftunnel_vpn.config import net, writing
+from halftunnel_vpn.config.schema import Check, Rejected, T
+from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.errors import ConfigError, UsageError
+from halftunnel_vpn.protocol.certificates import make_authority, make_server_certificate
+from halftunnel_vpn.protocol.keys import KeyPair, encode_key
+
+VALIDITY = timedelta(days=3650)
+"""How long certificates of our own are valid."""
+
+CLOCK_SLACK = timedelta(days=2)
+"""How far into the past their validity begins: clocks of clients are wrong sometimes."""
+
+SECRET_PATH_BYTES = 18
+"""Randomness in the path that only clients know."""
+
+DEFAULT_ADDRESS = "::"
+"""Every address of the machine, IPv4 and IPv6."""
+
+DEFAULT_PORTS = {"wss": 443, "ws": 80}
+
+HEADER = """\
+# The exit's configuration, made by 'htvpn server init'. Names of files are relative to this file.
+# Every key is explained in configs/server.toml of the source tree. Restart the exit after a change.
+
+"""
+
+
+class Road(NamedTuple):
+    """One direction as it was asked for: complete URLs, and where the legs arrive."""
+
+    urls: list[str]
+    hosts: list[str]
+    path: str
+    listen: net.Endpoint
+    tls: bool
+
+
+def run(options: Namespace) -> int:
+    """Make the directory of an exit; nothing that exists is overwritten."""
+    directory = Path(options.dir)
+    roads = {
+        name: _road(name, getattr(options, name), getattr(options, f"listen_{name}"), options.behind_proxy)
+        for name in ("upstream", "downstream")
+    }
+    certificate = _given_certificate(options)
+    for network in options.allow_egress:
+        _checked(net.network, network, "--allow-egress")
+    for resolver in options.dns:
+        _checked(net.address, resolver, "--dns")
+    made, names = ({}, dict.fromkeys(roads, certificate)) if certificate else _make_certificates(roads)
+    key = KeyPair(secrets.token_bytes(32))
+    text = HEADER + writing.render(_configuration(options, roads, names))
+    parse_server(text)
+    contents: dict[str, str | bytes] = {
+        server_directory.PRIVATE_KEY: encode_key(key.private) + "\n",
+        **made,
+        # Last: where this file is, everything that it names is there too.
+        server_directory.CONFIGURATION: text,
+    }
+    _write(directory, contents)
+    print(f"The exit is in {directory}; its public key is {encode_key(key.public)}.")
+    print(f"Admit a client:  htvpn server add-client NAME --dir {directory} > NAME.toml")
+    print(f"Run the exit:    htvpn server run --dir {directory}")
+    return 0
+
+
+def _write(directory: Path, contents: dict[str, str | bytes]) -> None:
+    for name in contents:
+        if (directory / name).exists():
+            raise ConfigError(
+                f"{directory / name} exists already, and nothing is overwritten; choose another directory"
+            )
+    files.make_private_directory(directory)
+    files.make_private_directory(directory / server_directory.CLIENTS)
+    for name, content in contents.items():
+        files.write_new(directory / name, content)
+
+
+def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool) -> Road:
+    parts = [urlsplit(_checked(net.websocket_url, url, f"--{name}")) for url in urls]
+    paths = {part.path for part in parts} - {"", "/"}
+    if len(paths) > 1:
+        raise UsageError(f"the URLs of --{name} must share one path, or have none; then a secret one is made")
+    schemes = {part.scheme for part in parts}
+    if len(schemes) > 1 and not behind_proxy:
+        raise UsageError(f"the URLs of --{name} must all be ws:// or all be wss://, or add --behind-proxy")
+    path = paths.pop() if paths else "/" + secrets.token_urlsafe(SECRET_PATH_BYTES)
+    first = parts[0]
+    if listen is not None:
+        endpoint = _checked(net.endpoint, listen, f"--listen-{name}")
+    elif behind_proxy:
+        raise UsageError(f"with --behind-proxy, say where to listen: --listen-{name} 127.0.0.1:PORT")
+    else:
+        endpoint = net.Endpoint(DEFAULT_ADDRESS, first.port or DEFAULT_PORTS[first.scheme])
+    return Road(
+        urls=[urlunsplit(part._replace(path=path)) for part in parts],
+        hosts=list(dict.fromkeys(part.hostname or "" for part in parts)),
+        path=path,
+        listen=endpoint,
+        tls=schemes == {"wss"} and not behind_proxy,
+    )
+
+
+class CertificateFiles(NamedTuple):
+    """Names of files in the exit's directory, or absolute; ``authority`` is what profiles pin."""
+
+    certificate: str
+    key: str
+    authority: str
+
+
+def _given_certificate(options: Namespace) -> CertificateFiles | None:
+    if options.certificate is None and options.certificate_key is None:
+        return None
+    if options.certificate is None or options.certificate_key is None:
+        raise UsageError("--certificate and --certificate-key belong together; give both")
+    chain, key = Path(options.certificate).resolve(), Path(options.certificate_key).resolve()
+    for path in (chain, key):
+        files.read_text(path, missing=f"there is no file {path}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
+    except ssl.SSLError as error:
+        why = error.reason or "no PEM files"
+        raise ConfigError(
+            f"{chain} and {key} are no certificate with its key ({why}); name matching files"
+        ) from error
+    return CertificateFiles(str(chain), str(key), "")
+
+
+def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[str, CertificateFiles]]:
+    """What to write, and under which names each road finds its own.
+
+    Two listeners get two authorities: with a common issuer, whoever connects to both would see that they
+    belong together. One shared listener can show only one certificate.
+    """
+    made: dict[str, bytes] = {}
+    found: dict[str, CertificateFiles] = {}
+    shared = roads["upstream"].listen == roads["downstream"].listen
+    now = datetime.now(UTC)
+    validity = {"not_before": now - CLOCK_SLACK, "not_after": now + VALIDITY}
+    for name, road in roads.items():
+        if not road.tls:
+            continue
+        stem = "server" if shared else name
+        found[name] = CertificateFiles(f"{stem}.pem", f"{stem}.key", f"{stem}-ca.pem")
+        if f"{stem}.pem" in made:
+            continue
+        hosts = road.hosts
+        if shared:
+            hosts = list(dict.fromkeys(host for one in roads.values() for host in one.hosts))
+        authority = make_authority(f"{hosts[0]} root", **validity)
+        server = make_server_certificate(authority, hosts, **validity)
+        made[f"{stem}-ca.pem"], made[f"{stem}-ca.key"] = authority.certificate, authority.private_key
+        made[f"{stem}.pem"], made[f"{stem}.key"] = server.certificate, server.private_key
+    return made, found
+
+
+def _configuration(
+    options: Namespace, roads: dict[str, Road], certificates: dict[str, CertificateFiles]
+) -> dict[str, Any]:
+    listen: dict[str, Any] = {}
+    public: dict[str, Any] = {}
+    if options.behind_proxy:
+        listen["trusted_proxies"] = ["127.0.0.0/8", "::1/128"]
+    for name, road in roads.items():
+        listen[name] = {
+            "address": road.listen.host,
+            "port": road.listen.port,
+            "path": road.path,
+            "tls": road.tls,
+        }
+        public[name] = {"urls": road.urls}
+        if road.tls:
+            own = certificates[name]
+            listen[name] |= {"certificate": own.certificate, "certificate_key": own.key}
+            public[name]["ca"] = own.authority
+    return {
+        "server": {"private_key": server_directory.PRIVATE_KEY},
+        "listen": listen,
+        "public": public,
+        "egress": {"allow": options.allow_egress},
+        "dns": {"resolvers": options.dns},
+    }
+
+
+def _checked(check: Check[T], value: str, option: str) -> T:
+    try:
+        return check(value)
+    except Rejected as rejected:
+        raise UsageError(f"{option} {value}: must be {rejected.allowed}") from None

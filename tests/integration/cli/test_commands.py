@@ -1,0 +1,113 @@
+"""`htvpn` itself: quick answers, exit codes, one sentence when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import pytest
+
+from halftunnel_vpn import __version__
+from halftunnel_vpn.control.routes import tunnel_routes
+from halftunnel_vpn.control.service import ControlService
+
+QUICK = 0.3
+"""Seconds in which `htvpn --help` and `htvpn status` answer."""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--socket", "/nonexistent/control.sock"]])
+def test_htvpn_answers_quickly(htvpn, arguments):
+    elapsed = []
+    for _ in range(5):
+        begun = time.monotonic()
+        htvpn(*arguments)
+        elapsed.append(time.monotonic() - begun)
+    assert min(elapsed) < QUICK
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--socket", "/nonexistent/control.sock"]])
+def test_nothing_heavy_is_imported_for_it(arguments):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "halftunnel_vpn.cli", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    assert "argparse" in imported
+    heavy = {
+        "asyncio",
+        "cryptography",
+        "pyroute2",
+        "websockets",
+        "prometheus_client",
+        "dnslib",
+        "h11",
+        "tomli",
+    }
+    assert not imported & heavy
+
+
+def test_version(htvpn):
+    assert htvpn("--version").stdout == f"htvpn {__version__}\n"
+
+
+def test_nothing_runs(htvpn, tmp_path):
+    socket = tmp_path / "control.sock"
+    status = htvpn("status", "--socket", socket)
+    assert (status.returncode, status.stdout, status.stderr) == (3, "state       disconnected\n", "")
+    status = htvpn("status", "--json", "--socket", socket)
+    assert (status.returncode, status.stdout) == (3, '{"state": "disconnected"}\n')
+    down = htvpn("down", "--socket", socket)
+    assert (down.returncode, down.stdout, down.stderr) == (3, "", "htvpn: not connected\n")
+
+
+async def test_status_and_down_of_something_that_runs(htvpn, tmp_path):
+    socket = str(tmp_path / "control.sock")
+    stopped = asyncio.Event()
+    service = ControlService(tunnel_routes(lambda: {"state": "connected", "profile": "home"}, stopped.set))
+    await service.serve_unix(socket)
+
+    status = await asyncio.to_thread(htvpn, "status", "--socket", socket)
+    assert (status.returncode, status.stdout) == (0, "state       connected, profile home\n")
+
+    down = asyncio.create_task(asyncio.to_thread(htvpn, "down", "--socket", socket))
+    await asyncio.wait_for(stopped.wait(), 30)
+    assert not down.done(), "it waits until everything is put back"
+    await service.close()
+    ended = await down
+    assert (ended.returncode, ended.stdout) == (0, "disconnected\n")
+
+
+def test_the_background_daemon_is_not_faked(htvpn):
+    up = htvpn("up")
+    assert up.returncode == 1
+    assert (
+        up.stderr == "htvpn: this version has no background daemon; add --foreground, and leave it running\n"
+    )
+
+
+def test_a_broken_profile_is_told_whole(htvpn, tmp_path):
+    profile = tmp_path / "home.toml"
+    profile.write_text('name = "home"\n[tun]\nmtu = 1\n')
+    up = htvpn("up", profile, "--foreground")
+    assert up.returncode == 1 and "Traceback" not in up.stderr
+    assert up.stderr.startswith(f"htvpn: {profile} has 5 problems:\n")
+    assert "[tun] mtu = 1: must be a whole number from 1280 to 65535" in up.stderr
+
+
+def test_a_bad_metrics_address_is_wrong_usage(htvpn, exit_directory):
+    for arguments in (["up", "--foreground"], ["server", "run", "--dir", exit_directory]):
+        done = htvpn(*arguments, "--metrics", "9100")
+        assert done.returncode == 2
+        assert "--metrics 9100: must be an address and a port" in done.stderr
+
+
+def test_output_that_nobody_reads_is_no_traceback(exit_directory):
+    script = f"{sys.executable} -m halftunnel_vpn.cli --help | true"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

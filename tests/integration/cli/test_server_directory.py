@@ -1,0 +1,238 @@
+"""`htvpn server init`, `add-client` and `remove-client`: files that fit together."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+import subprocess
+import sys
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.config.clients import parse_client_entry
+from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.protocol.keys import KeyPair, decode_key
+
+PAIR = ("--upstream", "wss://a.example.org", "--downstream", "wss://b.example.net")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_init_makes_a_directory_that_only_its_owner_can_read(exit_directory):
+    assert mode(exit_directory) == 0o700
+    assert mode(exit_directory / "clients") == 0o700
+    assert {path.name: mode(path) for path in exit_directory.iterdir() if path.is_file()} == dict.fromkeys(
+        ["exit.key", "server.toml"]
+        + [
+            f"{road}{part}"
+            for road in ("upstream", "downstream")
+            for part in (".pem", ".key", "-ca.pem", "-ca.key")
+        ],
+        0o600,
+    )
+
+
+def test_init_writes_what_was_asked_for(exit_directory):
+    config = parse_server((exit_directory / "server.toml").read_text())
+    upstream, downstream = config.listen.upstream, config.listen.downstream
+
+    assert (upstream.address, upstream.port, downstream.port) == ("::", 443, 8443)
+    assert upstream.tls and upstream.certificate == "upstream.pem"
+    assert upstream.path != downstream.path, "a common path would join the roads"
+    assert len(upstream.path) > 20
+    assert config.public.upstream.urls == (f"wss://a.example.org{upstream.path}",)
+    assert [urlsplit(url).path for url in config.public.downstream.urls] == [downstream.path] * 2
+    assert config.egress.allow == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert config.dns.resolvers == (ip_address("9.9.9.9"),)
+    assert len(decode_key((exit_directory / "exit.key").read_text())) == 32
+
+
+def test_certificates_name_their_own_road_and_have_no_issuer_in_common(exit_directory):
+    seen = {}
+    for road in ("upstream", "downstream"):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            exit_directory / f"{road}.pem", exit_directory / f"{road}.key"
+        )
+        certificate = x509.load_pem_x509_certificate((exit_directory / f"{road}.pem").read_bytes())
+        authority = x509.load_pem_x509_certificate((exit_directory / f"{road}-ca.pem").read_bytes())
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+        seen[road] = (
+            names.get_values_for_type(x509.DNSName),
+            names.get_values_for_type(x509.IPAddress),
+            authority.public_key().public_numbers(),
+            authority.subject,
+        )
+    assert seen["upstream"][:2] == (["a.example.org"], [])
+    assert seen["downstream"][:2] == (["b.example.net"], [ip_address("192.0.2.7")])
+    assert seen["upstream"][2] != seen["downstream"][2]
+    assert seen["upstream"][3] != seen["downstream"][3]
+
+
+def test_init_overwrites_nothing(exit_directory, htvpn):
+    before = {path: path.read_bytes() for path in exit_directory.rglob("*") if path.is_file()}
+    again = htvpn("server", "init", "--dir", exit_directory, *PAIR)
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1 and "exists already, and nothing is overwritten" in again.stderr
+    assert {path: path.read_bytes() for path in exit_directory.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--upstream", "http://a", "--downstream", "wss://b"], 2, "--upstream http://a: must be a URL like wss://"),
+        ([*PAIR, "--listen-upstream", "443"], 2, "--listen-upstream 443: must be an address and a port"),
+        ([*PAIR, "--allow-egress", "10.0.0.1/8"], 2, "must be a network without host bits: 10.0.0.0/8"),
+        ([*PAIR, "--dns", "resolver"], 2, "--dns resolver: must be an IPv4 or IPv6 address"),
+        ([*PAIR, "--certificate", "x"], 2, "--certificate and --certificate-key belong together"),
+        ([*PAIR, "--certificate", "/x", "--certificate-key", "/y"], 1, "there is no file /x"),
+        ([*PAIR, "--behind-proxy"], 2, "with --behind-proxy, say where to listen: --listen-upstream"),
+        (["--upstream", "wss://a/x", "wss://a/y", "--downstream", "wss://b"], 2, "must share one path"),
+        (["--upstream", "wss://a", "ws://a", "--downstream", "wss://b"], 2, "all be ws:// or all be wss://"),
+        (["--upstream", "wss://a/x", "--downstream", "wss://b/x"], 1, "path: must differ from that of"),
+    ],
+)  # fmt: skip
+def test_init_refuses_what_cannot_work_and_leaves_nothing_behind(htvpn, tmp_path, arguments, code, expected):
+    made = htvpn("server", "init", "--dir", tmp_path / "new", *arguments)
+    assert made.returncode == code
+    assert expected in made.stderr and made.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_port_for_both_roads_shows_one_certificate_with_all_names(htvpn, tmp_path):
+    made = htvpn("server", "init", "--dir", tmp_path / "exit", *PAIR,
+                 "--listen-upstream", "192.0.2.1:443", "--listen-downstream", "192.0.2.1:443")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    config = parse_server((tmp_path / "exit" / "server.toml").read_text())
+    assert config.listen.upstream.certificate == config.listen.downstream.certificate == "server.pem"
+    certificate = x509.load_pem_x509_certificate((tmp_path / "exit" / "server.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    assert names.get_values_for_type(x509.DNSName) == ["a.example.org", "b.example.net"]
+
+    profile = parse_client(htvpn("server", "add-client", "phone", "--dir", tmp_path / "exit").stdout)
+    assert profile.tls.ca == (tmp_path / "exit" / "server-ca.pem").read_text()
+
+
+def test_behind_a_proxy_there_is_no_tls_and_no_certificate(htvpn, tmp_path):
+    made = htvpn("server", "init", "--dir", tmp_path / "exit", *PAIR, "--behind-proxy",
+                 "--listen-upstream", "127.0.0.1:8001", "--listen-downstream", "127.0.0.1:8002")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    config = parse_server((tmp_path / "exit" / "server.toml").read_text())
+    assert not config.listen.upstream.tls and not config.listen.downstream.tls
+    assert config.listen.trusted_proxies == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    assert not list((tmp_path / "exit").glob("*.pem"))
+    profile = parse_client(htvpn("server", "add-client", "phone", "--dir", tmp_path / "exit").stdout)
+    assert profile.upstream.tls.ca == "", "the proxy's certificate is one that every machine trusts"
+
+
+def test_a_given_certificate_is_used_where_it_is_and_must_fit_its_key(htvpn, tmp_path, exit_directory):
+    given = ("--certificate", exit_directory / "upstream.pem")
+    made = htvpn("server", "init", "--dir", tmp_path / "a", *PAIR, *given,
+                 "--certificate-key", exit_directory / "upstream.key")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    config = parse_server((tmp_path / "a" / "server.toml").read_text())
+    assert config.listen.downstream.certificate == str(exit_directory / "upstream.pem")
+
+    made = htvpn("server", "init", "--dir", tmp_path / "b", *PAIR, *given,
+                 "--certificate-key", exit_directory / "downstream.key")  # fmt: skip
+    assert made.returncode == 1 and "are no certificate with its key" in made.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_client_gets_a_complete_profile_and_the_exit_keeps_the_public_half(exit_directory, htvpn):
+    added = htvpn("server", "add-client", "phone", "--dir", exit_directory)
+    assert added.returncode == 0 and added.stderr == ""
+    profile = parse_client(added.stdout)
+
+    assert profile.name == "phone"
+    assert profile.exit.public_key == KeyPair(decode_key((exit_directory / "exit.key").read_text())).public
+    assert profile.upstream.tls.ca == (exit_directory / "upstream-ca.pem").read_text()
+    assert profile.downstream.tls.ca == (exit_directory / "downstream-ca.pem").read_text()
+    path = exit_directory / "clients" / "phone.toml"
+    entry = parse_client_entry(path.read_text(), source="phone")
+    assert entry.name == "phone"
+    assert entry.public_key == KeyPair(profile.client.private_key).public
+    assert mode(path) == 0o600
+
+    kept = b"".join(file.read_bytes() for file in exit_directory.rglob("*") if file.is_file())
+    assert added.stdout.split('private_key = "')[1][:44].encode() not in kept
+
+
+def test_a_name_is_admitted_once_and_can_be_removed(exit_directory, htvpn):
+    assert htvpn("server", "add-client", "phone", "--dir", exit_directory).returncode == 0
+    before = (exit_directory / "clients" / "phone.toml").read_bytes()
+    again = htvpn("server", "add-client", "phone", "--dir", exit_directory)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "this exit has a client phone already" in again.stderr
+    assert (exit_directory / "clients" / "phone.toml").read_bytes() == before
+
+    wrong = htvpn("server", "remove-client", "phon", "--dir", exit_directory)
+    assert wrong.returncode == 1 and "no client phon; did you mean phone?" in wrong.stderr
+    assert htvpn("server", "remove-client", "phone", "--dir", exit_directory).returncode == 0
+    assert list((exit_directory / "clients").iterdir()) == []
+    wrong = htvpn("server", "remove-client", "phone", "--dir", exit_directory)
+    assert wrong.returncode == 1 and "no client phone; it has none" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a b", ".hidden", "x" * 65, "-x"])
+@pytest.mark.parametrize("command", ["add-client", "remove-client"])
+def test_a_client_cannot_be_named_like_a_path(exit_directory, htvpn, command, name):
+    done = htvpn("server", command, "--dir", exit_directory, "--", name)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_no_more_clients_than_the_limit_allows(exit_directory, htvpn):
+    with (exit_directory / "server.toml").open("a") as file:
+        file.write("\n[limits]\nmax_clients = 1\n")
+    assert htvpn("server", "add-client", "one", "--dir", exit_directory).returncode == 0
+    two = htvpn("server", "add-client", "two", "--dir", exit_directory)
+    assert two.returncode == 1 and "[limits] max_clients = 1" in two.stderr
+
+
+def test_a_profile_that_nobody_could_read_admits_nobody(exit_directory, htvpn):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "halftunnel_vpn.cli",
+                "server",
+                "add-client",
+                "phone",
+                "--dir",
+                exit_directory,
+            ],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert list((exit_directory / "clients").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["add-client x", "remove-client x", "run"])
+def test_a_directory_without_an_exit_is_one_sentence(htvpn, tmp_path, command):
+    done = htvpn("server", *command.split(), "--dir", tmp_path)
+    assert done.returncode == 1
+    remedy = f"make one with 'htvpn server init --dir {tmp_path} ...'"
+    assert done.stderr == f"htvpn: there is no {tmp_path}/server.toml; {remedy}\n"
+
+
+@pytest.mark.root
+def test_files_made_by_root_belong_to_the_owner_of_the_directory(exit_directory, htvpn):
+    for path in [exit_directory, *exit_directory.rglob("*")]:
+        os.chown(path, 12345, 12345)
+    assert htvpn("server", "add-client", "phone", "--dir", exit_directory).returncode == 0
+    assert (exit_directory / "clients" / "phone.toml").stat().st_uid == 12345

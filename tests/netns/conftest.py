@@ -1,0 +1,78 @@
+"""Three hosts in namespaces, fresh for each test, and what tells two states of a host apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.lab.namespaces import CONFIGURATION
+from halftunnel_vpn.lab.topology import CLIENT
+from halftunnel_vpn.tun import TunDevice
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> None:
+    """A test run that was killed left namespaces behind."""
+    Lab.sweep()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def client(lab: Lab) -> Iterator[Lab]:
+    """The test itself stands in the client's network."""
+    with lab.inside(CLIENT):
+        yield lab
+
+
+@pytest.fixture
+def resolv_conf(lab: Lab) -> Path:
+    """The file that a process of the client sees as /etc/resolv.conf."""
+    return CONFIGURATION / lab.namespace(CLIENT) / "resolv.conf"
+
+
+@pytest.fixture
+def device(client: Lab) -> Iterator[TunDevice]:
+    opened = TunDevice.open("htvpn0", mtu=1500)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def network(lab: Lab, resolv_conf: Path) -> Callable[[HostState], HostNetwork]:
+    """The client's HostNetwork for a state."""
+    return lambda state: HostNetwork(state, lab.directory / "state", resolv_conf=resolv_conf)
+
+
+@pytest.fixture
+def snapshot(client: Lab, resolv_conf: Path) -> Callable[[], dict[str, str]]:
+    """Everything of the client that a tunnel might change, as text."""
+    commands = (
+        "ip rule",
+        "ip -6 rule",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "ip address",
+        "nft list ruleset",
+    )
+
+    def take() -> dict[str, str]:
+        taken = {command: client.run(CLIENT, command.split()).stdout for command in commands}
+        for version in ("ipv4", "ipv6"):
+            for path in sorted(Path("/proc/sys/net", version, "conf").glob("*/*")):
+                try:
+                    taken[str(path)] = path.read_text()
+                except OSError:  # stable_secret cannot be read before it is set
+                    taken[str(path)] = "unreadable"
+        taken["resolv.conf"] = resolv_conf.read_text() if resolv_conf.exists() else "absent"
+        return taken
+
+    return take

@@ -1,0 +1,78 @@
+"""A status as people read it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from halftunnel_vpn.cli import main as cli
+from halftunnel_vpn.cli.status import duration, volume
+from halftunnel_vpn.control import client
+
+ROAD = {
+    "urls": ["wss://a.example.org:8443/secret"],
+    "legs": 1,
+    "sent_bytes": 3 * 2**20,
+    "received_bytes": 100,
+}
+STATUS = {
+    "state": "connected",
+    "uptime": 3725.9,
+    "profile": "home",
+    "device": "htvpn0",
+    "round_trip": 0.0123,
+    "upstream": ROAD,
+    "downstream": ROAD | {"legs": 2},
+    "flows": {"tcp": 3, "udp": 1},
+    "dropped": {"ip-bad-checksum": 2, "udp-queue-full": 5},
+    "a key of a later version": [],
+}
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """What the client's process would say; the socket is tested elsewhere."""
+
+    def say(status):
+        monkeypatch.setattr(client, "read_status", lambda path: status)
+
+    return say
+
+
+def test_a_whole_status_is_a_few_lines_without_secrets(answer, capsys):
+    answer(STATUS)
+    assert cli.main(["status"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "state       connected, up 1 h 2 min, profile home, device htvpn0",
+        "upstream    1 leg, sent 3.0 MiB, received 100 B, a.example.org:8443",
+        "downstream  2 legs, sent 3.0 MiB, received 100 B, a.example.org:8443",
+        "round trip  12.3 ms",
+        "flows       3 tcp, 1 udp",
+        "dropped     7 (udp-queue-full 5, ip-bad-checksum 2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ({"state": "connected"}, 0),
+        ({"state": "reconnecting"}, 0),
+        ({"state": "connecting"}, 3),
+        (None, 3),
+        ({}, 3),
+    ],
+)
+def test_the_exit_code_tells_whether_flows_are_alive(answer, capsys, status, code):
+    answer(status)
+    assert cli.main(["status", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["state"] == (status or {"state": "disconnected"})["state"]
+
+
+def test_quantities_are_written_for_people():
+    assert [volume(n) for n in (0, 1023, 1024, 1536, 2**30, 5 * 2**41)] == [
+        "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 GiB", "10.0 TiB",
+    ]  # fmt: skip
+    assert [duration(s) for s in (0.4, 59, 61, 3600, 90000)] == [
+        "0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h",
+    ]  # fmt: skip
