@@ -224,7 +224,11 @@ class HostNetwork:
                 return []
             return [f"systemd-resolved does not have the tunnel's servers for {self.state.tun}."]
         wanted = resolver.render(servers, _decoded(step["original"]))
-        return [] if resolver.read(self._resolv_conf) == wanted else [f"{self._resolv_conf} was changed."]
+        return (
+            []
+            if resolver.read(self._resolv_conf) == wanted
+            else [f"{self._resolv_conf} is not as the tunnel wrote it."]
+        )
 
     # --- undo -------------------------------------------------------------------------------------
 

@@ -66,9 +66,9 @@ def names() -> list[str]:
 
 
 def owner_lives(name: str) -> bool:
-    """Whether the process that made a namespace (or directory) of this name is still there."""
+    """Whether the process that made a namespace (or directory) lives; True for a foreign name."""
     pid = name.split("-")[1]
-    return pid.isdigit() and Path("/proc", pid).exists()
+    return not pid.isdigit() or Path("/proc", pid).exists()
 
 
 @contextlib.contextmanager

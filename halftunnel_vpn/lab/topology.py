@@ -251,9 +251,11 @@ class Lab:
             namespaces.create(self.namespace(host))
             self._set_kernel(host)
             self._write_configuration(host)
-        for device, one, one_addresses, other, other_addresses in _LINKS:
-            ends = f"{device} netns {self.namespace(one)} type veth peer name {device} netns"
-            namespaces.command(["ip", "link", "add", *ends.split(), self.namespace(other)])
+        for number, (device, one, one_addresses, other, other_addresses) in enumerate(_LINKS):
+            # Where both ends have one index, the kernel takes up to a second to notice that a link is up.
+            end = f"name {device} index {10 + number} netns {self.namespace(one)}"
+            peer = f"name {device} index {20 + number} netns {self.namespace(other)}"
+            namespaces.command(["ip", "link", "add", *end.split(), "type", "veth", "peer", *peer.split()])
             self._configure_end(one, device, one_addresses)
             self._configure_end(other, device, other_addresses)
         for gateway in (EXIT_A, EXIT_A6):

@@ -1,0 +1,91 @@
+"""`htvpn demo`: a verdict in under a minute, and nothing left behind, unless it is to be kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from halftunnel_vpn.lab import namespaces
+
+pytestmark = pytest.mark.root
+
+HTVPN = [sys.executable, "-m", "halftunnel_vpn.cli"]
+ROW = re.compile(r"^(ok|FAILED) +", re.MULTILINE)
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HTVPN, "demo", *arguments], capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+def label(done: subprocess.CompletedProcess[str]) -> str:
+    """What the names of everything of that demo begin with."""
+    return re.search(r"/(htlab-\d+-\d+)-", done.stdout)[1]
+
+
+def left_of(name: str) -> list[str]:
+    return [
+        *(found for found in namespaces.names() if found.startswith(name)),
+        *map(str, Path(tempfile.gettempdir()).glob(f"{name}-*")),
+        *map(str, namespaces.CONFIGURATION.glob(f"{name}-*")),
+    ]
+
+
+def test_the_demo_comes_to_a_good_verdict_within_a_minute_and_leaves_nothing():
+    began = time.monotonic()
+    done = demo()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 60
+    assert set(ROW.findall(done.stdout)) == {"ok"}
+    assert len(ROW.findall(done.stdout)) == 15
+    for title in ("100 MB download, IPv4", "100 MB download, IPv6", "100 MB upload, IPv4"):
+        row = next(line for line in done.stdout.splitlines() if line.startswith(title))
+        up_a, down_b = (int(row.split()[column].replace(",", "")) for column in (-4, -1))
+        assert (up_a if "upload" in title else down_b) >= 100_000_000
+    assert left_of(label(done)) == []
+
+
+def test_a_kept_demo_can_be_entered_and_removed():
+    done = demo("--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    enter = re.search(r"sudo (ip netns exec \S+) bash", done.stdout)
+    status = re.search(r"\S*htvpn status --socket (\S+)", done.stdout)
+    fetch = re.search(r"curl -o /dev/null (\S+)", done.stdout)
+    assert enter and status and fetch and "demo --remove" in done.stdout
+    try:
+        asked = subprocess.run(
+            [*HTVPN, "status", "--json", "--socket", status[1]], capture_output=True, timeout=30, check=True
+        )
+        assert json.loads(asked.stdout)["state"] == "connected"
+        curl = [*enter[1].split(), "curl", "-sSf", "--max-time", "20", "-o", "/dev/null", fetch[1]]
+        subprocess.run(curl, timeout=30, check=True)
+    finally:
+        removed = demo("--remove")
+    assert re.fullmatch(r"removed \d+ namespaces\n", removed.stdout)
+    assert left_of(label(done)) == []
+
+
+WITHOUT_ROOT = """
+import os
+from halftunnel_vpn.cli import demo, main
+os.seteuid(65534)
+code = main.main(["demo"])
+os.seteuid(0)
+raise SystemExit(code)
+"""
+
+
+def test_without_root_the_demo_is_one_sentence():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "htvpn: the demo makes network namespaces and needs root: run it with sudo\n"

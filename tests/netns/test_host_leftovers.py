@@ -1,0 +1,176 @@
+"""A tunnel that was killed leaves a host that the next start, or a command, puts right."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.lab.topology import CLIENT
+from halftunnel_vpn.tun import TunDevice
+
+pytestmark = pytest.mark.root
+
+Snapshot = Callable[[], dict[str, str]]
+Network = Callable[[HostState], HostNetwork]
+
+STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), dns=("10.72.84.1",))
+
+TUNNEL = """
+import sys
+from pathlib import Path
+from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.tun import TunDevice
+device = TunDevice.open("htvpn0", mtu=1500)
+state = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), dns=("10.72.84.1",))
+print(HostNetwork(state, Path(sys.argv[1]), resolv_conf=Path(sys.argv[2])).apply(), flush=True)
+sys.stdin.read()
+"""
+CLEANUP = """
+import sys
+from pathlib import Path
+from halftunnel_vpn.host import HostNetwork
+print(HostNetwork.cleanup_leftovers(Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def state_dir(lab: Lab) -> Path:
+    return lab.directory / "state"
+
+
+@pytest.fixture
+def kill_tunnel(client: Lab, state_dir: Path, resolv_conf: Path) -> Callable[..., None]:
+    """Bring a tunnel up in a process of its own and kill that."""
+
+    def kill(path: Path = resolv_conf) -> None:
+        command = [sys.executable, "-W", "error", "-c", TUNNEL, str(state_dir), str(path)]
+        argv = client.argv(CLIENT, command)
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=client.environment()
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "[]\n", "no warnings"
+            process.send_signal(signal.SIGKILL)
+
+    return kill
+
+
+def test_a_killed_tunnel_leaks_nothing_and_is_cleaned_up_after(
+    client: Lab, snapshot: Snapshot, state_dir: Path, kill_tunnel: Callable[..., None]
+) -> None:
+    before = snapshot()
+    kill_tunnel(Path("/etc/resolv.conf"))  # in the client: a bind mount
+    killed = snapshot()
+    assert "htvpn0" not in killed["ip address"]
+    assert "Half-Tunnel wrote this file" in killed["resolv.conf"]
+    refused = client.run(CLIENT, "ip route get 198.51.100.2".split(), check=False)
+    assert "No route to host" in refused.stderr
+
+    assert client.python(CLIENT, CLEANUP, str(state_dir)).stdout == "['htvpn0']\n"
+    assert snapshot() == before
+    assert list(state_dir.iterdir()) == []
+    assert client.python(CLIENT, CLEANUP, str(state_dir)).stdout == "[]\n"
+    assert snapshot() == before
+
+
+def test_the_state_alone_undoes_what_a_killed_tunnel_left(
+    client: Lab, snapshot: Snapshot, network: Network, kill_tunnel: Callable[..., None]
+) -> None:
+    before = snapshot()
+    kill_tunnel()
+    network(STATE).cleanup()
+    assert snapshot() == before
+
+
+def test_a_tunnel_that_lives_is_left_alone(
+    client: Lab, snapshot: Snapshot, state_dir: Path, device: TunDevice, network: Network
+) -> None:
+    network(STATE).apply()
+    alive = snapshot()
+    assert HostNetwork.cleanup_leftovers(state_dir) == []
+    assert snapshot() == alive
+    assert network(STATE).verify() == []
+    network(STATE).cleanup()
+
+
+def test_an_apply_cut_short_anywhere_is_undone(
+    client: Lab, snapshot: Snapshot, state_dir: Path, resolv_conf: Path
+) -> None:
+    before = snapshot()
+    cut = (
+        "import os, sys, pathlib\n"
+        "from halftunnel_vpn.host import HostNetwork, HostState, journal\n"
+        "from halftunnel_vpn.tun import TunDevice\n"
+        "left = int(sys.argv[2])\n"
+        "save = journal.Journal.save\n"
+        "def counted(self):\n"
+        "    global left\n"
+        "    save(self)\n"
+        "    left -= 1\n"
+        "    if not left: os._exit(9)\n"
+        "journal.Journal.save = counted\n"
+        "device = TunDevice.open('htvpn0', mtu=1500)\n"
+        "state = HostState(addresses=('10.72.84.2/32',), dns=('10.72.84.1',))\n"
+        "HostNetwork(state, pathlib.Path(sys.argv[1]), resolv_conf=pathlib.Path(sys.argv[3])).apply()\n"
+    )
+    saves = 0
+
+    def cut_at(save: int) -> int:
+        arguments = (str(state_dir), str(save), str(resolv_conf))
+        return client.python(CLIENT, cut, *arguments, check=False).returncode
+
+    while (status := cut_at(saves + 1)) == 9:
+        saves += 1
+        assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+        assert snapshot() == before
+    assert (status, saves >= 6) == (0, True), "one per step, then it is through"
+    HostNetwork.cleanup_leftovers(state_dir)
+    assert snapshot() == before
+
+
+def test_after_a_reboot_only_the_file_is_put_back(
+    client: Lab, snapshot: Snapshot, network: Network, state_dir: Path, kill_tunnel: Callable[..., None]
+) -> None:
+    original = snapshot()["resolv.conf"]
+    kill_tunnel()
+    path = state_dir / "htvpn0.journal.json"
+    content = json.loads(path.read_text())
+    content["place"] = "another-boot 4:4026531840"
+    path.write_text(json.dumps(content))
+    with pytest.raises(HostError, match="A tunnel that was killed left"):
+        device = TunDevice.open("htvpn0", mtu=1500)
+        try:
+            network(STATE).apply()
+        finally:
+            device.close()
+    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    after = snapshot()
+    assert after["resolv.conf"] == original
+    assert "18516" in after["ip rule"], "a kernel of another boot has nothing of ours to remove"
+
+
+def test_a_resolver_written_by_somebody_else_meanwhile_stays(
+    client: Lab, network: Network, resolv_conf: Path, state_dir: Path, kill_tunnel: Callable[..., None]
+) -> None:
+    kill_tunnel()
+    resolv_conf.write_text("nameserver 192.0.2.99\n")
+    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    assert resolv_conf.read_text() == "nameserver 192.0.2.99\n"
+
+
+def test_a_journal_that_cannot_be_read_says_what_to_do(state_dir: Path) -> None:
+    state_dir.mkdir()
+    path = state_dir / "htvpn0.journal.json"
+    for content in ("", "{}", "[1]", '{"format": 7}', '{"format": 1, "state": {"tun": 1}, "steps": {}}'):
+        path.write_text(content)
+        with pytest.raises(HostError, match=r"The journal .* cannot be read .* remove that file\."):
+            HostNetwork.cleanup_leftovers(state_dir)

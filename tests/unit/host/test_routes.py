@@ -1,0 +1,110 @@
+"""The rules and routes that a wanted state means, as data."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halftunnel_vpn.host import HostState
+from halftunnel_vpn.host.routes import MAIN_TABLE, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.state import RULE_SPAN
+
+STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), table=900, mark=0x77, rule_priority=1000)
+
+
+def shown(state: HostState, version: int) -> list[str]:
+    return [str(rule) for rule in sorted(wanted_rules(state, (version,)), key=lambda rule: rule.priority)]
+
+
+def test_everything_through_the_tunnel() -> None:
+    assert shown(replace(STATE, exclude=("192.0.2.0/24",)), 4) == [
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
+        "IPv4 rule 1001: from all ipproto 17 dport 53 lookup 900",
+        "IPv4 rule 1001: from all ipproto 6 dport 53 lookup 900",
+        "IPv4 rule 1002: from all to 192.0.2.0/24 lookup 254",
+        "IPv4 rule 1259: from all lookup 254 suppress_prefixlength 0",
+        "IPv4 rule 1260: from all lookup 900",
+        "IPv4 rule 1261: from all nop",
+    ]
+
+
+def test_some_networks_through_the_tunnel() -> None:
+    state = replace(STATE, include=("198.51.100.0/24", "203.0.113.7/32"), intercept_dns=False)
+    assert shown(state, 4) == [
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
+        "IPv4 rule 1196: from all to 203.0.113.7/32 lookup 900",
+        "IPv4 rule 1211: from all to 198.51.100.0/24 lookup 254 suppress_prefixlength 24",
+        "IPv4 rule 1212: from all to 198.51.100.0/24 lookup 900",
+        "IPv4 rule 1261: from all nop",
+    ]
+    assert shown(state, 6) == [
+        "IPv6 rule 1000: from all fwmark 0x77 goto 1261",
+        "IPv6 rule 1261: from all nop",
+    ]
+
+
+def test_our_own_sockets_are_on_their_way_before_any_other_rule_is_added() -> None:
+    assert [rule.action for rule in wanted_rules(STATE, (4,))][:2] == ["nop", "goto"]
+
+
+def test_the_table_ends_unreachable_in_both_families() -> None:
+    assert [str(route) for route in wanted_routes(STATE, (4, 6))] == [
+        "IPv4 default route beneath the TUN",
+        "IPv6 default route beneath the TUN",
+        "IPv4 default route through the TUN",
+        "IPv6 default route through the TUN",
+    ]
+    for beneath in wanted_routes(STATE, (4,)):
+        assert beneath.metric == (10 if beneath.through_tun else 4096)
+
+
+def test_without_ipv6_its_default_route_is_unreachable_only() -> None:
+    without = wanted_routes(replace(STATE, ipv6=False), (6,))
+    assert [route.through_tun for route in without] == [False]
+    assert wanted_routes(STATE, (6,), tun_has_ipv6=False) == without
+
+
+networks = st.builds(
+    lambda number, length: str(ipaddress.ip_network((number, length), strict=False)),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 32),
+)
+
+
+@given(
+    included=st.lists(networks, max_size=6),
+    on_the_lan=st.lists(networks.filter(lambda text: not text.endswith("/0")), max_size=6),
+    number=st.integers(0, 2**32 - 1),
+)
+def test_the_longest_prefix_decides_as_if_all_stood_in_one_table(
+    included: list[str], on_the_lan: list[str], number: int
+) -> None:
+    rules = wanted_rules(replace(STATE, include=tuple(included), intercept_dns=False), (4,))
+    destination = ipaddress.ip_address(number)
+    main = longest(["0.0.0.0/0", *on_the_lan], destination)
+    tunnel = longest(included, destination)
+    expected = "main" if tunnel < 0 or main > tunnel else "tunnel"
+    assert decide(rules, main, destination) == expected
+    assert all(1000 <= rule.priority < 1000 + RULE_SPAN for rule in rules)
+
+
+def longest(texts: list[str], destination: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    """The length of the longest prefix that holds the destination, -1 when none does."""
+    holding = [ipaddress.ip_network(text) for text in texts if destination in ipaddress.ip_network(text)]
+    return max((network.prefixlen for network in holding), default=-1)
+
+
+def decide(rules: list[Rule], main: int, destination: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """What the kernel makes of the rules for an unmarked packet, ``main`` being main's longest prefix."""
+    for rule in sorted(rules, key=lambda rule: rule.priority):
+        matches = not rule.destination or destination in ipaddress.ip_network(rule.destination)
+        if rule.mark or rule.action != "lookup" or not matches:
+            continue
+        if rule.table != MAIN_TABLE:
+            return "tunnel"
+        if main > rule.suppress:
+            return "main"
+    return "main"
