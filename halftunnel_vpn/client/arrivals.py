@@ -30,14 +30,18 @@ class Arrivals:
         """The next message. Raises LegClosed when the leg is gone before one comes."""
         while not self._messages:
             if self._cause is not None:
-                raise LegClosed(
-                    "The exit closed a connection before it answered: check that this client is still on the "
-                    "exit's list and that the profile is the one it gave.",
-                    reason=f"leg-closed-{self._cause}",
-                )
+                raise self.loss()
             self._changed.clear()
             await self._changed.wait()
         return self._messages.popleft()
+
+    def loss(self) -> LegClosed:
+        """What it means that the leg is gone."""
+        return LegClosed(
+            "The exit closed a connection before it answered: check that this client is still on the "
+            "exit's list and that the profile is the one it gave.",
+            reason=f"leg-closed-{self._cause}",
+        )
 
     async def wait_closed(self) -> None:
         """Return when the leg is gone."""

@@ -24,6 +24,9 @@ from halftunnel_vpn.transport.leg import Leg
 MAX_PADDING = 256
 """Bytes of padding in a handshake or join message, at the most."""
 
+LAST_WORD = 1.0
+"""Seconds that message 2 may still take on its road, once the exit has closed the other one."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewLeg:
@@ -173,8 +176,9 @@ class Connector:
                 await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     # the exit closes both: message 2 may be on its way still, when it says why
-                    async with asyncio.timeout(1.0):
-                        await asyncio.wait((answer,))
+                    await asyncio.wait((answer,), timeout=LAST_WORD)
+                    if not answer.done():
+                        raise upstream.loss()
                 return await answer
         finally:
             for task in (answer, closed):

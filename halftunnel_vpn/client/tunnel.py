@@ -141,6 +141,7 @@ class Tunnel:
                     await stopped
                 finally:
                     self._is_closing = True
+                    tracker.session_lost(self._driver.clock())  # while the device still takes an RST
                     # shielded: what was changed is put back even when this task is being cancelled
                     await asyncio.shield(asyncio.to_thread(network.cleanup))
                     connection.cancel()

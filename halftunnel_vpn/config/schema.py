@@ -210,6 +210,9 @@ def _shown(value: object) -> str:
         return "a table"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    try:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits, which TOML can hold as 0x...
+        return "a number too long to show"
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

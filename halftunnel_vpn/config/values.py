@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -151,8 +152,8 @@ def file_name(value: object) -> str:
 
 def date(value: object) -> str:
     """A day, as TOML writes it (2026-01-31); returned as text in the same form."""
-    text_form = str(value)
-    if isinstance(value, bool) or not re.fullmatch(r"\d{4}-\d\d-\d\d", text_form):
+    text_form = str(value) if isinstance(value, str | datetime.date) else ""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text_form):
         raise Rejected("a date like 2026-01-31")
     return text_form
 

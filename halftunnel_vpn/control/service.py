@@ -168,7 +168,10 @@ async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> 
             if len(body) > MAX_BODY:
                 raise h11.RemoteProtocolError("body too large", error_status_hint=413)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            target = urlsplit(head.target.decode("ascii", "replace"))
+            try:
+                target = urlsplit(head.target.decode("ascii", "replace"))
+            except ValueError:  # "//[": an authority that is none
+                raise h11.RemoteProtocolError("bad target", error_status_hint=400) from None
             return Request(head.method.decode("ascii"), target.path, target.query, bytes(body))
         else:
             return None

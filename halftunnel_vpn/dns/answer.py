@@ -158,6 +158,8 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
 
     Raises DnsError as :func:`parse_answer` does, and ``dns-too-many-aliases``.
     """
+    if len(message) < HEADER_LENGTH:
+        raise DnsError("dns-bad-answer", "too short")
     *_, answers, authorities, additionals = HEADER.unpack_from(message)
     size = 4 if type_ == RecordType.A else 16
     aliases: dict[str, str] = {}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, SessionError, WireError
 from halftunnel_vpn.flow.config import FlowConfig
+from halftunnel_vpn.flow.datagrams import DatagramFlow, Surroundings
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.icmp import IcmpFlow
 from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
-from halftunnel_vpn.flow.udp import UdpFlow
+from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.packet.fragments import Reassembler
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
-
-DNS_PORT = 53
 
 TcpKey = tuple[bytes, bytes, int, int]
 """Source, destination, source port, destination port."""
@@ -68,7 +67,7 @@ class FlowTracker:
         self._opener = opener
         self._dns = dns
         self._config = config
-        self._segments = segments
+        self._around = Surroundings(write, dns, segments, wheel, counters)
         self._wheel = wheel
         self._random = random
         self._clock = clock
@@ -107,7 +106,7 @@ class FlowTracker:
                     return
             handler = self._handlers.get(packet.protocol, self._other_arrived)
             handler(packet, frame, trusted, now)
-        except PacketError as error:
+        except (PacketError, WireError) as error:  # WireError: a name that the wire cannot carry
             self._counters.drop(error.reason)
 
     def flush(self, now: float) -> None:
@@ -120,8 +119,7 @@ class FlowTracker:
         """The streams are gone: every TCP flow ends with RST, the others begin anew with the next packet."""
         for endpoint in list(self._tcp.values()):
             endpoint.abort(now)
-        flows: list[UdpFlow | IcmpFlow] = [*self._udp.values(), *self._icmp.values()]
-        for flow in flows:
+        for flow in (*self._udp.values(), *self._icmp.values()):
             flow.aborted(ResetCode.SHUTDOWN, now)
         self._touched.clear()
 
@@ -138,14 +136,11 @@ class FlowTracker:
             self._open_tcp(key, packet, segment, now)
         elif not segment.flags & tcp.RST:
             self._counters.drop("tcp-no-flow")
-            self._write((_reset_for(packet, segment),))
+            if self._may_talk_to(packet.destination):
+                self._write((_reset_for(packet, segment),))
 
     def _open_tcp(self, key: TcpKey, packet: ip.IpPacket, syn: tcp.TcpSegment, now: float) -> None:
-        if not self._may_talk_to(packet.destination):
-            self._counters.drop("tcp-to-many")
-            return
-        if len(self._tcp) >= self._config.max_tcp_flows:
-            self._counters.drop("tcp-too-many-flows")
+        if not self._admits(packet, self._tcp, self._config.max_tcp_flows, "tcp"):
             return
         source, destination, source_port, destination_port = key
 
@@ -178,9 +173,6 @@ class FlowTracker:
             stream = self._opener.open_stream(request, endpoint, now)
         except SessionError:
             self._counters.drop("tcp-no-session")  # the host sends its SYN again
-            return
-        except WireError as error:
-            self._counters.drop(error.reason)  # a name that no packet can carry
             return
         self._tcp[key] = endpoint
         endpoint.attach(stream)
@@ -217,29 +209,10 @@ class FlowTracker:
         flow.datagram_arrived(packet, datagram.destination_port, datagram.payload, segment_size, now)
 
     def _open_udp(self, packet: ip.IpPacket, port: int, now: float) -> UdpFlow | None:
-        if not self._may_talk_to(packet.destination):
-            self._counters.drop("udp-to-many")
+        if not self._admits(packet, self._udp, self._config.max_udp_flows, UdpFlow.label):
             return None
-        if len(self._udp) >= self._config.max_udp_flows:
-            self._counters.drop("udp-too-many-flows")
-            return None
-        flow = UdpFlow(
-            packet.source,
-            port,
-            write=self._write,
-            segments=self._segments,
-            dns=self._dns,
-            wheel=self._wheel,
-            idle_timeout=self._config.udp_idle,
-            counters=self._counters,
-            on_closed=self._udp_closed,
-            now=now,
-        )
-        try:
-            flow.stream = self._opener.open_datagrams(OpenRequest(StreamKind.UDP, b"", 0, 0), flow, now)
-        except SessionError:
-            self._counters.drop("udp-no-session")
-            flow.aborted(ResetCode.SHUTDOWN, now)
+        flow = UdpFlow(self._around, packet.source, port, self._config.udp_idle, self._udp_closed, now)
+        if not self._connect(flow, StreamKind.UDP, now):
             return None
         self._udp[flow.key] = flow
         return flow
@@ -272,28 +245,11 @@ class FlowTracker:
         flow.echo_arrived(packet, echo, now)
 
     def _open_icmp(self, packet: ip.IpPacket, identifier: int, now: float) -> IcmpFlow | None:
-        if not self._may_talk_to(packet.destination):
-            self._counters.drop("icmp-to-many")
+        if not self._admits(packet, self._icmp, self._config.max_icmp_flows, IcmpFlow.label):
             return None
-        if len(self._icmp) >= self._config.max_icmp_flows:
-            self._counters.drop("icmp-too-many-flows")
-            return None
-        flow = IcmpFlow(
-            packet.source,
-            identifier,
-            write=self._write,
-            dns=self._dns,
-            wheel=self._wheel,
-            idle_timeout=self._config.icmp_idle,
-            counters=self._counters,
-            on_closed=self._icmp_closed,
-            now=now,
-        )
-        try:
-            flow.stream = self._opener.open_datagrams(OpenRequest(StreamKind.ICMP, b"", 0, 0), flow, now)
-        except SessionError:
-            self._counters.drop("icmp-no-session")
-            flow.aborted(ResetCode.SHUTDOWN, now)
+        idle_timeout = self._config.icmp_idle
+        flow = IcmpFlow(self._around, packet.source, identifier, idle_timeout, self._icmp_closed, now)
+        if not self._connect(flow, StreamKind.ICMP, now):
             return None
         self._icmp[flow.key] = flow
         return flow
@@ -304,10 +260,32 @@ class FlowTracker:
         if error is not None:
             self._write((error,))
 
-    def _udp_closed(self, flow: UdpFlow) -> None:
+    # --- what flows have in common ---------------------------------------------------------------
+
+    def _admits(self, packet: ip.IpPacket, flows: Sized, maximum: int, label: str) -> bool:
+        """Whether ``packet`` may begin a flow."""
+        if not self._may_talk_to(packet.destination):
+            self._counters.drop(f"{label}-to-many")
+            return False
+        if len(flows) >= maximum:
+            self._counters.drop(f"{label}-too-many-flows")
+            return False
+        return True
+
+    def _connect(self, flow: DatagramFlow, kind: StreamKind, now: float) -> bool:
+        """Give ``flow`` its stream; False when there is no session for it."""
+        try:
+            flow.stream = self._opener.open_datagrams(OpenRequest(kind, b"", 0, 0), flow, now)
+        except SessionError:
+            self._counters.drop(f"{flow.label}-no-session")
+            flow.aborted(ResetCode.SHUTDOWN, now)
+            return False
+        return True
+
+    def _udp_closed(self, flow: DatagramFlow) -> None:
         self._udp.pop(flow.key, None)
 
-    def _icmp_closed(self, flow: IcmpFlow) -> None:
+    def _icmp_closed(self, flow: DatagramFlow) -> None:
         self._icmp.pop(flow.key, None)
 
     def _may_talk_to(self, destination: bytes) -> bool:

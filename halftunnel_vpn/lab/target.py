@@ -103,12 +103,15 @@ class Target:
         return f"http://[{TARGET_ADDRESS6}]:{WEB_PORT}/{FILE_NAME}"
 
 
-def start_target(lab: Lab) -> Target:
-    """Start the target's servers and return when they listen. HostError when one does not."""
+def start_target(lab: Lab, *, file_size: int = FILE_SIZE) -> Target:
+    """Start the target's servers and return when they listen. HostError when one does not.
+
+    ``file_size`` is the large file's.
+    """
     root = lab.directory / "www"
     uploads = root / "upload"
     uploads.mkdir(parents=True)
-    content = os.urandom(FILE_SIZE)
+    content = os.urandom(file_size)
     (root / FILE_NAME).write_bytes(content)
     (root / SMALL_FILE_NAME).write_bytes(b"x" * SMALL_FILE_SIZE)
     web_server = _start_web_server(lab, root)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn.config.clients import parse_client_entry
 from halftunnel_vpn.errors import ConfigError
+
+SETTLED_AFTER = 1_000_000_000
+"""Nanoseconds after its last change from which on a directory that looks the same is the same."""
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +44,13 @@ class ClientList:
             stamp = (status.st_mtime_ns, status.st_ino)
         if stamp is not None and stamp == self._stamp:
             return
-        self._stamp = stamp
+        # a change within the same tick of the clock would leave no other trace
+        is_settled = stamp is not None and time.time_ns() - stamp[0] > SETTLED_AFTER
+        self._stamp = stamp if is_settled else None
         before = self._names
         self._names = self._read() if stamp is not None else {}
         for public_key, name in before.items():
-            if public_key not in self._names:
+            if self._names.get(public_key) != name:
                 self._removed(name)
 
     def _read(self) -> dict[bytes, str]:
@@ -55,8 +61,10 @@ class ClientList:
                 break
             try:
                 entry = parse_client_entry(path.read_text(encoding="utf-8"), source=path.name)
-            except (OSError, UnicodeDecodeError, ConfigError) as error:
+            except UnicodeDecodeError:
+                log.warning("a client file is left out: %s is no UTF-8 text", path.name)
+            except (OSError, ConfigError) as error:
                 log.warning("a client file is left out: %s", error)
-                continue
-            names[entry.public_key] = entry.name
+            else:
+                names[entry.public_key] = entry.name
         return names

@@ -58,7 +58,7 @@ class Dialer:
         self.driver = driver
         self.counters = counters
         self.limits = limits
-        self._waiting: deque[Dial] = deque()
+        self._waiting: dict[Dial, None] = {}
         self._under_way: dict[Hashable, int] = {}
         self._total = 0
 
@@ -79,7 +79,7 @@ class Dialer:
         if self._may_start(client):
             self._start(dial)
         elif len(self._waiting) < self.limits.waiting:
-            self._waiting.append(dial)
+            self._waiting[dial] = None
         else:
             self.counters.drop("dial-queue-full")
             self.driver.loop.call_soon(dial.fail, ResetCode.LIMIT)
@@ -100,16 +100,15 @@ class Dialer:
         self._under_way[client] -= 1
         if not self._under_way[client]:
             del self._under_way[client]
-        for _ in range(len(self._waiting)):
-            dial = self._waiting.popleft()
-            if dial.is_over:
-                continue
+        for dial in self._waiting:
             if self._may_start(dial.client):
+                del self._waiting[dial]
                 self._start(dial)
                 return
-            self._waiting.append(dial)
-            if self._total >= self.limits.total:
-                return
+
+    def given_up(self, dial: Dial) -> None:
+        """A dial that was never started is over."""
+        self._waiting.pop(dial, None)
 
 
 class Dial:
@@ -226,3 +225,5 @@ class Dial:
         self._pending.clear()
         if self._started:
             self._dialer.ended(self.client)
+        else:
+            self._dialer.given_up(self)

@@ -24,6 +24,7 @@ DENIED_BY_DEFAULT: tuple[Network, ...] = tuple(
         "240.0.0.0/4",  # with the limited broadcast
         "168.63.129.16/32",  # metadata service of Azure
         "::/127",  # unspecified and loopback
+        "64:ff9b:1::/48",  # NAT64 for local use (RFC 8215)
         "fc00::/7",  # unique local, with fd00:ec2::254
         "fe80::/10",
         "fec0::/10",
@@ -36,22 +37,22 @@ DENIED_BY_DEFAULT: tuple[Network, ...] = tuple(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
+_LAST_32_BITS = (_NAT64, _NAT64_LOCAL, _COMPATIBLE, _TRANSLATED)
 
 MAX_REMEMBERED = 4096
 """Decisions that are remembered, by address."""
 
 
-def embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that ``address`` spells: v4-mapped, v4-compatible, NAT64, 6to4 or Teredo."""
+def embedded_ipv4(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The IPv4 addresses that ``address`` spells: v4-mapped, v4-compatible, SIIT, NAT64, 6to4 or Teredo."""
     if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address in _NAT64 or address in _NAT64_LOCAL or address in _COMPATIBLE:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        return (address.ipv4_mapped,)
+    if any(address in network for network in _LAST_32_BITS):
+        return (ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF),)
     if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
-    return None
+        return (address.sixtofour,)
+    return address.teredo or ()  # of Teredo: server and client
 
 
 class EgressPolicy:
@@ -88,9 +89,8 @@ class EgressPolicy:
         if not self._decide_one(address):
             return False
         if isinstance(address, ipaddress.IPv6Address):
-            embedded = embedded_ipv4(address)
             # a network that is allowed by name in IPv6 does not speak for what it embeds
-            return embedded is None or int(address) < 2 or self._decide_one(embedded)
+            return int(address) < 2 or all(self._decide_one(inner) for inner in embedded_ipv4(address))
         return True
 
     def _decide_one(self, address: Address) -> bool:

@@ -59,7 +59,9 @@ class Exit:
         self._peer_log = PeerLog(log)
         self._guard = ReplayGuard()
         self._ipv6 = False
-        self.registry = Registry(driver, self.counters, idle_timeout=limits.session_idle)
+        self.registry = Registry(
+            driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
+        )
         self.clients = ClientList(
             directory / "clients", limit=limits.max_clients, removed=self._client_removed
         )
@@ -99,7 +101,7 @@ class Exit:
             guard_changed=self._save_guard,
             has_ipv6=lambda: self._ipv6,
             counters=self.counters,
-            refused=lambda peer, reason: self.log_refusal(peer, reason),
+            refused=self.log_refusal,
         )
         self._housekeeping = driver.wheel.timer(self._keep_house)
         self._load_guard()

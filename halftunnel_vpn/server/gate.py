@@ -21,10 +21,13 @@ from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receiving import MIN_WINDOW
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
 
 MAX_WAITING = 1024
 """Legs that have not said who they are, and halves of handshakes that wait for the other half."""
+
+NORMAL_CLOSURE = 1000
+"""The code in our Close frame, which says nothing (RFC 6455 section 7.4.1)."""
 
 MAX_PADDING = 256
 """Bytes of padding in a reply, at the most."""
@@ -106,7 +109,7 @@ class Gate:
         self.counters.drop(reason)
         self._refused(newcomer.leg.peer, reason)
         self.forget(newcomer)
-        newcomer.leg.close()
+        newcomer.leg.refuse(NORMAL_CLOSURE)
 
     def first_message(self, newcomer: Newcomer, message: Buffer) -> None:
         """The first message of a leg. Raises PeerError when it opens no door."""
@@ -254,4 +257,7 @@ class Newcomer:
 
     def leg_closed(self, leg: Leg, cause: str) -> None:
         """Gone before it joined."""
-        self._gate.forget(self)
+        if cause in PEER_FAULTS:
+            self._gate.refuse(self, cause)
+        else:
+            self._gate.forget(self)

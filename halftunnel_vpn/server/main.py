@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import ssl
 from functools import partial
@@ -33,8 +34,15 @@ def run_server(directory: Path, config: ServerConfig, *, metrics: Endpoint | Non
 
     Raises ConfigError or HostError, each one sentence, when it cannot start.
     """
+    _open_as_many_files_as_allowed()
     run(_main(directory, config, metrics))
     return 0
+
+
+def _open_as_many_files_as_allowed() -> None:
+    """Each stream needs a socket; the soft limit, often 1024, is there for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None) -> None:
@@ -89,6 +97,7 @@ async def _listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dr
             trusted_proxies=config.listen.trusted_proxies,
             counters=exit_.counters,
             clock=driver.clock,
+            refused=exit_.log_refusal,
         )
         await listener.start(address, port, tls=_tls(directory, served[0][1]))
         listeners.append(listener)

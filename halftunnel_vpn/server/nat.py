@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,9 +15,11 @@ from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.opening_tcp import TcpOpening
+from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 from halftunnel_vpn.server.relay_dns import DnsRelay
 from halftunnel_vpn.server.relay_icmp import IcmpRelay
 from halftunnel_vpn.server.relay_udp import UdpRelay
+from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
@@ -46,6 +49,7 @@ class Nat:
         counters: Counters,
     ) -> None:
         self.driver = driver
+        self.watch = SocketWatch(driver.loop)
         self.policy = policy
         self.dialer = dialer
         self.resolver = resolver
@@ -86,13 +90,16 @@ class Nat:
         """
         found: dict[int, list[bytes]] = {6: [], 4: []}
         failure: DnsError | None = None
-        for version in (6, 4) if self.has_ipv6() else (4,):
-            try:
-                texts = await self.resolver.resolve(name, version)
-            except DnsError as error:
-                failure = error
+        versions = (6, 4) if self.has_ipv6() else (4,)
+        questions = [self.resolver.resolve(name, version) for version in versions]
+        outcomes = await asyncio.gather(*questions, return_exceptions=True)
+        for version, outcome in zip(versions, outcomes, strict=True):
+            if isinstance(outcome, DnsError):
+                failure = outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
             else:
-                found[version] = [ipaddress.ip_address(text).packed for text in texts]
+                found[version] = [ipaddress.ip_address(text).packed for text in outcome]
         if failure is not None and not any(found.values()):
             raise failure
         longest = max(len(found[6]), len(found[4]))
@@ -133,9 +140,14 @@ class ClientNat:
             return _OVER
         closed = _once(lambda: nat.give_back(self._client))
         stream.accept()
+        relay: type[DatagramRelay]
         if request.kind is StreamKind.ICMP:
-            return IcmpRelay(stream, nat.driver, nat.policy, ICMP_IDLE, nat.counters, closed)
-        return UdpRelay(stream, nat.driver, nat.policy, self._resolve, nat.udp_idle, nat.counters, closed)
+            relay, idle_timeout = IcmpRelay, ICMP_IDLE
+        else:
+            relay, idle_timeout = UdpRelay, nat.udp_idle
+        return relay(
+            stream, nat.driver, nat.watch, nat.policy, self._resolve, idle_timeout, nat.counters, closed
+        )
 
     async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:
         try:
@@ -159,14 +171,14 @@ class ClientNat:
             self._client, permitted, port, opening.connected, opening.failed
         )
 
-    def _resolve(self, name: str, done: Callable[[bytes | None], None]) -> None:
+    def _resolve(self, name: str, done: Callable[[list[bytes]], None]) -> None:
         async def resolve() -> None:
             try:
                 addresses = await self._nat.addresses_of(name)
             except DnsError as error:
                 self._nat.counters.drop(error.reason)
                 addresses = []
-            done(addresses[0] if addresses else None)
+            done(addresses)
 
         self._nat.start(resolve())
 

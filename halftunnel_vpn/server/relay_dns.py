@@ -49,9 +49,11 @@ class DnsRelay:
 
     def data_received(self, data: memoryview, now: float) -> None:
         """The query, in one piece or several; at most 64 KiB and two bytes."""
-        self._received += data
         self._stream.consumed(len(data))
-        if self._asked or len(self._received) < LENGTH_BYTES:
+        if self._asked:
+            return  # one query a stream: what follows it is nothing to keep
+        self._received += data
+        if len(self._received) < LENGTH_BYTES:
             return
         length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
         if len(self._received) >= LENGTH_BYTES + length:

@@ -35,7 +35,15 @@ class ExitSession:
         registry = self._registry
         now = registry.driver.clock()
         keys = self.keys.leg_keys(direction, number, client_nonce, exit_nonce)
-        sealed = SealedLeg(leg, self.session, keys, registry.driver.clock, registry.counters, self._leg_lost)
+        sealed = SealedLeg(
+            leg,
+            self.session,
+            keys,
+            registry.driver.clock,
+            registry.counters,
+            self._leg_lost,
+            lambda reason: registry.refused(leg.peer, reason),
+        )
         sealed.state = LegState(sealed, direction, number, now, name=leg.peer)
         leg.listener = sealed
         registry.counters.count(f"legs-joined-{direction.name.lower()}")
@@ -63,12 +71,23 @@ class ExitSession:
 
 
 class Registry:
-    """Every session of an exit, found by the label of a leg that wants to join."""
+    """Every session of an exit, found by the label of a leg that wants to join.
 
-    def __init__(self, driver: Driver, counters: Counters, *, idle_timeout: float) -> None:
+    ``refused`` is told the peer's address and the reason when a leg breaks the protocol, for the log.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        counters: Counters,
+        *,
+        idle_timeout: float,
+        refused: Callable[[str, str], None] = lambda peer, reason: None,
+    ) -> None:
         self.driver = driver
         self.counters = counters
         self.idle_timeout = idle_timeout
+        self.refused = refused
         self._sessions: dict[bytes, ExitSession] = {}
         self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
 

@@ -171,6 +171,13 @@ class DatagramStream:
         else:
             self.handler.aborted(code, now)
 
+    def break_off(self, code: ResetCode, now: float) -> None:
+        """End a stream on which the peer broke the rules: the peer and the user both hear ``code``."""
+        was_over = self.resetting
+        self.reset(code)
+        if not was_over:
+            self.handler.aborted(code, now)
+
     def release(self) -> None:
         """Let go of everything that waits."""
         self.sending.drop_everything()

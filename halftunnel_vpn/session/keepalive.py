@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import Keepalive as KeepaliveMessage
 from halftunnel_vpn.protocol.opening import KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
@@ -25,6 +26,9 @@ MAX_PADDING = 255
 
 JITTER = 0.25
 """Share of the interval by which a keepalive comes earlier, at the most."""
+
+MIN_ROUND_TRIP = 0.0005
+"""Seconds that a session's round trip counts as at least."""
 
 SMOOTHING = 0.125
 """Weight of a new round-trip sample (RFC 6298, alpha)."""
@@ -71,7 +75,16 @@ class Keepalive:
                 leg.round_trip = sample
             else:
                 leg.round_trip += SMOOTHING * (sample - leg.round_trip)
-            self._session.measured()
+            self._measured()
+
+    def _measured(self) -> None:
+        """The session's round trip is that of its two directions together."""
+        session = self._session
+        halves = [
+            min((leg.round_trip for leg in session.legs_of(way) if leg.round_trip is not None), default=0.0)
+            for way in Direction
+        ]
+        session.round_trip = max(sum(halves) / 2, MIN_ROUND_TRIP)
 
     def _due(self, leg: LegState, now: float) -> None:
         if now - leg.last_received > SILENT_INTERVALS * self._interval:

@@ -15,7 +15,7 @@ QUANTUM = 64 * 1024
 """Bytes a stream may send in one turn."""
 
 URGENT_SHARE = MAX_TRAIN * 3 // 4
-"""Bytes of a train that urgent streams may take while bulk streams wait."""
+"""Bytes that urgent streams may take of each train, on average, while bulk streams wait."""
 
 Stream = ByteStream | DatagramStream
 
@@ -26,11 +26,12 @@ class Scheduler:
     Control, DNS, datagrams and young interactive streams are urgent and go first; bulk transfers take turns.
     """
 
-    __slots__ = ("_bulk", "_urgent")
+    __slots__ = ("_bulk", "_urgent", "_urgent_credit")
 
     def __init__(self) -> None:
         self._urgent: deque[Stream] = deque()
         self._bulk: deque[Stream] = deque()
+        self._urgent_credit = 0
 
     def __bool__(self) -> bool:
         return bool(self._urgent or self._bulk)
@@ -43,10 +44,20 @@ class Scheduler:
 
     def fill(self, train: Train, leg: LegState, now: float) -> None:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
-        if self._urgent:
-            self._serve(self._urgent, train, leg, MAX_TRAIN - URGENT_SHARE if self._bulk else 0, now)
-        if self._bulk:
-            self._serve(self._bulk, train, leg, 0, now)
+        urgent, bulk = self._urgent, self._bulk
+        if not (urgent and bulk):
+            self._urgent_credit = 0
+            self._serve(urgent or bulk, train, leg, 0, now)
+            return
+        # neither runs of datagrams nor pieces of bulk are torn in two, so the share holds over several trains
+        credit = min(self._urgent_credit, 0) + URGENT_SHARE
+        before = train.room
+        self._serve(urgent, train, leg, max(before - credit, 0), now)
+        between = train.room
+        self._serve(bulk, train, leg, 0, now)
+        credit -= before - between + train.room
+        self._serve(urgent, train, leg, 0, now)
+        self._urgent_credit = credit + train.room
 
     def _serve(self, queue: deque[Stream], train: Train, leg: LegState, reserve: int, now: float) -> None:
         idle_turns = 0  # streams in a row that could add nothing (their OPEN is on another leg)
@@ -54,7 +65,7 @@ class Scheduler:
             stream = queue[0]
             if stream.deficit <= 0:
                 stream.deficit += QUANTUM
-            added = stream.fill(train, leg, stream.deficit, now)
+            added = stream.fill(train, leg, min(stream.deficit, train.room - reserve), now)
             stream.deficit -= added
             idle_turns = 0 if added else idle_turns + 1
             if not stream.has_something_to_send:

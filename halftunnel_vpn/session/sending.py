@@ -117,7 +117,7 @@ class SendSide:
         """Whether :meth:`fill` would add a packet to an empty train."""
         if self.resend or self.control:
             return True
-        if self.next_sequence - self.acknowledged >= RING:
+        if self._ring_is_full:
             return False
         if self.unsent:
             return self.credit > self.sent
@@ -128,6 +128,10 @@ class SendSide:
         """Whether all that was ever queued is acknowledged."""
         return not (self.unsent or self.retained or self.control or self.fin_queued)
 
+    @property
+    def _ring_is_full(self) -> bool:
+        return self.next_sequence - self.acknowledged >= RING
+
     def waits_for_other_leg(self, leg: LegState) -> bool:
         """Whether the OPEN packet is under way on another leg than ``leg``: nothing may overtake it."""
         return self.opening_leg is not None and self.opening_leg is not leg
@@ -135,9 +139,10 @@ class SendSide:
     def queue(self, data: Buffer) -> None:
         """Take over ``data``."""
         length = len(data)
-        self.unsent.append(data)
-        self.unsent_bytes += length
-        self.accepted += length
+        if length:
+            self.unsent.append(data)
+            self.unsent_bytes += length
+            self.accepted += length
 
     def drop_everything(self) -> None:
         """Forget what waits and what is kept: the stream is being reset."""
@@ -179,7 +184,7 @@ class SendSide:
             self.sent += size
             self.burst += size
             self._emit_new(train, PacketType.DATA, chunks, size, leg, acknowledgement, now)
-        if self.fin_queued and train.room >= HEADER_LENGTH:
+        if self.fin_queued and train.room >= HEADER_LENGTH and not self._ring_is_full:
             self.fin_queued = False
             self._emit_new(train, PacketType.FIN, [], 0, leg, acknowledgement, now)
         self.last_active = now
@@ -228,7 +233,7 @@ class SendSide:
         return True
 
     def _next_size(self, train: Train, budget: int) -> int:
-        if self.next_sequence - self.acknowledged >= RING:
+        if self._ring_is_full:
             return 0
         size = self.unsent_bytes
         credit = self.credit - self.sent

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired
+from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired, WireError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import (
     OpenRequest,
@@ -94,15 +94,22 @@ class Session:
     # --- streams ---------------------------------------------------------------------------------
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> ByteStream:
-        """A new byte stream towards the exit. Raises SessionError at the bound or when over."""
+        """A new byte stream towards the exit.
+
+        Raises SessionError at the bound or when over, WireError for a destination that cannot be told.
+        """
         stream = ByteStream(self, self._next_id(now), request.kind, self._initial_credit)
         stream.handler = handler
-        stream.request(replace(request, window=stream.receiving.window.granted))
+        try:
+            stream.request(replace(request, window=stream.receiving.window.granted))
+        except WireError:
+            stream.release()
+            raise
         self._opened(stream)
         return stream
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramStream:
-        """A new datagram stream towards the exit. Raises SessionError as :meth:`open_stream` does."""
+        """A new datagram stream towards the exit. Raises as :meth:`open_stream` does."""
         stream = DatagramStream(self, self._next_id(now), request.kind)
         stream.handler = handler
         stream.request(request)
@@ -199,7 +206,7 @@ class Session:
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
                 self.counters.drop(error.reason)
-                stream.reset(ResetCode.PROTOCOL_ERROR)
+                stream.break_off(ResetCode.PROTOCOL_ERROR, now)
             if stream.is_over:
                 self._remove(stream)
 
@@ -207,28 +214,38 @@ class Session:
         type_, _, stream_id, sequence, _, payload = packet
         if type_ is PacketType.KEEPALIVE:
             self._keepalive.received(leg, payload, now)
+        elif type_ is PacketType.ACK:
+            pass  # of a stream that is over
+        elif stream_id == 0:
+            if type_ is PacketType.RESET:
+                raise SessionExpired("the peer has ended the session")
+            raise PeerError("packet-out-of-place", type_.name)
         elif type_ is PacketType.OPEN and not self.is_client:
             self._open_received(stream_id, sequence, payload, now)
-        elif type_ is PacketType.RESET and stream_id == 0:
-            raise SessionExpired("the peer has ended the session")
-        elif type_ in _NUMBERED:
+        else:
+            if type_ is PacketType.RESET and not self.is_client:
+                self._is_new(stream_id)  # given up before its OPEN came here: it will never be opened
             if stream_id > self._highest_id or stream_id in self._missing_ids:
                 self.counters.drop("packet-before-open")
             else:
                 self.acknowledgements.stateless(stream_id, sequence + 1)
-        elif type_ is not PacketType.ACK:
-            raise PeerError("packet-out-of-place", type_.name)
 
-    def _open_received(self, stream_id: int, sequence: int, payload: memoryview, now: float) -> None:
+    def _is_new(self, stream_id: int) -> bool:
+        """Note a stream number of the client; False for one seen before. Raises FlowControlError."""
         if stream_id > self._highest_id:
             skipped = range(self._highest_id + 1, stream_id)
             if len(skipped) + len(self._missing_ids) > MAX_ID_GAP:
                 raise FlowControlError("stream-number-gap")
             self._missing_ids.update(skipped)
             self._highest_id = stream_id
-        elif stream_id in self._missing_ids:
+            return True
+        if stream_id in self._missing_ids:
             self._missing_ids.discard(stream_id)
-        else:
+            return True
+        return False
+
+    def _open_received(self, stream_id: int, sequence: int, payload: memoryview, now: float) -> None:
+        if not self._is_new(stream_id):
             self.acknowledgements.stateless(stream_id, sequence + 1)
             return
         request = OpenRequest.decode(payload)
@@ -284,24 +301,12 @@ class Session:
                 if stream.sending.leg_lost(leg) and stream.queue is None:
                     self.scheduler.activate(stream)
                 if isinstance(stream, ByteStream) and not stream.resetting:
-                    self.acknowledgements.now(
-                        stream
-                    )  # acknowledgements and credit may have been lost with it
+                    self.acknowledgements.now(stream)  # what the leg said of it may be lost as well
         self.wake()
 
     def legs_of(self, direction: Direction) -> list[LegState]:
         """The legs that carry ``direction`` now."""
         return [leg for leg in self.legs if leg.direction is direction]
-
-    def measured(self) -> None:
-        """A leg's round trip was measured: the session's is that of its two directions together."""
-        halves = [
-            min(
-                (leg.round_trip for leg in self.legs_of(direction) if leg.round_trip is not None), default=0.0
-            )
-            for direction in Direction
-        ]
-        self.round_trip = max(sum(halves) / 2, 0.0005)
 
     def _retry(self, now: float) -> None:
         self.now = now
@@ -340,6 +345,3 @@ class Session:
         self.legs.clear()
         self._retry_timer.cancel()
         self.acknowledgements.clear()
-
-
-_NUMBERED = frozenset({PacketType.DATA, PacketType.FIN, PacketType.RESET, PacketType.OPEN})

@@ -202,6 +202,18 @@ class ByteStream:
         else:
             self.handler.aborted(code, now)
 
+    def break_off(self, code: ResetCode, now: float) -> None:
+        """End a stream on which the peer broke the rules: the peer and the user both hear ``code``."""
+        was_open = self.state is StreamState.OPEN
+        was_over = self.resetting or self.state is StreamState.CLOSED
+        self.reset(code)
+        if was_over:
+            return
+        if was_open:
+            self.handler.refused(code, now)
+        else:
+            self.handler.aborted(code, now)
+
     def release(self) -> None:
         """Let go of everything that is kept."""
         self.sending.drop_everything()

@@ -23,9 +23,10 @@ from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.connect import Resolver, connect, resolve
 from halftunnel_vpn.transport.http_head import HeadReader, parse_status
-from halftunnel_vpn.transport.leg import CLOSE_TIMEOUT, WEBSOCKET_LOGGER, Leg, LegListener
+from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
 from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
-from halftunnel_vpn.transport.tls import client_context
+from halftunnel_vpn.transport.sockets import hold_back
+from halftunnel_vpn.transport.tls import client_context, encrypt
 from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failure
 
 CONNECT_TIMEOUT = 10.0
@@ -93,9 +94,14 @@ async def dial(
     deadline = asyncio.get_running_loop().time() + options.connect_timeout
     sock = await _connect(uri, options, deadline)
     upgrade = _Upgrade(uri, listener, clock)
+    if context is not None:
+        hold_back(sock)
     try:
-        # From here on a transport owns the socket, and closes it also when the handshake fails.
-        await _secure(sock, upgrade, uri, options, context, deadline)
+        # From here on a transport owns the socket.
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: upgrade, sock=sock)
+        if context is not None:
+            transport = await _secure(transport, upgrade, uri, options, context, deadline)
+        upgrade.use(transport)
         upgrade.check_pin(options.certificate_sha256)
         async with _within(deadline, "handshake-timeout", f"{_where(uri)} does not answer the upgrade"):
             upgrade.begin(options)
@@ -124,31 +130,21 @@ async def _connect(uri: WebSocketURI, options: DialOptions, deadline: float) -> 
 
 
 async def _secure(
-    sock: socket.socket,
+    transport: asyncio.Transport,
     upgrade: _Upgrade,
     uri: WebSocketURI,
     options: DialOptions,
-    context: ssl.SSLContext | None,
+    context: ssl.SSLContext,
     deadline: float,
-) -> None:
-    """Give ``upgrade`` its transport: the socket as it is, or TLS over it."""
-    loop = asyncio.get_running_loop()
-    if context is None:
-        await loop.create_connection(lambda: upgrade, sock=sock)
-        return
+) -> asyncio.Transport:
+    """Put TLS between the connection and ``upgrade``."""
     server_name = options.server_name or uri.host
     server = _where(uri) if server_name == uri.host else f"{_where(uri)} (as {server_name})"
     try:
         async with _within(deadline, "tls-timeout", f"{server} does not answer in TLS"):
-            await loop.create_connection(
-                lambda: upgrade,
-                sock=sock,
-                ssl=context,
-                server_hostname=server_name,
-                # A little more than the deadline, which has the better message.
-                ssl_handshake_timeout=options.connect_timeout + 1,
-                ssl_shutdown_timeout=CLOSE_TIMEOUT,
-            )
+            # Its own limit is a little more than the deadline, which has the better message.
+            limit = options.connect_timeout + 1
+            return await encrypt(transport, upgrade, context, server_name=server_name, deadline=limit)
     except ssl.SSLCertVerificationError as error:
         raise certificate_failure(error, server) from error
     except OSError as error:
@@ -166,6 +162,10 @@ class _Upgrade(asyncio.Protocol):
         self._clock = clock
         self._reader = HeadReader()
         self._transport: asyncio.Transport | None = None
+
+    def use(self, transport: asyncio.Transport) -> None:
+        """Talk by way of this transport from now on."""
+        self._transport = transport
 
     def check_pin(self, certificate_sha256: bytes | None) -> None:
         """Raise RoadError(certificate-not-pinned) if the server has shown another certificate."""

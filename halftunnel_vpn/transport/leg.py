@@ -30,18 +30,13 @@ from halftunnel_vpn.transport.frames import (
     plain_frame,
 )
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
-
-WRITE_HIGH_WATER = 64 * 1024
-"""Bytes waiting in user space at which a leg stops being writable."""
-
-WRITE_LOW_WATER = 16 * 1024
-"""Bytes waiting in user space at which it is writable again."""
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, keep_queues_short
 
 WRITE_LIMIT = 1024 * 1024
 """Bytes waiting in user space at which a leg is given up, because its owner sends without asking."""
 
-CLOSE_TIMEOUT = 5.0
-"""Seconds that a peer has to answer a Close frame and to end its TCP connection."""
+PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error"})
+"""Causes of ``leg_closed`` that mean that the peer has broken the rules."""
 
 WEBSOCKET_LOGGER = logging.getLogger("halftunnel_vpn.transport.websockets")
 """What websockets has to say; its per-frame and per-connection chatter is switched off."""
@@ -100,6 +95,7 @@ class Leg(asyncio.BufferedProtocol):
         "_held",
         "_lost",
         "_mask_bit",
+        "_pong",
         "_state",
         "_told",
         "_transport",
@@ -140,6 +136,7 @@ class Leg(asyncio.BufferedProtocol):
         self._told = False
         self._deadline: asyncio.TimerHandle | None = None
         self._held = b""
+        self._pong = b""
         self._fragments: bytearray | None = None
         self.peer = peer
         self.writable = True
@@ -155,7 +152,7 @@ class Leg(asyncio.BufferedProtocol):
         """Take the transport over and begin; ``received`` came in one piece with the end of the upgrade."""
         self.listener = listener
         self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
+        keep_queues_short(self._transport)
         listener.leg_opened(self)
         while received:
             room = self.get_buffer(len(received))
@@ -192,12 +189,16 @@ class Leg(asyncio.BufferedProtocol):
         self._write_out()
 
     def refuse(self, code: int = CloseCode.POLICY_VIOLATION, reason: str = "") -> None:
-        """Send a Close frame and hear nothing more: the peer broke the rules. Idempotent."""
+        """Send a Close frame and hear nothing more: the peer broke the rules.
+
+        Idempotent; ``leg_closed`` follows soon, not at once.
+        """
         if self._state < LegState.DEAF:
             self._cause = "refused"
             self._websocket.fail(code, reason)
             self._write_out()
             self._enter(LegState.DEAF)
+            asyncio.get_running_loop().call_soon(self._finish, self._cause)
 
     def abort(self, cause: str = "aborted") -> None:
         """Drop the connection without a word. Idempotent; ``leg_closed`` follows soon, not at once."""
@@ -214,15 +215,19 @@ class Leg(asyncio.BufferedProtocol):
         self.writable = False
 
     def resume_writing(self) -> None:
-        if self._state is LegState.OPEN:
-            self.writable = True
+        if self._state is not LegState.OPEN:
+            return
+        self.writable = True
+        if self._pong:
+            pong, self._pong = self._pong, b""
+            self._transport.write(pong)
+        if self.writable:
             self.listener.leg_writable(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         view = receive_buffer.view
         held = len(self._held)
-        if held:
-            view[:held] = self._held
+        view[:held] = self._held
         return view[held:]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -298,18 +303,18 @@ class Leg(asyncio.BufferedProtocol):
             if opcode is Opcode.BINARY or opcode is Opcode.CONT:
                 self._fragment(frame.data, frame.fin)  # type: ignore[union-attr]
         if websocket.parser_exc is not None:
-            too_big = isinstance(websocket.parser_exc, PayloadTooBig)
             self._write_out()
+            too_big = isinstance(websocket.parser_exc, PayloadTooBig)
             self._finish("message-too-big" if too_big else "websocket-protocol-error")
         elif websocket.close_rcvd is not None:
             self._write_out()
-            closed_by_us = self._state is LegState.CLOSING
-            self._finish(self._cause if closed_by_us else f"peer-closed-{websocket.close_rcvd.code:d}")
+            answered = self._state is LegState.CLOSING
+            self._finish(self._cause if answered else f"peer-closed-{websocket.close_rcvd.code:d}")
         elif self.writable:
             self._write_out()
         else:
-            # Pongs for a peer that does not read would pile up without end.
-            websocket.data_to_send()
+            # Pongs must not pile up for a peer that does not read; the last one answers them all.
+            self._pong = b"".join(websocket.data_to_send()[-1:]) or self._pong
 
     def _fragment(self, data: Buffer, final: bool) -> None:
         # websockets bounds the sum of the fragments by MAX_RECORD.
@@ -344,7 +349,5 @@ class Leg(asyncio.BufferedProtocol):
         self._state = state
         self.writable = False
         if self._deadline is None and state is not LegState.GONE:
-            self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._run_out_of_time)
-
-    def _run_out_of_time(self) -> None:
-        self.abort("close-timeout")
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(CLOSE_TIMEOUT, self.abort, "close-timeout")

@@ -13,10 +13,18 @@ from functools import partial
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.transport.admission import Admission, IpNetwork, ListenLimits, Ticket, parse_address
-from halftunnel_vpn.transport.leg import CLOSE_TIMEOUT, Leg, LegListener
+from halftunnel_vpn.transport.admission import (
+    Admission,
+    IpAddress,
+    IpNetwork,
+    ListenLimits,
+    Ticket,
+    parse_address,
+)
+from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.site import Site
-from halftunnel_vpn.transport.sockets import tune
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, hold_back, tune
+from halftunnel_vpn.transport.tls import encrypt
 from halftunnel_vpn.transport.visitor import Visitor
 
 ACCEPT_BACKLOG = 1024
@@ -37,7 +45,7 @@ class Listener:
 
     Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
     ``connection-limit``, ``peer-limit``, ``accept-failed``, ``tls-failed``, ``request-timeout``,
-    ``http-malformed``, ``http-head-too-long``, ``upgrade-refused``.
+    ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``.
     """
 
     def __init__(
@@ -49,13 +57,16 @@ class Listener:
         trusted_proxies: Iterable[IpNetwork] = (),
         counters: Counters | None = None,
         clock: Callable[[], float] = time.monotonic,
+        refused: Callable[[str, str], None] = lambda peer, reason: None,
     ) -> None:
+        """``refused`` is told the peer's address and the reason of every refusal, for the log."""
         self.paths = dict(paths)
         self.site = site
         self.limits = limits or ListenLimits()
         self.admission = Admission(self.limits, trusted_proxies)
         self.counters = counters or Counters()
         self.clock = clock
+        self._refused = refused
         self.legs: set[Leg] = set()
         self._visitors: set[Visitor] = set()
         self._accepting: dict[asyncio.Task[None], socket.socket] = {}
@@ -125,7 +136,7 @@ class Listener:
         peer = parse_address(address) or ipaddress.IPv4Address(0)
         ticket = self.admission.admit(peer)
         if isinstance(ticket, str):
-            self.counters.drop(ticket)
+            self.refuse(peer, ticket)
             connection.close()
             return
         self.counters.count("connections-accepted")
@@ -138,25 +149,30 @@ class Listener:
 
     async def _welcome(self, connection: socket.socket, visitor: Visitor, tls: ssl.SSLContext | None) -> None:
         """Hand the connection to its visitor, over TLS if need be."""
-        timeouts = {
-            "ssl_handshake_timeout": self.limits.request_timeout,
-            "ssl_shutdown_timeout": CLOSE_TIMEOUT,
-        }
+        loop = asyncio.get_running_loop()
         try:
             tune(connection)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: visitor, connection, ssl=tls, **(timeouts if tls else {})
-            )
+            if tls is not None:
+                hold_back(connection)
+            transport, _ = await loop.connect_accepted_socket(lambda: visitor, connection)
+            if tls is not None:
+                transport = await encrypt(transport, visitor, tls, deadline=self.limits.request_timeout)
+            visitor.arrive(transport)
         except OSError:  # ssl.SSLError and every timeout are kinds of it
-            self.counters.drop("tls-failed" if tls else "accept-failed")
+            self.refuse(visitor.ticket.peer, "tls-failed" if tls else "accept-failed")
 
     def _welcomed(self, connection: socket.socket, visitor: Visitor, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
         if not visitor.arrived:
             connection.close()
-            self.visitor_left(visitor)
+            visitor.connection_lost(None)
 
     # --- what visitors report -----------------------------------------------------------------------
+
+    def refuse(self, peer: IpAddress, reason: str) -> None:
+        """Count that ``peer`` was refused, and tell of it."""
+        self.counters.drop(reason)
+        self._refused(str(peer), reason)
 
     def visitor_came(self, visitor: Visitor) -> None:
         """A connection is ready for its request."""

@@ -12,16 +12,17 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
 
 
 class SealedLeg:
     """Joins a WebSocket and a session; implements LegPort for the session and LegListener for the WebSocket.
 
-    ``on_lost`` is called once with the leg's state and the cause, after the session has been told.
+    ``on_lost`` is called once with the leg's state and the cause, after the session has been told;
+    ``refused`` with the reason, when the peer has broken the protocol.
     """
 
-    __slots__ = ("_clock", "_counters", "_leg", "_on_lost", "_open", "_seal", "_session", "state")
+    __slots__ = ("_clock", "_counters", "_leg", "_on_lost", "_open", "_refused", "_seal", "_session", "state")
 
     state: LegState
 
@@ -33,6 +34,7 @@ class SealedLeg:
         clock: Callable[[], float],
         counters: Counters,
         on_lost: Callable[[LegState, str], None],
+        refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         outward, inward = keys.client_to_exit, keys.exit_to_client
         if not session.is_client:
@@ -44,6 +46,7 @@ class SealedLeg:
         self._clock = clock
         self._counters = counters
         self._on_lost = on_lost
+        self._refused = refused
 
     # --- LegPort ---------------------------------------------------------------------------------
 
@@ -80,7 +83,7 @@ class SealedLeg:
         """The leg was open before it joined."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
-        """Open the record and hand its train to the session; a peer that breaks the protocol loses the leg."""
+        """Open the record and hand its train over; a peer that breaks the protocol loses the leg."""
         try:
             self._session.train_received(self.state, self._open(record), self._clock())
         except SessionExpired:
@@ -88,8 +91,9 @@ class SealedLeg:
             self._session.ended_by_peer()
         except (PeerError, IllegalTransition) as error:
             reason = error.reason if isinstance(error, PeerError) else "illegal-transition"
-            self._counters.drop(reason)
-            self.close(reason)
+            self._broken(reason)
+            self._leg.refuse()  # the next record must not be tried
+            self._session.leg_lost(self.state, self._clock())
 
     def leg_writable(self, leg: Leg) -> None:
         """There is room on the road again."""
@@ -97,5 +101,11 @@ class SealedLeg:
 
     def leg_closed(self, leg: Leg, cause: str) -> None:
         """The WebSocket is gone."""
+        if cause in PEER_FAULTS:
+            self._broken(cause)
         self._session.leg_lost(self.state, self._clock())
         self._on_lost(self.state, cause)
+
+    def _broken(self, reason: str) -> None:
+        self._counters.drop(reason)
+        self._refused(reason)

@@ -5,11 +5,13 @@ TLS 1.2 at the least; ALPN offers http/1.1 alone, as browsers do for WebSockets.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 from pathlib import Path
 
 from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, keep_queues_short, let_go
 
 ALPN = ["http/1.1"]
 """Protocols offered and accepted."""
@@ -65,6 +67,39 @@ def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
             f"cannot read the certificate {certificate} and its key {key}: {error.strerror}"
         ) from error
     return context
+
+
+async def encrypt(
+    transport: asyncio.Transport,
+    protocol: asyncio.BaseProtocol,
+    context: ssl.SSLContext,
+    *,
+    server_name: str | None = None,
+    deadline: float,
+) -> asyncio.Transport:
+    """Put TLS on a connection, as its client with ``server_name`` and else as its server.
+
+    ``transport`` is on a socket that was held back, so that it has read nothing. Returns the transport to use
+    from now on; ``protocol`` is not told of it, and may get data before this returns. ``deadline`` is in
+    seconds from now. Raises OSError, of which ssl.SSLError is one, and has closed the connection then.
+
+    Not left to ``create_connection`` and its like, because the socket's transport under TLS would keep 64 KiB
+    of its own waiting, out of reach.
+    """
+    keep_queues_short(transport)
+    let_go(transport.get_extra_info("socket"))
+    encrypted = await asyncio.get_running_loop().start_tls(
+        transport,
+        protocol,
+        context,
+        server_side=server_name is None,
+        server_hostname=server_name,
+        ssl_handshake_timeout=deadline,
+        ssl_shutdown_timeout=CLOSE_TIMEOUT,
+    )
+    if encrypted is None:
+        raise ConnectionResetError("the connection ended during the TLS handshake")
+    return encrypted
 
 
 def _no_password() -> str:

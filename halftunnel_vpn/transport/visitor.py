@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request as UpgradeRequest
@@ -20,7 +20,7 @@ from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
 if TYPE_CHECKING:
     from halftunnel_vpn.transport.listen import Listener
 
-LINGER_TIMEOUT = 2.0
+LINGER_TIMEOUT = 10.0
 """Seconds that a visitor has to take its answer and go; what it still sends is thrown away."""
 
 _REFUSALS = {
@@ -34,25 +34,35 @@ class Visitor(asyncio.Protocol):
 
     def __init__(self, listener: Listener, ticket: Ticket) -> None:
         self.ticket = ticket
-        self.arrived = False
         self._listener = listener
         self._reader = HeadReader()
+        self._early = b""
         self._answered = False
         self._deadline = asyncio.get_running_loop().call_later(
             listener.limits.request_timeout, self._run_out_of_time
         )
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.arrived = True
+    @property
+    def arrived(self) -> bool:
+        """Whether there is a connection for the request, encrypted if it must be."""
+        return self._transport is not None
+
+    def arrive(self, transport: asyncio.Transport) -> None:
+        """Begin: what the visitor says from now on, or has said already, is its request."""
+        self._transport = transport
         self._listener.visitor_came(self)
+        if self._early:
+            self.data_received(self._early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
         self._listener.visitor_left(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            self._early += data  # in one piece with the end of the TLS handshake
+            return
         if self._answered:
             return
         try:
@@ -63,12 +73,13 @@ class Visitor(asyncio.Protocol):
                 head, rest = whole
                 self._request_received(parse_request(head), rest)
         except PeerError as error:
-            self._listener.counters.drop(error.reason)
+            self._listener.refuse(self.ticket.peer, error.reason)
             self._answer(self._listener.site.refuse(_REFUSALS[error.reason]))
 
     def abort(self) -> None:
         """Drop the connection."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     # --- requests -----------------------------------------------------------------------------------
 
@@ -77,7 +88,7 @@ class Visitor(asyncio.Protocol):
         ticket = self.ticket
         origin = listener.admission.origin(ticket.peer, request.values("x-forwarded-for"))
         if not listener.admission.is_trusted(origin) and not ticket.charge(origin):
-            listener.counters.drop("peer-limit")
+            listener.refuse(origin, "peer-limit")
             self._answer(listener.site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         if request.wants_websocket:
@@ -85,7 +96,9 @@ class Visitor(asyncio.Protocol):
             if websocket is not None:
                 self._become_leg(websocket, request, rest)
                 return
-            listener.counters.drop("upgrade-refused")
+            listener.refuse(ticket.peer, "upgrade-refused")
+        else:
+            listener.refuse(ticket.peer, "http-without-upgrade")
         listener.counters.count("site-answers")
         self._answer(listener.site.answer(request.method, request.target))
 
@@ -104,6 +117,7 @@ class Visitor(asyncio.Protocol):
         return websocket
 
     def _become_leg(self, websocket: ServerProtocol, request: Request, rest: bytes) -> None:
+        assert self._transport is not None
         listener = self._listener
         self._deadline.cancel()
         self._transport.write(b"".join(websocket.data_to_send()))
@@ -121,6 +135,7 @@ class Visitor(asyncio.Protocol):
 
     def _answer(self, response: bytes) -> None:
         """Send ``response`` and end the connection in an order that lets the visitor read it."""
+        assert self._transport is not None
         self._answered = True
         self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(LINGER_TIMEOUT, self.abort)
@@ -133,7 +148,7 @@ class Visitor(asyncio.Protocol):
     def _run_out_of_time(self) -> None:
         if not self.arrived:
             return  # the TLS handshake has the same deadline, and its own way to fail
-        self._listener.counters.drop("request-timeout")
+        self._listener.refuse(self.ticket.peer, "request-timeout")
         if self._reader.begun:
             self._answer(self._listener.site.refuse(HTTPStatus.REQUEST_TIMEOUT))
         else:

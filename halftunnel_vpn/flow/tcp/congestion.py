@@ -109,7 +109,7 @@ class NewReno:
         if in_flight + self._mss < self.window:
             return  # the window was not what held the sender back: it proves nothing (RFC 7661, 4.3)
         if self.window < self._threshold:
-            self.window += count
+            self.window = min(self.window + count, self._threshold)
             return
         self._credit += count
         if self._credit >= self.window:

@@ -56,6 +56,7 @@ class Connection:
 
     __slots__ = (
         "_agreement",
+        "_answered_at",
         "_config",
         "_counters",
         "_deadline",
@@ -65,9 +66,9 @@ class Connection:
         "_on_refused",
         "_out",
         "_receiver",
+        "_retries",
         "_sender",
         "_stream",
-        "_syn_acks",
         "_takes_text",
         "_template",
         "opened_at",
@@ -104,7 +105,8 @@ class Connection:
         self._on_refused = on_refused
         self._stream = _NO_STREAM
         self._initial_sequence = initial_sequence
-        self._syn_acks = 0
+        self._answered_at: float | None = None
+        self._retries = 0
         self._receiver = Receiver(_NO_STREAM, counters)
         self._out = Outgoing(template, write, self._receiver, counters)
         self._sender = Sender(
@@ -150,19 +152,23 @@ class Connection:
     def _answer(self, now: float) -> None:
         """Send the SYN-ACK for the first time."""
         self._enter(Event.ANSWERED)
-        self._send_syn_ack(now)
-
-    def _send_syn_ack(self, now: float) -> None:
         self._out.synchronize(self._initial_sequence, self._agreement.options)
-        timeout = self._config.rto_initial * 2**self._syn_acks
-        self._syn_acks += 1
-        self._deadline.set(now + timeout)
+        self._answered_at = now
+        self._deadline.set(now + self._config.rto_initial)
+
+    def _answer_again(self) -> None:
+        """The SYN-ACK, or what came back, was lost; the round trip can no longer be told from it (Karn)."""
+        self._counters.count("tcp-syn-ack-retransmissions")
+        self._out.synchronize(self._initial_sequence, self._agreement.options)
+        self._answered_at = None
 
     def _establish(self, segment: TcpSegment, sequence: int, now: float) -> None:
         """``segment`` acknowledges our SYN; ``sequence`` is its number, unwrapped."""
         agreement = self._agreement
         self._enter(Event.HANDSHAKE_DONE)
         self._deadline.cancel()
+        if self._answered_at is not None:
+            self._sender.round_trip.sample(now - self._answered_at)
         if self._sender.fin_queued:
             self._enter(Event.FIN_QUEUED)
         self._sender.start(
@@ -189,13 +195,13 @@ class Connection:
             self._let_go()
 
     def _their_fin_arrived(self, now: float) -> None:
-        self._stream.finish()
-        if self.state is State.CLOSED:
-            return  # finishing was the end of the stream, and of us with it
+        stream = self._stream
         self._enter(Event.FIN_RECEIVED)
-        self._out.acknowledge(self._sender.nxt)
         if self.state is State.TIME_WAIT:
             self._linger(now)
+        stream.finish()
+        if self._out.ack_due:
+            self._out.acknowledge(self._sender.nxt)
 
     def _linger(self, now: float) -> None:
         """TIME_WAIT: keep only what is needed to acknowledge the host's FIN once more."""
@@ -219,6 +225,7 @@ class Connection:
     def _let_go(self: Self) -> None:
         self._detach()
         self._deadline.cancel()
+        self._out.ack_due = False
         self._on_closed(self)
 
     def _detach(self) -> None:
@@ -229,9 +236,10 @@ class Connection:
     # --- time ------------------------------------------------------------------------------------
 
     def _deadline_passed(self, now: float) -> None:
-        if self.state is State.SYN_RECEIVED and self._syn_acks <= self._config.syn_ack_retries:
-            self._counters.count("tcp-syn-ack-retransmissions")
-            self._send_syn_ack(now)
+        if self.state is State.SYN_RECEIVED and self._retries < self._config.syn_ack_retries:
+            self._retries += 1
+            self._answer_again()
+            self._deadline.set(now + self._config.rto_initial * 2**self._retries)
         elif self.state is State.TIME_WAIT:
             self._gone(None)
         elif self.state is State.SYN_HELD:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from halftunnel_vpn.timers import Wheel
+
+ROUNDING: Final = 1e-6
+"""Seconds that count as nothing: the wheel divides, and may be early by the last bit of a number."""
 
 
 class Deadline:
@@ -39,7 +43,7 @@ class Deadline:
     def _fired(self, now: float) -> None:
         self._armed_for = inf
         at = self._at
-        if now < at:
+        if now < at - ROUNDING:
             self.set(at)
         else:
             self._at = inf

@@ -173,7 +173,7 @@ class TcpEndpoint(Connection):
         if flags & RST:
             return
         if flags & SYN and self.state is State.SYN_RECEIVED and sequence == self._receiver.next - 1:
-            self._out.synchronize(self._initial_sequence, self._agreement.options)
+            self._answer_again()
             return
         if length and not flags & SYN:
             # Most likely our acknowledgement got lost, and this is a retransmission.

@@ -24,7 +24,8 @@ class Receiver:
 
     ``window_field`` is the 16-bit field to send with ``next``; the field rounds down, while everything up to
     ``edge`` is accepted (RFC 7323, 2.4). ``reported`` is the ``next`` of the last segment to the host.
-    ``options`` holds the SACK blocks to report, ready to send; ``has_gap`` tells whether any data waits.
+    ``options`` holds the SACK blocks to report, ready to send; ``has_gap`` tells whether data or the FIN has
+    arrived before its turn.
     """
 
     __slots__ = (
@@ -118,11 +119,9 @@ class Receiver:
         """
         if sequence == self.next:
             return True
-        return (
-            sequence < self.edge and sequence + length > self.next
-            if length
-            else (self.next < sequence < self.edge)
-        )
+        if length == 0:
+            return self.next < sequence < self.edge
+        return sequence < self.edge and sequence + length > self.next
 
     def arrived(self, sequence: int, payload: memoryview, fin: bool) -> bool:
         """Take the text of an acceptable segment; returns whether to acknowledge it at once.
@@ -146,43 +145,45 @@ class Receiver:
             sequence = self.next
         is_urgent = self.has_gap or sequence > self.next
         if payload:
-            if sequence == self.next and not self.has_gap:
-                self.next += len(payload)
-                self.stream.send(payload)
-            else:
+            if sequence > self.next:
                 self._hold(sequence, payload)
+            else:
+                self._deliver(payload)
         if self.next == self._fin_at:
             self.next += 1
             self.edge = max(self.edge, self.next)
             self.finished = True
-            self._forget_gaps()
+            self.release()
+        elif self._fin_at >= 0:
+            self.has_gap = True
         return is_urgent
 
     def release(self) -> None:
         """Let go of everything that is kept."""
-        self._forget_gaps()
-
-    def _hold(self, sequence: int, payload: memoryview) -> None:
-        if not self._held.insert(sequence, payload):
-            self._counters.drop("tcp-reassembly-full")
-            if sequence != self.next:
-                return
-            ready = [payload]
-        else:
-            ready = self._held.take(self.next)
-        for part in ready:
-            self.next += len(part)
-            self.stream.send(part)
-        self.has_gap = bool(self._held)
-        self.options = self._report()
-
-    def _report(self) -> bytes:
-        if not self._sack or not self.has_gap:
-            return b""
-        blocks = [(start & SEQUENCE_MASK, end & SEQUENCE_MASK) for start, end in self._held.report()]
-        return encode_options(sack_blocks=blocks)
-
-    def _forget_gaps(self) -> None:
         self._held.clear()
         self.has_gap = False
         self.options = b""
+
+    def _hold(self, sequence: int, payload: memoryview) -> None:
+        if self._held.insert(sequence, payload):
+            self.has_gap = True
+            self.options = self._report()
+        else:
+            self._counters.drop("tcp-reassembly-full")
+
+    def _deliver(self, payload: memoryview) -> None:
+        """Hand over ``payload``, and what has waited for it."""
+        self.next += len(payload)
+        self.stream.send(payload)
+        if self._held:
+            for part in self._held.take(self.next):
+                self.next += len(part)
+                self.stream.send(part)
+            self.has_gap = bool(self._held)
+            self.options = self._report()
+
+    def _report(self) -> bytes:
+        if not self._sack or not self._held:
+            return b""
+        blocks = [(start & SEQUENCE_MASK, end & SEQUENCE_MASK) for start, end in self._held.report()]
+        return encode_options(sack_blocks=blocks)

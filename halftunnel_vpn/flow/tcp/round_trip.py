@@ -13,13 +13,23 @@ _VARIATION_GAIN: Final = 1 / 4
 
 
 class RoundTrip:
-    """``timeout`` is the RTO in seconds, doubled by every :meth:`back_off` until the next sample.
+    """``timeout`` is the RTO in seconds, doubled by every :meth:`back_off` until the doubt is over.
 
     One round trip is measured at a time: ``watched`` is the sequence number whose acknowledgement ends it,
     infinite while nothing is measured.
     """
 
-    __slots__ = ("_max", "_min", "_since", "_variation", "smoothed", "timeout", "watched")
+    __slots__ = (
+        "_base",
+        "_max",
+        "_min",
+        "_repeated_at",
+        "_since",
+        "_variation",
+        "smoothed",
+        "timeout",
+        "watched",
+    )
 
     def __init__(self, config: TcpConfig) -> None:
         self._min = config.rto_min
@@ -27,6 +37,8 @@ class RoundTrip:
         self._since = 0.0
         self._variation = 0.0
         self.smoothed: float | None = None
+        self._repeated_at = 0.0
+        self._base = config.rto_initial
         self.timeout = config.rto_initial
         self.watched: float = inf
 
@@ -54,8 +66,18 @@ class RoundTrip:
             self._variation += _VARIATION_GAIN * (abs(smoothed - seconds) - self._variation)
             self.smoothed = smoothed = smoothed + _GAIN * (seconds - smoothed)
         timeout = smoothed + max(GRANULARITY, 4 * self._variation)
-        self.timeout = min(max(timeout, self._min), self._max)
+        self.timeout = self._base = min(max(timeout, self._min), self._max)
 
-    def back_off(self) -> None:
-        """Double the timeout after it has run out (RFC 6298, 5.5)."""
+    def back_off(self, now: float) -> None:
+        """Double the timeout after it has run out; something goes out again now (RFC 6298, 5.5)."""
         self.timeout = min(2 * self.timeout, self._max)
+        self._repeated_at = now
+
+    def answered(self, now: float) -> None:
+        """Something new is acknowledged after :meth:`back_off`.
+
+        So soon after the repetition it can only be the answer to that: the round trip has not grown, it was a
+        loss, and the next one need not wait longer. (Where losses are many, no sample would tell for long.)
+        """
+        if now - self._repeated_at <= max(2 * (self.smoothed or 0.0), GRANULARITY):
+            self.timeout = self._base

@@ -48,6 +48,7 @@ class Sender:
         "_silent",
         "_timeouts",
         "_waiting_since",
+        "_window",
         "_window_from",
         "edge",
         "fin_acknowledged",
@@ -86,6 +87,7 @@ class Sender:
         self._fin_at = NEVER
         self._mss = 0
         self._largest_window = 0
+        self._window = 0
         self._window_from = NEVER
         self._sent_at = 0.0
         self._waiting_since = 0.0
@@ -107,7 +109,7 @@ class Sender:
         self._congestion.started(mss)
         self._recovery = LossRecovery(mss, min(self._congestion.burst, frame_limit), sack=sack)
         self.edge = self.una + window
-        self._largest_window = window
+        self._largest_window = self._window = window
         self._window_from = sequence
         self._sent_at = self._waiting_since = now
         self.transmit(now)
@@ -162,9 +164,11 @@ class Sender:
             self.queue.release(freed)
             in_flight = nxt - self.una
             self.una = una
-            self._timeouts = 0
             self._waiting_since = now
             round_trip = self.round_trip
+            if self._timeouts:
+                self._timeouts = 0
+                round_trip.answered(now)
             if una >= round_trip.watched:
                 round_trip.arrived(now)
             self._deadline.set(inf if una == nxt else now + round_trip.timeout)
@@ -173,7 +177,7 @@ class Sender:
         elif una == nxt or self.edge <= una:
             self._waiting_since = now  # an answer to a probe: the window is closed, but the host is there
         if recovery.busy or blocks or not advance:
-            repeated = bare and not advance and edge == self.edge and una < nxt
+            repeated = bare and not advance and window == self._window and una < nxt
             if recovery.acknowledged(una, nxt, advanced=advance > 0, repeated=repeated, blocks=blocks):
                 self._begin_repair(now)
         if (
@@ -186,6 +190,7 @@ class Sender:
             self._window_from = sequence
             if window > self._largest_window:
                 self._largest_window = window
+        self._window = window
         if self.queue.waiting or recovery.busy or (self.fin_queued and self._fin_at == NEVER):
             self.transmit(now)
         return freed
@@ -328,7 +333,7 @@ class Sender:
         self._timeouts += 1
         self._silent = True
         self._recovery.timed_out(self.una, self.nxt)
-        self.round_trip.back_off()
+        self.round_trip.back_off(now)
         self._send_again(self.una, min(in_flight, self._recovery.burst), now)
         self._wait(now, self.round_trip.timeout)
 

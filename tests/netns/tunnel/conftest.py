@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.target import Target, start_target
 from halftunnel_vpn.lab.topology import CLIENT, EXIT, TARGET
 from halftunnel_vpn.lab.tunnel import Edits, LabTunnel
+
+LOGIN_SHELL = ["prlimit", "--nofile=1024:"]
+"""Both programs are started with the soft limit on files that most systems give a person."""
 
 METRICS = {"metrics": {"listen": '"127.0.0.1:9100"'}}
 
@@ -72,7 +76,9 @@ def running_rig(*, server: Edits | None = None, profile: Edits | None = None) ->
     with Lab() as lab:
         target = start_target(lab)
         tunnel = LabTunnel(lab, server={**METRICS, **(server or {})}, profile=profile)
-        tunnel.start()
+        tunnel.start_exit(wrapper=LOGIN_SHELL)
+        tunnel.start_client(wrapper=LOGIN_SHELL)
+        tunnel.wait_connected()
         yield Rig(lab, target, tunnel)
         assert tunnel.stop_client() == 0, tunnel.client_output()
         assert tunnel.stop_exit() == 0, tunnel.exit_output()
@@ -91,3 +97,16 @@ def rig(no_leftovers: None) -> Iterator[Rig]:
 def new_rig(no_leftovers: None) -> Callable[..., contextlib.AbstractContextManager[Rig]]:
     """Makes a tunnel for a test that needs other settings or breaks things: ``with new_rig(...) as own``."""
     return running_rig
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Returns once a question is answered with True; fails the test after some seconds."""
+
+    def wait(question: Callable[[], bool], *, within: float = 15.0) -> None:
+        deadline = time.monotonic() + within
+        while not question():
+            assert time.monotonic() < deadline, f"not so after {within:.0f} s"
+            time.sleep(0.02)
+
+    return wait

@@ -11,7 +11,7 @@ import pytest
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
-from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.session import Session
@@ -136,6 +136,29 @@ class Pair:
     def datagrams_opened(self, stream, request, now):
         return self.stream_opened(stream, request, now)
 
+    # --- a peer that breaks the rules ------------------------------------------------------------
+
+    @staticmethod
+    def packet(
+        type_: PacketType, stream_id: int, sequence: int = 0, acknowledgement: int = 0, payload: bytes = b""
+    ) -> bytes:
+        """One packet of this session."""
+        header = encode_header(type_, SESSION_ID, stream_id, sequence, acknowledgement, len(payload))
+        return header + payload
+
+    def inject(self, receiver: Session, *packets: bytes) -> None:
+        """Hand a train to ``receiver``, on the first leg that it hears its peer's data on."""
+        direction = Direction.DOWNSTREAM if receiver.is_client else Direction.UPSTREAM
+        receiver.train_received(self.end(receiver, direction).state, memoryview(b"".join(packets)), self.now)
+
+    def end(self, owner: Session, direction: Direction) -> MemoryLeg:
+        """The first leg of ``direction``, at the end of ``owner``."""
+        return self.ends(owner, direction)[0]
+
+    def ends(self, owner: Session, direction: Direction) -> list[MemoryLeg]:
+        """Every leg of ``direction``, at the end of ``owner``."""
+        return [leg for leg in self.legs if leg.owner is owner and leg.state.direction is direction]
+
     # --- driving ---------------------------------------------------------------------------------
 
     def add_leg(self, direction: Direction) -> tuple[MemoryLeg, MemoryLeg]:
@@ -193,13 +216,18 @@ class Pair:
         self.wheel.run(self.now)
         self.settle()
 
-    def open(self, kind: StreamKind = StreamKind.TCP) -> tuple[Recorder, Recorder]:
-        """A stream that both ends use; returns the client's and the exit's user."""
+    def ask(self, kind: StreamKind = StreamKind.TCP) -> Recorder:
+        """A stream that the client has asked for; nothing has left yet. Returns its user."""
         user = Recorder()
         request = OpenRequest(kind, b"\xc6\x33\x64\x02", 80, 0)
         is_bytes = kind in (StreamKind.TCP, StreamKind.DNS)
         opener = self.client.open_stream if is_bytes else self.client.open_datagrams
         user.stream = opener(request, user, self.now)
+        return user
+
+    def open(self, kind: StreamKind = StreamKind.TCP) -> tuple[Recorder, Recorder]:
+        """A stream that both ends use; returns the client's and the exit's user."""
+        user = self.ask(kind)
         self.settle()
         return user, self.exit_users[user.stream.stream_id]
 

@@ -252,9 +252,7 @@ def test_directions_use_their_own_legs_only(pair):
     client, exit = pair.open()
     before = {leg: leg.carried for leg in pair.legs}
     send_all(pair, client, bytes(1_000_000))
-    grown = {
-        (leg.state.direction, leg.owner.is_client): leg.carried - before[leg] for leg in pair.legs
-    }
+    grown = {(leg.state.direction, leg.owner.is_client): leg.carried - before[leg] for leg in pair.legs}
     assert grown[Direction.UPSTREAM, True] > 1_000_000
     assert grown[Direction.UPSTREAM, False] == 0
     assert grown[Direction.DOWNSTREAM, True] == 0

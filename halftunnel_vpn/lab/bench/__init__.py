@@ -1,0 +1,1 @@
+"""Half-Tunnel beside other VPNs, measured in namespaces in one run: `scripts/bench`."""

@@ -1,0 +1,97 @@
+"""The rows of the table: what is measured, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Better = Literal["higher", "lower"]
+
+ROAD_DELAY: Final = 0.050
+"""Seconds of round trip on the emulated road."""
+
+ROAD_RATE: Final = 200_000_000
+"""Bits a second of the emulated road, each direction."""
+
+ROAD_LOSSES: Final = (0, 10)
+"""Packets lost of a thousand, each direction."""
+
+FLOW_COUNTS: Final = (1, 8)
+"""TCP flows at once."""
+
+DATAGRAM_SIZES: Final = (64, 1200)
+"""Bytes of UDP payload."""
+
+MANY_FLOWS: Final = (1_000, 10_000)
+"""Open TCP connections for the memory rows, few first."""
+
+DIRECTIONS: Final = ("up", "down")
+ENDS: Final = ("client", "exit")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. ``digits`` is how many significant digits are worth printing."""
+
+    id: str
+    title: str
+    unit: str
+    better: Better
+    digits: int = 3
+
+
+def _local_rows() -> list[Row]:
+    rows = [
+        Row(f"tcp-{count}-{way}", f"TCP, {_flows(count)}, {way}", "Gbit/s", "higher")
+        for count in FLOW_COUNTS
+        for way in DIRECTIONS
+    ]
+    rows += [
+        Row(f"udp-{size}-{way}", f"UDP, {size} B, {way}, packets that arrive", "1000/s", "higher")
+        for size in DATAGRAM_SIZES
+        for way in DIRECTIONS
+    ]
+    for load, title in (("idle", "idle"), ("up", "under 1 flow up"), ("down", "under 1 flow down")):
+        rows.append(Row(f"ping-{load}", f"ping {title}, median", "ms", "lower"))
+        rows.append(Row(f"ping-{load}-p99", f"ping {title}, 99th percentile", "ms", "lower"))
+    rows.append(Row("http", "HTTP, 64 kept-alive connections, 1 kB", "requests/s", "higher"))
+    rows.append(Row("connections", "HTTP, a new connection each", "connections/s", "higher"))
+    rows += [
+        Row(f"cpu-{way}-{end}", f"CPU of the {end}, TCP {way}", "s/GB", "lower")
+        for way in DIRECTIONS
+        for end in ENDS
+    ]
+    rows += [Row(f"memory-idle-{end}", f"memory of the {end}, idle", "MB", "lower") for end in ENDS]
+    rows += [
+        Row(f"memory-{count}-{end}", f"memory of the {end}, {count:,} open flows", "MB", "lower")
+        for count in MANY_FLOWS
+        for end in ENDS
+    ]
+    rows += [Row(f"flow-{end}", f"memory of the {end} for each open flow", "kB", "lower") for end in ENDS]
+    rows.append(Row("start", "from the client's start to the first byte", "s", "lower"))
+    return rows
+
+
+def _road_rows() -> list[Row]:
+    name = f"{ROAD_DELAY * 1000:.0f} ms, {ROAD_RATE / 1e6:.0f} Mbit/s"
+    return [
+        Row(
+            f"road-{loss / 10:g}-{count}-{way}",
+            f"{name}, {loss / 10:g} % loss: TCP, {_flows(count)}, {way}",
+            "Mbit/s",
+            "higher",
+        )
+        for loss in ROAD_LOSSES
+        for count in FLOW_COUNTS
+        for way in DIRECTIONS
+    ]
+
+
+def _flows(count: int) -> str:
+    return "1 flow" if count == 1 else f"{count} flows"
+
+
+LOCAL_ROWS: Final = tuple(_local_rows())
+ROAD_ROWS: Final = tuple(_road_rows())
+ROWS: Final = LOCAL_ROWS + ROAD_ROWS
+BY_ID: Final = {row.id: row for row in ROWS}

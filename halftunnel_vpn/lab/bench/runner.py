@@ -1,0 +1,93 @@
+"""The run: a lab for each peer, all up at once, and measurements that go round them in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.lab import Lab, start_target
+from halftunnel_vpn.lab.bench import machine, roads
+from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
+from halftunnel_vpn.lab.bench.peers import Peer
+from halftunnel_vpn.lab.bench.results import Results
+
+REST: Final = 0.2
+"""Seconds between two measurements: what the last one left behind is dealt with."""
+
+FILE_SIZE: Final = 1_000_000
+"""Bytes of the target's large file, which nothing here asks for."""
+
+
+class Runner:
+    """Fills ``results``. A measurement that fails is noted, and its peer set up anew."""
+
+    def __init__(self, results: Results, scale: Scale, rounds: int) -> None:
+        self.results = results
+        self.scale = scale
+        self.rounds = rounds
+        self._say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+
+    def run(self, classes: Sequence[type[Peer]], measurements: Sequence[Measurement], *, road: bool) -> None:
+        """Measure every peer, alternating, round by round."""
+        if not measurements:
+            return
+        with self._peers(classes, road=road) as peers:
+            for number in range(self.rounds):
+                for place, measurement in enumerate(measurements):
+                    for peer in rotated(peers, number + place):
+                        # A long road is no place for a peer's start, and no tunnel has no memory.
+                        if not measurement.needs_tunnel or peer.client_processes():
+                            self._visit(peer, measurement, f"round {number + 1} of {self.rounds}")
+
+    def _visit(self, peer: Peer, measurement: Measurement, which: str) -> None:
+        time.sleep(REST)
+        began = time.monotonic()
+        try:
+            values = measurement.run(peer, self.scale)
+        except (HostError, subprocess.TimeoutExpired, OSError) as error:
+            self.results.fail(peer.title, f"{measurement.name}, {which}", str(error))
+            self._say(f"{which}: {measurement.name}, {peer.title}: FAILED: {error}")
+            self._renew(peer)
+            return
+        self.results.record(peer.id, values)
+        shown = ", ".join(f"{value:.4g}" for value in values.values())
+        self._say(f"{which}: {measurement.name}, {peer.title}: {shown} ({time.monotonic() - began:.1f} s)")
+
+    def _renew(self, peer: Peer) -> None:
+        try:
+            peer.renew()
+        except (HostError, subprocess.TimeoutExpired) as error:
+            self.results.fail(peer.title, "setting it up anew", str(error))
+
+    @contextlib.contextmanager
+    def _peers(self, classes: Sequence[type[Peer]], *, road: bool) -> Iterator[list[Peer]]:
+        """Each peer that can be set up, in a lab of its own."""
+        with contextlib.ExitStack() as stack:
+            peers: list[Peer] = []
+            for kind in classes:
+                lab = stack.enter_context(Lab())
+                start_target(lab, file_size=FILE_SIZE)
+                if road:
+                    roads.lengthen(lab)
+                self.results.settings |= machine.network(lab)
+                peer = kind(lab)
+                try:
+                    seconds = peer.set_up()
+                except (HostError, subprocess.TimeoutExpired) as error:
+                    self.results.fail(peer.title, "setting it up", str(error))
+                    self._say(f"{peer.title} cannot be set up: {error}")
+                    continue
+                self._say(f"{peer.title} is up after {seconds:.2f} s")
+                peers.append(peer)
+            yield peers
+
+
+def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
+    """The same peers, another one first: none always comes after the same other."""
+    by %= max(1, len(peers))
+    return [*peers[by:], *peers[:by]]

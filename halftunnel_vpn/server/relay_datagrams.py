@@ -1,0 +1,298 @@
+"""NAT egress of one datagram stream: what UDP and ICMP echo have in common.
+
+A stream has one socket per family, used for every destination. How a run becomes datagrams of the socket and
+what is read from it becomes a run is for the subclass to say.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.protocol.datagram import (
+    MAX_RUN_HEADER,
+    DataRun,
+    ErrorRun,
+    IcmpErrorKind,
+    decode_run,
+    encode_error,
+    encode_run_header,
+)
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.server import icmp_errors
+from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.server.socket_watch import SocketWatch
+from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.transport.driver import Driver
+
+READS_PER_WAKE = 32
+"""Reads of one socket before other events get their turn."""
+
+RECEIVE_SIZE = 65535
+"""Bytes of the longest datagram, or of the longest run of them."""
+
+MAX_RUN_DATA = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
+"""Bytes of data that fit one run whatever its header: half of the longest that is read, or more."""
+
+MAX_NAMES = 256
+"""Names of destinations that one stream remembers, to label what comes back."""
+
+MAX_UNRESOLVED = 64
+"""Runs of one stream that wait until the names they are meant for are resolved."""
+
+DEFAULT_HOP_LIMIT = 64
+"""For a run that states none."""
+
+Resolve = Callable[[str, Callable[[list[bytes]], None]], None]
+"""Starts to resolve a name, and calls back with its addresses, the best first, or none."""
+
+_KINDS = {
+    errno.ENETUNREACH: IcmpErrorKind.NET_UNREACHABLE,
+    errno.EAFNOSUPPORT: IcmpErrorKind.NET_UNREACHABLE,
+    errno.EADDRNOTAVAIL: IcmpErrorKind.NET_UNREACHABLE,
+    errno.EACCES: IcmpErrorKind.ADMIN_PROHIBITED,
+    errno.EPERM: IcmpErrorKind.ADMIN_PROHIBITED,
+    errno.ECONNREFUSED: IcmpErrorKind.PORT_UNREACHABLE,
+}
+"""What an errno of sending, or of making the socket, means to the client; any other is HOST_UNREACHABLE."""
+
+
+class DatagramRelay(ABC):
+    """Moves datagrams between ``stream`` and its sockets; implements DatagramHandler.
+
+    The stream and its sockets are closed after ``idle_timeout`` seconds without any.
+    """
+
+    label: ClassVar[str]
+    """What counted events begin with."""
+
+    def __init__(
+        self,
+        stream: DatagramStream,
+        driver: Driver,
+        watch: SocketWatch,
+        policy: EgressPolicy,
+        resolve: Resolve,
+        idle_timeout: float,
+        counters: Counters,
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._stream = stream
+        self._driver = driver
+        self._watch = watch
+        self._policy = policy
+        self._resolve = resolve
+        self._counters = counters
+        self._on_closed = on_closed
+        self._idle_timeout = idle_timeout
+        self._idle = driver.wheel.timer(self._check_idle)
+        self._last_used = driver.clock()
+        self._idle.arm(self._last_used + idle_timeout)
+        self._sockets: dict[int, socket.socket] = {}
+        self._hop_limits: dict[int, int] = {}
+        self._addresses: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
+        self._unresolved: dict[str, list[DataRun]] = {}
+        self._is_closed = False
+
+    # --- what differs ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _make_socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A socket to send from, non-blocking and bound; OSError when there is none."""
+
+    @abstractmethod
+    def _transmit(self, sock: socket.socket, family: int, run: DataRun, address: str) -> None:
+        """Send what ``run`` holds to ``address`` and its port. Raises OSError as sending does."""
+
+    @abstractmethod
+    def _receive(self, sock: socket.socket, family: int) -> tuple[bytes, int, Buffer, int] | None:
+        """Read once: source address, port, data, and segment size; None for what is not for the client.
+
+        Raises OSError as receiving does.
+        """
+
+    @abstractmethod
+    def _port_of(self, error: icmp_errors.SocketError) -> int | None:
+        """The port in a run whose datagram met ``error``; None when that cannot be told."""
+
+    # --- DatagramHandler -------------------------------------------------------------------------
+
+    def run_received(self, data: memoryview, now: float) -> None:
+        """Datagrams of the client."""
+        self._last_used = now
+        try:
+            run = decode_run(data)
+        except WireError as error:
+            self._counters.drop(error.reason)
+            return
+        if isinstance(run, ErrorRun):
+            self._counters.drop("datagram-unexpected-error")
+        elif isinstance(run.address, str):
+            self._send_to_name(run.address, run)
+        else:
+            self._send(run.address, run)
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        """The client has forgotten the stream."""
+        self._close()
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        """The client has forgotten the stream, or its session is gone."""
+        self._close()
+
+    # --- towards the Internet --------------------------------------------------------------------
+
+    def _send(self, address: bytes, run: DataRun) -> None:
+        if not self._policy.permits(address):
+            self._counters.drop("egress-denied")
+            self._report(IcmpErrorKind.ADMIN_PROHIBITED, b"", address, run.port)
+            return
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        try:
+            sock = self._sockets.get(family) or self._open(family)
+        except OSError as error:
+            self._counters.drop(f"{self.label}-no-socket")
+            self._report_failure(error, address, run.port)
+            return
+        if run.hop_limit != self._hop_limits[family]:
+            self._set_hop_limit(sock, run.hop_limit)
+        destination = socket.inet_ntop(family, address)
+        for attempt in (1, 2):
+            try:
+                self._transmit(sock, family, run, destination)
+                return
+            except BlockingIOError:
+                self._counters.drop(f"{self.label}-send-buffer-full")
+                return
+            except OSError as error:
+                # an ICMP error of an earlier datagram surfaces here: read it, then send this one
+                errors = icmp_errors.read(sock)
+                self._pass_on(errors)
+                if not errors or attempt == 2:
+                    self._counters.drop(f"{self.label}-send-failed")
+                    if not errors:
+                        self._report_failure(error, address, run.port)
+                    return
+
+    def _send_to_name(self, name: str, run: DataRun) -> None:
+        address = self._addresses.get(name)
+        if address is not None:
+            self._names[address] = name  # of several names of one address, what comes back gets the last
+            self._send(address, run)
+            return
+        if sum(map(len, self._unresolved.values())) >= MAX_UNRESOLVED:
+            self._counters.drop("datagram-name-unresolved")
+            return
+        waiting = self._unresolved.get(name)
+        if waiting is not None:
+            waiting.append(run)
+            return
+        self._unresolved[name] = [run]
+        self._resolve(name, lambda addresses: self._resolved(name, addresses))
+
+    def _resolved(self, name: str, addresses: list[bytes]) -> None:
+        runs = self._unresolved.pop(name, [])
+        if self._is_closed:
+            return
+        if not addresses:
+            for run in runs:
+                self._counters.drop("datagram-name-not-found")
+                self._stream.send(encode_error(ErrorRun(IcmpErrorKind.HOST_UNREACHABLE, b"", name, run.port)))
+            return
+        if len(self._addresses) >= MAX_NAMES:
+            self._addresses.clear()
+            self._names.clear()
+        permits = self._policy.permits
+        self._addresses[name] = next((one for one in addresses if permits(one)), addresses[0])
+        for run in runs:
+            self._send_to_name(name, run)
+
+    def _open(self, family: socket.AddressFamily) -> socket.socket:
+        sock = self._make_socket(family)
+        try:
+            icmp_errors.enable(sock)
+            self._watch.add(sock, self._ready)
+        except OSError:
+            sock.close()
+            raise
+        self._sockets[family] = sock
+        self._hop_limits[family] = -1
+        return sock
+
+    def _set_hop_limit(self, sock: socket.socket, hop_limit: int) -> None:
+        if sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit or DEFAULT_HOP_LIMIT)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit or DEFAULT_HOP_LIMIT)
+        self._hop_limits[sock.family] = hop_limit
+
+    # --- from the Internet -----------------------------------------------------------------------
+
+    def _ready(self, sock: socket.socket, has_errors: bool) -> None:
+        stream = self._stream
+        now = stream.session.now = self._driver.clock()
+        family = sock.family
+        if has_errors:
+            self._pass_on(icmp_errors.read(sock))
+        for _ in range(READS_PER_WAKE):
+            try:
+                received = self._receive(sock, family)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._pass_on(icmp_errors.read(sock))
+                return
+            if received is not None:
+                self._last_used = now
+                address, port, data, segment_size = received
+                header = encode_run_header(self._names.get(address, address), port, segment_size=segment_size)
+                if segment_size and len(data) > MAX_RUN_DATA:
+                    first = MAX_RUN_DATA // segment_size * segment_size
+                    stream.send(header, data[:first])
+                    data = data[first:]
+                stream.send(header, data)
+
+    def _pass_on(self, errors: list[icmp_errors.SocketError]) -> None:
+        for error in errors:
+            port = self._port_of(error)
+            if port is not None:
+                self._report(error.kind, error.offender, error.address, port, error.mtu)
+
+    def _report(self, kind: IcmpErrorKind, offender: bytes, address: bytes, port: int, mtu: int = 0) -> None:
+        host = self._names.get(address, address)
+        self._stream.send(encode_error(ErrorRun(kind, offender, host, port, mtu)))
+
+    def _report_failure(self, error: OSError, address: bytes, port: int) -> None:
+        kind = _KINDS.get(error.errno or 0, IcmpErrorKind.HOST_UNREACHABLE)
+        self._report(kind, b"", address, port)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _check_idle(self, now: float) -> None:
+        deadline = self._last_used + self._idle_timeout
+        if now < deadline:
+            self._idle.arm(deadline)
+            return
+        self._counters.count(f"{self.label}-streams-idle")
+        self._stream.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._idle.cancel()
+        for sock in self._sockets.values():
+            self._watch.remove(sock)
+            sock.close()
+        self._sockets.clear()
+        self._unresolved.clear()
+        self._on_closed()

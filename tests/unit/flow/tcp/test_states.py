@@ -1,0 +1,43 @@
+"""The table of states."""
+
+from __future__ import annotations
+
+import pytest
+
+from halftunnel_vpn.errors import IllegalTransition
+from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, TRANSITIONS, Event, State, next_state
+
+
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ("ANSWERED HANDSHAKE_DONE FIN_QUEUED FIN_ACKNOWLEDGED FIN_RECEIVED GONE", State.CLOSED),
+        ("ANSWERED HANDSHAKE_DONE FIN_QUEUED FIN_RECEIVED FIN_ACKNOWLEDGED", State.TIME_WAIT),
+        ("ANSWERED HANDSHAKE_DONE FIN_RECEIVED FIN_QUEUED", State.LAST_ACK),
+        ("ANSWERED HANDSHAKE_DONE FIN_RECEIVED FIN_QUEUED FIN_ACKNOWLEDGED", State.CLOSED),
+        ("GONE", State.CLOSED),
+    ],
+)
+def test_lives(events: str, end: State) -> None:
+    state = State.SYN_HELD
+    for event in events.split():
+        state = next_state(state, Event[event])
+    assert state is end
+
+
+def test_what_is_not_in_the_table_is_illegal() -> None:
+    for state in State:
+        for event in Event:
+            if (state, event) not in TRANSITIONS:
+                with pytest.raises(IllegalTransition, match=f"{state.name} cannot take {event.name}"):
+                    next_state(state, event)
+
+
+def test_every_state_but_closed_can_end_at_once_and_closed_is_the_end() -> None:
+    assert {state for state, event in TRANSITIONS if event is Event.GONE} == set(State) - {State.CLOSED}
+    assert not [event for state, event in TRANSITIONS if state is State.CLOSED]
+
+
+def test_data_flows_each_way_until_that_side_has_finished() -> None:
+    assert {state for state, event in TRANSITIONS if event is Event.FIN_RECEIVED} == RECEIVING
+    assert {state for state, event in TRANSITIONS if event is Event.FIN_QUEUED} == SENDING

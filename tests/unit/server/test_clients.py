@@ -1,0 +1,154 @@
+"""The allow-list: files that come, go, change their name and make no sense."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import pytest
+
+from halftunnel_vpn.protocol.keys import encode_key
+from halftunnel_vpn.server.clients import ClientList
+
+
+def key(number):
+    return bytes([number]) * 32
+
+
+@pytest.fixture
+def removed():
+    """Names that were told to be gone."""
+    return []
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "clients"
+
+
+@pytest.fixture
+def clients(directory, removed):
+    directory.mkdir()
+    return ClientList(directory, limit=100, removed=removed.append)
+
+
+@pytest.fixture
+def admit(directory):
+    def write(name, number, *, file=None):
+        text = f'name = "{name}"\npublic_key = "{encode_key(key(number))}"\n'
+        (directory / (file or f"{name}.toml")).write_text(text)
+
+    return write
+
+
+def test_clients_are_found_as_soon_as_they_are_admitted(clients, admit):
+    assert clients.name_of(key(1)) is None and len(clients) == 0
+    admit("laptop", 1)
+    assert clients.name_of(key(1)) == "laptop"
+    admit("phone", 2)
+    assert (clients.name_of(key(1)), clients.name_of(key(2)), len(clients)) == ("laptop", "phone", 2)
+    assert clients.name_of(key(3)) is None
+
+
+def test_who_is_removed_is_told_at_once(clients, admit, directory, removed):
+    admit("laptop", 1)
+    admit("phone", 2)
+    clients.refresh()
+    (directory / "laptop.toml").unlink()
+    clients.refresh()
+    assert removed == ["laptop"]
+    assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "phone"
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(clients, admit, directory, removed):
+    admit("laptop", 1)
+    tick = time.time_ns()
+    os.utime(directory, ns=(tick, tick))
+    clients.refresh()
+    (directory / "laptop.toml").unlink()
+    os.utime(directory, ns=(tick, tick))
+    clients.refresh()
+    assert removed == ["laptop"]
+
+
+def test_a_directory_that_has_not_changed_for_long_is_not_read_again(clients, admit, directory):
+    admit("laptop", 1)
+    long_ago = time.time_ns() - 10_000_000_000
+    os.utime(directory, ns=(long_ago, long_ago))
+    clients.refresh()
+    admit("laptop", 2)  # in place: no file came or went
+    clients.refresh()
+    assert clients.name_of(key(1)) == "laptop"
+    os.utime(directory)
+    assert clients.name_of(key(2)) == "laptop"
+
+
+def test_a_client_with_a_new_key_or_a_new_name_is_another_one(clients, admit, directory, removed):
+    admit("laptop", 1)
+    admit("phone", 2)
+    clients.refresh()
+    admit("laptop", 3)
+    (directory / "phone.toml").unlink()
+    admit("tablet", 2)
+    clients.refresh()
+    assert sorted(removed) == ["laptop", "phone"]
+    assert clients.name_of(key(3)) == "laptop" and clients.name_of(key(2)) == "tablet"
+
+
+def test_a_directory_that_vanishes_takes_everybody_along_until_it_is_back(clients, admit, directory, removed):
+    admit("laptop", 1)
+    clients.refresh()
+    (directory / "laptop.toml").unlink()
+    directory.rmdir()
+    assert clients.name_of(key(1)) is None and removed == ["laptop"]
+    directory.mkdir()
+    admit("laptop", 1)
+    assert clients.name_of(key(1)) == "laptop"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b'name = "x"',
+        b'name = "x"\npublic_key = "short"',
+        b"[" * 100,
+        b'name = "../x"\npublic_key = ""',
+    ],
+)
+def test_a_file_that_makes_no_sense_is_left_out_and_told(clients, admit, directory, caplog, content):
+    (directory / "broken.toml").write_bytes(content)
+    admit("laptop", 1)
+    with caplog.at_level(logging.WARNING, "halftunnel_vpn"):
+        assert clients.name_of(key(1)) == "laptop"
+    assert len(clients) == 1
+    (line,) = caplog.messages
+    assert line.startswith("a client file is left out: ") and "broken.toml" in line
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_told(clients, admit, directory, caplog):
+    (directory / "folder.toml").mkdir()
+    admit("laptop", 1)
+    with caplog.at_level(logging.WARNING, "halftunnel_vpn"):
+        assert clients.name_of(key(1)) == "laptop"
+    assert len(caplog.messages) == 1
+
+
+def test_other_files_are_not_looked_at(clients, admit, directory, caplog):
+    for name in (".laptop.toml.123", "laptop.toml~", "README"):
+        (directory / name).write_text("nonsense")
+    admit("laptop", 1)
+    assert clients.name_of(key(1)) == "laptop" and not caplog.messages
+
+
+def test_the_list_has_a_bound(directory, removed, admit, caplog):
+    directory.mkdir()
+    clients = ClientList(directory, limit=3, removed=removed.append)
+    for number in range(1, 6):
+        admit(f"c{number}", number)
+    with caplog.at_level(logging.WARNING, "halftunnel_vpn"):
+        clients.refresh()
+    assert len(clients) == 3 and clients.name_of(key(5)) is None
+    assert "more than 3 clients" in caplog.messages[0]

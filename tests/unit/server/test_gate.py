@@ -1,0 +1,502 @@
+"""What opens a door at the exit and what does not: first messages, one by one, with a clock of the test's."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused, ReplayGuard
+from halftunnel_vpn.protocol.hellos import ClientHello, ExitStatus
+from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
+from halftunnel_vpn.protocol.keys import Direction, KeyPair
+from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.wire import FLAG_HMAC, PacketType, as_uuid4, encode_header
+from halftunnel_vpn.server import gate as gate_module
+from halftunnel_vpn.server.gate import Gate, GateLimits
+from halftunnel_vpn.server.sessions import Registry
+from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.session import Session
+
+UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
+EXIT, CLIENT, STRANGER = (KeyPair(bytes([number]) * 32) for number in (1, 2, 3))
+NOW = 1_900_000_000.0
+TIMEOUT, IDLE = 10.0, 60.0
+
+
+class Attempt:
+    """One handshake of a client, made but not said."""
+
+    def __init__(self, *, static=CLIENT, exit_public=EXIT.public, time=NOW, **changes):
+        fresh = {
+            "session_id": as_uuid4(secrets.token_bytes(16)),
+            "join_token": as_uuid4(secrets.token_bytes(16)),
+            "timestamp": int(time * 1e6),
+            "nonce": secrets.token_bytes(16),
+        }
+        self.hello = ClientHello(**fresh | changes)
+        self.handshake = ClientHandshake(
+            static, exit_public, self.hello, secrets.token_bytes(32), packet_id=secrets.token_bytes(16)
+        )
+        self.message = self.handshake.message()
+        self.token = encode_token_join(self.hello.join_token, b"padding")
+
+
+class House:
+    """A gate, and all that it decides on."""
+
+    def __init__(self, driver, counters, far_end):
+        self.now = 1000.0
+        driver.clock = lambda: self.now
+        self.driver = driver
+        self.counters = counters
+        self.refused = []
+        self.saved = 0
+        self.wall = NOW
+        self.clients = {CLIENT.public: "laptop", KeyPair(bytes([9]) * 32).public: "phone"}
+        self.registry = Registry(
+            driver, counters, idle_timeout=IDLE, refused=lambda *refusal: self.refused.append(refusal)
+        )
+        self.gate = Gate(
+            driver,
+            self.registry,
+            EXIT,
+            GateLimits(TIMEOUT, sessions_per_client=2, max_sessions=3, max_streams=100, idle_timeout=IDLE),
+            client_of=self.clients.get,
+            make_session=self._session,
+            random=secrets.token_bytes,
+            wall_clock=lambda: self.wall,
+            guard=ReplayGuard(),
+            guard_changed=self._save,
+            has_ipv6=lambda: True,
+            counters=counters,
+            refused=lambda *refusal: self.refused.append(refusal),
+        )
+        self._far_end = far_end
+
+    def _session(self, session_id, client):
+        return Session(
+            session_id,
+            is_client=False,
+            limits=SessionLimits(),
+            wheel=self.driver.wheel,
+            random=secrets.token_bytes,
+            wake=lambda: None,
+            counters=self.counters,
+            now=self.now,
+            on_ended=lambda: self.registry.ended(session_id),
+        )
+
+    def _save(self):
+        self.saved += 1
+
+    def come(self, direction, *messages, peer="192.0.2.1"):
+        """Open a leg and say ``messages``."""
+        end = self._far_end(peer).open(lambda leg: self.gate.newcomer(direction, leg))
+        for message in messages:
+            end.say(message)
+        return end
+
+    def enter(self, attempt=None, **options):
+        """A whole handshake: the attempt, the keys, and both legs."""
+        attempt = attempt or Attempt(**options)
+        up, down = self.come(UP, attempt.message), self.come(DOWN, attempt.token)
+        answer, *_ = down.heard()
+        _, keys = attempt.handshake.finish(answer)
+        return attempt, keys, up, down
+
+    def join(self, keys, direction, number, *, nonce=bytes(16)):
+        return self.come(direction, encode_join(keys, direction, number, nonce, b"padding"))
+
+    def let_pass(self, seconds):
+        self.now += seconds
+        self.driver.wheel.run(self.now)
+
+
+@pytest.fixture
+def house(driver, counters, far_end):
+    return House(driver, counters, far_end)
+
+
+@pytest.fixture
+def refused(house):
+    """Checks that a leg was closed without a word, that the reason was counted and told, and nothing else."""
+
+    def check(end, reason, *, alone=True):
+        assert end.is_closed
+        assert end.heard() == []
+        assert house.counters.dropped[reason] == 1
+        if alone:
+            assert house.counters.dropped == {reason: 1}
+        assert ("192.0.2.1", reason) in house.refused
+
+    return check
+
+
+# --- handshakes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(UP, DOWN), (DOWN, UP)])
+async def test_two_halves_make_a_session_in_whichever_order_they_come(house, order):
+    attempt = Attempt()
+    ends = {}
+    for direction in order:
+        assert not house.registry
+        ends[direction] = house.come(direction, attempt.message if direction is UP else attempt.token)
+    answer, first_record = ends[DOWN].heard()
+    hello, keys = attempt.handshake.finish(answer)
+    assert hello.has_ipv6 and hello.max_streams == 100 and hello.idle_timeout == IDLE
+    assert hello.wall_time == int(NOW * 1e6)
+    member = house.registry.sessions_of("laptop")[0]
+    assert attempt.hello.session_id in house.registry
+    assert [leg.direction for leg in member.session.legs] == [UP, DOWN]
+    for direction, record in ((DOWN, first_record), (UP, ends[UP].heard()[0])):
+        leg_keys = keys.leg_keys(direction, 0, attempt.hello.nonce, hello.nonce)
+        assert Opener(leg_keys.exit_to_client).open(record)[3] == PacketType.KEEPALIVE
+    assert not house.counters.dropped and house.saved == 1
+
+
+async def test_an_unknown_client_is_refused(house, refused):
+    refused(house.come(UP, Attempt(static=STRANGER).message), "handshake-unknown-client")
+    assert house.saved == 0
+
+
+async def test_a_message_for_another_exit_is_refused(house, refused):
+    refused(house.come(UP, Attempt(exit_public=STRANGER.public).message), "handshake-bad-tag")
+
+
+async def test_a_message_on_the_wrong_road_is_refused(house, refused):
+    refused(house.come(DOWN, Attempt().message), "handshake-on-wrong-road")
+
+
+async def test_a_token_on_the_wrong_road_is_refused(house, refused):
+    refused(house.come(UP, Attempt().token), "join-on-wrong-road")
+
+
+async def test_a_message_said_again_is_a_replay_while_it_waits_and_after_it_was_used(house, refused):
+    attempt = Attempt()
+    house.come(UP, attempt.message)
+    refused(house.come(UP, attempt.message), "handshake-replayed")
+    house.come(DOWN, attempt.token)
+    house.counters.dropped.clear()
+    refused(house.come(UP, attempt.message), "handshake-replayed")
+    assert len(house.registry) == 1
+
+
+async def test_an_older_message_is_a_replay_too(house, refused):
+    house.enter(time=NOW + 5)
+    refused(house.come(UP, Attempt(time=NOW + 4).message), "handshake-replayed")
+    house.enter(time=NOW + 6)
+
+
+async def test_a_session_id_that_is_in_use_is_refused(house, refused):
+    attempt, *_ = house.enter()
+    again = Attempt(session_id=attempt.hello.session_id, time=NOW + 1)
+    refused(house.come(UP, again.message), "handshake-replayed")
+
+
+async def test_a_token_that_waits_already_is_refused_and_the_first_still_serves(house, refused):
+    attempt = Attempt()
+    first = house.come(DOWN, attempt.token)
+    refused(house.come(DOWN, attempt.token), "join-replayed")
+    house.come(UP, attempt.message)
+    attempt.handshake.finish(first.heard()[0])
+
+
+async def test_a_token_serves_once(house, refused):
+    attempt, *_ = house.enter()
+    late = house.come(DOWN, attempt.token)
+    house.let_pass(TIMEOUT)
+    refused(late, "handshake-timeout")
+
+
+@pytest.mark.parametrize("skew", [-3600, -301, 301, 3600])
+async def test_a_clock_that_is_wrong_is_told_with_the_right_time(house, skew):
+    attempt = Attempt(time=NOW + skew)
+    up, down = house.come(UP, attempt.message), house.come(DOWN, attempt.token)
+    with pytest.raises(HandshakeRefused) as raised:
+        attempt.handshake.finish(down.heard()[0])
+    assert raised.value.exit_hello.status is ExitStatus.CLOCK_SKEW
+    assert raised.value.exit_hello.wall_time == int(NOW * 1e6)
+    assert up.is_closed and down.is_closed and not house.registry
+    assert house.counters.dropped == {"handshake-clock-skew": 1}
+    assert house.refused == [("192.0.2.1", "handshake-clock-skew")]
+    house.enter()
+
+
+async def test_a_client_has_so_many_sessions(house):
+    for time in (NOW, NOW + 1):
+        house.enter(time=time)
+    attempt = Attempt(time=NOW + 2)
+    up, down = house.come(UP, attempt.message), house.come(DOWN, attempt.token)
+    with pytest.raises(HandshakeRefused) as raised:
+        attempt.handshake.finish(down.heard()[0])
+    assert raised.value.exit_hello.status is ExitStatus.SESSION_LIMIT
+    assert up.is_closed and down.is_closed
+    assert house.counters.counted["handshakes-refused"] == 1
+
+
+async def test_a_session_that_was_left_behind_makes_room(house):
+    first, _, up, down = house.enter()
+    house.enter(time=NOW + 1)
+    up.hang_up()
+    down.hang_up()
+    third, *_ = house.enter(time=NOW + 2)
+    assert first.hello.session_id not in house.registry and third.hello.session_id in house.registry
+
+
+async def test_the_exit_has_so_many_sessions_in_all(house):
+    for number in range(3):
+        static = CLIENT if number < 2 else KeyPair(bytes([9]) * 32)
+        house.enter(static=static, time=NOW + number)
+    attempt = Attempt(static=KeyPair(bytes([9]) * 32), time=NOW + 5)
+    house.come(UP, attempt.message)
+    down = house.come(DOWN, attempt.token)
+    with pytest.raises(HandshakeRefused) as raised:
+        attempt.handshake.finish(down.heard()[0])
+    assert raised.value.exit_hello.status is ExitStatus.OVERLOADED
+
+
+# --- nonsense ------------------------------------------------------------------------------------
+
+
+def header(type_, flags=0, length=0, magic=0x4854, version=1):
+    plain = bytearray(encode_header(type_ | flags, bytes(16), 0, 0, 0, length))
+    plain[0:2] = magic.to_bytes(2, "big")
+    plain[2] = version
+    return bytes(plain)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"", "wire-truncated"),
+        (b"GET / HTTP/1.1\r\n\r\n", "wire-truncated"),
+        (header(PacketType.HANDSHAKE, magic=0x4855), "wire-bad-magic"),
+        (header(PacketType.HANDSHAKE, version=2), "wire-bad-version"),
+        (header(PacketType.HANDSHAKE, flags=0x40), "wire-bad-flags"),
+        (header(0), "wire-bad-flags"),
+        (header(PacketType.DATA), "wire-unexpected-type"),
+        (header(PacketType.HANDSHAKE, length=10), "wire-truncated"),
+        (header(PacketType.HANDSHAKE) + b"x", "wire-trailing-bytes"),
+        (header(PacketType.HANDSHAKE) , "handshake-too-short"),
+        (header(PacketType.RECONNECT, flags=FLAG_HMAC) + bytes(32), "join-unknown"),
+        (header(PacketType.RECONNECT, length=4063) + bytes(4063), "wire-too-long"),
+        (bytes(65536), "wire-too-long"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("direction", [UP, DOWN])
+async def test_a_first_message_that_is_none(house, refused, direction, message, reason):
+    if direction is DOWN and reason.startswith("handshake-"):
+        reason = "handshake-on-wrong-road"
+    refused(house.come(direction, message), reason)
+
+
+async def test_every_bit_of_a_message_counts(house):
+    message = Attempt().message
+    for position in range(0, len(message) * 8, 13):
+        flipped = bytearray(message)
+        flipped[position // 8] ^= 1 << position % 8
+        end = house.come(UP, bytes(flipped))
+        assert end.is_closed and end.heard() == []
+    assert sum(house.counters.dropped.values()) == len(range(0, len(message) * 8, 13))
+    assert not house.registry and house.saved == 0
+
+
+async def test_every_cut_of_a_message_is_refused(house):
+    message = Attempt().message
+    for length in range(0, len(message), 7):
+        assert house.come(UP, message[:length]).is_closed
+    assert set(house.counters.dropped) == {"wire-truncated"}
+
+
+async def test_a_text_message_is_refused(house, refused):
+    end = house.come(UP)
+    end.say_text()
+    refused(end, "text-frame")
+
+
+async def test_a_second_message_before_the_session_is_refused(house, refused):
+    attempt = Attempt()
+    refused(house.come(UP, attempt.message, attempt.message), "message-before-session")
+    late = house.come(DOWN, attempt.token)
+    assert late.heard() == [] and not house.registry, "the first half is gone with its leg"
+
+
+async def test_after_a_refusal_nothing_more_is_heard(house, refused):
+    end = house.come(UP, b"nonsense", Attempt().message, b"more nonsense")
+    refused(end, "wire-truncated")
+    assert len(house.refused) == 1 and house.saved == 0
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["nothing", "message", "token"])
+async def test_a_leg_has_so_long_to_say_who_it_is(house, refused, said):
+    attempt = Attempt()
+    end = {
+        "nothing": lambda: house.come(UP),
+        "message": lambda: house.come(UP, attempt.message),
+        "token": lambda: house.come(DOWN, attempt.token),
+    }[said]()
+    house.let_pass(TIMEOUT - 0.1)
+    assert not end.is_closed
+    house.let_pass(0.2)
+    refused(end, "handshake-timeout")
+    other = house.come(DOWN, attempt.token) if said != "token" else house.come(UP, attempt.message)
+    assert other.heard() == [] and not house.registry
+
+
+async def test_a_leg_that_joined_has_all_the_time_in_the_world(house):
+    _, _, up, down = house.enter()
+    for _ in range(10):
+        house.let_pass(TIMEOUT / 10)
+    assert not up.is_closed and not down.is_closed
+
+
+async def test_a_half_whose_leg_is_lost_waits_for_nobody(house):
+    attempt = Attempt()
+    house.come(UP, attempt.message).hang_up()
+    down = house.come(DOWN, attempt.token)
+    assert down.heard() == [] and not house.registry
+    down.hang_up()
+    house.let_pass(TIMEOUT * 2)
+    assert not house.counters.dropped, "who hangs up was not refused"
+
+
+async def test_newcomers_have_a_bound_and_the_oldest_goes_first(house, monkeypatch):
+    monkeypatch.setattr(gate_module, "MAX_WAITING", 5)
+    ends = [house.come(UP) for _ in range(7)]
+    assert [end.is_closed for end in ends] == [True, True] + [False] * 5
+    assert house.counters.dropped == {"too-many-newcomers": 2}
+
+
+# --- further legs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+async def test_a_leg_joins_under_its_label_and_speaks_under_its_own_keys(house, direction):
+    _, keys, *_ = house.enter()
+    end = house.join(keys, direction, 1, nonce=b"n" * 16)
+    reply, record = end.heard()
+    exit_nonce = verify_join_reply(reply, keys, direction, 1, b"n" * 16)
+    leg_keys = keys.leg_keys(direction, 1, b"n" * 16, exit_nonce)
+    assert Opener(leg_keys.exit_to_client).open(record)[3] == PacketType.KEEPALIVE
+    assert house.counters.counted[f"legs-joined-{direction.name.lower()}"] == 2
+
+
+async def test_a_leg_number_serves_once(house, refused):
+    _, keys, *_ = house.enter()
+    house.join(keys, UP, 1)
+    refused(house.join(keys, UP, 1), "join-unknown")
+
+
+async def test_a_join_on_the_other_road_is_refused_and_the_number_is_not_used_up(house, refused):
+    _, keys, *_ = house.enter()
+    refused(house.come(DOWN, encode_join(keys, UP, 1, bytes(16), b"")), "join-on-wrong-road")
+    assert not house.join(keys, UP, 1).is_closed
+
+
+async def test_a_join_with_a_wrong_mac_is_refused_and_the_number_is_not_used_up(house, refused):
+    _, keys, *_ = house.enter()
+    message = bytearray(encode_join(keys, UP, 1, bytes(16), b"padding"))
+    message[-1] ^= 1
+    refused(house.come(UP, bytes(message)), "join-bad-mac")
+    assert not house.join(keys, UP, 1).is_closed
+
+
+async def test_numbers_beyond_the_window_are_refused(house, refused):
+    _, keys, *_ = house.enter()
+    refused(house.join(keys, UP, 65), "join-unknown")
+    assert not house.join(keys, UP, 64).is_closed
+    assert not house.join(keys, UP, 128).is_closed
+    house.counters.dropped.clear()
+    refused(house.join(keys, UP, 64), "join-unknown")
+
+
+async def test_the_table_of_labels_stays_small_and_empties_with_the_sessions(house):
+    _, keys, *_ = house.enter()
+    for number in range(1, 200):
+        house.join(keys, UP, number).hang_up()
+    assert len(house.registry._labels) <= 4 * 64
+    house.registry.close_all(ResetCode.SHUTDOWN)
+    assert not house.registry._labels and not house.registry
+
+
+# --- the life of a session -----------------------------------------------------------------------
+
+
+async def test_a_session_without_legs_leaves_after_the_idle_timeout(house):
+    _, keys, up, down = house.enter()
+    up.hang_up()
+    house.let_pass(IDLE * 2)
+    assert len(house.registry) == 1, "one leg is left"
+    down.hang_up()
+    house.let_pass(IDLE - 1)
+    assert len(house.registry) == 1
+    house.let_pass(2)
+    assert not house.registry and house.counters.counted["sessions-expired"] == 1
+    assert house.join(keys, UP, 1).is_closed
+    assert house.counters.dropped["join-unknown"] == 1
+
+
+async def test_a_leg_that_joins_in_time_saves_the_session(house):
+    _, keys, up, down = house.enter()
+    up.hang_up()
+    down.hang_up()
+    house.let_pass(IDLE - 1)
+    end = house.join(keys, DOWN, 1)
+    house.let_pass(5)
+    assert len(house.registry) == 1
+    end.hang_up()
+    house.let_pass(IDLE - 1)
+    assert len(house.registry) == 1, "the time begins anew"
+    house.let_pass(2)
+    assert not house.registry
+
+
+def sealed_goodbye(keys, attempt, hello_nonce):
+    train = encode_header(PacketType.RESET, attempt.hello.session_id, 0, 0, 0, 1) + bytes(
+        [ResetCode.SHUTDOWN]
+    )
+    return Sealer(keys.leg_keys(UP, 0, attempt.hello.nonce, hello_nonce).client_to_exit).seal([train])
+
+
+async def test_a_goodbye_ends_the_session_at_once(house):
+    attempt = Attempt()
+    up, down = house.come(UP, attempt.message), house.come(DOWN, attempt.token)
+    hello, keys = attempt.handshake.finish(down.heard()[0])
+    up.say(sealed_goodbye(keys, attempt, hello.nonce))
+    assert not house.registry and up.is_closed and down.is_closed
+    assert house.counters.counted["sessions-ended-by-peer"] == 1
+    assert house.join(keys, UP, 1).is_closed
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [(b"x" * 100, "record-bad-tag"), (b"short", "record-too-short"), (b"", "record-too-short")],
+)
+async def test_a_record_that_does_not_open_ends_the_leg_and_is_told(house, record, reason):
+    _attempt, keys, up, down = house.enter()
+    up.say(record)
+    assert up.is_closed and not down.is_closed
+    assert house.counters.dropped == {reason: 1}
+    assert house.refused == [("192.0.2.1", reason)]
+    up.say(record)
+    assert house.counters.dropped == {reason: 1}, "the next one is not tried"
+    assert not house.join(keys, UP, 1).is_closed, "the session goes on"
+
+
+async def test_a_text_message_ends_a_leg_that_has_joined(house):
+    _, _, up, down = house.enter()
+    up.say_text()
+    assert up.is_closed and not down.is_closed
+    assert house.counters.dropped == {"text-frame": 1}
+    assert house.refused == [("192.0.2.1", "text-frame")]
+
+
+async def test_an_end_that_nobody_knows_of_is_nothing(house):
+    house.registry.ended(bytes(16))
+    assert not house.counters.counted
