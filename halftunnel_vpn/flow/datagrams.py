@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_errors
 from halftunnel_vpn.flow.ports import Buffer, DatagramPort, DnsPort, FrameWriter
 from halftunnel_vpn.packet import icmp, ip
@@ -134,7 +134,11 @@ class DatagramFlow(ABC):
         elif isinstance(run, DataRun):
             self._deliver(address, run)
         else:
-            frame = icmp_errors.error_frame(run, self._local, address, *self._quote(run.port))
+            try:
+                frame = icmp_errors.error_frame(run, self._local, address, *self._quote(run.port))
+            except PacketError as error:  # about a destination that no datagram of the host can have had
+                self._counters.drop(error.reason)
+                return
             if frame is not None:
                 self._write((frame,))
 

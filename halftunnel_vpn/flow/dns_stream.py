@@ -28,7 +28,17 @@ class DnsStream:
     Answers come when they come, so the time is asked of ``clock`` (monotonic seconds).
     """
 
-    __slots__ = ("_asked", "_clock", "_counters", "_dns", "_endpoint", "_finished", "_received", "_unread")
+    __slots__ = (
+        "_asked",
+        "_clock",
+        "_counters",
+        "_dns",
+        "_endpoint",
+        "_is_finished",
+        "_is_over",
+        "_received",
+        "_unread",
+    )
 
     def __init__(
         self, endpoint: TcpEndpoint, dns: DnsPort, counters: Counters, clock: Callable[[], float]
@@ -36,11 +46,12 @@ class DnsStream:
         self._endpoint = endpoint
         self._dns = dns
         self._counters = counters
+        self._clock = clock
         self._received = bytearray()
         self._asked = 0
         self._unread = 0
-        self._finished = False
-        self._clock = clock
+        self._is_finished = False
+        self._is_over = False
 
     # --- StreamPort ------------------------------------------------------------------------------
 
@@ -53,28 +64,26 @@ class DnsStream:
         """Queries, in any pieces."""
         received = self._received
         received += data
-        while len(received) >= LENGTH_BYTES:
+        while len(received) >= LENGTH_BYTES and not self._is_over:
             end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
             if len(received) < end:
                 return
             message = bytes(received[LENGTH_BYTES:end])
             del received[:end]
             if self._asked >= MAX_PIPELINED:
-                self._counters.drop("dns-too-many-pipelined")
-                self._endpoint.aborted(ResetCode.LIMIT, self._clock())
+                self._break_off("dns-too-many-pipelined")
                 return
             self._asked += 1
             self._dns.query(message, self._answered, stream=True)
 
     def finish(self) -> None:
         """The client asks nothing more: close once everything is answered."""
-        self._finished = True
+        self._is_finished = True
         self._close_when_done()
 
     def reset(self, code: ResetCode) -> None:
         """The client is gone; answers still under way go nowhere."""
-        self._finished = True
-        self._asked = -1
+        self._is_over = True
 
     def consumed(self, count: int) -> None:
         """The client has read some of its answers."""
@@ -83,21 +92,23 @@ class DnsStream:
     # ---------------------------------------------------------------------------------------------
 
     def _answered(self, answer: bytes) -> None:
-        if self._asked < 0:
+        if self._is_over:
             return
         self._asked -= 1
         self._unread += LENGTH_BYTES + len(answer)
         if self._unread > MAX_UNREAD_ANSWERS:
-            self._counters.drop("dns-answers-unread")
-            self._asked = -1
-            self._endpoint.aborted(ResetCode.LIMIT, self._clock())
+            self._break_off("dns-answers-unread")
             return
-        self._endpoint.data_received(
-            memoryview(len(answer).to_bytes(LENGTH_BYTES, "big") + answer), self._clock()
-        )
+        framed = len(answer).to_bytes(LENGTH_BYTES, "big") + answer
+        self._endpoint.data_received(memoryview(framed), self._clock())
         self._close_when_done()
 
     def _close_when_done(self) -> None:
-        if self._finished and self._asked == 0:
-            self._asked = -1
+        if self._is_finished and not self._asked and not self._is_over:
+            self._is_over = True
             self._endpoint.finished(self._clock())
+
+    def _break_off(self, reason: str) -> None:
+        self._counters.drop(reason)
+        self._is_over = True
+        self._endpoint.aborted(ResetCode.LIMIT, self._clock())

@@ -53,12 +53,15 @@ class UdpFlow(DatagramFlow):
         if header is None:
             header = self._remember(key)
         length = len(payload)
-        if segment_size and (length > MAX_RUN_DATA or length > segment_size * MAX_RUN_SEGMENTS):
-            step = segment_size * min(max(MAX_RUN_DATA // segment_size, 1), MAX_RUN_SEGMENTS)
-            for start in range(0, length, step):
-                self._send(packet, header, payload[start : start + step])
-        else:
-            self._send(packet, header, payload)
+        if not segment_size:
+            if length <= MAX_RUN_DATA:
+                self.stream.send(header, payload)
+            else:
+                self._send(packet, header, payload)
+            return
+        step = segment_size * min(max(MAX_RUN_DATA // segment_size, 1), MAX_RUN_SEGMENTS)
+        for start in range(0, length, step):
+            self.stream.send(header, payload[start : start + step])
 
     def _remember(self, key: tuple[bytes, int, int, int, int]) -> bytes:
         destination, port, hop_limit, traffic_class, segment_size = key

@@ -22,6 +22,7 @@ PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
 
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
+_TCP_CLOSE = b"\x07"  # tcpi_state, the first byte of TCP_INFO
 
 
 class TcpRelay:
@@ -130,7 +131,14 @@ class TcpRelay:
                 return
             stream.send(data)
             if len(data) < size:
-                return
+                break
+        if self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _TCP_CLOSE:
+            # libuv tells of a reset once and never calls again: the rest of the data and the reset still wait
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reading and self._sock.fileno() >= 0:
+            self._readable()
 
     def _writable(self) -> None:
         self._stream.session.now = self._driver.clock()

@@ -30,10 +30,7 @@ from halftunnel_vpn.transport.frames import (
     plain_frame,
 )
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
-from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, keep_queues_short
-
-WRITE_LIMIT = 1024 * 1024
-"""Bytes waiting in user space at which a leg is given up, because its owner sends without asking."""
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
 
 PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error"})
 """Causes of ``leg_closed`` that mean that the peer has broken the rules."""

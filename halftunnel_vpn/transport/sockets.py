@@ -17,6 +17,9 @@ WRITE_HIGH_WATER = 1
 WRITE_LOW_WATER = 0
 """Bytes waiting in user space at which it is writable again: none."""
 
+WRITE_LIMIT = 1024 * 1024
+"""Bytes waiting in user space at which a leg is given up, because its owner sends without asking."""
+
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a Close frame and to end its TLS and TCP connection."""
 

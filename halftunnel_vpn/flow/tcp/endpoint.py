@@ -156,13 +156,14 @@ class TcpEndpoint(Connection):
 
     def _examine_held(self, segment: TcpSegment) -> None:
         """The host has had no answer yet: it can only repeat itself, begin anew, or give up."""
-        expected = segment.sequence == self._receiver.next - 1 & SEQUENCE_MASK
+        expected = segment.sequence == (self._receiver.next - 1) & SEQUENCE_MASK
         if segment.flags & SYN and not segment.flags & ACK:
             self._counters.drop("tcp-syn-repeated")
             if not expected:
                 self._hold(segment)
         elif segment.flags & RST:
-            self._gone(ResetCode.CONNECTION_RESET)
+            if segment.sequence == self._receiver.next & SEQUENCE_MASK:
+                self._gone(ResetCode.CONNECTION_RESET)
         else:
             self._out.reset_stray(segment)
 

@@ -133,9 +133,7 @@ class Outgoing:
     def reset_stray(self, segment: TcpSegment) -> None:
         """The RST for a segment that makes no sense here."""
         self._counters.count("tcp-resets-sent")
-        header = answer_stray(segment, self._template)
-        if header is not None:
-            self._write([header])
+        self._write([_reset_for(segment, self._template)])
 
 
 def answer_stray(segment: TcpSegment, template: HeaderTemplate) -> bytes | None:
@@ -143,8 +141,10 @@ def answer_stray(segment: TcpSegment, template: HeaderTemplate) -> bytes | None:
 
     ``template`` is that of the direction back to its sender. None for a RST, which is never answered.
     """
-    if segment.flags & RST:
-        return None
+    return None if segment.flags & RST else _reset_for(segment, template)
+
+
+def _reset_for(segment: TcpSegment, template: HeaderTemplate) -> bytes:
     if segment.flags & ACK:
         return template.build(segment.acknowledgement, 0, RST, 0, 0)
     length = len(segment.payload) + bool(segment.flags & SYN) + bool(segment.flags & FIN)

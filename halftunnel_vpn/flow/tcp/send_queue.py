@@ -44,7 +44,7 @@ class SendQueue:
         return self._waiting[0][:count]
 
     def launch(self, size: int) -> tuple[list[memoryview], int]:
-        """The next frame: up to ``size`` bytes, now under way, and how many they are.
+        """The next frame: up to ``size`` of the waiting bytes, now under way, and how many they are.
 
         Fewer when a frame holds no more, or when only a piece would be torn that fits a frame of its own.
         """

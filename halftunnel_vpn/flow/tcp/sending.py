@@ -1,7 +1,4 @@
-"""The send side: what the host's window lets through, and when to send it again.
-
-Sequence numbers are unwrapped.
-"""
+"""The send side: what the host's window lets through, and when to send it again. Numbers are unwrapped."""
 
 from __future__ import annotations
 
@@ -281,8 +278,7 @@ class Sender:
         self._congestion.lost(self.nxt - self.una)
         hole = self._recovery.next_hole(self.una)
         if hole is not None:
-            start, end = hole
-            self._send_again(start, min(end - start, self._recovery.burst), now)
+            self._send_again(hole[0], min(hole[1] - hole[0], self._recovery.burst), now)
 
     def _repair(self, now: float) -> int:
         """Send again what is lost, within the congestion window; returns what is left of the window."""
@@ -301,10 +297,10 @@ class Sender:
 
     def _send_again(self, start: int, size: int, now: float) -> None:
         """Send again up to ``size`` outstanding bytes from ``start``, in one frame."""
-        flags = ACK | PSH
         data_end = self.nxt if self._fin_at == NEVER else self._fin_at
         parts, length = self.queue.again(start - self.una, min(size, data_end - start))
         end = start + length
+        flags = ACK | PSH
         if end == self._fin_at and size > length:
             flags = FIN | ACK | PSH
             end += 1

@@ -53,11 +53,9 @@ def draw(results: Results) -> str:
         if row.id in HEADLINES and found:
             panels.append((row, found))
     panels.sort(key=lambda panel: HEADLINES.index(panel[0].id))
-    bars = max((len(found) for _, found in panels), default=0)
-    panel_height = TITLE_HEIGHT + bars * (BAR_HEIGHT + BAR_GAP) + MARGIN
-    lines = -(-len(panels) // COLUMNS)
+    lines = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     width = MARGIN + COLUMNS * (PANEL_WIDTH + MARGIN)
-    height = HEAD_HEIGHT + lines * panel_height + FOOT_HEIGHT
+    height = HEAD_HEIGHT + sum(map(_height, lines)) + FOOT_HEIGHT
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
         f' viewBox="0 0 {width} {height}" role="img" aria-label="Half-Tunnel beside other VPNs">',
@@ -65,15 +63,23 @@ def draw(results: Results) -> str:
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(MARGIN, 26, "Half-Tunnel beside other VPNs", "head"),
     ]
-    for number, (row, found) in enumerate(panels):
-        line, column = divmod(number, COLUMNS)
-        x, y = MARGIN + column * (PANEL_WIDTH + MARGIN), HEAD_HEIGHT + line * panel_height
-        out.append(f'<g transform="translate({x} {y})">')
-        out += _panel(row, found, titles)
-        out.append("</g>")
+    y = HEAD_HEIGHT
+    for line in lines:
+        for column, (row, found) in enumerate(line):
+            x = MARGIN + column * (PANEL_WIDTH + MARGIN)
+            out.append(f'<g transform="translate({x} {y})">')
+            out += _panel(row, found, titles)
+            out.append("</g>")
+        y += _height(line)
     out.append(_text(MARGIN, height - 12, _foot(results), "faint"))
     out.append("</svg>")
     return "\n".join(out) + "\n"
+
+
+def _height(line: list[tuple[Row, dict[str, Summary]]]) -> int:
+    """Of panels side by side."""
+    bars = max(len(found) for _, found in line)
+    return TITLE_HEIGHT + bars * (BAR_HEIGHT + BAR_GAP) + MARGIN
 
 
 def _panel(row: Row, found: dict[str, Summary], titles: dict[str, str]) -> Iterator[str]:

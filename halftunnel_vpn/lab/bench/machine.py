@@ -24,6 +24,7 @@ def describe() -> dict[str, str]:
         "Python": f"{platform.python_version()}, {loop}",
         "tools": ", ".join(_tools()),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "load when it began": f"{os.getloadavg()[0]:.2f}",
     }
 
 

@@ -39,12 +39,20 @@ PEERS: Final[tuple[type[Peer], ...]] = (
 )
 """All there are, in the order of the table."""
 
-TOOLS: Final = ("iperf3", "wrk", "nginx", "ping", "nft")
+TOOLS: Final = ("iperf3", "nginx", "ping", "nft")
+"""Without these there is nothing to measure; without wrk only the HTTP rows fail."""
 
 ROUNDS: Final = 3
-SECONDS: Final = 4.0
+SECONDS: Final = 3.0
 QUICK_ROUNDS: Final = 1
 QUICK_SECONDS: Final = 1.0
+
+ROAD_FACTOR: Final = 2.0
+"""How much longer than elsewhere a run on the long road is."""
+
+ROAD_WARM_UP: Final = 2.0
+QUICK_WARM_UP: Final = 1.0
+"""Seconds of a run on the long road that are not counted."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,8 +116,8 @@ def _measure(options: argparse.Namespace) -> Results:
     chosen = choose(options.peers)
     _check_machine()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    seconds = float(options.seconds or (QUICK_SECONDS if options.quick else SECONDS))
-    results = Results(machine.describe(), _settings(rounds, seconds, road))
+    scale = _scale(options)
+    results = Results(machine.describe(), _settings(rounds, scale, road))
     installed = []
     for peer in chosen:
         if missing := peer.missing():
@@ -118,22 +126,33 @@ def _measure(options: argparse.Namespace) -> Results:
             installed.append(peer)
     Lab.sweep()
     began = time.monotonic()
-    runner = Runner(results, Scale(seconds, MANY_FLOWS[:1] if options.quick else MANY_FLOWS), rounds)
+    runner = Runner(results, scale, rounds)
     nearby = [peer for peer in installed if not peer.road_only]
     for peer in installed if road else nearby:
         results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
-    runner.run(nearby, local, road=False)
-    runner.run(installed, road, road=True)
+    try:
+        runner.run(nearby, local, road=False)
+        runner.run(installed, road, road=True)
+    except KeyboardInterrupt:
+        results.fail("all", "the rest", "interrupted")
     results.seconds = time.monotonic() - began
     return results
 
 
-def _settings(rounds: int, seconds: float, road: Sequence[Measurement]) -> dict[str, str]:
-    found = {"rounds": f"{rounds}, {seconds:g} s each"}
+def _scale(options: argparse.Namespace) -> Scale:
+    if options.quick:
+        seconds = float(options.seconds or QUICK_SECONDS)
+        return Scale(seconds, seconds, QUICK_WARM_UP, MANY_FLOWS[:1])
+    seconds = float(options.seconds or SECONDS)
+    return Scale(seconds, seconds * ROAD_FACTOR, ROAD_WARM_UP)
+
+
+def _settings(rounds: int, scale: Scale, road: Sequence[Measurement]) -> dict[str, str]:
+    found = {"rounds": f"{rounds}, {scale.seconds:g} s each"}
     if road:
         found["long road"] = (
             f"{ROAD_DELAY * 1000:.0f} ms there and back, {ROAD_RATE / 1e6:.0f} Mbit/s each way, "
-            f"queue of one bandwidth-delay product, runs of {seconds * measurements.ROAD_FACTOR:g} s"
+            f"queue of one bandwidth-delay product, {scale.road_seconds:g} s each"
         )
     return found
 

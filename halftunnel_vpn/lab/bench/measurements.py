@@ -25,12 +25,6 @@ from halftunnel_vpn.lab.bench.summary import percentile
 LOAD_LEAD: Final = 0.5
 """Seconds that a bulk flow runs before anything is measured beside it."""
 
-ROAD_WARM_UP: Final = 2.0
-"""Seconds on the long road that are not counted: congestion windows grow."""
-
-ROAD_FACTOR: Final = 2.0
-"""How much longer than elsewhere a run on the long road is."""
-
 SETTLE: Final = 1.0
 """Seconds of quiet before memory is looked at."""
 
@@ -40,9 +34,15 @@ GIGA: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of everything: ``seconds`` of each run, ``flow_counts`` for the memory rows."""
+    """How much of everything.
+
+    ``seconds`` of each run; on the long road ``road_seconds`` after ``road_warm_up`` seconds that are not
+    counted, in which congestion windows grow; ``flow_counts`` for the memory rows.
+    """
 
     seconds: float
+    road_seconds: float
+    road_warm_up: float
     flow_counts: tuple[int, ...] = MANY_FLOWS
 
 
@@ -136,9 +136,7 @@ def long_road(loss: int, count: int, way: str, peer: Peer, scale: Scale) -> dict
     """TCP over the emulated road; ``loss`` is in thousandths."""
     roads.set_loss(peer.lab, loss)
     try:
-        run = traffic.tcp(
-            peer.lab, way, flows=count, seconds=scale.seconds * ROAD_FACTOR, warm_up=ROAD_WARM_UP
-        )
+        run = traffic.tcp(peer.lab, way, flows=count, seconds=scale.road_seconds, warm_up=scale.road_warm_up)
     finally:
         roads.set_loss(peer.lab, 0)
     return {f"road-{loss / 10:g}-{count}-{way}": run.bits_per_second / MEGA}

@@ -190,10 +190,13 @@ class HalfTunnelFourLegs(HalfTunnel):
 
 
 def first_line(argv: Sequence[str], number: int = 0) -> str:
-    """A line of what a program prints about itself, on either stream; "unknown" when it prints less."""
-    result = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10, check=False
-    )
+    """A line of what a program prints about itself, on either stream; "unknown" when there is none."""
+    try:
+        result = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10, check=False
+        )
+    except FileNotFoundError:
+        return "unknown"
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     return lines[number] if len(lines) > number else "unknown"
 

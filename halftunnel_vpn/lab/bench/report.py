@@ -82,12 +82,9 @@ def _comparison(results: Results) -> Iterator[list[str]]:
         if ours is None or leader is None:
             continue
         ahead = beats(ours, rivals[leader], row.better)
-        yield [
-            row.title,
-            titles[leader],
-            significant(ratio(ours, rivals[leader]), 3),
-            "yes" if ahead else "NO",
-        ]
+        found = ratio(ours, rivals[leader])
+        shown = ABSENT if found is None else significant(found, 3)
+        yield [row.title, titles[leader], shown, "yes" if ahead else "NO"]
 
 
 def _one_line(text: str) -> str:

@@ -67,11 +67,8 @@ class OpenVpnTcp(Peer):
             "--dh", "none", "--local", EXIT_A, "--port", str(OPENVPN_PORT), "--proto", self.protocol[0],
             *self._identity(server), "--peer-fingerprint", client[2], *self._common(),
         ]  # fmt: skip
-        self.exit = self.lab.start(EXIT, argv)
-        process = self.exit
-        wait_until(
-            lambda: "Initialization Sequence Completed" in self.lab.output(process), "OpenVPN's server"
-        )
+        self.exit = process = self.lab.start(EXIT, argv)
+        wait_until(lambda: "Sequence Completed" in self.lab.output(process), "OpenVPN's server")
         self.open_gateway(DEVICE)
 
     def start_client(self) -> None:
@@ -216,8 +213,8 @@ class OpenConnectDtls(OpenConnectTls):
     def connect(self) -> float:
         """The first byte may come over TLS; return when DTLS has taken over, too."""
         seconds = super().connect()
-        assert self.client is not None
         process = self.client
+        assert process is not None
         wait_until(lambda: "Established DTLS connection" in self.lab.output(process), "DTLS")
         return seconds
 

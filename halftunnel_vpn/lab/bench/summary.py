@@ -50,9 +50,9 @@ def best(medians: Mapping[str, float], better: Better) -> str | None:
     return choose(medians, key=lambda name: medians[name])
 
 
-def ratio(one: float, other: float) -> float:
-    """``one`` in terms of ``other``; infinite when that is zero."""
-    return one / other if other else math.inf
+def ratio(one: float, other: float) -> float | None:
+    """``one`` in terms of ``other``; None when that is zero."""
+    return one / other if other else None
 
 
 def beats(one: float, other: float, better: Better) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -81,9 +80,8 @@ def _judge(goal: Goal, results: Results) -> Verdict:
     titles = {contestant.id: contestant.title for contestant in results.peers}
     name = titles.get(goal.against, goal.against) if goal.against else "the best peer"
     wanted = f"{bound} {goal.factor:g} x {name}"
-    if ours is None or peer not in rivals:
+    if ours is None or peer not in rivals or (found := ratio(ours, rivals[peer])) is None:
         return Verdict(row.title, wanted, "not measured", None)
-    found = ratio(ours, rivals[peer])
     reached = found >= goal.factor if row.better == "higher" else found <= goal.factor
-    text = f"{significant(found, 3)} x" if math.isfinite(found) else "without bound"
+    text = f"{significant(found, 3)} x"
     return Verdict(row.title, wanted, text if goal.against else f"{text} {titles[peer]}", reached)
