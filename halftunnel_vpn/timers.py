@@ -31,7 +31,8 @@ class Timer:
 
     def arm(self, deadline: float) -> None:
         """Call the callback with ``now`` once ``deadline`` has passed; replaces an earlier deadline."""
-        bucket = math.ceil(deadline / GRANULARITY)
+        # never into the bucket that is being run: whoever arms for now, again and again, must not stop time
+        bucket = max(math.ceil(deadline / GRANULARITY), self._wheel._running + 1)
         if bucket == self._bucket:
             return
         self.cancel()
@@ -55,12 +56,13 @@ class Wheel:
     ``alarm`` is called with the new :attr:`next_deadline` whenever that comes earlier than it was.
     """
 
-    __slots__ = ("_alarm", "_buckets", "_order")
+    __slots__ = ("_alarm", "_buckets", "_order", "_running")
 
     def __init__(self, alarm: Callable[[float], None] | None = None) -> None:
         self._alarm = alarm
         self._buckets: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
+        self._running = -1
 
     def timer(self, callback: Callable[[float], None]) -> Timer:
         """A new timer, not armed; ``callback`` gets the time at which it was run."""
@@ -80,7 +82,7 @@ class Wheel:
     def run(self, now: float) -> None:
         """Call back every timer whose deadline has passed."""
         while self._order and self._order[0] * GRANULARITY <= now:
-            bucket = heapq.heappop(self._order)
+            bucket = self._running = heapq.heappop(self._order)
             for timer in list(self._buckets.pop(bucket, ())):
                 if timer._bucket == bucket:
                     timer._fire(now)

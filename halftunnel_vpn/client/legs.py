@@ -150,11 +150,7 @@ class LegKeepers:
         leg.arrivals.hand_over(leg.leg, sealed)
         self._counters.count(f"legs-joined-{leg.direction.name.lower()}")
         self._changed()
-        try:
-            await lost.wait()
-        except asyncio.CancelledError:
-            leg.leg.close()
-            raise
+        await lost.wait()  # whoever cancels this closes the session, which says goodbye on the leg
 
     def _failed(self, direction: Direction, reason: str) -> None:
         self._counters.drop(f"join-{reason}")

@@ -157,3 +157,18 @@ def test_the_wheel_behaves_like_a_plain_list_of_deadlines(steps):
             assert wheel.next_deadline == pytest.approx(min(model.values()), abs=GRANULARITY)
         else:
             assert wheel.next_deadline is None
+
+
+def test_a_timer_that_is_armed_for_now_whenever_it_fires_does_not_stop_time() -> None:
+    wheel = Wheel()
+    fired: list[float] = []
+
+    def again(now: float) -> None:
+        fired.append(now)
+        timer.arm(now)
+
+    timer = wheel.timer(again)
+    timer.arm(1.0)
+    wheel.run(1.0)
+    assert fired == [1.0]
+    assert wheel.next_deadline is not None and wheel.next_deadline > 1.0

@@ -222,7 +222,7 @@ class Conversation:
         self.frames.append(packet[TCP])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def conversation() -> type[Conversation]:
     """Call it with what the host's SYN shall say."""
     return Conversation

@@ -102,6 +102,11 @@ def test_blocks_that_lie_are_ignored(conversation: Talk) -> None:
     five_thousands(talk)
     talk.host("A", 1, 2001, sack=[(1, 1001), (9001, 20_001), (4001, 3001), (3001, 3001)])
     talk.gets_nothing()
+    for end in (3001, 4001, 5001):
+        talk.host("A", 1, 2001, sack=[(2001, end)])  # all of it, and yet it acknowledges nothing
+    talk.gets_nothing()
+    talk.wait(0.25)
+    assert talk.frames.popleft().seq
     talk.host("A", 1, 5001)
     assert talk.stream.consumed_bytes == 5000
 

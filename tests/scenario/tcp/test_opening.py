@@ -125,6 +125,8 @@ def test_a_host_that_gave_up_resets_the_answer(conversation: Talk) -> None:
 
 def test_a_host_that_gives_up_while_the_syn_is_held(conversation: Talk) -> None:
     talk = conversation()
+    talk.host("R", 2)
+    assert talk.closed == 0
     talk.host("R", 1)
     assert talk.stream.resets == [ResetCode.CONNECTION_RESET]
     assert talk.closed == 1
