@@ -134,7 +134,7 @@ class FlowTracker:
                 self._touched[endpoint] = None
         elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN) == tcp.SYN:
             self._open_tcp(key, packet, segment, now)
-        elif not segment.flags & tcp.RST:
+        elif not segment.flags & tcp.RST:  # with ACK, then: without it only a SYN or an RST is valid
             self._counters.drop("tcp-no-flow")
             if self._may_talk_to(packet.destination):
                 self._write((_reset_for(packet, segment),))
@@ -301,12 +301,8 @@ class FlowTracker:
 
 
 def _reset_for(packet: ip.IpPacket, segment: tcp.TcpSegment) -> bytes:
-    """The RST for a segment that belongs to no connection (RFC 9293 section 3.10.7.1)."""
+    """The RST for a segment with ACK that belongs to no connection (RFC 9293 section 3.10.7.1)."""
     template = tcp.HeaderTemplate(
         packet.destination, segment.destination_port, packet.source, segment.source_port
     )
-    if segment.flags & tcp.ACK:
-        return template.build(segment.acknowledgement, 0, tcp.RST, 0, 0)
-    length = len(segment.payload) + bool(segment.flags & tcp.SYN) + bool(segment.flags & tcp.FIN)
-    acknowledgement = (segment.sequence + length) & tcp.SEQUENCE_MASK
-    return template.build(0, acknowledgement, tcp.RST | tcp.ACK, 0, 0)
+    return template.build(segment.acknowledgement, 0, tcp.RST, 0, 0)

@@ -84,9 +84,14 @@ class Journal:
             ) from error
 
     def discard(self) -> None:
-        """Everything is undone: forget it."""
+        """Everything is undone: forget it. HostError when the file is there and cannot be removed."""
         self.steps = {}
-        self.path.unlink(missing_ok=True)
+        if not self.path.exists():
+            return  # so it could not even be written: a read-only file system would refuse to remove nothing
+        try:
+            self.path.unlink()
+        except OSError as error:
+            raise HostError(f"The journal {self.path} cannot be removed ({error.strerror}).") from error
 
 
 def path_of(state_dir: Path, device: str) -> Path:

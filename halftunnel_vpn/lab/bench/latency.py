@@ -17,7 +17,10 @@ from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS, Lab
 PING_INTERVAL: Final = 0.01
 """Seconds between pings."""
 
-LEAST_ANSWERED: Final = 0.9
+LOST: Final = 1000.0
+"""Milliseconds after which a ping is lost; a lost one counts as having taken so long."""
+
+LEAST_ANSWERED: Final = 0.5
 """Part of the pings that must come back for their times to mean anything."""
 
 ATTEMPT_INTERVAL: Final = 0.005
@@ -30,13 +33,31 @@ _REQUEST: Final = f"GET /{SMALL_FILE_NAME} HTTP/1.0\r\n\r\n".encode()
 
 
 def pings(lab: Lab, seconds: float) -> list[float]:
-    """Round trips from the client to the target, in milliseconds. HostError when too few come back."""
+    """Round trips from the client to the target, in milliseconds, lost ones as LOST.
+
+    Raises HostError when most of them are lost.
+    """
     count = max(10, round(seconds / PING_INTERVAL))
-    argv = ["ping", "-n", "-i", f"{PING_INTERVAL:g}", "-c", str(count), "-W", "1", TARGET_ADDRESS]
-    times = parse_ping(lab.run(CLIENT, argv, check=False, timeout=seconds + 20).stdout)
+    argv = [
+        "ping",
+        "-n",
+        "-i",
+        f"{PING_INTERVAL:g}",
+        "-c",
+        str(count),
+        "-W",
+        f"{LOST / 1000:g}",
+        TARGET_ADDRESS,
+    ]
+    output = lab.run(CLIENT, argv, check=False, timeout=seconds + 20).stdout
+    return with_lost(parse_ping(output), count)
+
+
+def with_lost(times: list[float], count: int) -> list[float]:
+    """The times of all ``count`` pings. HostError when most are lost."""
     if len(times) < count * LEAST_ANSWERED:
         raise HostError(f"{len(times)} of {count} pings came back")
-    return times
+    return [*times, *[LOST] * (count - len(times))]
 
 
 def parse_ping(output: str) -> list[float]:

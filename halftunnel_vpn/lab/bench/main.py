@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Peers: " + ", ".join(peer.id for peer in PEERS) + ". "
         "Rows: " + ", ".join(each.name for each in (*measurements.LOCAL, *measurements.ROAD)) + ".",
     )
+    # scripts/bench does it before it starts this program.
     made.add_argument("--install", action="store_true", help="first install the peers' Debian packages")
     made.add_argument("--rounds", type=_at_least_one, metavar="N", help=f"how often (default {ROUNDS})")
     made.add_argument(

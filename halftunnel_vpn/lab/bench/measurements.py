@@ -127,7 +127,7 @@ def memory(peer: Peer, scale: Scale) -> dict[str, float]:
             sizes = _resident(peer)
         for end, size, less in zip(ENDS, sizes, idle, strict=True):
             values[f"memory-{count}-{end}"] = size / MEGA
-            values[f"flow-{end}"] = (size - less) / count / 1000
+            values[f"flow-{end}"] = max(0, size - less) / count / 1000
         peer.renew()
     return values
 

@@ -11,13 +11,19 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab import Lab, start_target
-from halftunnel_vpn.lab.bench import machine, roads
+from halftunnel_vpn.lab.bench import machine, roads, usage
 from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
 from halftunnel_vpn.lab.bench.peers import Peer
 from halftunnel_vpn.lab.bench.results import Results
 
 REST: Final = 0.2
-"""Seconds between two measurements: what the last one left behind is dealt with."""
+"""Seconds for which a peer must be quiet before the next one is measured."""
+
+REST_LIMIT: Final = 5.0
+"""Seconds after which it is measured all the same."""
+
+QUIET: Final = 0.1
+"""Part of a core that a quiet peer may use."""
 
 FILE_SIZE: Final = 1_000_000
 """Bytes of the target's large file, which nothing here asks for."""
@@ -40,12 +46,11 @@ class Runner:
             for number in range(self.rounds):
                 for place, measurement in enumerate(measurements):
                     for peer in rotated(peers, number + place):
-                        # A long road is no place for a peer's start, and no tunnel has no memory.
+                        # Without a tunnel there is no program that starts or has memory.
                         if not measurement.needs_tunnel or peer.client_processes():
                             self._visit(peer, measurement, f"round {number + 1} of {self.rounds}")
 
     def _visit(self, peer: Peer, measurement: Measurement, which: str) -> None:
-        time.sleep(REST)
         began = time.monotonic()
         try:
             values = measurement.run(peer, self.scale)
@@ -53,10 +58,12 @@ class Runner:
             self.results.fail(peer.title, f"{measurement.name}, {which}", str(error))
             self._say(f"{which}: {measurement.name}, {peer.title}: FAILED: {error}")
             self._renew(peer)
-            return
-        self.results.record(peer.id, values)
-        shown = ", ".join(f"{value:.4g}" for value in values.values())
-        self._say(f"{which}: {measurement.name}, {peer.title}: {shown} ({time.monotonic() - began:.1f} s)")
+        else:
+            self.results.record(peer.id, values)
+            shown = ", ".join(f"{value:.4g}" for value in values.values())
+            took = time.monotonic() - began
+            self._say(f"{which}: {measurement.name}, {peer.title}: {shown} ({took:.1f} s)")
+        wait_quiet(peer)
 
     def _renew(self, peer: Peer) -> None:
         try:
@@ -75,16 +82,27 @@ class Runner:
                 if road:
                     roads.lengthen(lab)
                 self.results.settings |= machine.network(lab)
-                peer = kind(lab)
                 try:
+                    peer = kind(lab)
                     seconds = peer.set_up()
                 except (HostError, subprocess.TimeoutExpired) as error:
-                    self.results.fail(peer.title, "setting it up", str(error))
-                    self._say(f"{peer.title} cannot be set up: {error}")
+                    self.results.fail(kind.title, "setting it up", str(error))
+                    self._say(f"{kind.title} cannot be set up: {error}")
                     continue
                 self._say(f"{peer.title} is up after {seconds:.2f} s")
                 peers.append(peer)
             yield peers
+
+
+def wait_quiet(peer: Peer) -> None:
+    """Return when the peer has dealt with what a measurement left, so that it is not in the next one."""
+    until = time.monotonic() + REST_LIMIT
+    while time.monotonic() < until:
+        processes = [*peer.client_processes(), *peer.exit_processes()]
+        before = usage.cpu_seconds(processes)
+        time.sleep(REST)
+        if usage.cpu_seconds(processes) - before < QUIET * REST:
+            return
 
 
 def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:

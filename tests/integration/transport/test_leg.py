@@ -15,8 +15,8 @@ import pytest
 
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.transport import leg as leg_module
-from halftunnel_vpn.transport.leg import WRITE_LIMIT, LegState
-from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
+from halftunnel_vpn.transport.leg import LegState
+from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT, WRITE_LIMIT
 
 
 async def test_a_record_of_any_size_arrives_both_ways(exit_server, size):

@@ -171,7 +171,6 @@ def test_a_datagram_whose_end_never_comes_is_given_up(rig, incomplete_datagram):
     while "fragment-timeout" not in rig.dropped():
         assert time.monotonic() - incomplete_datagram < FRAGMENTS_WAIT + 2
     assert time.monotonic() - incomplete_datagram > FRAGMENTS_WAIT
-    assert rig.dropped()["fragment-timeout"] == 1
 
 
 def test_every_kind_of_malformed_packet_is_dropped_under_its_own_reason(rig, put, newly_dropped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -18,6 +19,14 @@ def pair(request, ends):
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
     return sock.recv(size, socket.MSG_WAITALL)
+
+
+def fill(sock: socket.socket) -> None:
+    """Send until every buffer on the way is full, and stays so for a while."""
+    sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sock.send(bytes(1 << 18))
 
 
 def test_a_client_that_has_shut_its_write_side_reads_a_large_answer(pair, bulk):
@@ -63,6 +72,28 @@ def test_a_reset_by_the_target_is_a_reset_at_the_client(pair, reset):
     reset(target)
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+@pytest.mark.parametrize("far_end", ("client", "target"))
+def test_a_reset_right_behind_data_is_seen(ends, reset, far_end):
+    """Again and again: the tunnel may find both at once, or one after the other."""
+    for _ in range(20):
+        near, far = ends.pair() if far_end == "target" else reversed(ends.pair())
+        far.sendall(b"x" * 1000)
+        reset(far)
+        with pytest.raises(ConnectionResetError):
+            while data := near.recv(1000):  # a reset may overtake data, or not
+                assert data == b"x" * len(data)
+
+
+@pytest.mark.parametrize("far_end", ("client", "target"))
+def test_a_reset_is_seen_behind_more_than_the_road_can_hold(pair, reset, far_end):
+    near, far = pair if far_end == "target" else reversed(pair)
+    fill(far)
+    reset(far)
+    with pytest.raises(ConnectionResetError):
+        while near.recv(1 << 20):
+            pass
 
 
 def test_a_client_that_closes_with_unread_data_resets(pair, bulk):

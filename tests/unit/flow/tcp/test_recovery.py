@@ -11,9 +11,10 @@ def ack(
     nxt: int,
     *blocks: tuple[int, int],
     advanced: bool = False,
-    repeated: bool = True,
 ) -> bool:
-    return recovery.acknowledged(una, nxt, advanced=advanced, repeated=repeated, blocks=blocks or NO_BLOCKS)
+    return recovery.acknowledged(
+        una, nxt, advanced=advanced, repeated=not advanced, blocks=blocks or NO_BLOCKS
+    )
 
 
 def test_nothing_is_busy_without_a_sign() -> None:
@@ -67,7 +68,7 @@ def test_blocks_count_only_within_what_is_outstanding() -> None:
 
 def test_blocks_of_a_host_that_did_not_agree_to_them_are_ignored() -> None:
     recovery = LossRecovery(1000, 1000, sack=False)
-    assert not ack(recovery, 0, 9000, (1000, 9000), repeated=False)
+    assert not ack(recovery, 0, 9000, (1000, 9000), advanced=True)
     assert recovery.pipe(0, 9000) == 9000
 
 

@@ -1,0 +1,112 @@
+"""How sessions end: the exit goes, a client is removed, nobody is there for long."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+
+from halftunnel_vpn.client import backoff
+from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.server import exit as exit_module
+
+UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
+
+
+async def test_an_exit_that_stops_tells_its_clients_at_once(running_exit, make_client, echo_server, until):
+    await running_exit.start()
+    clients = [await make_client(name).up() for name in ("laptop", "phone")]
+    users = [client.open(echo_server.port) for client in clients for _ in range(3)]
+    for user in users:
+        await user.heard("opened")
+    began = asyncio.get_running_loop().time()
+    await running_exit.stop()
+    await until(lambda: all(user.events[-1] == "aborted SHUTDOWN" for user in users))
+    assert asyncio.get_running_loop().time() - began < 1
+    assert [client.counters.counted["sessions-ended-by-exit"] for client in clients] == [1, 1]
+    assert [client.connection.state for client in clients] == ["reconnecting"] * 2
+    await until(lambda: not echo_server.open)
+
+
+async def test_a_client_that_is_removed_loses_its_session_and_comes_in_no_more(
+    running_exit, make_client, echo_server, until, monkeypatch
+):
+    monkeypatch.setattr(exit_module, "HOUSEKEEPING_INTERVAL", 0.1)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.1)
+    await running_exit.start()
+    client, other = await make_client("laptop").up(), await make_client("phone").up()
+    user, theirs = client.open(echo_server.port), other.open(echo_server.port)
+    await user.heard("opened")
+    await theirs.heard("opened")
+    running_exit.remove("laptop")
+    await until(lambda: user.events[-1].startswith("aborted"))
+    assert not running_exit.sessions("laptop")
+    await until(lambda: running_exit.dropped["handshake-unknown-client"] >= 2)
+    assert client.connection.session is None
+    assert await theirs.echo(b"still here") == b"still here"
+    assert other.losses == 0
+    with pytest.raises(RoadError, match="still on the exit's list"):
+        await client.connector.new_session()
+
+
+async def test_a_client_that_is_admitted_while_the_exit_runs_comes_in(running_exit, make_client, echo_server):
+    await running_exit.start()
+    client = await make_client("newcomer").up()
+    user = client.open(echo_server.port)
+    assert await user.echo(b"hello") == b"hello"
+
+
+async def test_a_session_that_nobody_comes_back_to_leaves(running_exit, make_client, echo_server, until):
+    await running_exit.start()
+    running_exit.exit.registry.idle_timeout = 0.3
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    for listener in running_exit.listeners:
+        await listener.stop_accepting()
+    for road in Direction:
+        for leg in client.legs(road):
+            leg.abort()
+    await until(lambda: not running_exit.sessions())
+    assert running_exit.counted["sessions-expired"] == 1
+    await until(lambda: not echo_server.open)
+    assert running_exit.exit.nat.total == 0
+
+
+async def test_a_quiet_session_with_legs_stays(running_exit, make_client, echo_server):
+    await running_exit.start(keepalive=1.0)
+    running_exit.exit.registry.idle_timeout = 0.1
+    client = await make_client(limits={"keepalive": 1.0}).up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    await asyncio.sleep(1.5)
+    assert len(running_exit.sessions()) == 1
+    assert await user.echo(secrets.token_bytes(1000))
+    assert client.losses == 0 and not client.counters.counted["legs-lost-upstream"]
+    assert client.connection.session.round_trip < 0.1
+
+
+async def test_the_guard_survives_a_restart_in_a_file_and_a_broken_file_is_told(
+    running_exit, make_client, caplog
+):
+    await running_exit.start()
+    client = await make_client().up()
+    await client.down()
+    await running_exit.stop()
+    guard = running_exit.directory / exit_module.GUARD_FILE
+    assert guard.read_text().startswith("{")
+    guard.write_text('{"no key": "no time"}')
+    await running_exit.start()
+    assert "cannot be read and starts anew" in caplog.text
+    await make_client("phone").up()
+
+
+async def test_a_guard_that_cannot_be_written_is_told_once(running_exit, make_client, caplog):
+    await running_exit.start()
+    (running_exit.directory / "handshakes.partial").mkdir()
+    await make_client("laptop").up()
+    await make_client("phone").up()
+    assert running_exit.dropped == {"guard-not-saved": 2}
+    assert caplog.text.count("cannot be written") == 1

@@ -1,0 +1,110 @@
+"""Sessions over real TLS WebSockets: they come up, and streams carry data both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+
+import pytest
+
+from halftunnel_vpn.protocol.keys import Direction
+
+UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
+
+
+async def talk(client, echo_server, size=200_000):
+    """One stream to the echo server, there and back; leaves nothing open."""
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    data = secrets.token_bytes(size)
+    assert await user.echo(data) == data
+    user.stream.finish()
+    await user.heard("finished")
+
+
+@pytest.mark.parametrize("one_port", [False, True], ids=["two listeners", "one listener"])
+async def test_a_session_carries_streams_both_ways(running_exit, make_client, echo_server, one_port, until):
+    await running_exit.start(one_port=one_port)
+    assert len(running_exit.listeners) == (1 if one_port else 2)
+    client = await make_client().up()
+    (hello,) = client.hellos
+    assert (hello.max_streams, hello.idle_timeout) == (16384, 300)
+    (member,) = running_exit.sessions()
+    assert {leg.direction for leg in member.session.legs} == {UP, DOWN}
+    await talk(client, echo_server)
+    await until(lambda: not member.session.streams and not client.connection.session.streams)
+    assert running_exit.exit.nat.total == 0
+    assert not running_exit.dropped and not client.counters.dropped
+
+
+async def test_many_streams_at_once(running_exit, make_client, echo_server):
+    await running_exit.start()
+    client = await make_client().up()
+    await asyncio.gather(*(talk(client, echo_server, 50_000) for _ in range(100)))
+    assert echo_server.connections == 100
+    assert not running_exit.dropped
+
+
+async def test_megabytes_arrive_whole_and_stay_on_their_roads(running_exit, make_client, echo_server):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    data = secrets.token_bytes(20_000_000)
+    received = await user.echo(data)
+    assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+    (up,), (down,) = client.legs(UP), client.legs(DOWN)
+    assert up.bytes_out > 20_000_000 and up.bytes_in < 20_000
+    assert down.bytes_in > 20_000_000 and down.bytes_out < 20_000
+
+
+async def test_a_destination_that_is_not_there_is_told(running_exit, make_client, free_port):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(free_port())
+    await user.heard("refused REFUSED")
+
+
+@pytest.mark.parametrize("host", [b"\x0a\0\0\1", b"\xa9\xfe\xa9\xfe", b"\xfe\x80" + bytes(13) + b"\1"])
+async def test_a_destination_that_is_denied_is_told(running_exit, make_client, host):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(80, host)
+    await user.heard("refused DENIED")
+    assert running_exit.dropped == {"egress-denied": 1}
+
+
+async def test_several_legs_in_each_direction_share_the_work(running_exit, make_client, echo_server, until):
+    await running_exit.start()
+    client = await make_client(connections=3).up()
+    await until(lambda: len(client.legs(UP)) == len(client.legs(DOWN)) == 3)
+    (member,) = running_exit.sessions()
+    assert len(member.session.legs) == 6
+    await asyncio.gather(*(talk(client, echo_server, 2_000_000) for _ in range(4)))
+    for road in (UP, DOWN):
+        carried = [leg.bytes_out + leg.bytes_in for leg in client.legs(road)]
+        assert min(carried) > 100_000, carried
+    assert not running_exit.dropped
+
+
+async def test_two_clients_do_not_see_each_other(running_exit, make_client, echo_server):
+    await running_exit.start()
+    laptop, phone = await make_client("laptop").up(), await make_client("phone").up()
+    await asyncio.gather(talk(laptop, echo_server), talk(phone, echo_server))
+    assert len(running_exit.sessions("laptop")) == len(running_exit.sessions("phone")) == 1
+    await phone.down()
+    await talk(laptop, echo_server)
+    assert laptop.losses == 0
+
+
+async def test_a_goodbye_ends_the_session_at_the_exit_at_once(running_exit, make_client, echo_server, until):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    await client.down()
+    assert user.events[-1] == "aborted SHUTDOWN"
+    await until(lambda: not running_exit.sessions() and not echo_server.open)
+    assert running_exit.counted["sessions-ended-by-peer"] == 1
+    assert running_exit.exit.nat.total == 0 and not running_exit.dropped

@@ -1,0 +1,73 @@
+"""The benchmark in small: the long road is as long as it says, and a run fills its rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.lab.bench import flows, latency, roads, rows
+from halftunnel_vpn.lab.bench.peers import Direct
+from halftunnel_vpn.lab.bench.summary import percentile
+from halftunnel_vpn.lab.namespaces import CONFIGURATION
+from halftunnel_vpn.lab.target import start_target
+from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, TARGET_ADDRESS
+
+pytestmark = pytest.mark.root
+
+
+def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:
+    start_target(lab)
+    roads.lengthen(lab)
+    for address in (EXIT_A, EXIT_B):
+        output = lab.run(CLIENT, ["ping", "-c", "20", "-i", "0.02", address]).stdout
+        least = min(latency.parse_ping(output))
+        assert rows.ROAD_DELAY * 1000 <= least < rows.ROAD_DELAY * 1000 + 5
+    Direct(lab).set_up()
+    ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{time_total}", f"http://{TARGET_ADDRESS}/large.bin"]
+    seconds = float(lab.run(CLIENT, ask).stdout)
+    assert seconds > 100e6 * 8 / rows.ROAD_RATE, "100 MB cannot be faster"
+    roads.set_loss(lab, 300)
+    output = lab.run(CLIENT, ["ping", "-c", "100", "-i", "0.01", "-W", "1", EXIT_B], check=False).stdout
+    assert 20 < len(latency.parse_ping(output)) < 80, "0.7 * 0.7 of 100 come back"
+    roads.set_loss(lab, 0)
+    assert lab.run(CLIENT, ["nft", "list", "ruleset"]).stdout == ""
+
+
+def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab) -> None:
+    start_target(lab, file_size=1000)
+    direct = Direct(lab)
+    assert direct.set_up() < 5
+    assert percentile(latency.pings(lab, 0.2), 0.5) < 50
+    with flows.held(lab, 300):
+        established = lab.run(CLIENT, ["ss", "-Htn", "state", "established"]).stdout.splitlines()
+        assert len(established) == 300
+
+
+def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    document, drawing = tmp_path / "bench.json", tmp_path / "bench.svg"
+    command = [
+        sys.executable, "-m", "halftunnel_vpn.lab.bench", "--quick", "--peers", "direct", "ours",
+        "--rows", "tcp-1-up", "udp-1200-down", "ping-idle", "start",
+        "--json", str(document), "--svg", str(drawing),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, env=Lab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        table, progress = process.communicate(timeout=100)
+    assert process.returncode == 0, progress + table
+    found = {row["id"]: set(row["peers"]) for row in json.loads(document.read_text())["rows"]}
+    both = {"direct", "ours"}
+    assert found == {
+        "tcp-1-up": both, "udp-1200-down": both, "ping-idle": both, "ping-idle-p99": both,
+        "cpu-up-client": {"ours"}, "cpu-up-exit": {"ours"}, "start": {"ours"},
+    }  # fmt: skip
+    assert "| TCP, 1 flow, up, Gbit/s" in table
+    assert drawing.read_text().startswith("<svg ")
+    for parent in (Path("/run/netns"), CONFIGURATION, Path(tempfile.gettempdir())):
+        assert not list(parent.glob(f"htlab-{process.pid}-*"))

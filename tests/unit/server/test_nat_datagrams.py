@@ -1,0 +1,159 @@
+"""Datagram streams of a client at the exit: real sockets on loopback, both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from halftunnel_vpn.protocol.datagram import (
+    DataRun,
+    ErrorRun,
+    IcmpErrorKind,
+    decode_run,
+    encode_error,
+    encode_run_header,
+)
+from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.server.relay_datagrams import MAX_RUN_DATA, MAX_UNRESOLVED
+
+HERE = ipaddress.ip_address("127.0.0.1").packed
+UDP_SEGMENT = 103
+
+
+@pytest.fixture
+def tunnel(in_memory, resolver):
+    """Loopback is allowed; names are what ``resolver`` says."""
+    return in_memory(resolvers=[resolver.endpoint])
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """A UDP socket that somebody on the Internet has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(10)
+        yield sock
+
+
+@pytest.fixture
+def hears(server) -> Callable[[], object]:
+    """The next datagram that the server hears, and from whom."""
+    return lambda: asyncio.to_thread(server.recvfrom, 65535)
+
+
+def runs(user) -> list[DataRun | ErrorRun]:
+    return [decode_run(run) for run in user.runs]
+
+
+async def test_an_error_does_not_end_the_conversation(tunnel, server, hears):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    for number in range(1, 4):
+        user.stream.send(encode_run_header(HERE, 9), b"nobody is there")
+        await user.until(lambda: len(user.runs) == 2 * number - 1)  # noqa: B023
+        user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"hello")
+        _, sender = await hears()
+        server.sendto(b"answer", sender)
+        await user.until(lambda: len(user.runs) == 2 * number)  # noqa: B023
+    error, answer = runs(user)[-2:]
+    assert error == ErrorRun(IcmpErrorKind.PORT_UNREACHABLE, HERE, HERE, 9)
+    assert bytes(answer.data) == b"answer"
+
+
+@pytest.mark.parametrize("size", [1110, 1400, 1472])
+async def test_a_long_run_of_answers_is_cut_to_fit_records(tunnel, server, hears, size):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"go")
+    _, sender = await hears()
+    answer = os.urandom(65_490)  # the longest that the kernel hands over in one piece, nearly
+    assert len(answer) > MAX_RUN_DATA
+    server.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+    server.sendto(answer, sender)
+    await user.until(lambda: sum(len(run.data) for run in runs(user)) == len(answer))
+    assert b"".join(run.data for run in runs(user)) == answer
+    assert all(len(run.data) % size == 0 for run in runs(user)[:-1])
+
+
+async def test_datagrams_wait_for_the_name_and_keep_their_order(tunnel, resolver, server, hears):
+    resolver.addresses["here.test"] = ["127.0.0.1"]
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    for number in range(MAX_UNRESOLVED):
+        user.stream.send(encode_run_header("here.test", server.getsockname()[1]), b"%d" % number)
+    heard = [await hears() for _ in range(MAX_UNRESOLVED)]
+    assert [data for data, _ in heard] == [b"%d" % number for number in range(MAX_UNRESOLVED)]
+    assert sorted(resolver.asked) == [("here.test", "A"), ("here.test", "AAAA")]
+
+    server.sendto(b"answer", heard[0][1])
+    await user.heard("run")
+    assert runs(user)[0].address == "here.test"
+
+
+async def test_what_waits_for_names_is_bounded(tunnel, counters, until):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    for number in range(MAX_UNRESOLVED + 3):
+        user.stream.send(encode_run_header(f"silent{number % 5}.test", 9), b"data")
+    await until(lambda: counters.dropped["datagram-name-unresolved"] == 3)
+    await user.until(lambda: len(user.runs) == MAX_UNRESOLVED)
+    assert counters.dropped["datagram-name-not-found"] == MAX_UNRESOLVED
+
+
+async def test_a_name_without_addresses_is_told_for_each_datagram(tunnel, counters):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    for port in (1, 2):
+        user.stream.send(encode_run_header("nothing.test", port), b"data")
+    await user.until(lambda: len(user.runs) == 2)
+    assert runs(user) == [
+        ErrorRun(IcmpErrorKind.HOST_UNREACHABLE, b"", "nothing.test", port) for port in (1, 2)
+    ]
+    assert counters.dropped["datagram-name-not-found"] == 2
+
+
+async def test_of_several_addresses_a_permitted_one_is_taken(in_memory, resolver, server, hears):
+    policy = EgressPolicy(allow=[ipaddress.ip_network("127.0.0.1/32")])
+    tunnel = in_memory(resolvers=[resolver.endpoint], policy=policy)
+    resolver.addresses["some.test"] = ["127.0.0.2", "::1", "127.0.0.1"]
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header("some.test", server.getsockname()[1]), b"data")
+    assert (await hears())[0] == b"data"
+
+
+async def test_a_stream_given_up_while_its_name_is_asked_for_sends_nothing(tunnel, resolver, until):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header("silent.test", 9), b"data")
+    await until(lambda: resolver.asked)
+    user.stream.close()
+    await tunnel.idle()
+
+
+async def test_what_is_no_datagram_is_counted(tunnel, counters, until):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(b"\x01")
+    user.stream.send(encode_error(ErrorRun(IcmpErrorKind.PORT_UNREACHABLE, b"", HERE, 9)))
+    await until(lambda: counters.dropped["datagram-unexpected-error"])
+    assert counters.dropped["datagram-truncated"] == 1
+    assert not user.runs
+
+
+async def test_an_empty_datagram_is_one_too(tunnel, server, hears):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header(HERE, server.getsockname()[1]))
+    data, sender = await hears()
+    assert data == b""
+    server.sendto(b"", sender)
+    await user.heard("run")
+    assert runs(user)[0].data == b""
+
+
+async def test_a_stream_given_up_leaves_no_socket(tunnel, server, hears, until):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"hello")
+    _, sender = await hears()
+    user.stream.close()
+    await tunnel.idle()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind(("127.0.0.1", sender[1]))  # the port is free

@@ -1,0 +1,123 @@
+"""Datagram sockets under both event loops, with ICMP errors among what they have to say."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from halftunnel_vpn.server import icmp_errors
+from halftunnel_vpn.server.socket_watch import SocketWatch
+
+
+@pytest.fixture
+def udp() -> Iterator[Callable[[], socket.socket]]:
+    """Makes UDP sockets on loopback that want to hear of ICMP errors."""
+    made: list[socket.socket] = []
+
+    def make() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        made.append(sock)
+        sock.bind(("127.0.0.1", 0))
+        icmp_errors.enable(sock)
+        return sock
+
+    yield make
+    for sock in made:
+        sock.close()
+
+
+@pytest.fixture
+def closed_port(udp) -> tuple[str, int]:
+    sock = udp()
+    address = sock.getsockname()
+    sock.close()
+    return address
+
+
+class Ear:
+    """Writes down what a socket says."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes | int] = []
+
+    def ready(self, sock: socket.socket, has_errors: bool) -> None:
+        if has_errors:
+            self.heard += [error.kind for error in icmp_errors.read(sock)]
+        try:
+            while True:
+                self.heard.append(sock.recv(100))
+        except BlockingIOError:
+            pass
+
+
+@pytest.fixture
+async def watch() -> SocketWatch:
+    return SocketWatch(asyncio.get_running_loop())
+
+
+async def test_datagrams_are_heard_of(watch, udp, until):
+    sock, other, ear = udp(), udp(), Ear()
+    watch.add(sock, ear.ready)
+    other.sendto(b"one", sock.getsockname())
+    await until(lambda: ear.heard == [b"one"])
+    other.sendto(b"two", sock.getsockname())
+    await until(lambda: ear.heard == [b"one", b"two"])
+    watch.remove(sock)
+
+
+async def test_an_error_makes_nobody_deaf(watch, udp, closed_port, until):
+    """libuv by itself would never look at the socket again."""
+    sock, other, ear = udp(), udp(), Ear()
+    watch.add(sock, ear.ready)
+    for number in range(1, 4):
+        sock.sendto(b"anybody?", closed_port)
+        await until(lambda: len(ear.heard) == 2 * number - 1)  # noqa: B023
+        other.sendto(b"data", sock.getsockname())
+        await until(lambda: len(ear.heard) == 2 * number)  # noqa: B023
+    assert ear.heard == [icmp_errors.IcmpErrorKind.PORT_UNREACHABLE, b"data"] * 3
+    watch.remove(sock)
+
+
+async def test_an_error_that_somebody_else_has_read_is_no_harm(watch, udp, closed_port, until):
+    sock, other, ear = udp(), udp(), Ear()
+    watch.add(sock, ear.ready)
+    sock.sendto(b"anybody?", closed_port)
+    assert len(icmp_errors.read(sock)) == 1  # before the loop has had its turn
+    other.sendto(b"data", sock.getsockname())
+    await until(lambda: ear.heard == [b"data"])
+    watch.remove(sock)
+
+
+async def test_a_socket_may_go_while_its_turn_is_waited_for(watch, udp, until):
+    """Two are ready at once, and the first one to be served removes both."""
+    socks, other = [udp(), udp()], udp()
+    served: list[socket.socket] = []
+
+    def ready(sock: socket.socket, has_errors: bool) -> None:
+        served.append(sock)
+        for each in socks:
+            watch.remove(each)
+
+    for sock in socks:
+        watch.add(sock, ready)
+        other.sendto(b"data", sock.getsockname())
+    await until(lambda: served)
+    await asyncio.sleep(0)
+    assert len(served) == 1
+
+
+async def test_it_begins_anew_after_the_last_socket_has_gone(watch, udp, until):
+    other = udp()
+    for _ in range(3):
+        sock, ear = udp(), Ear()
+        watch.add(sock, ear.ready)
+        other.sendto(b"data", sock.getsockname())
+        await until(lambda: ear.heard)  # noqa: B023
+        watch.remove(sock)
+        watch.remove(sock)
+        other.sendto(b"unheard", sock.getsockname())
+        await asyncio.sleep(0.01)
+        assert ear.heard == [b"data"]
