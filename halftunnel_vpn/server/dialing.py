@@ -183,6 +183,8 @@ class Dial:
             return
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # the application's own keepalives end at the client: a destination that vanished is noticed here
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
         except OSError as error:
             status = error.errno or errno.EINVAL

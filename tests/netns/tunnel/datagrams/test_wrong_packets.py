@@ -169,7 +169,7 @@ def check_that_it_works(rig) -> None:
 def test_a_datagram_whose_end_never_comes_is_given_up(rig, incomplete_datagram):
     """It was sent before the first test of this directory, so that little of its time is left."""
     while "fragment-timeout" not in rig.dropped():
-        assert time.monotonic() - incomplete_datagram < FRAGMENTS_WAIT + 2
+        assert time.monotonic() - incomplete_datagram < FRAGMENTS_WAIT + 10
     assert time.monotonic() - incomplete_datagram > FRAGMENTS_WAIT
 
 
