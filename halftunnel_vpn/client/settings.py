@@ -21,7 +21,7 @@ def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolve
     tls = road.tls
     return DialOptions(
         ca_pem=tls.ca or None,
-        certificate_sha256=tls.certificate_sha256[0] if tls.certificate_sha256 else None,
+        certificate_sha256=tls.certificate_sha256,
         server_name=tls.server_name,
         host_header=tls.host_header,
         proxy=profile.proxy.url,

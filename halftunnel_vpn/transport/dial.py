@@ -42,8 +42,8 @@ class DialOptions:
 
     ca_pem: str | None = None
     """The only authorities trusted, in PEM form; None: the system's."""
-    certificate_sha256: bytes | None = None
-    """SHA-256 of the one certificate (DER) that is accepted from the server."""
+    certificate_sha256: tuple[bytes, ...] = ()
+    """SHA-256 of certificates (DER), one of which the server must show; empty: any that is trusted."""
     server_name: str | None = None
     """The name asked for in TLS (SNI), which the certificate must carry; None: the URL's host."""
     host_header: str | None = None
@@ -60,7 +60,7 @@ class DialOptions:
     """Finds addresses in place of the system's resolver."""
 
     def __post_init__(self) -> None:
-        if self.certificate_sha256 is not None and len(self.certificate_sha256) != 32:
+        if any(len(pin) != 32 for pin in self.certificate_sha256):
             raise ConfigError("the hash of the pinned certificate must have 32 bytes (SHA-256)")
         for name, value in {**self.headers, "Host": self.host_header or ""}.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
@@ -87,7 +87,7 @@ async def dial(
     """
     uri = _parse_url(url)
     context = (
-        client_context(options.ca_pem, leaf_is_pinned=options.certificate_sha256 is not None)
+        client_context(options.ca_pem, leaf_is_pinned=bool(options.certificate_sha256))
         if uri.secure
         else None
     )
@@ -167,14 +167,14 @@ class _Upgrade(asyncio.Protocol):
         """Talk by way of this transport from now on."""
         self._transport = transport
 
-    def check_pin(self, certificate_sha256: bytes | None) -> None:
+    def check_pin(self, certificate_sha256: tuple[bytes, ...]) -> None:
         """Raise RoadError(certificate-not-pinned) if the server has shown another certificate."""
         assert self._transport is not None
         tls = self._transport.get_extra_info("ssl_object")
-        if tls is None or certificate_sha256 is None:
+        if tls is None or not certificate_sha256:
             return
         shown = hashlib.sha256(tls.getpeercert(True)).digest()
-        if not hmac.compare_digest(shown, certificate_sha256):
+        if not any(hmac.compare_digest(shown, pin) for pin in certificate_sha256):
             raise RoadError(
                 f"the certificate of {self._where} is not the one that the profile pins: "
                 f"get a fresh profile from the exit server, or find out who answers in its place",

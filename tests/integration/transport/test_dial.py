@@ -206,7 +206,7 @@ async def test_a_certificate_for_another_name(start_exit, refusal, authority):
 async def test_a_pinned_certificate_needs_no_authority(start_exit, recorder, make_authority):
     shown = make_authority("Nobody").issue("elsewhere.example", ends=-HOUR)
     exit_server = await start_exit(shown=shown)
-    leg = await exit_server.dial(recorder(), ca_pem=None, certificate_sha256=shown.sha256)
+    leg = await exit_server.dial(recorder(), ca_pem=None, certificate_sha256=(bytes(32), shown.sha256))
     assert leg.writable
 
 
@@ -217,7 +217,7 @@ async def test_a_certificate_that_is_not_the_pinned_one_sees_no_request(
     other = authority.issue("localhost")
     for ca_pem in (None, authority.pem):
         reason, _ = await refusal(
-            f"wss://localhost:{port}/a3f9", ca_pem=ca_pem, certificate_sha256=other.sha256
+            f"wss://localhost:{port}/a3f9", ca_pem=ca_pem, certificate_sha256=(other.sha256,)
         )
         assert reason == "certificate-not-pinned"
     assert requests == []
@@ -228,7 +228,7 @@ async def test_a_pinned_certificate_does_not_replace_the_authority(
 ):
     exit_server = await start_exit()
     other = make_authority("Somebody else")
-    options = {"ca_pem": other.pem, "certificate_sha256": certificate.sha256}
+    options = {"ca_pem": other.pem, "certificate_sha256": (certificate.sha256,)}
     assert (await refusal(exit_server.url, **options))[0] == "certificate-not-trusted"
 
 
@@ -402,7 +402,7 @@ async def test_a_pinned_authority_that_is_none(recorder):
 @pytest.mark.parametrize(
     "options",
     [
-        {"certificate_sha256": b"short"},
+        {"certificate_sha256": (b"short",)},
         {"headers": {"X\r\nInjected": "y"}},
         {"headers": {"X": "y\r\nInjected: z"}},
         {"host_header": "x\r\n"},

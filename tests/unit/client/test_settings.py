@@ -29,7 +29,7 @@ def options(counters):
 
 def test_a_profile_without_more_trusts_the_machine_and_marks_its_sockets(profile, options):
     made = options(profile())
-    assert made.ca_pem is None and made.certificate_sha256 is None
+    assert made.ca_pem is None and made.certificate_sha256 == ()
     assert made.server_name is None and made.host_header is None and made.proxy is None
     assert made.mark == 18516 and made.connect_timeout == 10.0
     assert made.resolve is not None
@@ -57,7 +57,7 @@ def test_each_road_has_names_of_its_own_and_they_share_a_proxy(profile, options)
 def test_a_pinned_certificate(profile, options):
     fingerprint = bytes(range(32))
     made = options(profile("[tls]", f'certificate_sha256 = ["{fingerprint.hex()}"]'))
-    assert made.certificate_sha256 == fingerprint and made.ca_pem is None
+    assert made.certificate_sha256 == (fingerprint,) and made.ca_pem is None
 
 
 def test_flows_know_the_mtu_and_the_machines_own_addresses(profile):
