@@ -28,19 +28,28 @@ Arrival = tuple[PacketType, memoryview]
 
 
 class WindowPool:
-    """The bytes that all streams of a session together may have granted beyond their minimum."""
+    """The bytes that all streams of a session together may have granted beyond their minimum.
 
-    __slots__ = ("available", "max_window")
+    A quarter of them is for the first window of new streams: readers that stall with grown windows must not
+    leave everybody else with the minimum.
+    """
+
+    __slots__ = ("_reserve", "available", "max_window")
 
     def __init__(self, size: int, max_window: int = MAX_WINDOW) -> None:
         self.available = size
         self.max_window = max_window
+        self._reserve = size // 4
 
     def take(self, wanted: int) -> int:
         """At most ``wanted`` bytes; 0 when the pool is empty."""
         granted = min(wanted, self.available)
         self.available -= granted
         return granted
+
+    def take_to_grow(self, wanted: int) -> int:
+        """At most ``wanted`` bytes for a window that grows; 0 when only the reserve is left."""
+        return self.take(min(wanted, max(0, self.available - self._reserve)))
 
     def give_back(self, count: int) -> None:
         """Return what :meth:`take` gave."""
@@ -82,7 +91,7 @@ class ReceiveWindow:
         self._borrowed = 0
 
     def _grow(self) -> None:
-        more = self._pool.take(min(self.size, self._pool.max_window - self.size))
+        more = self._pool.take_to_grow(min(self.size, self._pool.max_window - self.size))
         self._borrowed += more
         self.size += more
 
