@@ -14,6 +14,7 @@ from halftunnel_vpn.flow.icmp import IcmpFlow
 from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.packet.fragments import Reassembler
@@ -134,10 +135,14 @@ class FlowTracker:
                 self._touched[endpoint] = None
         elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN) == tcp.SYN:
             self._open_tcp(key, packet, segment, now)
-        elif not segment.flags & tcp.RST:  # with ACK, then: without it only a SYN or an RST is valid
+        elif not segment.flags & tcp.RST:
             self._counters.drop("tcp-no-flow")
-            if self._may_talk_to(packet.destination):
-                self._write((_reset_for(packet, segment),))
+            back = tcp.HeaderTemplate(
+                packet.destination, segment.destination_port, packet.source, segment.source_port
+            )
+            reset = answer_stray(segment, back)
+            if reset is not None and self._may_talk_to(packet.destination):
+                self._write((reset,))
 
     def _open_tcp(self, key: TcpKey, packet: ip.IpPacket, syn: tcp.TcpSegment, now: float) -> None:
         if not self._admits(packet, self._tcp, self._config.max_tcp_flows, "tcp"):
@@ -298,11 +303,3 @@ class FlowTracker:
         self._reassembler.expire(now)
         if self._reassembler.next_deadline is not None:
             self._fragment_timer.arm(self._reassembler.next_deadline)
-
-
-def _reset_for(packet: ip.IpPacket, segment: tcp.TcpSegment) -> bytes:
-    """The RST for a segment with ACK that belongs to no connection (RFC 9293 section 3.10.7.1)."""
-    template = tcp.HeaderTemplate(
-        packet.destination, segment.destination_port, packet.source, segment.source_port
-    )
-    return template.build(segment.acknowledgement, 0, tcp.RST, 0, 0)
