@@ -10,15 +10,11 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-COLLECT_AFTER = 20_000
-"""Objects made beyond those freed before the collector looks for cycles: the data path makes hardly any."""
-
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     """Run ``main`` to its end on uvloop where it is installed, else on plain asyncio."""
     gc.collect()
     gc.freeze()  # modules and code stay: there is no use in looking at them again and again
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     if importlib.util.find_spec("uvloop") is None:
         return asyncio.run(main)
     # Imported here so that `htvpn --help` does not pay for it.
