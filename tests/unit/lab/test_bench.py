@@ -233,9 +233,7 @@ def test_processor_time_and_memory_of_a_tree():
 def test_this_process_is_in_its_own_tree():
     assert usage.tree([os.getpid()])[0] == os.getpid()
     own = sum(os.times()[:2])
-    living_children = usage.cpu_seconds(
-        usage.tree([os.getpid()])[1:]
-    )  # of other tests
+    living_children = usage.cpu_seconds(usage.tree([os.getpid()])[1:])  # of other tests
     assert usage.cpu_seconds([os.getpid()]) == pytest.approx(own + living_children, abs=0.5)
     assert usage.resident_bytes([]) == 0
 
