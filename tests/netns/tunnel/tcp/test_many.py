@@ -100,7 +100,8 @@ async def test_two_thousand_connections_at_once(rig, crowd, usage_of, eventually
         peak = at_peak[process].memory - before[process].memory
         assert peak < CROWD * MEMORY_PER_CONNECTION
         assert after[process].memory - between[process].memory < 8 * MEGABYTE
-        assert after[process].files == before[process].files
+        # sockets of earlier tests may have gone meanwhile, so fewer is no fault
+        assert after[process].files <= before[process].files
     assert at_peak[0] == at_second_peak[0] == CROWD
     assert at_peak[2].files - before[2].files == CROWD
 
