@@ -144,7 +144,12 @@ class Connector:
             )
         ]
         try:
-            up, down = await asyncio.gather(*dials)
+            # not gather(): that forgets a cancellation which comes in the turn in which a dial fails
+            await asyncio.wait(dials, return_when=asyncio.FIRST_EXCEPTION)
+            for task in dials:
+                if task.done():
+                    task.result()  # raises what went wrong
+            return dials[0].result(), dials[1].result()
         except BaseException:
             for task in dials:
                 task.cancel()
@@ -152,7 +157,6 @@ class Connector:
                 if not isinstance(outcome, BaseException):
                     outcome[0].abort()
             raise
-        return up, down
 
     async def _dial_first(self, direction: Direction, arrivals: Arrivals) -> tuple[Leg, str]:
         """A leg to the first URL of ``direction`` that can be had."""
