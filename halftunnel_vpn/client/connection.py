@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import Connector, NewSession, explain
-from halftunnel_vpn.client.legs import LegKeepers
+from halftunnel_vpn.client.legs import LegInfo, LegKeepers, describe
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired
@@ -54,6 +55,7 @@ class Connection:
         self._keepers: LegKeepers | None = None
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
         self._idle_timeout = 300.0
+        self._waiting = asyncio.Event()
 
     @property
     def state(self) -> str:
@@ -62,6 +64,31 @@ class Connection:
             return "reconnecting" if self.session_number else "connecting"
         up = all(self.session.legs_of(direction) for direction in Direction)
         return "connected" if up else "reconnecting"
+
+    @property
+    def lost_directions(self) -> tuple[Direction, ...]:
+        """The directions that no leg carries now; both while there is no session."""
+        if self.session is None:
+            return tuple(Direction)
+        return tuple(way for way in Direction if not self.session.legs_of(way))
+
+    def legs(self) -> list[LegInfo]:
+        """Every open leg, upstream first, the oldest first."""
+        if self.session is None:
+            return []
+        now = self._driver.clock()
+        return [describe(leg, now) for way in Direction for leg in self.session.legs_of(way)]
+
+    def reconnect(self) -> None:
+        """Replace every leg at once: the network has changed, or somebody asks for it.
+
+        The session and its streams go on. Without a session, the next attempt begins now.
+        """
+        self._counters.count("reconnects")
+        if self.session is not None and self._keepers is not None:
+            self._keepers.move()
+        waiting, self._waiting = self._waiting, asyncio.Event()
+        waiting.set()
 
     # --- StreamOpener ----------------------------------------------------------------------------
 
@@ -108,7 +135,9 @@ class Connection:
             except RoadError as error:
                 self._counters.drop(f"connect-{error.reason}")
                 log.warning("%s", error)
-            await asyncio.sleep(backoff.next_delay())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next_delay()):
+                    await self._waiting.wait()
 
     def _adopt(self, established: NewSession) -> None:
         limits = self._profile.limits

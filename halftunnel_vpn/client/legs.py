@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.arrivals import LegClosed
 from halftunnel_vpn.client.backoff import Backoff
@@ -25,6 +28,37 @@ MAX_LEG_NUMBER_AHEAD = 48
 """Leg numbers that may go unanswered in a row (the exit accepts JOIN_WINDOW above its highest)."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LegInfo:
+    """One open leg, for the status. Times are seconds, bytes are record bytes of this leg so far."""
+
+    direction: Direction
+    number: int
+    domain: str
+    """Host and port of its URL; the path is a secret."""
+    address: str
+    """The address that was dialled."""
+    round_trip: float | None
+    """None until measured."""
+    age: float
+    bytes_sent: int
+    bytes_received: int
+
+
+def describe(leg: LegState, now: float) -> LegInfo:
+    """What the status says of ``leg``."""
+    return LegInfo(
+        leg.direction,
+        leg.number,
+        urlsplit(leg.name).netloc,
+        leg.address,
+        leg.round_trip,
+        now - leg.opened_at,
+        leg.bytes_sent,
+        leg.bytes_received,
+    )
 
 
 class LegKeepers:
@@ -51,6 +85,7 @@ class LegKeepers:
         self._next_number = dict.fromkeys(Direction, 1)
         self._unanswered = dict.fromkeys(Direction, 0)
         self._expired = asyncio.Event()
+        self._moving = asyncio.Event()
         self._first = {
             Direction.UPSTREAM: established.upstream,
             Direction.DOWNSTREAM: established.downstream,
@@ -71,6 +106,19 @@ class LegKeepers:
     def expire(self) -> None:
         """The session is over: let :meth:`run` return."""
         self._expired.set()
+
+    def move(self) -> None:
+        """Replace every leg now, and end every pause between attempts."""
+        moving, self._moving = self._moving, asyncio.Event()
+        moving.set()
+        for leg in list(self._session.legs):
+            leg.port.close("moved")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until :meth:`move`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moving.wait()
 
     def _slots(self, direction: Direction) -> list[tuple[str, NewLeg | None]]:
         """The URL of every connection, with the handshake's own leg where it belongs."""
@@ -97,7 +145,7 @@ class LegKeepers:
             if self._driver.clock() - began > STABLE_AFTER:
                 backoff.reset()
             else:
-                await asyncio.sleep(backoff.next_delay())
+                await self._pause(backoff.next_delay())
 
     async def _open(self, direction: Direction, url: str, backoff: Backoff) -> NewLeg:
         """A new leg, however many attempts it takes."""
@@ -123,7 +171,7 @@ class LegKeepers:
             else:
                 self._unanswered[direction] = 0
                 return leg
-            await asyncio.sleep(backoff.next_delay())
+            await self._pause(backoff.next_delay())
 
     async def _serve(self, leg: NewLeg) -> None:
         """Let the leg carry trains until it is lost."""
@@ -145,7 +193,9 @@ class LegKeepers:
 
         clock = self._driver.clock
         sealed = SealedLeg(leg.leg, self._session, leg.keys, clock, self._counters, on_lost)
-        sealed.state = LegState(sealed, leg.direction, leg.number, clock(), name=leg.url)
+        sealed.state = LegState(
+            sealed, leg.direction, leg.number, clock(), name=leg.url, address=leg.leg.peer
+        )
         self._session.leg_joined(sealed.state, clock())
         leg.arrivals.hand_over(leg.leg, sealed)
         self._counters.count(f"legs-joined-{leg.direction.name.lower()}")

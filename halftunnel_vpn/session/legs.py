@@ -30,6 +30,7 @@ class LegState:
     """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured."""
 
     __slots__ = (
+        "address",
         "bytes_received",
         "bytes_sent",
         "direction",
@@ -48,12 +49,21 @@ class LegState:
     )
 
     def __init__(
-        self, port: LegPort, direction: Direction, number: int, now: float, *, name: str = "", weight: int = 1
+        self,
+        port: LegPort,
+        direction: Direction,
+        number: int,
+        now: float,
+        *,
+        name: str = "",
+        address: str = "",
+        weight: int = 1,
     ) -> None:
         self.port = port
         self.direction = direction
         self.number = number
         self.name = name
+        self.address = address
         self.weight = weight
         self.opened_at = self.last_received = self.last_sent = now
         self.round_trip: float | None = None

@@ -333,3 +333,25 @@ async def test_somebody_who_holds_everything_back_is_noticed(
     data = secrets.token_bytes(100_000)
     assert await user.echo(data) == data
     assert client.connection.session_number == 1
+
+
+async def test_asked_to_reconnect_every_leg_is_replaced_and_streams_go_on(
+    running_exit, make_client, echo_server, until
+):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    before = {(leg.direction, leg.number) for leg in client.connection.legs()}
+    assert len(before) == 2
+    client.connection.reconnect()
+    await until(
+        lambda: (
+            client.connection.state == "connected"
+            and not before & {(leg.direction, leg.number) for leg in client.connection.legs()}
+        )
+    )
+    assert await user.echo(b"as if nothing had been") == b"as if nothing had been"
+    assert client.connection.session_number == 1 and client.connection.lost_directions == ()
+    for leg in client.connection.legs():
+        assert leg.domain and leg.address in ("127.0.0.1", "::1") and leg.age < 60
