@@ -17,7 +17,7 @@ lint: ## style and types
 
 check: lint ## lint, and the tests that need no root
 	. scripts/bootstrap test
-	pytest -m "not root"
+	pytest -m "not root" -n auto
 
 test: ## everything, as CI runs it
 	./scripts/test
