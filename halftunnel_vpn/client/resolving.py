@@ -15,13 +15,18 @@ from halftunnel_vpn.host.resolver import system_servers
 MAX_NAMES = 64
 """Names whose last addresses are remembered: a profile has 32 URLs and a proxy."""
 
+FRESH_WAIT = 0.25
+"""Seconds that a leg waits for a fresh answer before it is dialled at the last known address."""
+
 SocketAddress = tuple[Any, ...]
 
 
 class RoadResolver:
     """Asks the resolvers that the host had before the tunnel, on marked sockets; remembers the last answer.
 
-    Before :meth:`learn`, and where these resolvers fail, the host's own getaddrinfo is asked.
+    Before :meth:`learn`, and where these resolvers fail, the host's own getaddrinfo is asked. A name that was
+    found once is never waited for: on another network the old resolvers do not answer, and a leg must come
+    back all the same. :meth:`close` ends what is still being asked.
     """
 
     def __init__(self, mark: int, counters: Counters) -> None:
@@ -29,6 +34,13 @@ class RoadResolver:
         self._counters = counters
         self._direct: UpstreamResolver | None = None
         self._last: dict[str, list[str]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._answers = True
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        for task in self._asking.values():
+            task.cancel()
 
     async def learn(self) -> None:
         """Note the host's resolvers while they are still its own."""
@@ -47,11 +59,28 @@ class RoadResolver:
         if host not in self._last:
             # for the first time, as every other program here does: /etc/hosts and all
             addresses = await self._ask_host(host)
+            if len(self._last) < MAX_NAMES:
+                self._last[host] = addresses
         else:
-            addresses = await self._ask_directly(host) or self._last[host]
-        if len(self._last) < MAX_NAMES:
-            self._last[host] = addresses
+            addresses = await self._known(host)
         return [(address, port) for address in addresses]
+
+    async def _known(self, host: str) -> list[str]:
+        """What was found last, or what is found now if that is quick; asked for in the background anyway."""
+        if host not in self._asking:
+            self._asking[host] = asyncio.create_task(self._renew(host))
+        if self._answers:  # else the next one does not pay for it as well
+            await asyncio.wait([self._asking[host]], timeout=FRESH_WAIT)
+        return self._last[host]
+
+    async def _renew(self, host: str) -> None:
+        try:
+            addresses = await self._ask_directly(host)
+            self._answers = bool(addresses)
+            if addresses:
+                self._last[host] = addresses
+        finally:
+            del self._asking[host]
 
     async def _ask_host(self, host: str) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -60,10 +89,13 @@ class RoadResolver:
     async def _ask_directly(self, host: str) -> list[str]:
         if self._direct is None:
             return []
-        addresses: list[str] = []
-        for version in (6, 4):
-            try:
-                addresses += await self._direct.resolve(host, version)
-            except DnsError as error:
-                self._counters.drop(error.reason)
-        return addresses
+        direct = self._direct
+        answers = await asyncio.gather(*(self._ask_for(direct, host, version) for version in (6, 4)))
+        return [address for answer in answers for address in answer]
+
+    async def _ask_for(self, resolver: UpstreamResolver, host: str, version: int) -> list[str]:
+        try:
+            return await resolver.resolve(host, version)
+        except DnsError as error:
+            self._counters.drop(error.reason)
+            return []

@@ -95,6 +95,7 @@ class Tunnel:
             await self._carry(established, state_dir, stopped)
         finally:
             stopped.cancel()
+            self._resolver.close()
             self._connection.close()
 
     async def _stopped(self) -> None:

@@ -13,13 +13,16 @@ from halftunnel_vpn.dns.upstream import UpstreamResolver
 
 
 @pytest.fixture
-def resolver(counters):
-    return RoadResolver(mark=0, counters=counters)
+async def resolver(counters):
+    made = RoadResolver(mark=0, counters=counters)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def direct(resolver, counters, name_server):
-    """The resolver, which has learnt that the host uses ``name_server``."""
+def direct(resolver, counters, name_server, monkeypatch):
+    """The resolver, which has learnt that the host uses ``name_server``, and waits for its answers."""
+    monkeypatch.setattr(resolving, "FRESH_WAIT", 30)
     resolver._direct = UpstreamResolver([name_server.endpoint], counters=counters, timeout=0.2, attempts=1)
     return resolver
 
@@ -49,7 +52,27 @@ async def test_a_resolver_that_fails_leaves_the_last_answer(direct, name_server,
     assert counters.dropped["dns-timeout"] >= 2
     name_server.addresses["something.else"] = ["192.0.2.7"]
     assert await direct.resolve("localhost", 443) == first
+    await asyncio.wait(list(direct._asking.values()))
     assert counters.dropped["dns-no-such-name"] == 2
+
+
+async def test_nobody_waits_long_for_a_resolver_that_is_silent(direct, name_server, counters, monkeypatch):
+    monkeypatch.setattr(resolving, "FRESH_WAIT", 0.01)
+    direct._direct = UpstreamResolver([name_server.endpoint], counters=counters, timeout=60, attempts=1)
+    first = await direct.resolve("localhost", 443)
+    async with asyncio.timeout(30):  # of the 60 that the resolver would be given
+        assert await direct.resolve("localhost", 443) == first
+        assert await direct.resolve("localhost", 443) == first
+    assert len(direct._asking) == 1, "one question at a time"
+
+
+async def test_an_answer_that_came_late_serves_the_next_one(direct, name_server, monkeypatch):
+    monkeypatch.setattr(resolving, "FRESH_WAIT", 0)
+    first = await direct.resolve("localhost", 443)
+    name_server.addresses["localhost"] = ["192.0.2.7"]
+    assert await direct.resolve("localhost", 443) == first
+    await asyncio.wait(list(direct._asking.values()))
+    assert await direct.resolve("localhost", 443) == [("192.0.2.7", 443)]
 
 
 async def test_a_new_answer_is_the_last_one_from_then_on(direct, name_server):
