@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,9 @@ from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.client.settings import dial_options, dns_config, flow_config, host_state
+from halftunnel_vpn.client.status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status import RoadStatus, Status
+from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
@@ -72,6 +74,7 @@ class Tunnel:
         self._tracker: FlowTracker | None = None
         self._network: HostNetwork | None = None
         self._has_ipv6: bool | None = None
+        self._seen_state, self._seen_since = "connecting", time.time()
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -207,35 +210,35 @@ class Tunnel:
         return asdict(self._tracker.counts)
 
     def status(self) -> Status:
-        """As ``control/status.py`` describes it."""
+        """As ``control/status.py`` describes it; without a kill switch, which is the daemon's."""
         session = self._connection.session
         state = self._connection.state if self.connected.is_set() else "connecting"
+        state = "disconnecting" if self._is_closing else state
+        if state != self._seen_state:
+            self._seen_state, self._seen_since = state, time.time()
+        roads = {direction: self._road_status(direction) for direction in Direction}
         return Status(
             version=__version__,
-            state="disconnecting" if self._is_closing else state,
+            state=state,
+            since=self._seen_since,
+            sentence=None,
             profile=self.profile.name,
             pid=os.getpid(),
             uptime=self._driver.clock() - self._started,
             device=self.profile.tun.name,
             session=self._connection.session_number,
             round_trip=session.round_trip if session is not None else None,
-            upstream=self._road_status(Direction.UPSTREAM),
-            downstream=self._road_status(Direction.DOWNSTREAM),
+            upstream=roads[Direction.UPSTREAM],
+            downstream=roads[Direction.DOWNSTREAM],
+            lost=[direction.name.lower() for direction in self._connection.lost_directions],
             flows=self.flow_counts(),
+            dns=dns_status(self.profile.dns.mode, None, self._dns.cache_entries, self.counters),
+            protection=ProtectionStatus(kill_switch="off", active=False, verified=False),
             dropped=dict(self.counters.dropped),
         )
 
     def _road_status(self, direction: Direction) -> RoadStatus:
         session = self._connection.session
         legs = session.legs_of(direction) if session is not None else []
-        name = direction.name.lower()
-        counted = self.counters.counted
-        return RoadStatus(
-            urls=list(self._connector.road(direction).urls),
-            legs=len(legs),
-            sent_bytes=counted[f"{name}-bytes-sent"] + sum(leg.bytes_sent for leg in legs),
-            received_bytes=counted[f"{name}-bytes-received"] + sum(leg.bytes_received for leg in legs),
-            sent_messages=counted[f"{name}-messages-sent"] + sum(leg.records_sent for leg in legs),
-            received_messages=counted[f"{name}-messages-received"]
-            + sum(leg.records_received for leg in legs),
-        )
+        urls = self._connector.road(direction).urls
+        return road_status(direction, urls, legs, self.counters, self._driver.clock())

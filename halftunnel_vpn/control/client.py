@@ -35,14 +35,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(path: str, method: str, target: str, *, timeout: float = TIMEOUT) -> Answer | None:
+def ask(
+    path: str, method: str, target: str, *, body: bytes | None = None, timeout: float = TIMEOUT
+) -> Answer | None:
     """One request to the process behind the Unix socket ``path``; None when there is no such process.
 
     Raises HostError when it may not be asked or does not answer.
     """
     connection = _UnixConnection(path, timeout)
     try:
-        connection.request(method, target)
+        connection.request(method, target, body)
         response = connection.getresponse()
         return Answer(response.status, response.read(MAX_ANSWER))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):

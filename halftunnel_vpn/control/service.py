@@ -6,7 +6,10 @@ It serves numbers and a few commands, never the public: on TCP it belongs on a l
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +17,7 @@ from urllib.parse import urlsplit
 import h11
 
 from halftunnel_vpn.control import unix_socket
+from halftunnel_vpn.control.peer import Peer, peer_of
 from halftunnel_vpn.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -28,7 +32,10 @@ MAX_CONNECTIONS = 32
 """Connections at once; further ones are closed unread."""
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds for one request, from its first byte awaited to its last byte answered."""
+"""Seconds for one request to arrive, from its first byte awaited, and as many for its answer to leave."""
+
+HANDLER_TIMEOUT = 60.0
+"""Seconds that a handler may take for its answer (a long poll takes MAX_WAIT of ``control/ring.py``)."""
 
 READ_SIZE = 16 * 1024
 """Bytes asked of the socket at a time."""
@@ -44,6 +51,10 @@ class Request(NamedTuple):
     path: str
     query: str
     body: bytes
+    peer: Peer | None = None
+    """Who asks; None over TCP."""
+    captured: str = ""
+    """What stands for the ``*`` of the route."""
 
 
 class Response(NamedTuple):
@@ -54,19 +65,30 @@ class Response(NamedTuple):
     body: bytes
 
 
+def failure(status: int, sentence: str) -> Response:
+    """The answer to what cannot be done: ``{"error": SENTENCE}``."""
+    return Response(status, JSON, json.dumps({"error": sentence}).encode() + b"\n")
+
+
 Handler = Callable[[Request], Awaitable[Response]]
 Routes = Mapping[tuple[str, str], Handler]
-"""(method, path) to handler."""
+"""(method, path) to handler; one segment of a path may be ``*``, which stands for any."""
 
 
 class ControlService:
     """Serves ``routes`` on any number of sockets until :meth:`close`."""
 
     def __init__(
-        self, routes: Routes, *, max_connections: int = MAX_CONNECTIONS, timeout: float = REQUEST_TIMEOUT
+        self,
+        routes: Routes,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        max_body: int = MAX_BODY,
+        timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         self._routes = routes
         self._max_connections = max_connections
+        self._max_body = max_body
         self._timeout = timeout
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
@@ -83,10 +105,15 @@ class ControlService:
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def serve_unix(self, path: str) -> None:
-        """Listen on the Unix socket ``path``, for its owner alone. Raises HostError."""
-        listener = unix_socket.claim(path)
+    async def serve_unix(self, path: str, *, group: int | None = None) -> None:
+        """Listen on the Unix socket ``path``, for its owner alone or also for ``group``. Raises HostError."""
+        listener = unix_socket.claim(path, group=group)
         self._unix_paths.append(path)
+        await self.serve_socket(listener)
+
+    async def serve_socket(self, listener: socket.socket) -> None:
+        """Serve a Unix socket that was made by somebody else (socket activation), who will also remove it."""
+        listener.setblocking(False)
         self._servers.append(await asyncio.start_unix_server(self._accept, sock=listener, limit=READ_SIZE))
 
     async def close(self) -> None:
@@ -111,7 +138,7 @@ class ControlService:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._converse(reader, writer, _peer(writer))
         except (OSError, TimeoutError):
             pass  # The other side is gone or too slow: there is nobody to tell.
         except asyncio.CancelledError:
@@ -120,21 +147,25 @@ class ControlService:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer | None = None
+    ) -> None:
         """Requests and answers, one after the other, until either side has had enough."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         while True:
             async with asyncio.timeout(self._timeout):
                 try:
-                    request = await _receive(connection, reader)
+                    request = await _receive(connection, reader, self._max_body)
                 except h11.RemoteProtocolError as error:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                        response = Response(error.error_status_hint, TEXT, b"this is no request\n")
+                        response = failure(error.error_status_hint, "this is no request that is served here")
                         await _send(connection, writer, response, close=True)
                     return
                 if request is None:
                     return
-                response = await self._answer(request)
+            async with asyncio.timeout(HANDLER_TIMEOUT):
+                response = await self._answer(request._replace(peer=peer))
+            async with asyncio.timeout(self._timeout):
                 await _send(connection, writer, response, head_only=request.method == "HEAD")
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
@@ -142,18 +173,46 @@ class ControlService:
 
     async def _answer(self, request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        handler = self._routes.get((method, request.path))
+        found = match(self._routes, method, request.path)
+        if found is None:
+            return failure(404, "there is nothing at this path")
+        handler, captured = found
         if handler is None:
-            known = any(path == request.path for _, path in self._routes)
-            return Response(405, TEXT, b"wrong method\n") if known else Response(404, TEXT, b"not found\n")
+            return failure(405, "this path is not served for that method")
         try:
-            return await handler(request)
+            return await handler(request._replace(captured=captured))
         except Exception:
             log.exception("the handler of %s %s failed", request.method, request.path)
-            return Response(500, TEXT, b"failed; the log says why\n")
+            return failure(500, "something unforeseen went wrong; the log says what")
 
 
-async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:
+def match(routes: Routes, method: str, path: str) -> tuple[Handler | None, str] | None:
+    """The handler and what ``*`` stands for; no handler if the method is wrong, None if the path is."""
+    handler = routes.get((method, path))
+    if handler is not None:
+        return handler, ""
+    found: tuple[Handler | None, str] | None = None
+    asked = path.split("/")
+    for (served, pattern), candidate in routes.items():
+        wanted = pattern.split("/")
+        if len(wanted) != len(asked) or any(w not in (a, "*") for w, a in zip(wanted, asked, strict=True)):
+            continue
+        if served == method:
+            return candidate, next((a for w, a in zip(wanted, asked, strict=True) if w == "*"), "")
+        found = None, ""
+    return found
+
+
+def _peer(writer: asyncio.StreamWriter) -> Peer | None:
+    """Who is at the other end. The transport's own socket object is a stand-in that cannot be asked."""
+    stand_in = writer.get_extra_info("socket")
+    if stand_in is None or stand_in.family != socket.AF_UNIX:
+        return None
+    with socket.socket(fileno=os.dup(stand_in.fileno())) as connection:
+        return peer_of(connection)
+
+
+async def _receive(connection: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Request | None:
     """One whole request; None when the other side has hung up. Raises h11.RemoteProtocolError."""
     head: h11.Request | None = None
     body = bytearray()
@@ -165,7 +224,7 @@ async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> 
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > MAX_BODY:
+            if len(body) > max_body:
                 raise h11.RemoteProtocolError("body too large", error_status_hint=413)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
             try:

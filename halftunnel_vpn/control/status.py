@@ -1,11 +1,27 @@
-"""What a running client says of itself at ``GET /v1/status``: one JSON object of this shape."""
+"""What a running client says of itself at ``GET /v1/status``: one JSON object (docs/CONTROL.md)."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 STATUS_PATH = "/v1/status"
 DOWN_PATH = "/v1/down"
+
+
+class LegStatus(TypedDict):
+    """One WebSocket connection that is open now. Bytes are WebSocket payload since it joined."""
+
+    number: int
+    domain: str
+    """Host and port of its URL; never the path, which is a secret."""
+    address: str | None
+    """IP address that it is connected to (a proxy's, where there is one); None when not known."""
+    round_trip: float | None
+    """Seconds, last measured on this leg."""
+    age: float
+    """Seconds since it joined."""
+    sent_bytes: int
+    received_bytes: int
 
 
 class RoadStatus(TypedDict):
@@ -14,6 +30,8 @@ class RoadStatus(TypedDict):
     urls: list[str]
     legs: int
     """Legs that are open now."""
+    open_legs: list[LegStatus]
+    """The same, one by one, by number."""
     sent_bytes: int
     """Payload that went from the client to the exit on this road."""
     received_bytes: int
@@ -22,24 +40,57 @@ class RoadStatus(TypedDict):
     received_messages: int
 
 
+class DnsStatus(TypedDict):
+    """How names are resolved."""
+
+    mode: str
+    """``forward``, ``fake-ip`` or ``off``."""
+    backend: str | None
+    """What points programs to the tunnel: ``resolved``, ``resolvconf`` or ``file``; None: nothing does."""
+    cache_hits: int
+    cache_misses: int
+    cache_entries: int
+
+
+class ProtectionStatus(TypedDict):
+    """The kill switch."""
+
+    kill_switch: str
+    """``off``, ``on`` or ``always``."""
+    active: bool
+    """Whether its rules are in the kernel now."""
+    verified: bool
+    """Whether they were read back and are the ones that this state asks for."""
+
+
 class Status(TypedDict):
     """A whole status. Readers ignore keys that they do not know."""
 
     version: str
     state: str
-    """``connecting``, ``connected``, ``reconnecting`` or ``disconnecting``."""
-    profile: str
+    """``disconnected``, ``connecting``, ``connected``, ``reconnecting``, ``blocked`` or ``disconnecting``."""
+    since: float
+    """When this state began: seconds since 1970 (UTC)."""
+    sentence: str | None
+    """The last failure, in one sentence; None when there was none since the last success."""
+    profile: str | None
+    """None while nothing is up."""
     pid: int
     uptime: float
     """Seconds since the start of the process."""
-    device: str
+    device: str | None
     session: int
-    """Number of the session in this process; the log names the same."""
+    """Number of the session in this process; the log names the same. 0 before the first."""
     round_trip: float | None
     """Seconds from a keepalive to its answer, last measured."""
-    upstream: RoadStatus
-    downstream: RoadStatus
+    upstream: NotRequired[RoadStatus]
+    """Both roads are there as soon as a profile is up."""
+    downstream: NotRequired[RoadStatus]
+    lost: list[str]
+    """Directions without a leg now, of ``upstream`` and ``downstream``."""
     flows: dict[str, int]
     """Flows now, by kind: ``tcp``, ``udp``, ``icmp``."""
+    dns: NotRequired[DnsStatus]
+    protection: ProtectionStatus
     dropped: dict[str, int]
     """What was dropped, by reason."""

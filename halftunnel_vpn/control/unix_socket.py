@@ -1,4 +1,4 @@
-"""A Unix socket that exactly one process serves and only its owner may use."""
+"""A Unix socket that exactly one process serves and only its owner, or also one group, may use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ MAX_PATH = 107
 """Bytes of a Unix socket's path (sockaddr_un, unix(7))."""
 
 
-def claim(path: str) -> socket.socket:
-    """A bound socket at ``path``, mode 0600, not yet listening; a dead one that was left there is replaced.
+def claim(path: str, *, group: int | None = None) -> socket.socket:
+    """A bound socket at ``path``, not yet listening: mode 0600, or 0660 for the group of number ``group``.
+
+    A dead one that was left there is replaced.
 
     Raises HostError when another process serves it, or when it cannot be made.
     """
@@ -31,6 +33,9 @@ def claim(path: str) -> socket.socket:
             claimed.bind(path)
             # Nobody can connect between these lines: the socket does not listen yet.
             os.chmod(path, 0o600)
+            if group is not None:
+                os.chown(path, -1, group)
+                os.chmod(path, 0o660)
         except OSError:
             claimed.close()
             raise

@@ -86,6 +86,11 @@ class DnsService:
         self._group: asyncio.TaskGroup | None = None
         self._closed = asyncio.Event()
 
+    @property
+    def cache_entries(self) -> int:
+        """Answers that are remembered now."""
+        return len(self._cache)
+
     async def run(self) -> None:
         """Own the questions that are on their way, until :meth:`close`; those left then are forgotten."""
         try:

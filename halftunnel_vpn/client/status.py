@@ -1,0 +1,53 @@
+"""What the tunnel says of its roads, its legs and its names, in the shape of ``control/status.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from halftunnel_vpn.client.legs import LegInfo, describe
+from halftunnel_vpn.control.status import DnsStatus, LegStatus, RoadStatus
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.legs import LegState
+
+
+def road_status(
+    direction: Direction, urls: Sequence[str], legs: Sequence[LegState], counters: Counters, now: float
+) -> RoadStatus:
+    """One direction: its legs of now, and what all legs there ever were have carried."""
+    name = direction.name.lower()
+    counted = counters.counted
+    return RoadStatus(
+        urls=list(urls),
+        legs=len(legs),
+        open_legs=[leg_status(describe(leg, now)) for leg in sorted(legs, key=lambda leg: leg.number)],
+        sent_bytes=counted[f"{name}-bytes-sent"] + sum(leg.bytes_sent for leg in legs),
+        received_bytes=counted[f"{name}-bytes-received"] + sum(leg.bytes_received for leg in legs),
+        sent_messages=counted[f"{name}-messages-sent"] + sum(leg.records_sent for leg in legs),
+        received_messages=counted[f"{name}-messages-received"] + sum(leg.records_received for leg in legs),
+    )
+
+
+def leg_status(leg: LegInfo) -> LegStatus:
+    """One leg."""
+    return LegStatus(
+        number=leg.number,
+        domain=leg.domain,
+        address=leg.address or None,
+        round_trip=leg.round_trip,
+        age=max(0.0, leg.age),
+        sent_bytes=leg.bytes_sent,
+        received_bytes=leg.bytes_received,
+    )
+
+
+def dns_status(mode: str, backend: str | None, cache_entries: int, counters: Counters) -> DnsStatus:
+    """How names are resolved."""
+    counted = counters.counted
+    return DnsStatus(
+        mode=mode,
+        backend=backend,
+        cache_hits=counted["dns-cache-hits"],
+        cache_misses=counted["dns-cache-misses"],
+        cache_entries=cache_entries,
+    )

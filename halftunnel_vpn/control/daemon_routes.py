@@ -1,0 +1,244 @@
+"""The daemon's routes: what `htvpn` may ask and tell it (docs/CONTROL.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypedDict
+from urllib.parse import parse_qs
+
+from halftunnel_vpn.control.peer import GROUP, may_control
+from halftunnel_vpn.control.profile_store import ProfileStore
+from halftunnel_vpn.control.ring import MAX_WAIT
+from halftunnel_vpn.control.service import JSON, Handler, Request, Response, failure
+from halftunnel_vpn.control.status import STATUS_PATH, Status
+from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
+
+MAX_PORTAL = 3600.0
+"""Seconds for which a captive portal may be reached at most."""
+
+MAX_PROFILE = 1024 * 1024
+"""Bytes of a request's body, which is a profile at most (``max_body`` of the daemon's ControlService)."""
+
+
+class Event(TypedDict):
+    """A change of state, or a failure that changed none."""
+
+    serial: int
+    """Rises by one from 1 in each process."""
+    time: float
+    """Seconds since 1970 (UTC)."""
+    state: str
+    """The state from then on."""
+    sentence: str | None
+    """What happened, for people; None when the state says it all."""
+
+
+class LogLine(TypedDict):
+    """One line of the log at the level it is kept at: no destination, name or key."""
+
+    serial: int
+    time: float
+    level: str
+    logger: str
+    message: str
+    fields: dict[str, object]
+    """Numbers that join lines: ``session``, ``stream``, ``leg``, ``direction``."""
+
+
+class DaemonPort(Protocol):
+    """The daemon as its routes see it.
+
+    Commands raise a HalfTunnelError, one sentence, when they cannot be begun; they return once they are
+    begun (``repair``: done). What becomes of them is told by ``events`` and ``status``.
+    """
+
+    def status(self) -> Status:
+        """How things are now."""
+        ...
+
+    async def up(self, profile: str | None) -> None:
+        """Connect through the profile of that name, None for the one that is meant.
+
+        Already up: another profile is changed to, the same one is no error.
+        """
+        ...
+
+    async def down(self) -> None:
+        """Disconnect, put the host back (but a kill switch ``always`` stays). Already down is no error."""
+        ...
+
+    async def reconnect(self) -> None:
+        """Open every leg anew. Raises when nothing is up."""
+        ...
+
+    async def portal(self, seconds: float) -> None:
+        """Open what a captive portal needs, for ``seconds``; 0 closes it again."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the profile again and apply what changed."""
+        ...
+
+    async def repair(self) -> list[str]:
+        """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
+        ...
+
+    async def events(self, since: int, wait: float) -> list[Event]:
+        """Events after serial ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
+        ...
+
+    async def logs(self, since: int, wait: float) -> list[LogLine]:
+        """Lines after serial ``since`` of those that are still kept, likewise."""
+        ...
+
+
+def daemon_routes(
+    daemon: DaemonPort, profiles: ProfileStore, *, group: str = GROUP
+) -> dict[tuple[str, str], Handler]:
+    """All routes, each for root and members of ``group`` alone."""
+    return {
+        place: _guarded(handler, group)
+        for place, handler in (_commands(daemon) | _listening(daemon) | _profiles(profiles)).items()
+    }
+
+
+def _commands(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
+    async def status(_request: Request) -> Response:
+        return _json(daemon.status())
+
+    async def up(request: Request) -> Response:
+        name = _body(request).get("profile")
+        if name is not None and not isinstance(name, str):
+            raise UsageError("profile must be a name")
+        await daemon.up(name)
+        return _begun()
+
+    async def down(_request: Request) -> Response:
+        await daemon.down()
+        return _begun()
+
+    async def reconnect(_request: Request) -> Response:
+        await daemon.reconnect()
+        return _begun()
+
+    async def portal(request: Request) -> Response:
+        seconds = _body(request).get("seconds", 300.0)
+        if not _is_number(seconds) or not 0 <= seconds <= MAX_PORTAL:
+            raise UsageError(f"seconds must be a number from 0 to {MAX_PORTAL:g}")
+        await daemon.portal(float(seconds))
+        return _begun()
+
+    async def reload(_request: Request) -> Response:
+        await daemon.reload()
+        return _begun()
+
+    async def repair(_request: Request) -> Response:
+        return _json({"repaired": await daemon.repair()})
+
+    return {
+        ("GET", STATUS_PATH): status,
+        ("POST", "/v1/up"): up,
+        ("POST", "/v1/down"): down,
+        ("POST", "/v1/reconnect"): reconnect,
+        ("POST", "/v1/portal"): portal,
+        ("POST", "/v1/reload"): reload,
+        ("POST", "/v1/repair"): repair,
+    }
+
+
+def _listening(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
+    async def events(request: Request) -> Response:
+        since, wait = _poll(request, default_wait=MAX_WAIT)
+        return _json({"events": await daemon.events(since, wait)})
+
+    async def logs(request: Request) -> Response:
+        since, wait = _poll(request, default_wait=0.0)
+        return _json({"lines": await daemon.logs(since, wait)})
+
+    return {("GET", "/v1/events"): events, ("GET", "/v1/logs"): logs}
+
+
+def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
+    async def entries(_request: Request) -> Response:
+        found = await asyncio.to_thread(store.entries)
+        return _json({"profiles": [entry._asdict() for entry in found]})
+
+    async def put(request: Request) -> Response:
+        try:
+            text = request.body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ConfigError("the profile is no UTF-8 text; write it again") from None
+        await asyncio.to_thread(store.put, request.captured, text)
+        return _json({"profile": request.captured})
+
+    async def delete(request: Request) -> Response:
+        await asyncio.to_thread(store.remove, request.captured)
+        return _json({"profile": request.captured})
+
+    async def use(request: Request) -> Response:
+        await asyncio.to_thread(store.use, request.captured)
+        return _json({"profile": request.captured})
+
+    return {
+        ("GET", "/v1/profiles"): entries,
+        ("PUT", "/v1/profiles/*"): put,
+        ("DELETE", "/v1/profiles/*"): delete,
+        ("POST", "/v1/profiles/*/use"): use,
+    }
+
+
+def _guarded(handler: Callable[[Request], Awaitable[Response]], group: str) -> Handler:
+    """``handler`` for those who may; what it raises of ours becomes an answer with that sentence."""
+
+    async def guarded(request: Request) -> Response:
+        if not may_control(request.peer, group):
+            return failure(403, f"only root and members of the group {group} may use htvpn here")
+        try:
+            return await handler(request)
+        except (UsageError, ConfigError) as error:
+            return failure(400, str(error))
+        except HalfTunnelError as error:
+            return failure(409, str(error))
+
+    return guarded
+
+
+def _json(content: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(status, JSON, json.dumps(content).encode() + b"\n")
+
+
+def _begun() -> Response:
+    return _json({"begun": True}, 202)
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request; an empty body is an empty one. Raises UsageError."""
+    if not request.body.strip():
+        return {}
+    try:
+        content = json.loads(request.body)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError("the body must be one JSON object")
+    return content
+
+
+def _poll(request: Request, *, default_wait: float) -> tuple[int, float]:
+    """``since`` and ``wait`` of the query. Raises UsageError."""
+    asked = parse_qs(request.query)
+    try:
+        since = int(asked.get("since", ["0"])[-1][:20])
+        wait = float(asked.get("wait", [str(default_wait)])[-1][:20])
+    except ValueError:
+        raise UsageError("since and wait must be numbers") from None
+    if since < 0 or not 0 <= wait <= MAX_WAIT:
+        raise UsageError(f"since must not be negative, and wait be from 0 to {MAX_WAIT:g} seconds")
+    return since, wait
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

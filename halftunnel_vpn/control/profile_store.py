@@ -1,0 +1,167 @@
+"""The profiles of this host: one TOML file each in a directory of root's, and which one is meant."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from halftunnel_vpn.config.client import ClientProfile, parse_client
+from halftunnel_vpn.config.schema import MAX_TEXT, Rejected
+from halftunnel_vpn.config.values import identifier
+from halftunnel_vpn.errors import ConfigError, HostError
+
+PROFILES = Path("/etc/halftunnel/profiles")
+"""Where profiles are unless said otherwise."""
+
+MAX_PROFILES = 1000
+"""Profiles in one store."""
+
+_CHOICE = ".default"
+"""The file that holds the name of the profile `htvpn profile use` chose."""
+
+
+class ProfileEntry(NamedTuple):
+    """One profile of a store; ``problem`` is why it cannot be used, in one sentence, None when it can."""
+
+    name: str
+    chosen: bool
+    problem: str | None
+
+
+class ProfileStore:
+    """The profiles in ``directory``. Every method raises ConfigError or HostError with one sentence."""
+
+    def __init__(self, directory: Path = PROFILES) -> None:
+        self.directory = directory
+
+    def entries(self) -> list[ProfileEntry]:
+        """All profiles by name, each read and checked."""
+        chosen = self.chosen()
+        return [ProfileEntry(name, name == chosen, self._problem(name)) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Names of the profiles, in order."""
+        try:
+            found = sorted(path.stem for path in self.directory.glob("*.toml") if path.is_file())
+        except OSError as error:
+            raise HostError(f"{self.directory} cannot be read: {error.strerror}; run this as root") from error
+        return [name for name in found if _is_name(name)][:MAX_PROFILES]
+
+    def chosen(self) -> str | None:
+        """The profile that is meant when nobody names one: the chosen one, else the only one, else None."""
+        names = self.names()
+        try:
+            name = (self.directory / _CHOICE).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            name = ""
+        if name in names:
+            return name
+        return names[0] if len(names) == 1 else None
+
+    def resolve(self, name: str | None) -> str:
+        """The name of an existing profile: ``name`` itself, or for None the one that is meant."""
+        if name is not None:
+            self._existing(name)
+            return name
+        chosen = self.chosen()
+        if chosen is not None:
+            return chosen
+        names = self.names()
+        if not names:
+            raise ConfigError(
+                f"there is no profile in {self.directory}; add one with 'htvpn profile add NAME FILE'"
+            )
+        raise ConfigError(
+            f"there are several profiles ({', '.join(names[:20])}); name one, or choose one with "
+            "'htvpn profile use NAME'"
+        )
+
+    def load(self, name: str) -> ClientProfile:
+        """Read and check a profile."""
+        path = self._existing(name)
+        return parse_client(read_profile_text(path), source=str(path))
+
+    def put(self, name: str, text: str) -> None:
+        """Check a profile and keep it under ``name``, mode 0600; it replaces the one that was there."""
+        path = self._path(name)
+        parse_client(text, source=name)
+        if not path.exists() and len(self.names()) >= MAX_PROFILES:
+            raise HostError(f"there are {MAX_PROFILES} profiles already; remove one first")
+        self._write(path, text)
+
+    def remove(self, name: str) -> None:
+        """Forget a profile."""
+        path = self._existing(name)
+        try:
+            path.unlink()
+        except OSError as error:
+            raise HostError(f"{path} cannot be removed: {error.strerror}") from error
+
+    def use(self, name: str) -> None:
+        """Have ``name`` meant from now on when nobody names a profile."""
+        self._existing(name)
+        self._write(self.directory / _CHOICE, name + "\n")
+
+    def _problem(self, name: str) -> str | None:
+        try:
+            self.load(name)
+        except (ConfigError, HostError) as error:
+            return str(error)
+        return None
+
+    def _path(self, name: str) -> Path:
+        if not _is_name(name):
+            raise ConfigError(
+                f"{name[:80]!r} is no name for a profile: letters, digits, dots, dashes and underscores, "
+                "at most 64, beginning with a letter or digit"
+            )
+        return self.directory / f"{name}.toml"
+
+    def _existing(self, name: str) -> Path:
+        path = self._path(name)
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no profile {name} in {self.directory}; 'htvpn profile list' shows which"
+            )
+        return path
+
+    def _write(self, path: Path, text: str) -> None:
+        """Whole or not at all, for root alone, on disk when this returns."""
+        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.unlink(missing_ok=True)  # what a process of the same number left when it was killed
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(text.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise HostError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_profile_text(path: Path) -> str:
+    """The text of a profile's file. Raises HostError or ConfigError with one sentence."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_TEXT + 1)
+    except PermissionError:
+        raise HostError(f"{path} may not be read by this user; run this as root") from None
+    except OSError as error:
+        raise HostError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no UTF-8 text; write it again") from None
+
+
+def _is_name(name: str) -> bool:
+    try:
+        identifier(name)
+    except Rejected:
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""The last things that happened, numbered, for readers that come back for more (long poll)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MAX_WAIT = 20.0
+"""Seconds that one reader may wait for something new."""
+
+
+class Ring(Generic[T]):
+    """At most ``size`` entries with serial numbers from 1; the oldest make room. For one event loop."""
+
+    __slots__ = ("_changed", "_entries", "_last")
+
+    def __init__(self, size: int) -> None:
+        self._entries: deque[tuple[int, T]] = deque(maxlen=size)
+        self._last = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def last_serial(self) -> int:
+        """Serial number of the newest entry, 0 while there is none."""
+        return self._last
+
+    def append(self, entry: T) -> int:
+        """Add an entry and wake whoever waits; returns its serial number."""
+        self._last += 1
+        self._entries.append((self._last, entry))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        return self._last
+
+    def since(self, serial: int) -> list[tuple[int, T]]:
+        """Entries after ``serial``, oldest first. A serial of the future is an earlier process's: all."""
+        if serial > self._last:
+            serial = 0
+        return [entry for entry in self._entries if entry[0] > serial]
+
+    async def read(self, serial: int, wait: float) -> list[tuple[int, T]]:
+        """As :meth:`since`, but waits up to ``wait`` seconds (at most MAX_WAIT) for a first one."""
+        found = self.since(serial)
+        if not found and wait > 0:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min(wait, MAX_WAIT)):
+                    await changed.wait()
+            except TimeoutError:
+                return []
+            found = self.since(serial)
+        return found
