@@ -42,16 +42,19 @@ def build_parser() -> Parser:
     )
     up.add_argument("--foreground", action="store_true", help="stay here and log on standard error")
     _add_process_options(up)
-    up.add_argument("--socket", metavar="PATH", help="control socket (default: as the profile says)")
+    up.add_argument(
+        "--socket", metavar="PATH", help="control socket (default: the daemon's, or as the profile says)"
+    )
 
     down = _command(commands, "down", "disconnect, and put everything back", _down)
-    down.add_argument("--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)")
+    _add_socket(down)
 
     status = _command(commands, "status", "tell how the tunnel is doing", _status)
-    status.add_argument("--json", action="store_true", help="as one JSON object")
-    status.add_argument(
-        "--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)"
-    )
+    status.add_argument("--json", action="store_true", help="as one JSON object (docs/CONTROL.md)")
+    status.add_argument("--watch", action="store_true", help="again every second, until interrupted")
+    _add_socket(status)
+    _add_orders(commands)
+    _add_profile(commands)
 
     demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", _demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards, and tell how to enter")
@@ -60,6 +63,70 @@ def build_parser() -> Parser:
 
 
 _Commands = argparse._SubParsersAction
+
+
+def _add_orders(commands: _Commands[Parser]) -> None:
+    reconnect = _command(commands, "reconnect", "open every leg anew; flows stay", _reconnect)
+    _add_socket(reconnect)
+
+    reload = _command(commands, "reload", "have the daemon read its profile again", _reload)
+    _add_socket(reload)
+
+    logs = _command(commands, "logs", "the daemon's last log lines", _logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
+    logs.add_argument("-n", "--lines", type=_natural, default=1000, metavar="N", help="at most the last N")
+    logs.add_argument("--json", action="store_true", help="as one JSON object a line")
+    _add_socket(logs)
+
+    portal = _command(commands, "portal", "let the login page of a network be reached for a while", _portal)
+    portal.add_argument(
+        "--minutes", type=_minutes, default=5.0, metavar="N", help="for so long, 0 to 60; 0 closes it (5)"
+    )
+    _add_socket(portal)
+
+    repair = _command(commands, "repair", "undo what a killed client left on this host", _repair)
+    _add_socket(repair)
+
+
+def _add_profile(commands: _Commands[Parser]) -> None:
+    profile = commands.add_parser("profile", help="the profiles of this host")
+    actions = profile.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, meaning, run in (
+        ("list", "the profiles that there are; * is the one that is meant", _profile_list),
+        ("add", "check a profile and keep it", _profile_add),
+        ("remove", "forget a profile and its key", _profile_remove),
+        ("use", "have a profile meant when nobody names one", _profile_use),
+    ):
+        action = _command(actions, name, meaning, run)
+        if name != "list":
+            action.add_argument("name", metavar="NAME")
+        if name == "add":
+            action.add_argument("file", metavar="FILE", help="- for standard input")
+            action.add_argument("--replace", action="store_true", help="another one of that name goes")
+        action.add_argument("--dir", metavar="DIR", help="where they are kept (/etc/halftunnel/profiles)")
+        _add_socket(action)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError("must be a whole number")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes <= 60:
+        raise argparse.ArgumentTypeError("must be from 0 to 60")
+    return minutes
+
+
+def _add_socket(parser: Parser) -> None:
+    parser.add_argument(
+        "--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)"
+    )
 
 
 def _add_server(commands: _Commands[Parser]) -> None:
@@ -156,6 +223,60 @@ def _status(options: Namespace) -> int:
     from halftunnel_vpn.cli import status
 
     return status.run(options)
+
+
+def _reconnect(options: Namespace) -> int:
+    from halftunnel_vpn.cli import orders
+
+    return orders.reconnect(options)
+
+
+def _reload(options: Namespace) -> int:
+    from halftunnel_vpn.cli import orders
+
+    return orders.reload(options)
+
+
+def _portal(options: Namespace) -> int:
+    from halftunnel_vpn.cli import orders
+
+    return orders.portal(options)
+
+
+def _repair(options: Namespace) -> int:
+    from halftunnel_vpn.cli import orders
+
+    return orders.repair(options)
+
+
+def _logs(options: Namespace) -> int:
+    from halftunnel_vpn.cli import logs
+
+    return logs.run(options)
+
+
+def _profile_list(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.show(options)
+
+
+def _profile_add(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.add(options)
+
+
+def _profile_remove(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.remove(options)
+
+
+def _profile_use(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.use(options)
 
 
 def _demo(options: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`htvpn down`: end the running client, and wait until the host is as it was."""
+"""`htvpn down`: disconnect, and wait until the host is as it was."""
 
 from __future__ import annotations
 
@@ -17,16 +17,28 @@ INTERVAL = 0.05
 
 
 def run(options: Namespace) -> int:
-    """Exit code 3 when nothing runs."""
-    if not client.request_stop(options.socket):
+    """Exit code 3 when nothing is up."""
+    status = client.read_status(options.socket)
+    if status is None or _is_down(status) or not client.request_stop(options.socket):
         print("htvpn: not connected", file=sys.stderr)
         return 3
     deadline = time.monotonic() + PATIENCE
-    while client.is_served(options.socket):
+    while True:
+        status = client.read_status(options.socket) if client.is_served(options.socket) else None
+        if status is None or _is_down(status):
+            break
         if time.monotonic() > deadline:
             raise HostError(
                 f"the client has not stopped within {PATIENCE:g} s; see its log, or end its process"
             )
         time.sleep(INTERVAL)
-    print("disconnected")
+    protection = (status or {}).get("protection") or {}
+    if protection.get("active"):
+        print("disconnected; the kill switch goes on: nothing leaves this host but what it allows")
+    else:
+        print("disconnected")
     return 0
+
+
+def _is_down(status: dict[str, object]) -> bool:
+    return status.get("state") == "disconnected"

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from halftunnel_vpn.cli import files
 from halftunnel_vpn.config.client import ClientProfile, parse_client
+from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.errors import ConfigError, HostError
-
-PROFILES = Path("/etc/halftunnel/profiles")
 
 
 def find(name: str | None, directory: Path = PROFILES) -> Path:
-    """The file of the profile ``name``: a name in ``directory``, or a file; without a name the only one.
+    """The file of the profile ``name``: a name in ``directory``, or a file; for None the one that is meant.
 
     Raises ConfigError when there is none, or too many to choose from.
     """
     if name is None:
         known = _known(directory)
-        if len(known) == 1:
-            return known[0]
+        chosen = ProfileStore(directory).chosen()
+        if chosen is not None:
+            return directory / f"{chosen}.toml"
         names = ", ".join(path.stem for path in known[:20])
         raise ConfigError(
             f"there are several profiles in {directory}: {names}; say which one"

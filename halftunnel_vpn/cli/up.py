@@ -3,17 +3,97 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from halftunnel_vpn.cli import process, profiles
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.cli import service
+from halftunnel_vpn.errors import HostError, UsageError
+
+PATIENCE = 60.0
+"""Seconds until a connection that does not come up is given up (the daemon goes on trying)."""
+
+TICK = 1.0
+"""Seconds between two redraws of the progress display."""
+
+ENDED = ("disconnected", "blocked")
+"""States that a failure leads to."""
 
 
 def run(options: Namespace) -> int:
-    """Connect, and stay until SIGINT, SIGTERM or `htvpn down`."""
+    """Connect: in the foreground until SIGINT, SIGTERM or `htvpn down`; or let the daemon do it, and wait."""
+    if options.foreground:
+        return _foreground(options)
+    for option in ("metrics", "log_format", "log_level"):
+        if getattr(options, option) is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is for --foreground; the profile says it to the daemon"
+            )
+    path = service.ensure(options.socket)
+    name = service.import_profile(path, options.profile)
+    began = time.monotonic()
+    seen = _last_serial(path)
+    command = {} if name is None else {"profile": name}
+    service.command(path, "POST", "/v1/up", command)
+    with _progress() as show:
+        return _wait(path, seen, began, show)
+
+
+def _wait(path: str, seen: int, began: float, show: Any) -> int:
+    """Return when the daemon is connected. Raises HostError with the sentence of what failed."""
+    sentence = None
+    status = service.command(path, "GET", "/v1/status")
+    while status["state"] != "connected":
+        show(f"{status['state']} ({time.monotonic() - began:.0f} s)")
+        told = service.command(path, "GET", f"/v1/events?since={seen}&wait={TICK}", timeout=TICK + 10)
+        for event in told["events"]:
+            seen = event["serial"]
+            sentence = event["sentence"] or sentence
+            if event["sentence"] and event["state"] in ENDED:
+                raise HostError(str(event["sentence"]))
+        if time.monotonic() - began > PATIENCE:
+            last = f"; the last failure: {sentence}" if sentence else ""
+            raise HostError(
+                f"not connected within {PATIENCE:.0f} s; the daemon goes on trying, 'htvpn down' ends "
+                f"that{last}"
+            )
+        status = service.command(path, "GET", "/v1/status")
+    show(None)
+    print(f"connected, profile {status['profile']}, device {status['device']}")
+    if status["lost"]:
+        print(f"htvpn: no leg {' and no leg '.join(status['lost'])} yet", file=sys.stderr)
+    return 0
+
+
+def _last_serial(path: str) -> int:
+    """Serial of the last event before the command, so that an older failure is not taken for its own."""
+    events = service.command(path, "GET", "/v1/events?since=0&wait=0")["events"]
+    return int(events[-1]["serial"]) if events else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Shows one line on a terminal and takes it away in the end; shows nothing elsewhere."""
+    visible = sys.stderr.isatty()
+
+    def show(text: str | None) -> None:
+        if visible:
+            sys.stderr.write("\r\x1b[K" + (text or ""))
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        show(None)
+
+
+def _foreground(options: Namespace) -> int:
+    from halftunnel_vpn.cli import process, profiles
+
     metrics = process.metrics_endpoint(options)
-    if not options.foreground:
-        raise HostError("this version has no background daemon; add --foreground, and leave it running")
     profile = profiles.load(profiles.find(options.profile))
     if options.socket is not None:
         control = dataclasses.replace(profile.control, socket=options.socket)

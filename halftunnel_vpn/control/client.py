@@ -1,4 +1,4 @@
-"""The other end of the control socket: what `htvpn status` and `htvpn down` ask with."""
+"""The other end of the control socket: what `htvpn` asks and tells a running client with."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def ask(
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except PermissionError as error:
-        raise HostError(f"only its owner may use {path}; run this as root") from error
+        raise HostError(
+            f"only root and members of the group halftunnel may use {path}; run this as root"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise HostError(
             f"the client behind {path} does not answer ({error}); see its log, or stop its process"
@@ -59,25 +61,56 @@ def ask(
         connection.close()
 
 
+def command(
+    path: str,
+    method: str,
+    target: str,
+    content: dict[str, Any] | bytes | None = None,
+    *,
+    timeout: float = TIMEOUT,
+) -> dict[str, Any] | None:
+    """One request, answered with a JSON object; None when no process is there.
+
+    Raises HostError with the sentence of the other side when it refuses.
+    """
+    body = content if content is None or isinstance(content, bytes) else json.dumps(content).encode()
+    answer = ask(path, method, target, body=body, timeout=timeout)
+    if answer is None:
+        return None
+    told = _object(answer.body)
+    if answer.status < 400 and told is not None:
+        return told
+    if answer.status in (404, 405):
+        raise HostError(
+            f"what answers at {path} is no daemon that can do this; 'htvpn up --foreground' knows status and "
+            "down alone"
+        )
+    sentence = None if told is None else told.get("error")
+    if not isinstance(sentence, str):
+        raise _other_version(path, "restart it")
+    raise HostError(sentence)
+
+
 def read_status(path: str) -> dict[str, Any] | None:
     """The running client's status (see ``control/status.py``), None when none runs. Raises HostError."""
     answer = ask(path, "GET", STATUS_PATH)
     if answer is None:
         return None
-    try:
-        status = json.loads(answer.body) if answer.status == 200 else None
-    except ValueError:
-        status = None
-    if not isinstance(status, dict):
-        raise HostError(f"what answers at {path} is no htvpn client of this version; restart it")
+    status = _object(answer.body)
+    if answer.status == 403 and status is not None and isinstance(status.get("error"), str):
+        raise HostError(status["error"])
+    if answer.status != 200 or status is None:
+        raise _other_version(path, "restart it")
     return status
 
 
 def request_stop(path: str) -> bool:
     """Tell the running client to stop; False when none runs. Raises HostError."""
     answer = ask(path, "POST", DOWN_PATH)
+    if answer is not None and answer.status == 403:
+        raise HostError("only root and members of the group halftunnel may use htvpn here")
     if answer is not None and answer.status != 202:
-        raise HostError(f"what answers at {path} is no htvpn client of this version; stop its process")
+        raise _other_version(path, "stop its process")
     return answer is not None
 
 
@@ -90,3 +123,16 @@ def is_served(path: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object of an answer, None when it is none."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _other_version(path: str, advice: str) -> HostError:
+    return HostError(f"what answers at {path} is no htvpn client of this version; {advice}")

@@ -171,7 +171,8 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
             text = request.body.decode("utf-8")
         except UnicodeDecodeError:
             raise ConfigError("the profile is no UTF-8 text; write it again") from None
-        await asyncio.to_thread(store.put, request.captured, text)
+        replace = parse_qs(request.query).get("replace", ["yes"])[-1] != "no"
+        await asyncio.to_thread(store.put, request.captured, text, replace=replace)
         return _json({"profile": request.captured})
 
     async def delete(request: Request) -> Response:

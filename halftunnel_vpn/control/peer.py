@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import socket
 import struct
 from typing import NamedTuple
@@ -13,8 +14,8 @@ GROUP = "halftunnel"
 
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
-_MAX_GROUPS = 65536
-"""NGROUPS_MAX of Linux."""
+_MOST_GROUPS = 256
+"""socket.getsockopt takes 1024 bytes at most."""
 
 
 class Peer(NamedTuple):
@@ -33,19 +34,19 @@ def peer_of(connection: socket.socket) -> Peer | None:
         return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
-    return Peer(pid, uid, gid, _groups_of(connection))
+    return Peer(pid, uid, gid, _groups_of(connection, uid, gid))
 
 
-def _groups_of(connection: socket.socket) -> frozenset[int]:
+def _groups_of(connection: socket.socket, uid: int, gid: int) -> frozenset[int]:
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 64 * 4)
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
     except OSError:
-        # More groups than fitted in (ERANGE), or a kernel before 4.13, which knows the primary one alone.
+        # More groups than Python can take (ERANGE), or a kernel before 4.13: what the account's groups are.
         try:
-            raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * 4)
-        except OSError:
+            return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+        except (KeyError, OSError):
             return frozenset()
-    return frozenset(struct.unpack(f"={len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
+    return frozenset(struct.unpack(f"={len(raw) // 4}I", raw))
 
 
 def group_id(name: str = GROUP) -> int | None:

@@ -83,10 +83,18 @@ class ProfileStore:
         path = self._existing(name)
         return parse_client(read_profile_text(path), source=str(path))
 
-    def put(self, name: str, text: str) -> None:
-        """Check a profile and keep it under ``name``, mode 0600; it replaces the one that was there."""
+    def put(self, name: str, text: str, *, replace: bool = True) -> None:
+        """Check a profile and keep it under ``name``, mode 0600.
+
+        It replaces the one that was there; with ``replace`` false, another one is left, and that is an error.
+        """
         path = self._path(name)
         parse_client(text, source=name)
+        if not replace and path.exists() and read_profile_text(path) != text:
+            raise ConfigError(
+                f"there is another profile {name} already; 'htvpn profile add --replace {name} FILE' "
+                "replaces it"
+            )
         if not path.exists() and len(self.names()) >= MAX_PROFILES:
             raise HostError(f"there are {MAX_PROFILES} profiles already; remove one first")
         self._write(path, text)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-FIB_TRIE = Path("/proc/net/fib_trie")
+FIB_TRIE = Path("/proc/thread-self/net/fib_trie")
 """IPv4: the local routes of this network namespace, one below each address."""
 
-IF_INET6 = Path("/proc/net/if_inet6")
+IF_INET6 = Path("/proc/thread-self/net/if_inet6")
 """IPv6: one address a line, as 32 hexadecimal digits."""
 
 _LOCAL_IPV4 = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")

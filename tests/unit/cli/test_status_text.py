@@ -7,7 +7,7 @@ import json
 import pytest
 
 from halftunnel_vpn.cli import main as cli
-from halftunnel_vpn.cli.status import duration, volume
+from halftunnel_vpn.cli.status_text import duration, volume
 from halftunnel_vpn.control import client
 
 ROAD = {
@@ -76,3 +76,31 @@ def test_quantities_are_written_for_people():
     assert [duration(s) for s in (0.4, 59, 61, 3600, 90000)] == [
         "0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h",
     ]  # fmt: skip
+
+
+def test_legs_losses_names_and_protection_are_told(answer, capsys):
+    leg = {
+        "number": 4, "domain": "a.example.org:8443", "address": "192.0.2.7", "round_trip": 0.02, "age": 61,
+        "sent_bytes": 1024, "received_bytes": 0,
+    }  # fmt: skip
+    answer(
+        STATUS
+        | {
+            "state": "reconnecting",
+            "sentence": "b.example.net port 443 does not answer",
+            "upstream": ROAD | {"open_legs": [leg]},
+            "downstream": ROAD | {"legs": 0, "open_legs": []},
+            "lost": ["downstream"],
+            "dns": {"mode": "forward", "backend": "resolved", "cache_hits": 3, "cache_misses": 1},
+            "protection": {"kill_switch": "on", "active": True, "verified": False},
+        }
+    )
+    assert cli.main(["status"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1] == "failed      b.example.net port 443 does not answer"
+    assert shown[3] == (
+        f"{'':<11} leg 4: a.example.org:8443 (192.0.2.7), 20.0 ms, 1 min 1 s old, sent 1.0 KiB, received 0 B"
+    )
+    assert shown[5] == "lost        downstream: no leg now"
+    assert "dns         forward by resolved, 3 of 4 from the cache" in shown
+    assert "protection  kill switch on, active, not verified" in shown

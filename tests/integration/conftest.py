@@ -101,7 +101,7 @@ def store(tmp_path: Path) -> ProfileStore:
 @pytest.fixture(scope="session")
 def profile_text() -> str:
     """A whole profile."""
-    return (Path(__file__).parents[3] / "configs" / "client.toml").read_text()
+    return (Path(__file__).parents[2] / "configs" / "client.toml").read_text()
 
 
 Served = Callable[..., AbstractAsyncContextManager[SmallDaemon]]

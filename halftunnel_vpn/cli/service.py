@@ -1,0 +1,89 @@
+"""The daemon as the commands see it: started where it is down, asked, told."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from halftunnel_vpn.cli.arguments import CONTROL_SOCKET
+from halftunnel_vpn.control import client
+from halftunnel_vpn.errors import HostError
+
+UNIT = "halftunnel.service"
+
+SYSTEMD = Path("/run/systemd/system")
+"""There where systemd runs (sd_booted(3))."""
+
+START_TIMEOUT = 90.0
+"""Seconds that systemd may take to start the daemon."""
+
+
+def ensure(path: str | None) -> str:
+    """The control socket of a daemon that runs; starts it where systemd can. Raises HostError."""
+    if path is not None:
+        if not client.is_served(path):
+            raise HostError(f"no daemon answers at {path}; start it, or leave --socket out")
+        return path
+    if client.ask(CONTROL_SOCKET, "GET", "/v1/status") is None:
+        _start()
+    return CONTROL_SOCKET
+
+
+def command(
+    path: str,
+    method: str,
+    target: str,
+    content: dict[str, Any] | bytes | None = None,
+    *,
+    timeout: float = 30.0,
+) -> dict[str, Any]:
+    """One request to the daemon. Raises HostError with its sentence, or when it is not there."""
+    answer = client.command(path, method, target, content, timeout=timeout)
+    if answer is None:
+        raise HostError("the daemon is not running; 'htvpn up' or 'systemctl start halftunnel' starts it")
+    return answer
+
+
+def import_profile(path: str, profile: str | None) -> str | None:
+    """The name of a profile of the daemon's; a file is first handed over to it, under its own name."""
+    if profile is None or not ("/" in profile or profile.endswith(".toml")):
+        return profile
+    from halftunnel_vpn.config.client import parse_client
+    from halftunnel_vpn.control.profile_store import read_profile_text
+
+    text = read_profile_text(Path(profile))
+    name = parse_client(text, source=profile).name
+    command(path, "PUT", f"/v1/profiles/{name}?replace=no", text.encode())
+    return name
+
+
+def _start() -> None:
+    if not SYSTEMD.is_dir():
+        raise HostError(
+            "the daemon is not running, and there is no systemd here to start it; add --foreground, and "
+            "leave it running"
+        )
+    try:
+        done = subprocess.run(
+            ["systemctl", "start", UNIT],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(
+            f"the daemon cannot be started ({error}); see 'systemctl status halftunnel'"
+        ) from error
+    if done.returncode == 0:
+        return
+    if f"Unit {UNIT} not found" in done.stderr:
+        raise HostError(
+            "the daemon is not installed on this host; 'scripts/install client' does that, or add "
+            "--foreground, and leave it running"
+        )
+    if "authentication" in done.stderr or "Access denied" in done.stderr:
+        raise HostError("the daemon is not running, and only root may start it; run this as root")
+    raise HostError("the daemon did not start; 'journalctl -u halftunnel' says why")

@@ -1,0 +1,117 @@
+"""A status as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+DIRECTIONS = ("upstream", "downstream")
+
+MOST_DROPPED = 5
+"""Reasons of drops that are shown."""
+
+
+def lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """What the client tells, and nothing for what it does not."""
+    first = str(status.get("state", "unknown"))
+    if "uptime" in status:
+        first += f", up {duration(status['uptime'])}"
+    for key in ("profile", "device"):
+        if status.get(key):
+            first += f", {key} {status[key]}"
+    yield _line("state", first)
+    if status.get("sentence"):
+        yield _line("failed", _printable(str(status["sentence"])))
+    yield from _roads(status)
+    if status.get("round_trip") is not None:
+        yield _line("round trip", _milliseconds(status["round_trip"]))
+    if isinstance(status.get("flows"), Mapping) and status["flows"]:
+        yield _line("flows", ", ".join(f"{count} {kind}" for kind, count in status["flows"].items()))
+    yield from _names_and_protection(status)
+    dropped = status.get("dropped")
+    if isinstance(dropped, Mapping) and dropped:
+        most = sorted(dropped.items(), key=lambda item: -item[1])[:MOST_DROPPED]
+        reasons = ", ".join(f"{reason} {count}" for reason, count in most)
+        yield _line("dropped", f"{sum(dropped.values())} ({reasons})")
+
+
+def _roads(status: Mapping[str, Any]) -> Iterator[str]:
+    for direction in DIRECTIONS:
+        road = status.get(direction)
+        if not isinstance(road, Mapping):
+            continue
+        # The path of a URL is a secret; the host is enough to recognise the road.
+        hosts = ", ".join(urlsplit(str(url)).netloc for url in road.get("urls", ()))
+        legs = road.get("legs", 0)
+        yield _line(
+            direction,
+            f"{legs} {'leg' if legs == 1 else 'legs'}, sent {volume(road.get('sent_bytes', 0))}, "
+            f"received {volume(road.get('received_bytes', 0))}, {hosts}",
+        )
+        for leg in road.get("open_legs", ()):
+            yield _line("", _leg(leg))
+    lost = [direction for direction in DIRECTIONS if direction in status.get("lost", ())]
+    if lost:
+        yield _line("lost", " and ".join(lost) + ": no leg now")
+
+
+def _leg(leg: Mapping[str, Any]) -> str:
+    where = str(leg.get("domain", ""))
+    if leg.get("address"):
+        where += f" ({leg['address']})"
+    round_trip = leg.get("round_trip")
+    times = "" if round_trip is None else f"{_milliseconds(round_trip)}, "
+    return (
+        f"leg {leg.get('number')}: {where}, {times}{duration(leg.get('age', 0))} old, "
+        f"sent {volume(leg.get('sent_bytes', 0))}, received {volume(leg.get('received_bytes', 0))}"
+    )
+
+
+def _names_and_protection(status: Mapping[str, Any]) -> Iterator[str]:
+    dns = status.get("dns")
+    if isinstance(dns, Mapping):
+        backend = f" by {dns['backend']}" if dns.get("backend") else ""
+        asked = dns.get("cache_hits", 0) + dns.get("cache_misses", 0)
+        yield _line(
+            "dns", f"{dns.get('mode')}{backend}, {dns.get('cache_hits', 0)} of {asked} from the cache"
+        )
+    protection = status.get("protection")
+    if isinstance(protection, Mapping) and (
+        protection.get("active") or protection.get("kill_switch") != "off"
+    ):
+        active = "active" if protection.get("active") else "not active"
+        verified = "verified" if protection.get("verified") else "not verified"
+        yield _line("protection", f"kill switch {protection.get('kill_switch')}, {active}, {verified}")
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<11} {text}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def volume(count: float) -> str:
+    """Bytes for people: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: ``2 h 5 min``."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
