@@ -106,6 +106,17 @@ class RoutesConfig:
     priority: int = option(values.integer(1, 32000), default=18516)
 
 
+KillSwitch = Literal["off", "on", "always"]
+
+
+@config_table
+class ProtectionConfig:
+    """``[protection]``: what may leave this machine outside the tunnel."""
+
+    kill_switch: KillSwitch = option(values.one_of("off", "on", "always"), default="off")
+    allow_lan: bool = option(values.boolean, default=True)
+
+
 DnsMode = Literal["forward", "fake-ip", "off"]
 BlockAnswer = Literal["nxdomain", "zero"]
 
@@ -176,6 +187,7 @@ class ClientProfile:
     proxy: ProxyConfig = optional_section(default_factory=ProxyConfig)
     tun: TunConfig = optional_section(default_factory=TunConfig)
     routes: RoutesConfig = optional_section(default_factory=RoutesConfig)
+    protection: ProtectionConfig = optional_section(default_factory=ProtectionConfig)
     dns: DnsConfig = optional_section(default_factory=DnsConfig)
     limits: LimitsConfig = optional_section(default_factory=LimitsConfig)
     tcp: TcpConfig = optional_section(default_factory=TcpConfig)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft, resolver, sysctls
+from halftunnel_vpn.host import firewall, nft, resolver, sysctls
+from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
 from halftunnel_vpn.host.preflight import device_exists
@@ -25,7 +26,9 @@ class HostNetwork:
     """One tunnel's changes to the host that this process (and thread) sees.
 
     The calls block for some tens of milliseconds; in an event loop, give them to a thread. Each raises
-    HostError with one sentence. ``state_dir`` must be one of this network namespace's own.
+    HostError with one sentence. ``state_dir`` must be one of this network namespace's own. ``policy`` is what
+    may leave outside the tunnel while that is up (None: whatever finds a way), ``after`` what may once
+    :meth:`cleanup` has begun: the table changes from the one to the other in one transaction.
     """
 
     def __init__(
@@ -34,8 +37,12 @@ class HostNetwork:
         state_dir: Path = DEFAULT_STATE_DIR,
         *,
         resolv_conf: Path = resolver.RESOLV_CONF,
+        policy: TrafficPolicy | None = None,
+        after: TrafficPolicy | None = None,
     ) -> None:
         self.state = state
+        self.policy = policy
+        self.after = after
         self._state_dir = state_dir
         self._resolv_conf = resolv_conf
 
@@ -53,7 +60,7 @@ class HostNetwork:
         if not device_exists(self.state.tun):
             raise HostError(f"The device {self.state.tun} is not there: open it before its state is applied.")
         if journal is not None and _places(journal.state) != _places(self.state):
-            HostNetwork(journal.state, self._state_dir).cleanup()
+            HostNetwork(journal.state, self._state_dir, after=self.policy).cleanup()
             journal = None
         first = journal is None
         if journal is None:
@@ -85,10 +92,13 @@ class HostNetwork:
         journal = Journal.load(path_of(self._state_dir, self.state.tun))
         if journal is None:
             journal = Journal.new(self._state_dir, self.state)
+        if journal.here and self.after is not None:
+            nft.replace(nft.render(firewall.chains(self.after)))
         problem = self._undo_resolver(journal)
         if journal.here:
             with_kernel(self._remove_from_kernel)
-            nft.remove()
+            if self.after is None:
+                nft.remove()
             if SYSCTL in journal.steps and sysctls.read(sysctls.SOURCE_MARK) == "1":
                 sysctls.write(sysctls.SOURCE_MARK, journal.steps[SYSCTL]["original"])
         if problem is not None:
@@ -96,19 +106,31 @@ class HostNetwork:
         journal.discard()
 
     @staticmethod
-    def cleanup_leftovers(state_dir: Path = DEFAULT_STATE_DIR) -> list[str]:
+    def cleanup_leftovers(
+        state_dir: Path = DEFAULT_STATE_DIR, *, after: TrafficPolicy | None = None
+    ) -> list[str]:
         """Undo what killed tunnels left; call it before a device is opened. Returns their device names.
 
-        A tunnel whose device is still there lives, and is left alone.
+        A tunnel whose device is still there lives, and is left alone. ``after`` as above.
         """
         cleaned = []
         for path in sorted(state_dir.glob(f"*{SUFFIX}")):
             journal = Journal.load(path)
             if journal is None or (journal.here and device_exists(journal.state.tun)):
                 continue
-            HostNetwork(journal.state, state_dir).cleanup()
+            HostNetwork(journal.state, state_dir, after=after).cleanup()
             cleaned.append(journal.state.tun)
         return cleaned
+
+    @staticmethod
+    def living(state_dir: Path = DEFAULT_STATE_DIR) -> list[str]:
+        """The devices of the tunnels that are up in this network namespace now."""
+        journals = [Journal.load(path) for path in sorted(state_dir.glob(f"*{SUFFIX}"))]
+        return [
+            journal.state.tun
+            for journal in journals
+            if journal is not None and journal.here and device_exists(journal.state.tun)
+        ]
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -158,7 +180,8 @@ class HostNetwork:
             kernel.remove_route(route, self.state.table)
 
     def _apply_nft(self, journal: Journal) -> None:
-        wanted = nft.render(nft.chains(self.state))
+        guard = () if self.policy is None else firewall.chains(self.policy)
+        wanted = nft.render(nft.chains(self.state) + guard)
         step = journal.steps.get(NFT, {})
         if step.get("wanted") == wanted and step.get("listing") == nft.listing():
             return

@@ -22,12 +22,13 @@ _SEARCH_PATH: Final = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A base chain: ``hook`` as nft writes it (``prerouting priority raw``), its rules in order."""
+    """Rules in order. ``hook`` as nft writes it (``output priority filter``), "" if other chains go to it."""
 
     name: str
     hook: str
     rules: tuple[str, ...]
     type: str = "filter"
+    policy: str = "accept"
 
 
 def chains(state: HostState) -> tuple[Chain, ...]:
@@ -81,7 +82,8 @@ def render(wanted: tuple[Chain, ...]) -> str:
     lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
     for chain in wanted:
         lines.append(f"\tchain {chain.name} {{")
-        lines.append(f"\t\ttype {chain.type} hook {chain.hook}; policy accept;")
+        if chain.hook:
+            lines.append(f"\t\ttype {chain.type} hook {chain.hook}; policy {chain.policy};")
         lines += [f"\t\t{rule}" for rule in chain.rules]
         lines.append("\t}")
     return "\n".join([*lines, "}", ""])
@@ -103,8 +105,8 @@ def replace(text: str) -> None:
 
 
 def listing() -> str | None:
-    """The table as the kernel has it, in nft's own words; None when there is none."""
-    result = _run(["list", "table", *TABLE.split()])
+    """The table as the kernel has it, in nft's own words, without counts; None when there is none."""
+    result = _run(["--stateless", "list", "table", *TABLE.split()])
     return None if result.returncode else result.stdout
 
 

@@ -1,0 +1,93 @@
+"""The kill switch while no tunnel is up: our table with a policy alone, and a file that remembers it.
+
+The file tells the early boot, the next start and a repair what is to be in place; it is written before
+the table is put there, and removed after the table is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import firewall, nft
+from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+
+FILE: Final = "protection.json"
+_FORMAT: Final = 1
+
+
+class Protection:
+    """What is in place between tunnels. Each call blocks for some milliseconds and may raise HostError."""
+
+    def __init__(self, state_dir: Path = DEFAULT_STATE_DIR) -> None:
+        self.path = state_dir / FILE
+
+    def put(self, policy: TrafficPolicy) -> None:
+        """Remember the policy and have our table hold it and nothing else, in one transaction."""
+        self.remember(policy)
+        self.restore(policy)
+
+    def restore(self, policy: TrafficPolicy) -> None:
+        """Have our table hold the policy, read back; what is remembered stays as it is."""
+        nft.replace(nft.render(firewall.chains(policy)))
+        listing = nft.listing()
+        missing = [
+            chain.name for chain in firewall.chains(policy) if f"chain {chain.name} " not in (listing or "")
+        ]
+        if missing:
+            raise HostError(
+                f"The kernel does not show the nft chains {', '.join(missing)} that it took: see what else "
+                "changes nftables on this host."
+            )
+
+    def lift(self) -> None:
+        """Remove the table, then forget the policy."""
+        nft.remove()
+        self.forget()
+
+    def remembered(self) -> TrafficPolicy | None:
+        """The policy that is to be in place, None when there is none. HostError when the file is spoilt."""
+        try:
+            data = json.loads(self.path.read_bytes())
+            if data["format"] != _FORMAT:
+                raise ValueError(f"format {data['format']}")
+            return TrafficPolicy.from_dict(data["policy"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise HostError(
+                f"The file {self.path} cannot be read ({error}): see that nothing should be blocked on this "
+                "host, then run `htvpn repair`."
+            ) from error
+
+    def remember(self, policy: TrafficPolicy) -> None:
+        """Put the policy on disk, atomically; HostError when the state directory cannot be written."""
+        write_atomically(self.path, json.dumps({"format": _FORMAT, "policy": policy.as_dict()}, indent=1))
+
+    def forget(self) -> None:
+        """Remove the file if it is there."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"The file {self.path} cannot be removed ({error.strerror}).") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file as a whole, on disk when this returns; HostError, one sentence, when that fails."""
+    scratch = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with scratch.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise HostError(
+            f"The file {path} cannot be written ({error.strerror}): make room or choose another state "
+            "directory."
+        ) from error
