@@ -7,12 +7,14 @@ import signal
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connector import explain
+from halftunnel_vpn.client.protection import protected
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
+from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.loop import run
@@ -44,7 +46,8 @@ async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
         await control.serve_unix(profile.control.socket)
         if metrics is not None:
             await observation.serve_tcp(str(metrics.host), metrics.port)
-        await tunnel.run()
+        async with protected(profile, state_directory()):
+            await tunnel.run()
     except BaseExceptionGroup as group:
         raise first_leaf(group) from None
     finally:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from urllib.parse import urlsplit
+
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.dns.cache import CacheLimits
@@ -9,11 +12,15 @@ from halftunnel_vpn.dns.config import DnsConfig
 from halftunnel_vpn.dns.upstream import DNS_PORT
 from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.host.firewall import LAN_NETWORKS, TrafficPolicy
 from halftunnel_vpn.host.state import HostState
 from halftunnel_vpn.transport.dial import DialOptions
 
 _HEADERS = {4: 40, 6: 60}
 """Bytes of IP and TCP header without options, by IP version."""
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80}
+"""Ports of URLs that name none."""
 
 
 def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolver) -> DialOptions:
@@ -85,3 +92,37 @@ def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
         ipv6=has_ipv6,
         intercept_dns=intercepts,
     )
+
+
+def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> TrafficPolicy | None:
+    """What may leave this host outside the tunnel while it is wanted; None: the kill switch is off.
+
+    ``tunnel`` is the device through which everything may go, when it is there.
+    """
+    routes, protection = profile.routes, profile.protection
+    if protection.kill_switch == "off":
+        return None
+    return TrafficPolicy(
+        mark=routes.mark,
+        own_ports=_road_ports(profile),
+        tunnel=tunnel,
+        lan=LAN_NETWORKS if protection.allow_lan else (),
+        excluded=tuple(str(network) for network in routes.exclude),
+        protect=tuple(str(network) for network in routes.include),
+        intercept_dns=profile.dns.mode != "off",
+    )
+
+
+def lockdown_policy(profile: ClientProfile) -> TrafficPolicy | None:
+    """What may leave this host while no tunnel is wanted; None, everything, unless it is on always."""
+    policy = traffic_policy(profile)
+    if policy is None or profile.protection.kill_switch != "always":
+        return None
+    return dataclasses.replace(policy, own_ports=())
+
+
+def _road_ports(profile: ClientProfile) -> tuple[int, ...]:
+    """The TCP ports that legs are dialled to: the proxy's, where there is one."""
+    urls = [profile.proxy.url] if profile.proxy.url else [*profile.upstream.urls, *profile.downstream.urls]
+    parts = [urlsplit(url) for url in urls]
+    return tuple(sorted({part.port or _DEFAULT_PORTS[part.scheme] for part in parts}))

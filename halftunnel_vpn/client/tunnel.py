@@ -16,7 +16,13 @@ from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.client.resolving import RoadResolver
-from halftunnel_vpn.client.settings import dial_options, dns_config, flow_config, host_state
+from halftunnel_vpn.client.settings import (
+    dial_options,
+    dns_config,
+    flow_config,
+    host_state,
+    traffic_policy,
+)
 from halftunnel_vpn.client.status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status
@@ -25,7 +31,7 @@ from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowTracker
-from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import preflight
 from halftunnel_vpn.protocol.hellos import ExitHello
@@ -85,8 +91,9 @@ class Tunnel:
     async def run(self) -> None:
         """Up until :meth:`stop`. Raises HostError, RoadError or HandshakeError when it does not come up."""
         device_name = self.profile.tun.name
-        state_dir = Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE_DIR))
-        for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir):
+        state_dir = state_directory()
+        policy = traffic_policy(self.profile)
+        for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir, after=policy):
             log.warning("put back what an earlier tunnel had left on this host: %s", left)
         preflight(device_name)
         await self._resolver.learn()
@@ -130,7 +137,10 @@ class Tunnel:
                 counters=self.counters,
             )
             self._network = network = HostNetwork(
-                host_state(profile, has_ipv6=established.exit_hello.has_ipv6), state_dir
+                host_state(profile, has_ipv6=established.exit_hello.has_ipv6),
+                state_dir,
+                policy=traffic_policy(profile, tunnel=profile.tun.name),
+                after=traffic_policy(profile),  # whoever runs this puts in place what holds afterwards
             )
             self._has_ipv6 = established.exit_hello.has_ipv6
             self._driver.loop.add_reader(device.fd, self._reader(device, tracker))

@@ -67,10 +67,11 @@ class TrafficPolicy:
     """Which traffic passes outside the tunnel, and the tunnel's device when there is one.
 
     ``mark`` is that of our own packets, ``own_ports`` the TCP ports of the roads that these may go to, and
-    with any of them to DNS; without, nothing of ours passes either. ``lan`` and ``excluded`` are networks that
-    stay outside, their DNS excepted while ``intercept_dns``. ``pass_marks`` are marks with which other packets
-    may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all: with
-    ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host always pass.
+    with any of them to DNS; without, nothing of ours passes either. ``lan`` and ``excluded`` are networks
+    that stay outside, their DNS excepted while ``intercept_dns``. ``pass_marks`` are marks with which other
+    packets may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all:
+    with ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host
+    always pass.
 
     Raises ValueError for what cannot be meant.
     """
@@ -98,16 +99,9 @@ class TrafficPolicy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrafficPolicy:
         """Raises TypeError for an unknown field, ValueError for a bad value."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        openings = [
-            Opening(
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
-            )
-            for item in fields.get("openings", ())
-        ]
-        return cls(**{**fields, "openings": tuple(openings)})
+        fields = _with_tuples(data)
+        fields["openings"] = tuple(Opening(**_with_tuples(item)) for item in fields.get("openings", ()))
+        return cls(**fields)
 
 
 def chains(policy: TrafficPolicy) -> tuple[Chain, ...]:
@@ -235,3 +229,8 @@ def _check_networks(networks: Iterable[str]) -> None:
 def _check_ports(ports: Iterable[int]) -> None:
     if not all(0 < port < 65536 for port in ports):
         raise ValueError("a port is a number from 1 to 65535")
+
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the dataclasses have tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -22,6 +22,11 @@ SUFFIX: Final = ".journal.json"
 _FORMAT: Final = 1
 
 
+def state_directory() -> Path:
+    """Where journals are kept: what systemd or the caller names in $STATE_DIRECTORY, else the usual place."""
+    return Path(os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE_DIR)
+
+
 class Journal:
     """The steps taken for one device, by name, each with what is needed to undo it."""
 

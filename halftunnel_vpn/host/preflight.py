@@ -16,6 +16,15 @@ _CAP_NET_ADMIN: Final = 12
 
 def preflight(device: str, *, tun_device: Path = TUN_DEVICE) -> None:
     """Raise HostError, one sentence, if a tunnel named ``device`` cannot be brought up on this host."""
+    preflight_host(tun_device=tun_device)
+    if device_exists(device):
+        raise HostError(
+            f"The device name {device} is taken: end the program that uses it, or choose another name."
+        )
+
+
+def preflight_host(*, tun_device: Path = TUN_DEVICE) -> None:
+    """Raise HostError, one sentence, if no tunnel at all can be brought up on this host."""
     if not _may_administer():
         raise HostError(
             "A tunnel needs root with the capability NET_ADMIN: run the command with sudo, or give the "
@@ -27,10 +36,6 @@ def preflight(device: str, *, tun_device: Path = TUN_DEVICE) -> None:
         )
     if nft.find_program() is None:
         raise HostError("nft is not installed: install the package nftables.")
-    if device_exists(device):
-        raise HostError(
-            f"The device name {device} is taken: end the program that uses it, or choose another name."
-        )
 
 
 def device_exists(device: str) -> bool:

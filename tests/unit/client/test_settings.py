@@ -7,7 +7,14 @@ import ipaddress
 import pytest
 
 from halftunnel_vpn.client.resolving import RoadResolver
-from halftunnel_vpn.client.settings import dial_options, dns_config, flow_config, host_state
+from halftunnel_vpn.client.settings import (
+    dial_options,
+    dns_config,
+    flow_config,
+    host_state,
+    lockdown_policy,
+    traffic_policy,
+)
 from halftunnel_vpn.config.client import parse_client
 
 
@@ -133,3 +140,28 @@ def test_the_host_is_to_look_as_the_profile_says(profile, has_ipv6):
 def test_the_hosts_resolver_is_left_alone_when_told(profile):
     state = host_state(profile("[dns]", 'mode = "off"'), has_ipv6=True)
     assert state.dns is None and not state.intercept_dns
+
+
+def test_the_kill_switch_is_off_unless_somebody_asks_for_it(profile):
+    assert traffic_policy(profile()) is None and lockdown_policy(profile()) is None
+    assert lockdown_policy(profile("[protection]", 'kill_switch = "on"')) is None
+
+
+def test_a_kill_switch_lets_the_legs_pass_and_after_down_not_even_them(profile):
+    made = profile(
+        "[protection]", 'kill_switch = "always"', "[routes]", 'exclude = ["203.0.113.0/24"]', "mark = 7"
+    )
+    policy = traffic_policy(made, tunnel="htvpn0")
+    assert (policy.mark, policy.own_ports, policy.tunnel) == (7, (443,), "htvpn0")
+    assert policy.excluded == ("203.0.113.0/24",) and policy.protect == ("0.0.0.0/0", "::/0")
+    assert "192.168.0.0/16" in policy.lan and policy.intercept_dns
+    locked = lockdown_policy(made)
+    assert locked.own_ports == () and locked.tunnel is None and locked.lan == policy.lan
+
+
+def test_legs_through_a_proxy_go_to_its_port_alone(profile):
+    made = profile(
+        "[protection]", 'kill_switch = "on"', "allow_lan = false", "[proxy]", 'url = "http://10.0.0.1:3128"'
+    )
+    policy = traffic_policy(made)
+    assert policy.own_ports == (3128,) and policy.lan == ()

@@ -1,0 +1,93 @@
+"""`htvpn up --foreground` with a kill switch: what holds while it is up, if it is killed, and after."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.lab.target import start_target
+from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
+from halftunnel_vpn.lab.tunnel import LabTunnel, edit
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def lab(no_leftovers):
+    """One for all tests here: each leaves the client as it was."""
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tunnel(lab):
+    start_target(lab)
+    made = LabTunnel(lab)
+    made.start_exit()
+    return made
+
+
+@pytest.fixture
+def kill_switch(tunnel):
+    return lambda word: edit(
+        tunnel.profile, {"protection": {"kill_switch": f'"{word}"', "allow_lan": "false"}}
+    )
+
+
+def around(device="road-a"):
+    """What a program meets that goes around the tunnel, through a device."""
+    with socket.socket() as connection:
+        connection.settimeout(2)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        return connection.connect_ex((TARGET_ADDRESS, 80))
+
+
+def test_a_killed_client_leaves_the_host_shut_and_the_next_one_takes_over(lab, tunnel, snapshot, kill_switch):
+    before = snapshot()
+    kill_switch("on")
+    tunnel.start_client()
+    tunnel.wait_connected()
+    assert around() == errno.ECONNREFUSED
+    lab.run(CLIENT, ["curl", "-sSf", "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"])
+
+    tunnel.client.kill()
+    tunnel.client.wait()
+    assert around() == errno.ECONNREFUSED
+    tunnel.start_client()
+    tunnel.wait_connected()
+    assert around() == errno.ECONNREFUSED
+    assert tunnel.stop_client() == 0, tunnel.client_output()
+    assert snapshot() == before
+    assert list(tunnel.state_directory.iterdir()) == []
+
+
+def test_a_client_that_does_not_come_up_opens_the_host_again(tunnel, snapshot, kill_switch):
+    before = snapshot()
+    kill_switch("on")
+    tunnel.stop_exit()
+    try:
+        tunnel.start_client()
+        assert tunnel.client.wait(20) == 1
+    finally:
+        tunnel.start_exit()
+    assert snapshot() == before
+
+
+def test_always_holds_after_down_until_a_profile_says_otherwise(tunnel, snapshot, kill_switch):
+    before = snapshot()
+    kill_switch("always")
+    tunnel.start_client()
+    tunnel.wait_connected()
+    assert tunnel.stop_client() == 0, tunnel.client_output()
+    assert around() == errno.ECONNREFUSED
+    down = snapshot()
+    assert {name for name in down if down[name] != before[name]} == {"nft list ruleset"}
+
+    kill_switch("off")
+    tunnel.start_client()
+    tunnel.wait_connected()
+    assert tunnel.stop_client() == 0, tunnel.client_output()
+    assert snapshot() == before
