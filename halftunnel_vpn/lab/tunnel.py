@@ -29,8 +29,8 @@ ROAD_PORT: Final = 8443
 ALLOWED_EGRESS: Final = ("198.51.100.0/24", "2001:db8:100::/64")
 """The target's networks; an exit reaches no such address unless it is told to."""
 
-CONNECT_TIMEOUT: Final = 20.0
-"""Seconds from the start of the client until it is connected."""
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds from the start of the exit until it listens, and of the client until it is connected."""
 
 _POLL: Final = 0.05
 _HTVPN: Final = (sys.executable, "-m", "halftunnel_vpn.cli")
@@ -42,9 +42,11 @@ Edits = Mapping[str, Mapping[str, str]]
 class LabTunnel:
     """One exit and one client of it in ``lab``, through the command line as a person would use it.
 
-    ``server`` and ``profile`` change single keys of the two configuration files. Raises HostError when a
-    command fails.
+    ``exit_ports`` are where the exit listens; ``server`` and ``profile`` change single keys of the two
+    configuration files. Raises HostError when a command fails.
     """
+
+    exit_ports: Sequence[int] = (ROAD_PORT,)
 
     def __init__(self, lab: Lab, *, server: Edits | None = None, profile: Edits | None = None) -> None:
         self.lab = lab
@@ -74,7 +76,8 @@ class LabTunnel:
         """Start the exit and wait until both roads are open. ``wrapper`` goes before the command."""
         argv = [*wrapper, *_HTVPN, "server", "run", "--dir", str(self.directory), *arguments]
         self.exit = self.lab.start(EXIT, argv)
-        self.lab.wait_listening(EXIT, ROAD_PORT)
+        for port in self.exit_ports:
+            self.lab.wait_listening(EXIT, port, timeout=CONNECT_TIMEOUT)
         return self.exit
 
     def start_client(self, *arguments: str, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:

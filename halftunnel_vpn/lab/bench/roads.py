@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
@@ -33,20 +35,26 @@ def lengthen(lab: Lab) -> None:
 
     Addresses and the client's default route are as before. HostError when it cannot be done.
     """
+    options = ["--delay", f"{ROAD_DELAY / 2}", "--rate", f"{ROAD_RATE}", "--queue", f"{ROAD_QUEUE}"]
+    replace_roads(lab, "halftunnel_vpn.lab.bench.relay", options)
+
+
+def replace_roads(lab: Lab, program: str, options: Sequence[str]) -> list[subprocess.Popen[str]]:
+    """Put a relay in the place of each road of a fresh lab: `python -m PROGRAM ONE OTHER DEVICE OPTIONS`.
+
+    The processes, which the lab ends. IPv4 alone; HostError when it cannot be done.
+    """
     client, exit_ = lab.namespace(CLIENT), lab.namespace(EXIT)
+    relays = []
     for device, client_address, exit_address in _ROADS:
         namespaces.command(["ip", "-n", client, "link", "del", "dev", device])
-        lab.start(
-            CLIENT,
-            [
-                sys.executable, "-m", "halftunnel_vpn.lab.bench.relay", client, exit_, device,
-                "--delay", f"{ROAD_DELAY / 2}", "--rate", f"{ROAD_RATE}", "--queue", f"{ROAD_QUEUE}",
-            ],
-        )  # fmt: skip
+        argv = [sys.executable, "-m", program, client, exit_, device, *options]
+        relays.append(lab.start(CLIENT, argv))
         for namespace, address in ((client, client_address), (exit_, exit_address)):
             _wait_for(namespace, device)
             _configure(namespace, device, address)
     namespaces.command(["ip", "-n", client, "route", "add", "default", "via", EXIT_A, "dev", ROAD_A])
+    return relays
 
 
 def set_loss(lab: Lab, permille: int) -> None:

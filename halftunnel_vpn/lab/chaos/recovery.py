@@ -1,0 +1,50 @@
+"""From kills and pauses to figures: how long each death of a leg was felt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from halftunnel_vpn.lab.chaos.legs import Death, Way
+from halftunnel_vpn.lab.chaos.transfers import Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One death of a leg; ``at`` is a monotonic reading, ``legs`` how many its direction had."""
+
+    at: float
+    way: Way
+    death: Death
+    legs: int = 1
+
+
+@dataclass(slots=True)
+class Recoveries:
+    """Seconds from each kill until bytes arrived steadily again, 0.0 when the flow did not pause."""
+
+    by_death: dict[Death, list[float]] = field(default_factory=lambda: {death: [] for death in Death})
+
+    @property
+    def all(self) -> list[float]:
+        """Every value, in no order."""
+        return [seconds for values in self.by_death.values() for seconds in values]
+
+    def add(self, kills: Sequence[Kill], way: Way, pauses: Sequence[Pause], until: float) -> None:
+        """Take in the kills of one direction, with the pauses of its flow; ``until`` is when that ended.
+
+        What follows a kill before the next one of the same direction is its own; of several pauses the last
+        long one (half of the longest or more) counts, since a leg may be lost again while it comes up.
+        """
+        own = sorted((kill for kill in kills if kill.way is way), key=lambda kill: kill.at)
+        ends = [*(kill.at for kill in own[1:]), until]
+        for kill, end in zip(own, ends, strict=True):
+            felt = [pause for pause in pauses if kill.at < pause.ended and pause.began < end]
+            longest = max((pause.seconds for pause in felt), default=0.0)
+            last = max((pause.ended for pause in felt if pause.seconds >= longest / 2), default=kill.at)
+            self.by_death[kill.death].append(last - kill.at)
+
+
+def worst_pause(pauses: Sequence[Pause]) -> float:
+    """Seconds of the longest pause, 0.0 without any."""
+    return max((pause.seconds for pause in pauses), default=0.0)
