@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Every option."""
     made = argparse.ArgumentParser(
         prog="scripts/chaos",
-        description="Let roads die under a real tunnel, in namespaces of its own, and see that nothing is lost.",
+        description="Let roads die under a real tunnel, in namespaces of its own: nothing may be lost.",
         epilog=f"Of these it does one after the other until the time is over: {STORM}, {', '.join(TRIALS)}.",
     )
     made.add_argument(
