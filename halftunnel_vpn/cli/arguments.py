@@ -85,6 +85,7 @@ def _add_orders(commands: _Commands[Parser]) -> None:
     _add_socket(portal)
 
     repair = _command(commands, "repair", "undo what a killed client left on this host", _repair)
+    repair.add_argument("--lift", action="store_true", help="also lift a kill switch that was left")
     _add_socket(repair)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 
 from halftunnel_vpn.cli import service
@@ -36,21 +37,37 @@ def portal(options: Namespace) -> int:
 
 def repair(options: Namespace) -> int:
     """Undo what a killed client left: through the daemon where one runs, else here, as root."""
-    if client.is_served(options.socket):
+    if client.is_served(options.socket) and not options.lift:
         repaired = service.command(options.socket, "POST", "/v1/repair")["repaired"]
     else:
         if os.geteuid() != 0:
             raise HostError("no daemon runs, so only root can repair this host; run this as root")
-        repaired = _repair_here()
+        repaired = _repair_here(lift=options.lift)
     print("\n".join(f"put back: {what}" for what in repaired) if repaired else "nothing was left to put back")
     return 0
 
 
-def _repair_here() -> list[str]:
+def _repair_here(*, lift: bool) -> list[str]:
     from pathlib import Path
 
     from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
     from halftunnel_vpn.host.network import HostNetwork
+    from halftunnel_vpn.host.protection import Protection
 
     state_dir = Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE_DIR))
-    return [f"what the tunnel {device} had changed" for device in HostNetwork.cleanup_leftovers(state_dir)]
+    repaired = [
+        f"what the tunnel {device} had changed" for device in HostNetwork.cleanup_leftovers(state_dir)
+    ]
+    guard = Protection(state_dir)
+    if lift and (guard.path.exists() or _protects()):
+        guard.lift()
+        repaired.append("the kill switch")
+    elif guard.path.exists():
+        print("htvpn: the kill switch stays; 'htvpn repair --lift' lifts it", file=sys.stderr)
+    return repaired
+
+
+def _protects() -> bool:
+    from halftunnel_vpn.host import nft
+
+    return nft.find_program() is not None and nft.listing() is not None

@@ -86,6 +86,10 @@ class DaemonPort(Protocol):
         """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
         ...
 
+    async def adopt(self, pid: int, programs: str) -> None:
+        """Count ``pid`` and its children from now on among ``programs``: ``excluded`` or ``only``."""
+        ...
+
     async def events(self, since: int, wait: float) -> list[Event]:
         """Events after serial ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
         ...
@@ -138,7 +142,16 @@ def _commands(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
     async def repair(_request: Request) -> Response:
         return _json({"repaired": await daemon.repair()})
 
+    async def adopt(request: Request) -> Response:
+        programs = _body(request).get("list")
+        if programs not in ("excluded", "only"):
+            raise UsageError('list must be "excluded" or "only"')
+        assert request.peer is not None  # who is not known may nothing
+        await daemon.adopt(request.peer.pid, programs)
+        return _json({"pid": request.peer.pid})
+
     return {
+        ("POST", "/v1/programs"): adopt,
         ("GET", STATUS_PATH): status,
         ("POST", "/v1/up"): up,
         ("POST", "/v1/down"): down,

@@ -79,6 +79,9 @@ class SmallDaemon:
     async def repair(self) -> list[str]:
         return ["the route table 18516 was removed"]
 
+    async def adopt(self, pid: int, programs: str) -> None:
+        self.told.append((pid, programs))
+
     async def events(self, since: int, wait: float) -> list[Event]:
         self.polled.set()
         return [

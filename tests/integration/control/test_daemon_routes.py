@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 
 import pytest
 
@@ -34,6 +35,8 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
             200,
             {"repaired": ["the route table 18516 was removed"]},
         )
+        assert await call(socket, "POST", "/v1/programs", b'{"list": "only"}') == (200, {"pid": os.getpid()})
+        assert daemon.told.pop() == (os.getpid(), "only")
         status, told = await call(socket, "GET", "/v1/status")
         assert status == 200 and told["state"] == "disconnected" and told["profile"] == "home"
     assert daemon.told == [("up", "home"), ("up", "home"), "reconnect", "reload", "down", ("portal", 60.0)]
@@ -53,6 +56,7 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         ("POST", "/v1/portal", b'{"seconds": "x"}', 400, "seconds must be a number from 0 to 3600"),
         ("POST", "/v1/portal", b'{"seconds": true}', 400, "seconds must be a number from 0 to 3600"),
         ("POST", "/v1/portal", b'{"seconds": 1e999}', 400, "seconds must be a number from 0 to 3600"),
+        ("POST", "/v1/programs", b'{"list": "all"}', 400, 'list must be "excluded" or "only"'),
         ("GET", "/v1/events?since=x", None, 400, "since and wait must be numbers"),
         ("GET", "/v1/events?since=1&wait=nan", None, 400, "since must not be negative"),
         ("GET", "/v1/events?since=-1", None, 400, "since must not be negative"),
