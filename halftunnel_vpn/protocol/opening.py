@@ -44,16 +44,21 @@ class ResetCode(IntEnum):
 
 
 class KeepaliveKind(IntEnum):
-    """Whether a keepalive asks or answers."""
+    """What a keepalive is for."""
 
     PING = 1
     PONG = 2
+    RETIRE = 3
+    """Send nothing new on this leg, and close it when all that it carried is acknowledged."""
 
 
 _OPEN_REQUEST = struct.Struct(">BBHI")  # kind, family, port, window
 _OPEN_REPLY = struct.Struct(">IHB")  # window, port, family
 _CREDIT = struct.Struct(">Q")
-_KEEPALIVE = struct.Struct(">BIQQ")  # kind, id, sent_us, records_received
+_KEEPALIVE = struct.Struct(">BIQQH")  # kind, id, sent_us, records_received, interval
+
+MAX_TOLD_INTERVAL = 6553.5
+"""Seconds: the longest keepalive interval that can be told."""
 
 KEEPALIVE_LENGTH = _KEEPALIVE.size
 """Bytes of a keepalive without padding."""
@@ -140,27 +145,30 @@ class Keepalive:
     """A sign of life on one leg, either way; padding of any length may follow it.
 
     A PONG repeats the ``id`` and ``sent_us`` (microseconds of the asker's own clock) of the PING it answers.
-    ``records_received`` counts the records that the sender has opened on this leg.
+    ``records_received`` counts the records that the sender has opened on this leg. ``interval`` is the
+    longest time in seconds from one PING of the sender to the next, in tenths on the wire; 0: not told.
     """
 
     kind: KeepaliveKind
     id: int
     sent_us: int
     records_received: int
+    interval: float = 0.0
 
     def encode(self, padding: bytes = b"") -> bytes:
         """The payload of a KEEPALIVE packet."""
-        return _KEEPALIVE.pack(self.kind, self.id, self.sent_us, self.records_received) + padding
+        tenths = round(min(self.interval, MAX_TOLD_INTERVAL) * 10)
+        return _KEEPALIVE.pack(self.kind, self.id, self.sent_us, self.records_received, tenths) + padding
 
     @classmethod
     def decode(cls, payload: Buffer) -> Keepalive:
         """Reverse of :meth:`encode`. Raises WireError: keepalive-truncated, keepalive-bad-kind."""
         if len(payload) < KEEPALIVE_LENGTH:
             raise WireError("keepalive-truncated", f"{len(payload)} bytes")
-        kind, id, sent_us, records_received = _KEEPALIVE.unpack_from(payload)
+        kind, id, sent_us, records_received, tenths = _KEEPALIVE.unpack_from(payload)
         if kind not in _KEEPALIVE_KINDS:
             raise WireError("keepalive-bad-kind", f"kind {kind}")
-        return cls(_KEEPALIVE_KINDS[kind], id, sent_us, records_received)
+        return cls(_KEEPALIVE_KINDS[kind], id, sent_us, records_received, tenths / 10)
 
 
 def encode_credit(limit: int) -> bytes:

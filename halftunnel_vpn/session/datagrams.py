@@ -126,6 +126,8 @@ class DatagramStream:
         if self.sending.has_something_to_send:
             return added
         runs = self._runs
+        if runs:
+            leg.owes_proof = True  # nothing acknowledges a run
         while runs and added < limit:
             length, parts = runs[0]
             if length + HEADER_LENGTH > train.room:

@@ -1,4 +1,4 @@
-"""Health of the legs: padded keepalives from both ends, round trips, and a deadline for silence."""
+"""Health of the legs: padded keepalives from both ends, round trips, and the end of a leg that is dead."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import Keepalive as KeepaliveMessage
 from halftunnel_vpn.protocol.opening import KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
+from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.liveness import Watch
 from halftunnel_vpn.timers import Timer, Wheel
 
 if TYPE_CHECKING:
     from halftunnel_vpn.session.session import Session
 
-SILENT_INTERVALS = 3
-"""Keepalive intervals without a single record after which a leg counts as dead."""
-
 LEG_SILENT = "leg-silent"
-"""Cause of closing a leg that has said nothing for so long."""
+"""Cause of closing a leg that gives no sign of life."""
 
 MAX_PADDING = 255
 """Bytes of random padding in a keepalive, at the most."""
 
 JITTER = 0.25
 """Share of the interval by which a keepalive comes earlier, at the most."""
+
+EXIT_PATIENCE = 1.5
+"""Intervals of the client after which the exit pings by itself: normally the client's pings come first."""
+
+MIN_INTERVAL, MAX_INTERVAL = 1.0, 300.0
+"""Seconds: what the exit follows when a client tells its interval."""
 
 MIN_ROUND_TRIP = 0.0005
 """Seconds that a session's round trip counts as at least."""
@@ -35,26 +40,35 @@ SMOOTHING = 0.125
 
 
 class Keepalive:
-    """Pings every leg, measures its round trip and closes it when it has gone silent.
+    """Pings every leg, measures its round trip and closes it when it is dead.
 
     Proxies ignore WebSocket pings and cut a connection on which one direction is silent: these are ordinary
-    binary messages, from both ends of both directions.
+    binary messages, from both ends of both directions. The client sets the pace, by what ``intervals`` has
+    learnt of the leg's domain; the exit follows.
     """
 
-    __slots__ = ("_interval", "_random", "_session", "_timers", "_wheel")
+    __slots__ = ("_interval", "_intervals", "_random", "_session", "_timers", "_watches", "_wheel")
 
     def __init__(
-        self, session: Session, wheel: Wheel, random: Callable[[int], bytes], interval: float
+        self,
+        session: Session,
+        wheel: Wheel,
+        random: Callable[[int], bytes],
+        interval: float,
+        intervals: IntervalTable | None = None,
     ) -> None:
         self._session = session
         self._wheel = wheel
         self._random = random
         self._interval = interval
+        self._intervals = intervals
         self._timers: dict[LegState, Timer] = {}
+        self._watches: dict[LegState, Watch] = {}
 
     def watch(self, leg: LegState, now: float) -> None:
         """Begin with ``leg``: the first ping leaves at once and measures the round trip."""
         self._timers[leg] = self._wheel.timer(lambda time: self._due(leg, time))
+        self._watches[leg] = Watch(leg, self._wheel, self._ask, self._dead)
         self._due(leg, now)
 
     def forget(self, leg: LegState) -> None:
@@ -62,20 +76,43 @@ class Keepalive:
         timer = self._timers.pop(leg, None)
         if timer is not None:
             timer.cancel()
+            self._watches.pop(leg).end()
+
+    def used(self, leg: LegState, now: float) -> None:
+        """Something was sent on ``leg``, or heard, that wants an answer, and nobody looks at it yet."""
+        self._watches[leg].begin(now)
+
+    def doubt(self, leg: LegState, now: float) -> None:
+        """There is reason to think that ``leg`` is dead: ask it now."""
+        if not leg.ping_sent:
+            self._ask(leg, now)
+        if not leg.is_watched:
+            self.used(leg, now)
 
     def received(self, leg: LegState, payload: memoryview, now: float) -> None:
         """A KEEPALIVE packet of ``leg``. Raises WireError when it is malformed."""
         message = KeepaliveMessage.decode(payload)
         if message.kind is KeepaliveKind.PING:
             self._send(leg, KeepaliveKind.PONG, message.id, message.sent_us, now)
+            if not self._session.is_client and message.interval and leg in self._timers:
+                leg.interval = min(max(message.interval, MIN_INTERVAL), MAX_INTERVAL)
+                self._timers[leg].arm(now + leg.interval * EXIT_PATIENCE)
+        elif message.kind is KeepaliveKind.RETIRE:
+            self._session.leg_set.asked_to_retire(leg, now)
         elif message.id == leg.ping_id and leg.ping_sent:
-            sample = now - leg.ping_sent
+            leg.last_round_trip = sample = now - leg.ping_sent
             leg.ping_sent = 0.0
             if leg.round_trip is None:
                 leg.round_trip = sample
             else:
                 leg.round_trip += SMOOTHING * (sample - leg.round_trip)
             self._measured()
+            if self._intervals is not None and leg.silence:
+                self._intervals.survived(leg.domain, leg.silence)
+
+    def retire(self, leg: LegState, now: float) -> None:
+        """Ask the peer to send nothing new on ``leg``."""
+        self._send(leg, KeepaliveKind.RETIRE, 0, 0, now)
 
     def _measured(self) -> None:
         """The session's round trip is that of its two directions together."""
@@ -87,18 +124,35 @@ class Keepalive:
         session.round_trip = max(sum(halves) / 2, MIN_ROUND_TRIP)
 
     def _due(self, leg: LegState, now: float) -> None:
-        if now - leg.last_received > SILENT_INTERVALS * self._interval:
-            self._session.counters.count("legs-silent")
-            leg.port.close(LEG_SILENT)
-            return
+        if self._session.is_client:
+            leg.interval = self._interval
+            if self._intervals is not None:
+                leg.interval = self._intervals.interval(leg.domain)
+        interval = leg.interval or self._interval
+        if not leg.ping_sent:
+            silence = now - max(leg.last_received, leg.last_sent)
+            self._ask(leg, now)
+            leg.silence = silence
+        if not leg.is_watched:
+            self.used(leg, now)
+        jitter = self._random(1)[0] / 255 * JITTER
+        self._timers[leg].arm(now + interval * (1 - jitter))
+
+    def _ask(self, leg: LegState, now: float) -> None:
+        leg.owes_proof = False  # the answer proves that everything before it has arrived
+        leg.silence = 0.0
         leg.ping_id = (leg.ping_id + 1) & 0xFFFF_FFFF
         leg.ping_sent = now
         self._send(leg, KeepaliveKind.PING, leg.ping_id, int(now * 1e6), now)
-        jitter = self._random(1)[0] / 255 * JITTER
-        self._timers[leg].arm(now + self._interval * (1 - jitter))
+
+    def _dead(self, leg: LegState, now: float) -> None:
+        self._session.counters.count("legs-silent")
+        leg.port.close(LEG_SILENT)
 
     def _send(self, leg: LegState, kind: KeepaliveKind, id_: int, sent_us: int, now: float) -> None:
         padding = self._random(1 + self._random(1)[0] % MAX_PADDING)
-        payload = KeepaliveMessage(kind, id_, sent_us, leg.records_received).encode(padding)
+        interval = leg.interval if kind is KeepaliveKind.PING else 0.0
+        message = KeepaliveMessage(kind, id_, sent_us, leg.records_received, interval)
+        payload = message.encode(padding)
         header = encode_header(PacketType.KEEPALIVE, self._session.session_id, 0, 0, 0, len(payload))
         self._session.send_on(leg, [header, payload], now)

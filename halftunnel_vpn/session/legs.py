@@ -27,24 +27,39 @@ class LegPort(Protocol):
 
 
 class LegState:
-    """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured."""
+    """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured.
+
+    ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
+    known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
+    were acknowledged while it had them.
+    """
 
     __slots__ = (
         "address",
         "bytes_received",
         "bytes_sent",
         "direction",
+        "domain",
+        "draining",
+        "interval",
+        "is_watched",
         "last_received",
+        "last_round_trip",
         "last_sent",
         "name",
         "number",
         "opened_at",
+        "outstanding",
+        "owes_proof",
         "ping_id",
         "ping_sent",
         "port",
+        "proofs",
+        "proves_by_hearing",
         "records_received",
         "records_sent",
         "round_trip",
+        "silence",
         "weight",
     )
 
@@ -56,6 +71,7 @@ class LegState:
         now: float,
         *,
         name: str = "",
+        domain: str = "",
         address: str = "",
         weight: int = 1,
     ) -> None:
@@ -63,12 +79,21 @@ class LegState:
         self.direction = direction
         self.number = number
         self.name = name
+        self.domain = domain
         self.address = address
         self.weight = weight
         self.opened_at = self.last_received = self.last_sent = now
         self.round_trip: float | None = None
+        self.last_round_trip = 0.0
+        self.interval = 0.0
+        self.silence = 0.0
         self.ping_id = 0
         self.ping_sent = 0.0
+        self.outstanding = self.proofs = 0
+        self.owes_proof = False
+        self.proves_by_hearing = False
+        self.is_watched = False
+        self.draining = False
         self.bytes_sent = self.bytes_received = 0
         self.records_sent = self.records_received = 0
 

@@ -150,6 +150,8 @@ class SendSide:
         self.unsent_bytes = 0
         for packet in self.retained:
             packet.acknowledged = True
+            if packet.leg is not None:
+                packet.leg.outstanding -= 1
         self.retained.clear()
         self.resend.clear()
         self.control.clear()
@@ -205,7 +207,11 @@ class SendSide:
         while retained and retained[0].sequence < self.acknowledged:
             packet = retained.popleft()
             packet.acknowledged = True
-            packet.leg = None
+            leg = packet.leg
+            if leg is not None:
+                leg.outstanding -= 1
+                leg.proofs += 1
+                packet.leg = None
             if packet.type is PacketType.DATA:
                 self.acknowledged_bytes += packet.length
         self.opening_leg = None
@@ -226,7 +232,9 @@ class SendSide:
         if not packets:
             return False
         for packet in packets:
-            packet.leg = None
+            if packet.leg is not None:
+                packet.leg.outstanding -= 1
+                packet.leg = None
         waiting = [packet for packet in self.resend if not packet.acknowledged]
         self.resend = deque(sorted(waiting + packets, key=lambda packet: packet.sequence))
         self.opening_leg = None
@@ -289,6 +297,7 @@ class SendSide:
         self, train: Train, packet: SentPacket, leg: LegState, acknowledgement: int, now: float
     ) -> None:
         packet.leg = leg
+        leg.outstanding += 1
         packet.sent_at = now
         if packet.type is PacketType.OPEN and self.acknowledged <= packet.sequence:
             self.opening_leg = leg

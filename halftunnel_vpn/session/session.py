@@ -21,7 +21,9 @@ from halftunnel_vpn.protocol.wire import Packet, PacketType, encode_header, iter
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.contract import Acceptor, SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import Keepalive
+from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import LegPolicy, LegState, RoundRobin
 from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
@@ -34,6 +36,9 @@ TRAINS_PER_PUMP = 16
 
 MAX_ID_GAP = 4096
 """Stream numbers that may be outstanding because their OPEN is under way on another leg."""
+
+_KEEPALIVE_BYTE = bytes((PacketType.KEEPALIVE,))
+"""Flags of the first packet in a train that is a keepalive: nothing follows it."""
 
 RETRY_INTERVAL = 5.0
 """Seconds between two looks for packets that nothing has acknowledged."""
@@ -65,6 +70,7 @@ class Session:
         acceptor: Acceptor | None = None,
         policy: LegPolicy | None = None,
         initial_credit: int = 0,
+        intervals: IntervalTable | None = None,
         on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.session_id = session_id
@@ -75,7 +81,6 @@ class Session:
         self.on_ended = on_ended
         self.now = now
         self.streams: dict[int, Stream] = {}
-        self.legs: list[LegState] = []
         self.scheduler = Scheduler()
         self.window_pool = WindowPool(limits.window_pool, limits.stream_window)
         self.round_trip = 0.1
@@ -88,8 +93,10 @@ class Session:
         self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
-        self._keepalive = Keepalive(self, wheel, random, limits.keepalive)
-        self._sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
+        self._keepalive = Keepalive(self, wheel, random, limits.keepalive, intervals)
+        sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
+        self.leg_set = LegSet(self, self._keepalive, sends, wheel)
+        self.legs = self.leg_set.all
 
     # --- streams ---------------------------------------------------------------------------------
 
@@ -150,7 +157,7 @@ class Session:
         for _ in range(TRAINS_PER_PUMP):
             if not (self.acknowledgements or self.scheduler):
                 return
-            writable = [leg for leg in self.legs if leg.direction is self._sends and leg.port.writable]
+            writable = [leg for leg in self.leg_set.senders if leg.port.writable]
             sent = False
             while writable and not sent:
                 leg = writable[0] if len(writable) == 1 else self._policy.choose(writable)
@@ -162,13 +169,17 @@ class Session:
 
     def _send_train(self, leg: LegState, now: float) -> bool:
         train = Train()
-        self.acknowledgements.write(train)
+        if self.acknowledgements:
+            leg.owes_proof = True  # nothing acknowledges an acknowledgement
+            self.acknowledgements.write(train)
         self.scheduler.fill(train, leg, now)
         if not train.parts:
             return False
         leg.bytes_sent += leg.port.send_train(train.parts)
         leg.records_sent += 1
         leg.last_sent = now
+        if not leg.is_watched:
+            self._keepalive.used(leg, now)
         return True
 
     def send_on(self, leg: LegState, parts: Sequence[Buffer], now: float) -> None:
@@ -187,6 +198,10 @@ class Session:
         leg.last_received = now
         leg.records_received += 1
         leg.bytes_received += len(plaintext)
+        if leg.proves_by_hearing and plaintext[3:4] != _KEEPALIVE_BYTE:
+            leg.owes_proof = True  # when it falls silent from now on, it is asked
+            if not leg.is_watched:
+                self._keepalive.used(leg, now)
         streams = self.streams
         for packet in iter_train(plaintext, self.session_id):
             type_, _, stream_id, sequence, acknowledgement, payload = packet
@@ -285,28 +300,18 @@ class Session:
     def leg_joined(self, leg: LegState, now: float) -> None:
         """``leg`` may carry trains from now on."""
         self.now = now
-        self.legs.append(leg)
-        self._keepalive.watch(leg, now)
+        self.leg_set.add(leg, now)
         self.wake()
 
     def leg_lost(self, leg: LegState, now: float) -> None:
         """``leg`` is gone: what it carried goes out again on another one, now or when there is one."""
         self.now = now
-        if leg not in self.legs:
-            return
-        self.legs.remove(leg)
-        self._keepalive.forget(leg)
-        if leg.direction is self._sends:
-            for stream in self.streams.values():
-                if stream.sending.leg_lost(leg) and stream.queue is None:
-                    self.scheduler.activate(stream)
-                if isinstance(stream, ByteStream) and not stream.resetting:
-                    self.acknowledgements.now(stream)  # what the leg said of it may be lost as well
-        self.wake()
+        if self.leg_set.remove(leg, now):
+            self.wake()
 
     def legs_of(self, direction: Direction) -> list[LegState]:
         """The legs that carry ``direction`` now."""
-        return [leg for leg in self.legs if leg.direction is direction]
+        return self.leg_set.of(direction)
 
     def _retry(self, now: float) -> None:
         self.now = now
@@ -339,9 +344,6 @@ class Session:
         self.streams.clear()
         for stream in streams:
             stream.reset_received(code, now)
-        for leg in list(self.legs):
-            self._keepalive.forget(leg)
-            leg.port.close("session-closed")
-        self.legs.clear()
+        self.leg_set.close_all()
         self._retry_timer.cancel()
         self.acknowledgements.clear()

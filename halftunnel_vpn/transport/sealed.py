@@ -72,7 +72,7 @@ class SealedLeg:
         """Close the leg; nothing is sent on it any more, and what it carried is sent again."""
         self._counters.count(f"legs-closed-{cause}")
         if cause == LEG_SILENT:
-            self._leg.abort()  # nobody would answer a goodbye
+            self._leg.abort(cause)  # nobody would answer a goodbye
         else:
             self._leg.close()
         self._session.leg_lost(self.state, self._clock())

@@ -33,6 +33,7 @@ class MemoryLeg:
         self.carried = 0
         self.capacity = 4
         self.close_cause: str | None = None
+        self.on_close: Callable[[MemoryLeg], None] = lambda leg: None
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
         train = b"".join(parts)
@@ -44,6 +45,7 @@ class MemoryLeg:
 
     def close(self, cause: str) -> None:
         self.close_cause = cause
+        self.on_close(self)
 
 
 class Recorder:
@@ -182,6 +184,23 @@ class Pair:
         if not lose:
             self.deliver()
         for end in (leg, leg.peer):
+            if end in self.legs:
+                self.legs.remove(end)
+                end.owner.leg_lost(end.state, self.now)
+
+    def swallow(self, leg: MemoryLeg) -> None:
+        """From now on nothing arrives either way, and nobody is told."""
+        for end in (leg, leg.peer):
+            end.alive = False
+            end.road.clear()
+
+    def hang_up(self, leg: MemoryLeg) -> None:
+        """As a WebSocket closes: what was sent arrives, then both ends know; a dead road tells one end."""
+        ends = (leg, leg.peer) if leg.alive else (leg,)
+        if leg.alive:
+            while leg.road:
+                leg.peer.owner.train_received(leg.peer.state, memoryview(leg.road.popleft()), self.now)
+        for end in ends:
             if end in self.legs:
                 self.legs.remove(end)
                 end.owner.leg_lost(end.state, self.now)

@@ -28,7 +28,7 @@ def swallow(pair):
 
 def acknowledgements(pair, session):
     """The ACK packets that ``session`` has put on its road, as (stream, number)."""
-    road = pair.end(session, session._sends).road
+    road = pair.end(session, session.leg_set._sends).road
     packets = [packet for train in road for packet in iter_train(train, session.session_id)]
     return [(p.stream_id, p.acknowledgement) for p in packets if p.type is PacketType.ACK]
 

@@ -168,7 +168,7 @@ def test_an_open_that_comes_again_is_acknowledged_and_opens_nothing(pair):
     pair.inject(pair.exit, pair.packet(OPEN, 1, 0, 0, REQUEST))
     assert len(pair.requests) == 1 and list(pair.exit.streams) == [1]
     pair.exit.pump(pair.now)
-    road = pair.end(pair.exit, pair.exit._sends).road
+    road = pair.end(pair.exit, pair.exit.leg_set._sends).road
     acknowledgements = [p for sent in road for p in iter_train(sent, pair.client.session_id) if p.type is ACK]
     assert [(p.stream_id, p.acknowledgement) for p in acknowledgements] == [(1, 1)]
 
@@ -187,7 +187,7 @@ def test_a_packet_of_a_stream_that_is_over_is_acknowledged_without_memory(pair, 
     pair.settle()
     pair.inject(receiver, pair.packet(DATA, 1, 41, 7, b"late"))
     receiver.pump(pair.now)
-    road = pair.end(receiver, receiver._sends).road
+    road = pair.end(receiver, receiver.leg_set._sends).road
     (acknowledgement,) = [p for sent in road for p in iter_train(sent, receiver.session_id) if p.type is ACK]
     assert (acknowledgement.stream_id, acknowledgement.acknowledgement) == (1, 42)
     assert bytes(acknowledgement.payload) == encode_credit(0)
@@ -196,7 +196,7 @@ def test_a_packet_of_a_stream_that_is_over_is_acknowledged_without_memory(pair, 
 def test_an_acknowledgement_of_a_stream_that_is_over_is_nothing(pair, receiver):
     pair.inject(receiver, pair.packet(ACK, 9, 0, 3, encode_credit(7)))
     receiver.pump(pair.now)
-    assert not pair.end(receiver, receiver._sends).road
+    assert not pair.end(receiver, receiver.leg_set._sends).road
     assert not receiver.counters.dropped
 
 
@@ -204,7 +204,7 @@ def test_a_packet_before_its_open_is_dropped_and_comes_again(pair):
     pair.inject(pair.exit, pair.packet(DATA, 1, 1, 0, b"early"), pair.packet(FIN, 1, 2, 0))
     assert pair.exit_counters.dropped == {"packet-before-open": 2}
     pair.exit.pump(pair.now)
-    assert not pair.end(pair.exit, pair.exit._sends).road, "it is not acknowledged"
+    assert not pair.end(pair.exit, pair.exit.leg_set._sends).road, "it is not acknowledged"
 
 
 def test_data_for_a_stream_that_the_client_never_opened_is_dropped(pair):

@@ -134,12 +134,12 @@ def test_a_bad_open_reply_is_refused() -> None:
     assert reason_of(OpenReply(5, b"abc", 6).encode) == "open-bad-address"
 
 
-@given(st.sampled_from(KeepaliveKind), u32, u64, u64, st.binary(max_size=50))
+@given(st.sampled_from(KeepaliveKind), u32, u64, u64, st.integers(0, 65535), st.binary(max_size=50))
 @settings(max_examples=50, deadline=None)
 def test_a_keepalive_comes_back_without_its_padding(
-    kind: KeepaliveKind, id: int, sent_us: int, records_received: int, padding: bytes
+    kind: KeepaliveKind, id: int, sent_us: int, records_received: int, tenths: int, padding: bytes
 ) -> None:
-    keepalive = Keepalive(kind, id, sent_us, records_received)
+    keepalive = Keepalive(kind, id, sent_us, records_received, tenths / 10)
     payload = keepalive.encode(padding)
     assert len(payload) == opening.KEEPALIVE_LENGTH + len(padding)
     assert Keepalive.decode(memoryview(payload)) == keepalive
@@ -149,7 +149,7 @@ def test_a_bad_keepalive_is_refused() -> None:
     good = Keepalive(KeepaliveKind.PING, 1, 2, 3).encode()
     for length in range(len(good)):
         assert reason_of(Keepalive.decode, good[:length]) == "keepalive-truncated"
-    assert reason_of(Keepalive.decode, b"\x03" + good[1:]) == "keepalive-bad-kind"
+    assert reason_of(Keepalive.decode, b"\x04" + good[1:]) == "keepalive-bad-kind"
 
 
 @given(u64)

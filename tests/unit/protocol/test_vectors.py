@@ -116,8 +116,9 @@ def make_payloads() -> Vectors:
     ]
     replies = [OpenReply(262144, DESTINATION, 40000), OpenReply(0), OpenReply(1, DESTINATION_6, 40000)]
     keepalives = [
-        Keepalive(KeepaliveKind.PING, 7, 123456789, 42),
+        Keepalive(KeepaliveKind.PING, 7, 123456789, 42, 8.0),
         Keepalive(KeepaliveKind.PONG, 7, 123456789, 9),
+        Keepalive(KeepaliveKind.RETIRE, 0, 0, 17),
     ]
     return {
         "open_requests": [
@@ -150,6 +151,7 @@ def make_payloads() -> Vectors:
                 "id": keepalive.id,
                 "sent_us": keepalive.sent_us,
                 "records_received": keepalive.records_received,
+                "interval_tenths": round(keepalive.interval * 10),
                 "padding": "00ff",
                 "payload": keepalive.encode(b"\x00\xff").hex(),
             }
@@ -405,9 +407,10 @@ def test_payloads_read_back() -> None:
         assert reply == OpenReply(vector["window"], bytes.fromhex(vector["address"]), vector["port"])
     for vector in vectors["keepalives"]:
         keepalive = Keepalive.decode(bytes.fromhex(vector["payload"]))
-        assert (keepalive.kind.name, keepalive.records_received) == (
+        assert (keepalive.kind.name, keepalive.records_received, round(keepalive.interval * 10)) == (
             vector["kind"],
             vector["records_received"],
+            vector["interval_tenths"],
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import FlowControlError
@@ -270,12 +270,12 @@ def test_numbers_wrap_on_the_wire_and_nowhere_else(send_side, fill, leg, other_l
     assert send_side.finished
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.binary(max_size=70_000), max_size=8),
     limits=st.lists(st.integers(1, 70_000), min_size=1),
 )
-def test_bytes_come_out_as_they_went_in(pieces, limits):
+def test_bytes_come_out_as_they_went_in(leg, pieces, limits):
     """Whatever the pieces and the turns: the payloads in a row are the pieces in a row."""
     side = SendSide(bytes(range(16)), 1, 1 << 40)
     for piece in pieces:
@@ -284,7 +284,7 @@ def test_bytes_come_out_as_they_went_in(pieces, limits):
     turn = 0
     while side.has_something_to_send and side.unsent_bytes:
         train = Train()
-        side.fill(train, None, 0, max(limits[turn % len(limits)], 100), 0.0)
+        side.fill(train, leg, 0, max(limits[turn % len(limits)], 100), 0.0)
         turn += 1
         data = b"".join(train.parts)
         assert len(data) <= MAX_TRAIN

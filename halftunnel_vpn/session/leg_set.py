@@ -1,0 +1,123 @@
+"""The legs of one session: who may carry new trains, what happens when one is lost, and how one is retired.
+
+A leg that is retired carries nothing new. What it has carried is acknowledged first; then it is closed by the
+end that sends on it, behind its last record, so nothing has to be sent again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.keepalive import Keepalive
+from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.timers import Timer, Wheel
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.session.session import Session
+
+DRAIN_LOOK = 0.05
+"""Seconds between two looks whether a retired leg has been acknowledged."""
+
+DRAIN_TIMEOUT = 30.0
+"""Seconds after which a retired leg is closed although something that it carried is not acknowledged."""
+
+LEG_RETIRED = "leg-retired"
+"""Cause of closing a leg that has been replaced and owes nothing."""
+
+LEG_NOT_DRAINED = "leg-not-drained"
+"""Cause of closing a replaced leg that still owes something; that goes out again on another."""
+
+
+class LegSet:
+    """Every leg of ``session``. ``senders`` are those that may get the next train."""
+
+    __slots__ = ("_draining", "_keepalive", "_sends", "_session", "_timer", "all", "senders")
+
+    def __init__(self, session: Session, keepalive: Keepalive, sends: Direction, wheel: Wheel) -> None:
+        self.all: list[LegState] = []
+        self.senders: list[LegState] = []
+        self._session = session
+        self._keepalive = keepalive
+        self._sends = sends
+        self._draining: dict[LegState, float] = {}
+        self._timer: Timer = wheel.timer(self._look)
+
+    def of(self, direction: Direction) -> list[LegState]:
+        """The legs that carry ``direction`` now."""
+        return [leg for leg in self.all if leg.direction is direction]
+
+    def add(self, leg: LegState, now: float) -> None:
+        """``leg`` has joined."""
+        self.all.append(leg)
+        if leg.direction is self._sends:
+            self.senders.append(leg)
+        elif self._session.is_client:
+            leg.proves_by_hearing = True  # only the client can replace a leg, so it must find out by itself
+        self._keepalive.watch(leg, now)
+
+    def remove(self, leg: LegState, now: float) -> bool:
+        """``leg`` is gone; what it carried is queued again. False when that was known already."""
+        if leg not in self.all:
+            return False
+        self.all.remove(leg)
+        self._keepalive.forget(leg)
+        self._draining.pop(leg, None)
+        if leg in self.senders:
+            self.senders.remove(leg)
+        if leg.direction is self._sends and not (leg.draining and not leg.outstanding):
+            session = self._session
+            for stream in session.streams.values():
+                if stream.sending.leg_lost(leg) and stream.queue is None:
+                    session.scheduler.activate(stream)
+                if isinstance(stream, ByteStream) and not stream.resetting:
+                    session.acknowledgements.now(stream)  # what the leg said of it may be lost as well
+        return True
+
+    def retire(self, leg: LegState, now: float, within: float = DRAIN_TIMEOUT) -> None:
+        """Close ``leg``, which was replaced, once it is drained or after ``within`` seconds (client only)."""
+        if leg in self.all and not leg.draining:
+            if leg.direction is not self._sends:
+                self._keepalive.retire(leg, now)
+            self._drain(leg, now + within, now)
+            self._session.wake()
+
+    def asked_to_retire(self, leg: LegState, now: float) -> None:
+        """The client has replaced ``leg``."""
+        if leg in self.senders:
+            self._drain(leg, now + DRAIN_TIMEOUT, now)
+
+    def doubt_all(self, now: float) -> None:
+        """Ask every leg at once whether it is alive; what is dead is found as under load."""
+        for leg in self.all:
+            self._keepalive.doubt(leg, now)
+
+    def close_all(self) -> None:
+        """The session is over."""
+        for leg in list(self.all):
+            self._keepalive.forget(leg)
+            leg.port.close("session-closed")
+        self.all.clear()
+        self.senders.clear()
+        self._draining.clear()
+        self._timer.cancel()
+
+    def _drain(self, leg: LegState, deadline: float, now: float) -> None:
+        leg.draining = True
+        if leg in self.senders:
+            self.senders.remove(leg)
+        self._draining[leg] = deadline
+        self._timer.arm(now + DRAIN_LOOK)
+
+    def _look(self, now: float) -> None:
+        for leg, deadline in list(self._draining.items()):
+            if leg.direction is self._sends and not leg.outstanding:
+                leg.port.close(LEG_RETIRED)
+            elif now >= deadline:
+                leg.port.close(LEG_NOT_DRAINED)
+            else:
+                continue
+            self._draining.pop(leg, None)
+        if self._draining:
+            self._timer.arm(now + DRAIN_LOOK)

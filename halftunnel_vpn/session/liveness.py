@@ -1,0 +1,100 @@
+"""Dead or only quiet? Found out by acknowledgements and pings of our own, never by TCP.
+
+A leg that is in use is looked at every ``TICK``. Progress is any record that arrives on it, and any
+acknowledgement of a packet that it carried. Where something waits for an answer and there has been no
+progress for a round trip, the leg is pinged; when there is still none after three round trips and two
+seconds, it is dead. A leg that owes nothing any more is not looked at until it is used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.timers import Timer, Wheel
+
+TICK = 0.1
+"""Seconds between two looks at a leg that is in use."""
+
+DOUBT_AFTER = 0.4
+"""Seconds beyond a round trip without progress after which a leg is asked."""
+
+ROUND_TRIPS = 3
+"""Round trips without progress after which a leg may be dead,"""
+
+PATIENCE = 2.0
+"""and the seconds beyond them after which it is. Two looks are taken off, so that it is found in time."""
+
+UNKNOWN_ROUND_TRIP = 1.0
+"""Seconds that a round trip counts as until one is measured."""
+
+STALL = 2 * TICK
+"""Seconds by which a look may be late; beyond that this process was held up and the time does not count."""
+
+
+def patience_for(leg: LegState) -> float:
+    """Seconds without progress after which ``leg`` is dead."""
+    return ROUND_TRIPS * round_trip_of(leg) + PATIENCE - 2 * TICK
+
+
+def round_trip_of(leg: LegState) -> float:
+    """What the leg's round trip counts as, in seconds: the worse of the last one and the smoothed one."""
+    if leg.round_trip is None:
+        return UNKNOWN_ROUND_TRIP
+    return max(leg.round_trip, leg.last_round_trip)
+
+
+class Watch:
+    """The looks at one leg. ``ask`` pings it, ``dead`` is told when it has given no sign of life in time."""
+
+    __slots__ = ("_ask", "_dead", "_leg", "_looked_at", "_proofs", "_quiet_since", "_records", "_timer")
+
+    def __init__(
+        self,
+        leg: LegState,
+        wheel: Wheel,
+        ask: Callable[[LegState, float], None],
+        dead: Callable[[LegState, float], None],
+    ) -> None:
+        self._leg = leg
+        self._ask = ask
+        self._dead = dead
+        self._timer: Timer = wheel.timer(self._look)
+        self._quiet_since = self._looked_at = 0.0
+        self._records = self._proofs = 0
+
+    def begin(self, now: float) -> None:
+        """The leg has just been used, and was not looked at before."""
+        leg = self._leg
+        leg.is_watched = True
+        self._quiet_since = now
+        self._records, self._proofs = leg.records_received, leg.proofs
+        self._rest(now)
+
+    def end(self) -> None:
+        """The leg is gone."""
+        self._timer.cancel()
+
+    def _rest(self, now: float) -> None:
+        self._looked_at = now
+        self._timer.arm(now + TICK)
+
+    def _look(self, now: float) -> None:
+        leg = self._leg
+        late = now - self._looked_at - TICK
+        if late > STALL:
+            self._quiet_since += late  # nobody has read the socket meanwhile
+        if leg.records_received != self._records or leg.proofs != self._proofs:
+            self._records, self._proofs = leg.records_received, leg.proofs
+            self._quiet_since = now
+        quiet = now - self._quiet_since
+        if leg.ping_sent:
+            if quiet >= patience_for(leg):
+                self._dead(leg, now)
+                return
+        elif not (leg.outstanding or leg.owes_proof):
+            leg.is_watched = False
+            return
+        elif quiet >= round_trip_of(leg) + DOUBT_AFTER:
+            self._ask(leg, now)
+        self._rest(now)
