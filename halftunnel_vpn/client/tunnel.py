@@ -40,7 +40,7 @@ from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.tun.device import TunDevice
 
-FRAMES_PER_WAKE = 32
+FRAMES_PER_WAKE = 256
 """Frames read from the TUN device before other events get their turn."""
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
@@ -20,6 +20,9 @@ from halftunnel_vpn.protocol.datagram import MAX_RUN_HEADER, DataRun, decode_run
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.timers import Wheel
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.flow.udp import UdpFlow
 
 MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 """Bytes of data that fit one run whatever its header."""
@@ -37,6 +40,8 @@ class Surroundings:
     segments: bool
     wheel: Wheel
     counters: Counters
+    open_runs: list[UdpFlow]
+    """Flows with datagrams that leave at the end of the batch of frames."""
 
 
 class DatagramFlow(ABC):
@@ -56,6 +61,7 @@ class DatagramFlow(ABC):
         "_on_closed",
         "_version",
         "_write",
+        "is_over",
         "stream",
     )
 
@@ -82,6 +88,7 @@ class DatagramFlow(ABC):
         self._on_closed = on_closed
         self._idle_timeout = idle_timeout
         self._last_used = now
+        self.is_over = False
         self._idle = around.wheel.timer(self._check_idle)
         self._idle.arm(now + idle_timeout)
 
@@ -149,13 +156,16 @@ class DatagramFlow(ABC):
 
     def aborted(self, code: ResetCode, now: float) -> None:
         """The exit has forgotten the flow, or the session is gone: the next datagram opens a new one."""
-        self._idle.cancel()
-        self._on_closed(self)
+        self._end()
 
     def close(self) -> None:
         """Forget the flow here and at the exit."""
-        self._idle.cancel()
         self.stream.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._idle.cancel()
         self._on_closed(self)
 
     def _check_idle(self, now: float) -> None:

@@ -16,6 +16,7 @@ from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
+from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
 from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.packet.fragments import Reassembler
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
@@ -68,7 +69,8 @@ class FlowTracker:
         self._opener = opener
         self._dns = dns
         self._config = config
-        self._around = Surroundings(write, dns, segments, wheel, counters)
+        self._open_runs: list[UdpFlow] = []
+        self._around = Surroundings(write, dns, segments, wheel, counters, self._open_runs)
         self._wheel = wheel
         self._random = random
         self._clock = clock
@@ -79,6 +81,7 @@ class FlowTracker:
         self._tcp: dict[TcpKey, TcpEndpoint] = {}
         self._touched: dict[TcpEndpoint, None] = {}
         self._udp: dict[tuple[bytes, int], UdpFlow] = {}
+        self._udp_paths: dict[bytes, UdpPath] = {}
         self._icmp: dict[tuple[bytes, int], IcmpFlow] = {}
         self._handlers = {
             ip.PROTOCOL_TCP: self._tcp_arrived,
@@ -94,6 +97,12 @@ class FlowTracker:
 
     def frame_arrived(self, frame: bytes, now: float) -> None:
         """The host sent ``frame``: a vnet header and an IP packet. Call :meth:`flush` after a batch."""
+        if len(frame) >= MIN_V4 and (frame[19] == ip.PROTOCOL_UDP or frame[16] == ip.PROTOCOL_UDP):
+            key = key_of(frame)
+            path = self._udp_paths.get(key) if key is not None else None
+            if path is not None and path.fits(frame) and not path.flow.is_over:
+                path.flow.frame_arrived(path, frame, now)
+                return
         try:
             trusted = frame[0] & vnet.CHECKSUM_TRUSTED != 0 if frame else False
             packet: ip.IpPacket | None = ip.parse(memoryview(frame)[vnet.VNET_HEADER_LENGTH :])
@@ -111,7 +120,11 @@ class FlowTracker:
             self._counters.drop(error.reason)
 
     def flush(self, now: float) -> None:
-        """End of a batch of frames: one acknowledgement for each TCP flow that had some."""
+        """End of a batch of frames: runs of datagrams leave, and one acknowledgement for each TCP flow."""
+        if self._open_runs:
+            for flow in self._open_runs:
+                flow.flush()
+            self._open_runs.clear()
         for endpoint in self._touched:
             endpoint.flush(now)
         self._touched.clear()
@@ -208,6 +221,15 @@ class FlowTracker:
             if flow is None:
                 return
         segment_size = 0
+        key = key_of(frame) if packet.raw.obj is frame and trusted else None
+        if key is not None:
+            path = flow.path_of(packet, datagram, frame)
+            if path is not None:
+                if len(self._udp_paths) >= MAX_PATHS:
+                    self._udp_paths.clear()
+                self._udp_paths[key] = path
+                flow.frame_arrived(path, frame, now)
+                return
         if frame[1]:
             header = vnet.parse(frame)
             segment_size = header.gso_size if header.gso_type == vnet.GSO_UDP_L4 else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, Surroundings
+from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, UdpPath
 from halftunnel_vpn.packet import ip, udp
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS, DataRun, encode_run_header
 from halftunnel_vpn.protocol.wire import Buffer
@@ -25,7 +26,7 @@ DNS_IDLE: Final = 17.0
 class UdpFlow(DatagramFlow):
     """One local port."""
 
-    __slots__ = ("_full_idle_timeout", "_headers", "_segments")
+    __slots__ = ("_full_idle_timeout", "_headers", "_open_runs", "_path", "_segments")
 
     label = "udp"
 
@@ -42,12 +43,54 @@ class UdpFlow(DatagramFlow):
         self._full_idle_timeout = idle_timeout
         self._segments = around.segments
         self._headers: dict[tuple[bytes, int, int, int, int], bytes] = {}
+        self._open_runs = around.open_runs
+        self._path: UdpPath | None = None
+        """The path of the datagrams that wait for the end of the batch."""
+
+    def path_of(self, packet: ip.IpPacket, datagram: udp.UdpDatagram, frame: bytes) -> UdpPath | None:
+        """A path for frames like this one, which has been read as ``packet`` and ``datagram``."""
+        size = len(datagram.payload)
+        start = MIN_V4 if packet.version == 4 else MIN_V6
+        if len(frame) != start + size or size > MAX_RUN_DATA:
+            return None
+        place = (packet.destination, datagram.destination_port, packet.hop_limit, packet.traffic_class)
+        limit = min(MAX_RUN_DATA // size, MAX_RUN_SEGMENTS) if size else 1
+        return UdpPath(self, place, frame, start, limit)
+
+    def frame_arrived(self, path: UdpPath, frame: bytes, now: float) -> None:
+        """The host sent one more datagram on ``path``; it leaves with :meth:`flush`."""
+        self._last_used = now
+        if self._path is not path:
+            if self._path is not None:
+                self.flush()  # the order within a flow stays
+            self._path = path
+            self._open_runs.append(self)
+        waiting = path.waiting
+        waiting.append(frame)
+        if len(waiting) >= path.limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits as one run."""
+        path = self._path
+        if path is None:
+            return
+        self._path = None
+        frames, path.waiting = path.waiting, []
+        count, start = len(frames), path.start
+        key = (*path.place, path.size if count > 1 else 0)
+        header = self._headers.get(key)
+        if header is None:
+            header = self._remember(key)
+        data = frames[0][start:] if count == 1 else b"".join([frame[start:] for frame in frames])
+        self.stream.send(header, data)
 
     def datagram_arrived(
         self, packet: ip.IpPacket, port: int, payload: memoryview, segment_size: int, now: float
     ) -> None:
         """The host sent one datagram to ``port``, or several of ``segment_size`` bytes each."""
         self._last_used = now
+        self.flush()
         key = (packet.destination, port, packet.hop_limit, packet.traffic_class, segment_size)
         header = self._headers.get(key)
         if header is None:

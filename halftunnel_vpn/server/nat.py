@@ -12,6 +12,7 @@ from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
+from halftunnel_vpn.server.datagram_batch import DatagramBatch
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.opening_tcp import TcpOpening
@@ -50,6 +51,7 @@ class Nat:
     ) -> None:
         self.driver = driver
         self.watch = SocketWatch(driver.loop)
+        self.batch = DatagramBatch()
         self.policy = policy
         self.dialer = dialer
         self.resolver = resolver
@@ -146,7 +148,15 @@ class ClientNat:
         else:
             relay, idle_timeout = UdpRelay, nat.udp_idle
         return relay(
-            stream, nat.driver, nat.watch, nat.policy, self._resolve, idle_timeout, nat.counters, closed
+            stream,
+            nat.driver,
+            nat.watch,
+            nat.batch,
+            nat.policy,
+            self._resolve,
+            idle_timeout,
+            nat.counters,
+            closed,
         )
 
     async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:

@@ -27,16 +27,14 @@ from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
+from halftunnel_vpn.server.datagram_batch import SLOTS, DatagramBatch, Received
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 
-READS_PER_WAKE = 32
-"""Reads of one socket before other events get their turn."""
-
-RECEIVE_SIZE = 65535
-"""Bytes of the longest datagram, or of the longest run of them."""
+READS_PER_WAKE = 4
+"""Reads of one socket, of many datagrams each, before other events get their turn."""
 
 MAX_RUN_DATA = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 """Bytes of data that fit one run whatever its header: half of the longest that is read, or more."""
@@ -73,11 +71,15 @@ class DatagramRelay(ABC):
     label: ClassVar[str]
     """What counted events begin with."""
 
+    joins: ClassVar[bool]
+    """Whether several datagrams may travel as one run."""
+
     def __init__(
         self,
         stream: DatagramStream,
         driver: Driver,
         watch: SocketWatch,
+        batch: DatagramBatch,
         policy: EgressPolicy,
         resolve: Resolve,
         idle_timeout: float,
@@ -87,6 +89,7 @@ class DatagramRelay(ABC):
         self._stream = stream
         self._driver = driver
         self._watch = watch
+        self._batch = batch
         self._policy = policy
         self._resolve = resolve
         self._counters = counters
@@ -113,11 +116,8 @@ class DatagramRelay(ABC):
         """Send what ``run`` holds to ``address`` and its port. Raises OSError as sending does."""
 
     @abstractmethod
-    def _receive(self, sock: socket.socket, family: int) -> tuple[bytes, int, Buffer, int] | None:
-        """Read once: source address, port, data, and segment size; None for what is not for the client.
-
-        Raises OSError as receiving does.
-        """
+    def _understand(self, family: int, received: Received) -> tuple[int, Buffer] | None:
+        """Port and data of the run that ``received`` becomes; None for what is not for the client."""
 
     @abstractmethod
     def _port_of(self, error: icmp_errors.SocketError) -> int | None:
@@ -244,21 +244,28 @@ class DatagramRelay(ABC):
             self._pass_on(icmp_errors.read(sock))
         for _ in range(READS_PER_WAKE):
             try:
-                received = self._receive(sock, family)
+                count, runs = self._batch.receive(sock, join=self.joins)
             except BlockingIOError:
                 return
             except OSError:
                 self._pass_on(icmp_errors.read(sock))
                 return
-            if received is not None:
-                self._last_used = now
-                address, port, data, segment_size = received
-                header = encode_run_header(self._names.get(address, address), port, segment_size=segment_size)
-                if segment_size and len(data) > MAX_RUN_DATA:
-                    first = MAX_RUN_DATA // segment_size * segment_size
-                    stream.send(header, data[:first])
-                    data = data[first:]
-                stream.send(header, data)
+            self._last_used = now
+            for received in runs:
+                understood = self._understand(family, received)
+                if understood is not None:
+                    self._send_run(received[0], *understood, received[3])
+            if count < SLOTS:
+                return
+
+    def _send_run(self, address: bytes, port: int, data: Buffer, segment_size: int) -> None:
+        host = self._names.get(address, address) if self._names else address
+        header = encode_run_header(host, port, segment_size=segment_size)
+        if segment_size and len(data) > MAX_RUN_DATA:
+            first = MAX_RUN_DATA // segment_size * segment_size
+            self._stream.send(header, data[:first])
+            data = data[first:]
+        self._stream.send(header, data)
 
     def _pass_on(self, errors: list[icmp_errors.SocketError]) -> None:
         for error in errors:

@@ -12,7 +12,8 @@ import struct
 from halftunnel_vpn.protocol.datagram import DataRun
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.relay_datagrams import RECEIVE_SIZE, DatagramRelay
+from halftunnel_vpn.server.datagram_batch import Received
+from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 
 _FLAGS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _ECHO = struct.Struct(">BBHHH")  # type, code, checksum, identifier, sequence (RFC 792, RFC 4443)
@@ -25,6 +26,7 @@ class IcmpRelay(DatagramRelay):
     """One program that pings. The port of a run is the sequence number of its echo."""
 
     label = "icmp"
+    joins = False
 
     def _make_socket(self, family: socket.AddressFamily) -> socket.socket:
         return socket.socket(family, _FLAGS, _PROTOCOL[family])
@@ -34,14 +36,12 @@ class IcmpRelay(DatagramRelay):
         header = _ECHO.pack(_REQUEST[family], 0, 0, 0, run.port)
         sock.sendmsg((header, run.data), (), 0, (address, 0))
 
-    def _receive(self, sock: socket.socket, family: int) -> tuple[bytes, int, Buffer, int] | None:
-        message, source = sock.recvfrom(RECEIVE_SIZE)
+    def _understand(self, family: int, received: Received) -> tuple[int, Buffer] | None:
+        message = received[2]
         if len(message) < _ECHO.size or message[0] != _REPLY[family]:
             self._counters.drop("icmp-unexpected-message")
             return None
-        sequence = _ECHO.unpack_from(message)[4]
-        address = socket.inet_pton(family, source[0].partition("%")[0])
-        return address, sequence, memoryview(message)[_ECHO.size :], 0
+        return _ECHO.unpack_from(message)[4], memoryview(message)[_ECHO.size :]
 
     def _port_of(self, error: icmp_errors.SocketError) -> int | None:
         if len(error.quoted) < _ECHO.size:

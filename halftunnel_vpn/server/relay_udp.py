@@ -13,10 +13,10 @@ import struct
 from halftunnel_vpn.protocol.datagram import DataRun
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.relay_datagrams import RECEIVE_SIZE, DatagramRelay
+from halftunnel_vpn.server.datagram_batch import UDP_GRO, Received
+from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 
 UDP_SEGMENT = 103
-UDP_GRO = 104
 
 SOCKET_BUFFER = 1024 * 1024
 """Bytes asked of the kernel for each direction of a socket: room for a burst."""
@@ -27,14 +27,13 @@ _NOT_SEGMENTED = {errno.EMSGSIZE, errno.EINVAL, errno.EIO}
 """The kernel segments nothing beyond the MTU of the path, or for a device without checksum offload."""
 
 _SEGMENT_SIZE = struct.Struct("=H")
-_GRO_SIZE = struct.Struct("=i")
-_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
 
 
 class UdpRelay(DatagramRelay):
     """One local endpoint of the client. Runs leave and come in by the kernel's segmentation offload."""
 
     label = "udp"
+    joins = True
 
     def _make_socket(self, family: socket.AddressFamily) -> socket.socket:
         sock = socket.socket(family, _FLAGS)
@@ -64,13 +63,8 @@ class UdpRelay(DatagramRelay):
             for start in range(0, len(data), size):
                 sock.sendto(data[start : start + size], destination)
 
-    def _receive(self, sock: socket.socket, family: int) -> tuple[bytes, int, Buffer, int]:
-        data, ancillary, _, source = sock.recvmsg(RECEIVE_SIZE, _ANCILLARY)
-        segment_size = 0
-        for level, kind, value in ancillary:
-            if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-                segment_size = _GRO_SIZE.unpack_from(value)[0]
-        return socket.inet_pton(family, source[0].partition("%")[0]), source[1], data, segment_size
+    def _understand(self, family: int, received: Received) -> tuple[int, Buffer]:
+        return received[1], received[2]
 
     def _port_of(self, error: icmp_errors.SocketError) -> int:
         return error.port

@@ -22,6 +22,9 @@ CLONE_DEVICE: Final = "/dev/net/tun"
 MAX_FRAME: Final = 10 + 65535
 """Bytes of the largest frame: the virtio-net header and one IP packet."""
 
+BURST_BYTES: Final = 1024 * 1024
+"""Bytes of frames read in one burst: a bulk flow reaches this bound, small packets the number of frames."""
+
 MAX_NAME_LENGTH: Final = 15
 """Bytes of a device name (IFNAMSIZ without its closing zero)."""
 
@@ -112,15 +115,22 @@ class TunDevice:
         except OSError as error:
             raise self._gone(error) from error
 
-    def read_burst(self, limit: int) -> list[bytes]:
-        """Up to ``limit`` frames that wait now, oldest first; HostError when the device went."""
+    def read_burst(self, limit: int, room: int = BURST_BYTES) -> list[bytes]:
+        """Frames that wait now, oldest first: up to ``limit``, and none more once they have ``room`` bytes.
+
+        Raises HostError when the device went.
+        """
         frames: list[bytes] = []
         append = frames.append
         fd = self.fd
         read = os.read
         try:
             for _ in range(limit):
-                append(read(fd, MAX_FRAME))
+                frame = read(fd, MAX_FRAME)
+                append(frame)
+                room -= len(frame)
+                if room <= 0:
+                    break
         except BlockingIOError:
             pass
         except OSError as error:

@@ -50,3 +50,22 @@ def test_a_syn_that_is_refused(benchmark, world):
         world.stream.handler.refused(1, world.now)
 
     benchmark.pedantic(arrive, setup=knock, rounds=500)
+
+
+def test_datagrams_of_one_flow_in_one_batch(benchmark, world):
+    """32 of them, as a busy sender fills the device's queue."""
+    header = vnet.VnetHeader(vnet.NEEDS_CSUM, vnet.GSO_NONE, 28, 0, 20, 6).encode()
+    frames = [
+        header + bytes(IP(src=HOST, dst=SERVER, id=number) / UDP(sport=40000, dport=443) / Raw(bytes(64)))
+        for number in range(32)
+    ]
+    world.tracker.frame_arrived(frames[0], world.now)
+    stream = world.stream
+
+    def send():
+        for frame in frames:
+            world.tracker.frame_arrived(frame, world.now)
+        world.tracker.flush(world.now)
+        stream.sent.clear()
+
+    benchmark(send)

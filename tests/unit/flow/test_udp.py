@@ -74,6 +74,84 @@ def test_one_local_port_is_one_stream_whatever_it_talks_to(world):
     ]
 
 
+TRUSTED = vnet.VnetHeader(vnet.NEEDS_CSUM, vnet.GSO_NONE, 28, 0, 20, 6).encode()
+TRUSTED6 = vnet.VnetHeader(vnet.NEEDS_CSUM, vnet.GSO_NONE, 48, 0, 40, 6).encode()
+
+
+def batch(world, *packets: IP | IPv6) -> list[DataRun]:
+    """What the exit gets when the host sends all of these at once."""
+    for packet in packets:
+        world.tracker.frame_arrived((TRUSTED if packet.version == 4 else TRUSTED6) + bytes(packet), world.now)
+    world.tracker.flush(world.now)
+    runs = [decode_run(run) for stream in world.streams.opened for run in stream.sent]
+    for stream in world.streams.opened:
+        stream.sent.clear()
+    return runs
+
+
+@pytest.mark.parametrize("make", [datagram, datagram6])
+def test_datagrams_of_one_batch_travel_as_one_run(world, make):
+    for _ in range(2):  # the first batch makes the path, the second one finds it
+        (run,) = batch(world, *(make(bytes([number]) * 50) for number in range(100)))
+        assert run.segment_size == 50 and run.port == 5000
+        assert bytes(run.data) == b"".join(bytes([number]) * 50 for number in range(100))
+    (alone,) = batch(world, make(b"alone"))
+    assert alone.segment_size == 0 and bytes(alone.data) == b"alone"
+
+
+def test_a_run_is_no_longer_than_allowed(world):
+    few, many = 1400, 10
+    runs = batch(world, *(datagram(bytes(few)) for _ in range(100)))
+    assert sum(len(run.data) for run in runs) == 100 * few
+    assert all(len(encode_run_header(raw(THERE), 5000)) + len(run.data) <= 65486 for run in runs)
+    runs = batch(world, *(datagram(bytes(many)) for _ in range(300)))
+    assert [len(run.data) // many for run in runs] == [128, 128, 44]
+
+
+def test_the_order_within_a_flow_stays_whatever_the_sizes_and_destinations(world):
+    for _ in range(2):
+        sent = [
+            datagram(b"aa"), datagram(b"bb"), datagram(b"c"), datagram(b""), datagram(b"dd", dport=9),
+            datagram(b"ee", dport=9), datagram(b"ff"), datagram(b"gg", ttl=3), datagram(b"hh", tos=8),
+        ]  # fmt: skip
+        got = [
+            (run.port, run.hop_limit, run.traffic_class, bytes(run.data[i : i + (run.segment_size or 99)]))
+            for run in batch(world, *sent)
+            for i in range(0, max(len(run.data), 1), run.segment_size or 99)
+        ]
+        assert got == [
+            (packet[UDP].dport, packet.ttl, packet.tos, bytes(packet[UDP].payload)) for packet in sent
+        ]
+
+
+def test_two_flows_in_one_batch_each_make_their_run(world):
+    packets = [datagram(b"%d" % (number % 2), sport=4000 + number % 2) for number in range(20)]
+    assert sorted(bytes(run.data) for run in batch(world, *packets)) == [b"0" * 10, b"1" * 10]
+
+
+def test_a_known_path_does_not_let_broken_frames_through(world):
+    batch(world, datagram(b"known"))
+    good = TRUSTED + bytes(datagram(b"known", id=7))
+    wrong_sum = bytearray(good)
+    wrong_sum[15] ^= 1  # of the identification
+    for frame in (bytes(wrong_sum), good[:-1]):
+        world.tracker.frame_arrived(frame, world.now)
+    untrusted = bytearray(bytes(10) + good[10:])
+    untrusted[-1] ^= 1  # of the payload, which nobody has vouched for
+    world.tracker.frame_arrived(bytes(untrusted), world.now)
+    world.tracker.frame_arrived(good + b"behind the packet", world.now)
+    world.tracker.flush(world.now)
+    assert [bytes(decode_run(run).data) for run in world.stream.sent] == [b"known"]
+    assert world.counters.dropped == {"ip-bad-checksum": 1, "ip-bad-length": 1, "udp-bad-checksum": 1}
+
+
+def test_a_path_ends_with_its_flow(world):
+    batch(world, datagram(b"before"))
+    world.stream.handler.aborted(ResetCode.SHUTDOWN, world.now)
+    (run,) = batch(world, datagram(b"behind"))
+    assert bytes(run.data) == b"behind" and len(world.streams.opened) == 2
+
+
 def test_another_local_port_is_another_stream(world):
     world.host_sends(datagram(sport=1))
     world.host_sends(datagram(sport=2))

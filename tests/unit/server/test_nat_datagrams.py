@@ -79,6 +79,26 @@ async def test_a_long_run_of_answers_is_cut_to_fit_records(tunnel, server, hears
     assert all(len(run.data) % size == 0 for run in runs(user)[:-1])
 
 
+async def test_answers_that_wait_together_keep_their_order_sizes_and_sources(tunnel, server, hears):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"go")
+    _, sender = await hears()
+    answers = [bytes([number]) * size for number, size in enumerate([9, 9, 9, 4, 9, 0, 9, 9, *[1200] * 150])]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        for number, answer in enumerate(answers):
+            (other if number % 50 == 7 else server).sendto(answer, sender)
+        other_port = other.getsockname()[1]
+    await user.until(lambda: sum(max(1, len(run.data)) for run in runs(user)) == sum(map(len, answers)) + 1)
+    got = [
+        (run.port, bytes(run.data[at : at + (run.segment_size or 9999)]))
+        for run in runs(user)
+        for at in range(0, max(1, len(run.data)), run.segment_size or 9999)
+    ]
+    ports = [other_port if number % 50 == 7 else server.getsockname()[1] for number in range(len(answers))]
+    assert got == list(zip(ports, answers, strict=True))
+    assert len(runs(user)) < 40
+
+
 async def test_datagrams_wait_for_the_name_and_keep_their_order(tunnel, resolver, server, hears):
     resolver.addresses["here.test"] = ["127.0.0.1"]
     user = tunnel.open(b"", 0, StreamKind.UDP)

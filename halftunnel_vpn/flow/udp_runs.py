@@ -1,0 +1,86 @@
+"""Runs of UDP datagrams: what the host sends one by one travels together.
+
+Most frames of a busy UDP flow differ from the one before in nothing but payload, identification and
+checksums. The rest of the headers is the key of a *path*: what the slow way has found out about it once
+(flow, run header, validity) holds for every frame with that key. Datagrams of one path that come in one
+batch of frames leave as one run; a datagram of another path of the same flow ends the run, so the order
+within a flow stays as it was.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from halftunnel_vpn.packet import ip, udp, vnet
+from halftunnel_vpn.packet.checksum import ONES
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.flow.udp import UdpFlow
+
+MAX_PATHS: Final = 1024
+"""Paths that are remembered; beyond it all are forgotten, and found again by the slow way."""
+
+MIN_V4: Final = vnet.VNET_HEADER_LENGTH + ip.IPV4_HEADER_LENGTH + udp.HEADER_LENGTH
+MIN_V6: Final = vnet.VNET_HEADER_LENGTH + ip.IPV6_HEADER_LENGTH + udp.HEADER_LENGTH
+"""Bytes in front of the payload of a frame whose IP header has no options."""
+
+_FIRST_AT: Final = vnet.VNET_HEADER_LENGTH
+_PROTOCOL_AT_V4: Final = vnet.VNET_HEADER_LENGTH + 9
+_PROTOCOL_AT_V6: Final = vnet.VNET_HEADER_LENGTH + 6
+_V4: Final = 0x45
+"""First byte of an IPv4 packet without options."""
+_V6: Final = 0x60
+"""First byte of an IPv6 packet; the low half belongs to the traffic class."""
+
+_identity = struct.Struct(">14xH4xH").unpack_from
+"""Identification and header checksum of an IPv4 frame: what differs between frames of one path."""
+
+
+class UdpPath:
+    """Frames that are alike but for their payload: where they belong, and those that wait to leave."""
+
+    __slots__ = ("flow", "length", "limit", "place", "size", "start", "sum", "waiting")
+
+    def __init__(
+        self, flow: UdpFlow, place: tuple[bytes, int, int, int], frame: bytes, start: int, limit: int
+    ) -> None:
+        self.flow = flow
+        self.place = place
+        """Destination, port, hop limit, traffic class: what the header of a run says."""
+        self.length = len(frame)
+        self.start = start
+        """Bytes in front of the payload."""
+        self.size = len(frame) - start
+        """Bytes of payload of each."""
+        self.limit = limit
+        """Datagrams in one run, at the most."""
+        self.sum = 0 if start == MIN_V6 else _sum(frame)
+        self.waiting: list[bytes] = []
+
+    def fits(self, frame: bytes) -> bool:
+        """Whether ``frame``, which has the key of this path, is as valid as the one that made it."""
+        if len(frame) != self.length:
+            return False
+        if self.start == MIN_V6:
+            return True
+        identification, checksum = _identity(frame)
+        return (identification + checksum) % ONES == self.sum  # type: ignore[no-any-return]
+
+
+def key_of(frame: bytes) -> bytes | None:
+    """What all frames of one path share; None for a frame (of MIN_V4 bytes or more) that can be on none."""
+    if frame[1] or not frame[0] & vnet.CHECKSUM_TRUSTED:
+        return None
+    if frame[_FIRST_AT] == _V4 and frame[_PROTOCOL_AT_V4] == ip.PROTOCOL_UDP:
+        # all but identification, header checksum and UDP checksum
+        return frame[:14] + frame[16:20] + frame[22:36]
+    if frame[_FIRST_AT] & 0xF0 == _V6 and frame[_PROTOCOL_AT_V6] == ip.PROTOCOL_UDP and len(frame) >= MIN_V6:
+        return frame[:56]  # all but the UDP checksum
+    return None
+
+
+def _sum(frame: bytes) -> int:
+    """Equal for all valid IPv4 frames of one path, since nothing else in their headers differs."""
+    identification, checksum = _identity(frame)
+    return (identification + checksum) % ONES  # type: ignore[no-any-return]
