@@ -1,4 +1,8 @@
-"""Whose packets go next: two classes, and deficit round robin (Shreedhar and Varghese, 1995) in each."""
+"""Whose packets go next: two classes, and deficit round robin (Shreedhar and Varghese, 1995) in each.
+
+A turn is rounded to whole trains, and what was too much or too little counts in the next one: turns that ended
+in the middle of a train would tear every piece in two.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,11 @@ from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import ByteStream
 
-QUANTUM = 64 * 1024
-"""Bytes a stream may send in one turn."""
+QUANTUM = MAX_TRAIN
+"""Bytes a stream may send in one turn, on average: a train."""
+
+_TURN_IS_OVER = QUANTUM // 2
+# Deficit below which the rest of a turn waits for the next one.
 
 URGENT_SHARE = MAX_TRAIN * 3 // 4
 """Bytes that urgent streams may take of each train, on average, while bulk streams wait."""
@@ -63,21 +70,21 @@ class Scheduler:
         idle_turns = 0  # streams in a row that could add nothing (their OPEN is on another leg)
         while queue and train.room > HEADER_LENGTH + reserve and idle_turns < len(queue):
             stream = queue[0]
-            if stream.deficit <= 0:
+            if stream.deficit < _TURN_IS_OVER:
                 stream.deficit += QUANTUM
-            added = stream.fill(train, leg, min(stream.deficit, train.room - reserve), now)
+            added = stream.fill(train, leg, train.room - reserve, now)
             stream.deficit -= added
             idle_turns = 0 if added else idle_turns + 1
             if not stream.has_something_to_send:
                 queue.popleft()
                 stream.queue = None
-                stream.deficit = 0
+                stream.deficit = min(stream.deficit, 0)  # a debt stays, a claim does not
                 stream.session.served(stream)
             elif queue is self._urgent and not stream.is_urgent:
                 queue.popleft()
                 stream.queue = self._bulk
                 self._bulk.append(stream)
-            elif stream.deficit <= 0 or stream.sending.waits_for_other_leg(leg):
+            elif stream.deficit < _TURN_IS_OVER or stream.sending.waits_for_other_leg(leg):
                 queue.rotate(-1)
             else:
                 return  # the train is full; the stream keeps what is left of its turn

@@ -23,7 +23,7 @@ SEND_BUFFER = 16 * 1024 * 1024
 """Bytes of one stream that are kept, sent or not, until the peer has acknowledged them."""
 
 MIN_SPLIT = 8 * 1024
-"""A chunk is not split to fill up less than this at the end of a train that already holds something."""
+"""A chunk is not split to fill up less than this at the end of a train: it travels whole in the next one."""
 
 SERIAL_MASK = 0xFFFF_FFFF
 SERIAL_HALF = 0x8000_0000
@@ -179,10 +179,10 @@ class SendSide:
                 self.opening_leg = leg
             self._emit_new(train, type_, [payload], len(payload), leg, acknowledgement, now)
         while self.unsent:
-            size = self._next_size(train, limit - (before - train.room))
-            if size <= 0:
+            chunks, size = self._take(train, limit - (before - train.room))
+            if not size:
                 return before - train.room
-            chunks = self._take(size)
+            self.unsent_bytes -= size
             self.sent += size
             self.burst += size
             self._emit_new(train, PacketType.DATA, chunks, size, leg, acknowledgement, now)
@@ -240,43 +240,49 @@ class SendSide:
         self.opening_leg = None
         return True
 
-    def _next_size(self, train: Train, budget: int) -> int:
-        if self._ring_is_full:
-            return 0
-        size = self.unsent_bytes
-        credit = self.credit - self.sent
-        if credit < size:
-            size = credit
-        if budget < size:
-            size = budget
-        room = train.room - HEADER_LENGTH
-        if room < size:
-            if room < MIN_SPLIT and train.parts:
-                return 0
-            # a piece that would be torn in two travels whole in the next train, if this one is worth sending
-            head = len(self.unsent[0])
-            if room < head < MAX_TRAIN - HEADER_LENGTH and train.room < MAX_TRAIN // 2:
-                return 0
-            size = room
-        return size
+    def _take(self, train: Train, budget: int) -> tuple[list[Buffer], int]:
+        """Take what the next packet of ``train`` carries off the queue: chunks, and their bytes.
 
-    def _take(self, size: int) -> list[Buffer]:
+        Chunks stay whole where that costs little room, so that a piece of the host's TCP is one packet, one
+        write at the exit, and one frame on the way back.
+        """
+        limit = self.credit - self.sent
+        if budget < limit:
+            limit = budget
+        room = train.room - HEADER_LENGTH
+        if room < limit:
+            limit = room
+        if limit <= 0 or self.next_sequence - self.acknowledged >= RING:
+            return [], 0
         unsent = self.unsent
-        self.unsent_bytes -= size
         chunks: list[Buffer] = []
-        while size:
-            chunk = unsent[0]
-            length = len(chunk)
-            if length <= size:
-                chunks.append(chunk)
+        size = 0
+        while unsent:
+            head = unsent[0]
+            left = limit - size
+            length = len(head)
+            if length <= left:
+                chunks.append(head)
                 unsent.popleft()
-                size -= length
-            else:
-                view = memoryview(chunk)
-                chunks.append(view[:size])
-                unsent[0] = view[size:]
+                size += length
+                continue
+            if limit == room and self._stays_whole(length, left, train):
                 break
-        return chunks
+            view = memoryview(head)
+            if left:
+                chunks.append(view[:left])
+                unsent[0] = view[left:]
+                size = limit
+            break
+        return chunks, size
+
+    @staticmethod
+    def _stays_whole(length: int, left: int, train: Train) -> bool:
+        """Whether a chunk of ``length`` waits for the next train, where this one has ``left`` bytes for it."""
+        used = MAX_TRAIN - HEADER_LENGTH - left
+        if left < MIN_SPLIT:
+            return used > 0
+        return length < MAX_TRAIN - HEADER_LENGTH and used > MAX_TRAIN // 2
 
     def _emit_new(
         self,

@@ -249,5 +249,6 @@ class ByteStream:
         self.session.wake()
 
 
-_FINISHED_BY_PEER = frozenset({StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED})
-_MAY_SEND = frozenset({StreamState.OPEN, StreamState.ACTIVE, StreamState.HALF_CLOSED_REMOTE})
+# Tuples, because the hash of an enum's member is computed in Python.
+_FINISHED_BY_PEER = (StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED)
+_MAY_SEND = (StreamState.ACTIVE, StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
