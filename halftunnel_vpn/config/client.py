@@ -119,6 +119,7 @@ class ProtectionConfig:
 
 DnsMode = Literal["forward", "fake-ip", "off"]
 BlockAnswer = Literal["nxdomain", "zero"]
+Takeover = Literal["mend", "report"]
 
 
 @config_table
@@ -140,6 +141,7 @@ class DnsConfig:
         values.free_table(net.suffix, values.several(net.address, minimum=1, maximum=8)), default_factory=dict
     )
     cache_entries: int = option(values.integer(0, 1_000_000), default=10_000)
+    takeover: Takeover = option(values.one_of("mend", "report"), default="mend")
     fake_networks: tuple[net.Network, ...] = option(
         values.several(net.network, minimum=2, maximum=2),
         default=(ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fd48:5456:f00d::/96")),

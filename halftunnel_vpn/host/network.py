@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import firewall, nft, resolver, sysctls
@@ -12,6 +12,7 @@ from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
 from halftunnel_vpn.host.preflight import device_exists
+from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
 from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.state import HostState
 
@@ -20,6 +21,14 @@ NFT: Final = "nft"
 ROUTING: Final = "routing"
 SYSCTL: Final = "sysctl"
 RESOLVER: Final = "resolver"
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Somebody else changed the resolver configuration: what differs (a sentence), and who it was."""
+
+    difference: str
+    by: str
 
 
 class HostNetwork:
@@ -36,7 +45,7 @@ class HostNetwork:
         state: HostState,
         state_dir: Path = DEFAULT_STATE_DIR,
         *,
-        resolv_conf: Path = resolver.RESOLV_CONF,
+        resolv_conf: Path = RESOLV_CONF,
         policy: TrafficPolicy | None = None,
         after: TrafficPolicy | None = None,
     ) -> None:
@@ -86,6 +95,31 @@ class HostNetwork:
         if SYSCTL in steps and sysctls.read(sysctls.SOURCE_MARK) != "1":
             differences.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
         return differences + self._resolver_differences(steps)
+
+    def takeover(self) -> Takeover | None:
+        """Whether somebody else has changed the host's resolver configuration; None when it is as applied."""
+        backend = self._resolver_backend()
+        if backend is None or self.state.dns is None:
+            return None
+        difference = backend.difference(self.state.tun, self.state.dns)
+        return None if difference is None else Takeover(difference, backend.taken_by())
+
+    def mend_resolver(self) -> str | None:
+        """Point the host to the tunnel's servers again; a sentence when that is not possible."""
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        return None if journal is None else self._apply_resolver(journal)
+
+    def own_servers(self) -> tuple[str, ...]:
+        """The resolvers the host would ask without the tunnel, as far as it tells."""
+        backend = self._resolver_backend()
+        if backend is None:
+            return resolver.system_servers(self._resolv_conf)
+        return backend.own_servers(self.state.tun)
+
+    def watched_file(self) -> Path | None:
+        """The file in which a takeover of the resolver configuration shows first, None when there is none."""
+        backend = self._resolver_backend()
+        return None if backend is None else backend.watched()
 
     def cleanup(self) -> None:
         """Undo everything; needs no live tunnel; repeatable. HostError when a file cannot be put back."""
@@ -194,26 +228,19 @@ class HostNetwork:
         if servers is None:
             return self._undo_resolver(journal)
         step = journal.steps.get(RESOLVER)
-        if step is None and resolver.uses_resolved(self._resolv_conf):
-            step = {"kind": "resolved"}
-            journal.record(RESOLVER, **step)
-        if step is not None and step["kind"] == "resolved":
-            if resolver.resolved_servers(self.state.tun) == list(servers):
-                return None
-            return resolver.set_resolved(self.state.tun, servers)
-        content = resolver.read(self._resolv_conf)
-        if content is not None and content.startswith(resolver.MARKER):
-            if step is None:
-                return (
-                    f"{self._resolv_conf} still names an earlier tunnel's servers and its original is lost: "
-                    "write the host's own servers into it."
-                )
-            content = _decoded(step["original"])
-        journal.record(RESOLVER, kind="file", path=str(self._resolv_conf), original=_encoded(content))
-        wanted = resolver.render(servers, content)
-        return (
-            None if resolver.read(self._resolv_conf) == wanted else resolver.write(self._resolv_conf, wanted)
+        if step is None and resolver.is_orphaned(self._resolv_conf):
+            return (
+                f"{self._resolv_conf} still names an earlier tunnel's servers and its original is lost: "
+                "write the host's own servers into it."
+            )
+        backend = (
+            resolver.choose(self.state.tun, self._resolv_conf)
+            if step is None
+            else resolver.from_step(step, self._resolv_conf)
         )
+        backend.adopt()
+        journal.record(RESOLVER, **backend.step())
+        return backend.apply(self.state.tun, servers)
 
     # --- what differs -----------------------------------------------------------------------------
 
@@ -235,23 +262,20 @@ class HostNetwork:
         found += sorted(f"The {item} should not be there." for item in actual - wanted)
         return found
 
-    def _resolver_differences(self, steps: dict[str, dict[str, str | None]]) -> list[str]:
+    def _resolver_backend(self) -> resolver.ResolverBackend | None:
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        step = None if journal is None else journal.steps.get(RESOLVER)
+        return None if step is None else resolver.from_step(step, self._resolv_conf)
+
+    def _resolver_differences(self, steps: dict[str, dict[str, Any]]) -> list[str]:
         servers = self.state.dns
         step = steps.get(RESOLVER)
         if servers is None:
             return []
         if step is None:
             return [f"{self._resolv_conf} does not name the tunnel's servers."]
-        if step["kind"] == "resolved":
-            if resolver.resolved_servers(self.state.tun) == list(servers):
-                return []
-            return [f"systemd-resolved does not have the tunnel's servers for {self.state.tun}."]
-        wanted = resolver.render(servers, _decoded(step["original"]))
-        return (
-            []
-            if resolver.read(self._resolv_conf) == wanted
-            else [f"{self._resolv_conf} is not as the tunnel wrote it."]
-        )
+        found = resolver.from_step(step, self._resolv_conf).difference(self.state.tun, servers)
+        return [] if found is None else [found]
 
     # --- undo -------------------------------------------------------------------------------------
 
@@ -268,12 +292,13 @@ class HostNetwork:
 
     def _undo_resolver(self, journal: Journal) -> str | None:
         step = journal.steps.get(RESOLVER)
+        if step is None:
+            return None
         problem = None
-        if step is not None and step["kind"] == "file":
-            problem = resolver.restore(Path(step["path"]), _decoded(step["original"]))
-        elif step is not None and journal.here and device_exists(self.state.tun):
-            resolver.revert_resolved(self.state.tun)
-        if step is not None and problem is None:
+        # What is in the memory of this boot's systemd-resolved is gone with the boot, and with the device.
+        if step["kind"] != resolver.ResolvedBackend.KIND or (journal.here and device_exists(self.state.tun)):
+            problem = resolver.from_step(step, self._resolv_conf).undo(self.state.tun)
+        if problem is None:
             del journal.steps[RESOLVER]
         return problem
 
@@ -304,11 +329,3 @@ class HostNetwork:
 def _places(state: HostState) -> tuple[int, int]:
     """Where in the kernel our routing stands: what moves cannot be changed rule by rule."""
     return state.table, state.rule_priority
-
-
-def _encoded(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode("ascii")
-
-
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)

@@ -1,182 +1,216 @@
-"""The host's resolver configuration: a plain /etc/resolv.conf, or systemd-resolved where that rules."""
+"""The host's resolver configuration, by whoever rules it here: one class a kind, chosen by a table."""
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import shutil
-import subprocess
+import base64
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import resolv_conf, resolvconf, resolved
+from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
 
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
-
-MARKER: Final = b"# Half-Tunnel wrote this file. The original comes back when the tunnel goes down.\n"
-
-MAX_RESOLV_CONF: Final = 65536
-"""Bytes of a resolver configuration that we are ready to keep."""
-
-RESOLVECTL_TIMEOUT: Final = 10.0
-"""Seconds within which one resolvectl command must end."""
-
-_RESOLVED_STUBS: Final = {"127.0.0.53", "127.0.0.54"}
-_RESOLVED_DIRECTORY: Final = Path("/run/systemd/resolve")
-_RESOLVED_COMMAND: Final = "systemd-resolve"  # the kernel keeps 15 bytes of a command's name
+Step = dict[str, Any]
+"""What the journal keeps of a backend: enough to give everything back without a live tunnel."""
 
 
-def servers_in(content: bytes) -> list[str]:
-    """The addresses of the `nameserver` lines, in order; a scope (%eth0) is left out. See resolv.conf(5)."""
-    servers = []
-    for line in content.decode(errors="replace").splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            address = words[1].partition("%")[0]
-            try:
-                servers.append(str(ipaddress.ip_address(address)))
-            except ValueError:
-                continue
-    return servers
+class ResolverBackend(Protocol):
+    """One way to tell the host's programs which resolvers to ask."""
+
+    def step(self) -> Step:
+        """For the journal, before :meth:`apply`; its ``kind`` leads back to the class."""
+
+    def adopt(self) -> None:
+        """Take what somebody else has written since as what the host wants without the tunnel."""
+
+    def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
+        """Point the host to ``servers``; repeatable; a sentence when that is not possible."""
+
+    def difference(self, device: str, servers: tuple[str, ...]) -> str | None:
+        """How the host differs from what :meth:`apply` made, a sentence."""
+
+    def undo(self, device: str) -> str | None:
+        """Give everything back; a sentence when that is not possible."""
+
+    def own_servers(self, device: str) -> tuple[str, ...]:
+        """The resolvers the host would use without the tunnel."""
+
+    def watched(self) -> Path | None:
+        """The file in which a takeover shows, None when there is none to watch."""
+
+    def taken_by(self) -> str:
+        """Who has taken it over, in words for a sentence."""
+
+
+class FileBackend:
+    """/etc/resolv.conf itself."""
+
+    KIND: Final = "file"
+
+    def __init__(self, path: Path, original: bytes | None = None) -> None:
+        self._path = path
+        self._original = original
+
+    @classmethod
+    def from_step(cls, step: Mapping[str, Any], path: Path) -> FileBackend:
+        """As the journal has it."""
+        return cls(Path(step["path"]), decoded(step["original"]))
+
+    def step(self) -> Step:
+        return {"kind": self.KIND, "path": str(self._path), "original": encoded(self._original)}
+
+    def adopt(self) -> None:
+        content = resolv_conf.read(self._path)
+        if content is None or not content.startswith(resolv_conf.MARKER):
+            self._original = content
+
+    def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
+        wanted = resolv_conf.render(servers, self._original)
+        return None if resolv_conf.read(self._path) == wanted else resolv_conf.write(self._path, wanted)
+
+    def difference(self, device: str, servers: tuple[str, ...]) -> str | None:
+        wanted = resolv_conf.render(servers, self._original)
+        if resolv_conf.read(self._path) == wanted:
+            return None
+        return f"{self._path} is not as the tunnel wrote it."
+
+    def undo(self, device: str) -> str | None:
+        return resolv_conf.restore(self._path, self._original)
+
+    def own_servers(self, device: str) -> tuple[str, ...]:
+        return tuple(resolv_conf.servers_in(self._original or b""))
+
+    def watched(self) -> Path | None:
+        return self._path
+
+    def taken_by(self) -> str:
+        return resolv_conf.writer_of(resolv_conf.read(self._path))
+
+
+class ResolvconfBackend:
+    """The program resolvconf."""
+
+    KIND: Final = resolvconf.KIND
+
+    def __init__(self, path: Path, record: str, original: tuple[str, ...]) -> None:
+        self._path = path
+        self._record = record
+        self._original = original
+
+    @classmethod
+    def from_step(cls, step: Mapping[str, Any], path: Path) -> ResolvconfBackend:
+        """As the journal has it."""
+        return cls(Path(step["path"]), step["record"], tuple(step["servers"]))
+
+    def step(self) -> Step:
+        path, record = str(self._path), self._record
+        return {"kind": self.KIND, "path": path, "record": record, "servers": list(self._original)}
+
+    def adopt(self) -> None:
+        """resolvconf keeps what the others say by itself."""
+
+    def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
+        if resolvconf.difference(self._path, servers) is None:
+            return None
+        problem = resolvconf.add(self._record, servers)
+        return resolvconf.difference(self._path, servers) if problem is None else problem
+
+    def difference(self, device: str, servers: tuple[str, ...]) -> str | None:
+        return resolvconf.difference(self._path, servers)
+
+    def undo(self, device: str) -> str | None:
+        return resolvconf.remove(self._record)
+
+    def own_servers(self, device: str) -> tuple[str, ...]:
+        return self._original
+
+    def watched(self) -> Path | None:
+        return self._path
+
+    def taken_by(self) -> str:
+        return resolv_conf.writer_of(resolv_conf.read(self._path))
+
+
+class ResolvedBackend:
+    """systemd-resolved."""
+
+    KIND: Final = resolved.KIND
+
+    @classmethod
+    def from_step(cls, step: Mapping[str, Any], path: Path) -> ResolvedBackend:
+        """There is nothing to keep: resolved knows what was there."""
+        return cls()
+
+    def step(self) -> Step:
+        return {"kind": self.KIND}
+
+    def adopt(self) -> None:
+        """resolved keeps what the other links say by itself."""
+
+    def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
+        if resolved.difference(device, servers) is None:
+            return None
+        return resolved.set_link(device, servers)
+
+    def difference(self, device: str, servers: tuple[str, ...]) -> str | None:
+        return resolved.difference(device, servers)
+
+    def undo(self, device: str) -> str | None:
+        resolved.revert_link(device)
+        return None
+
+    def own_servers(self, device: str) -> tuple[str, ...]:
+        return resolved.servers(without=device)
+
+    def watched(self) -> Path | None:
+        return None  # its settings of a link stand in no file that is ours to know
+
+    def taken_by(self) -> str:
+        return "somebody who told systemd-resolved otherwise, or its restart"
+
+
+_FROM_STEP: Final = {kind.KIND: kind.from_step for kind in (FileBackend, ResolvconfBackend, ResolvedBackend)}
+
+
+def choose(device: str, path: Path = RESOLV_CONF) -> ResolverBackend:
+    """Whoever rules this host's resolver configuration now; HostError when the file cannot be kept."""
+    if resolved.rules(path):
+        return ResolvedBackend()
+    if resolvconf.rules(path):
+        own = tuple(resolv_conf.servers_in(resolv_conf.read(path) or b""))
+        return ResolvconfBackend(path, resolvconf.record_name(device), own)
+    backend = FileBackend(path)
+    backend.adopt()
+    return backend
+
+
+def from_step(step: Mapping[str, Any], path: Path = RESOLV_CONF) -> ResolverBackend:
+    """The backend that the journal tells of."""
+    backend: ResolverBackend = _FROM_STEP[step["kind"]](step, path)
+    return backend
+
+
+def is_orphaned(path: Path) -> bool:
+    """Whether the file is an earlier tunnel's, with no journal that has its original."""
+    content = resolv_conf.read(path)
+    return content is not None and content.startswith(resolv_conf.MARKER)
 
 
 def system_servers(path: Path = RESOLV_CONF) -> tuple[str, ...]:
     """The resolvers this host uses by itself; ask before the tunnel's state is applied."""
-    if uses_resolved(path):
-        path = _RESOLVED_DIRECTORY / "resolv.conf"
-    content = read(path) or b""
-    servers = [] if content.startswith(MARKER) else servers_in(content)
-    return tuple(server for server in servers if server not in _RESOLVED_STUBS)
+    if resolved.rules(path):
+        return resolved.servers(without="")
+    if is_orphaned(path):
+        return ()
+    found = resolv_conf.servers_in(resolv_conf.read(path) or b"")
+    return tuple(server for server in found if server not in resolved.STUBS)
 
 
-# --- a plain file -------------------------------------------------------------------------------
+def encoded(content: bytes | None) -> str | None:
+    """Bytes as the journal keeps them."""
+    return None if content is None else base64.b64encode(content).decode("ascii")
 
 
-def read(path: Path) -> bytes | None:
-    """The file's content, None when there is none; HostError when it cannot be kept."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_RESOLV_CONF + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise HostError(
-            f"{path} cannot be read ({error.strerror}): set dns to none in the profile."
-        ) from error
-    if len(content) > MAX_RESOLV_CONF:
-        raise HostError(f"{path} is longer than {MAX_RESOLV_CONF} bytes: shorten it.")
-    return content
-
-
-def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
-    """Our content: the tunnel's servers, and the search list and options of the original."""
-    kept = [
-        line
-        for line in (original or b"").splitlines()
-        if line.split()[:1] in ([b"search"], [b"domain"], [b"options"])
-    ]
-    return MARKER + b"".join(line + b"\n" for line in [*(f"nameserver {s}".encode() for s in servers), *kept])
-
-
-def write(path: Path, content: bytes) -> str | None:
-    """Write in place (it may be a bind mount); a sentence when that is not possible, else None."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            # Never empty: first the new bytes in one call, then the end of a longer old content.
-            os.pwrite(descriptor, content, 0)
-            os.ftruncate(descriptor, len(content))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return f"{path} could not be written ({error.strerror}): the host keeps its own DNS servers."
-    return None
-
-
-def restore(path: Path, original: bytes | None) -> str | None:
-    """Put the original back, unless somebody else has written the file since; a sentence on failure."""
-    content = read(path)
-    if content is None or not content.startswith(MARKER):
-        return None
-    if original is not None:
-        return write(path, original)
-    path.unlink(missing_ok=True)
-    return None
-
-
-# --- systemd-resolved ---------------------------------------------------------------------------
-
-
-def uses_resolved(path: Path) -> bool:
-    """Whether ``path`` leads to a systemd-resolved that runs in this network namespace and takes orders."""
-    content = read(path) or b""
-    servers = set(servers_in(content))
-    stub = bool(servers) and servers <= _RESOLVED_STUBS
-    target = path.resolve()
-    # `ip netns exec` mounts a namespace's own file over the target of the host's symlink.
-    linked = target.is_relative_to(_RESOLVED_DIRECTORY) and not _is_mount_point(target)
-    return (stub or linked) and shutil.which("resolvectl") is not None and _resolved_runs_here()
-
-
-def set_resolved(device: str, servers: tuple[str, ...]) -> str | None:
-    """Make the TUN the link for every name; a sentence when resolved does not take it, else None."""
-    for arguments in (
-        ["dns", device, *servers],
-        ["domain", device, "~."],
-        ["default-route", device, "yes"],
-        ["llmnr", device, "no"],
-        ["mdns", device, "no"],
-    ):
-        problem = _resolvectl(arguments)[1]
-        if problem is not None:
-            return f"systemd-resolved did not take the tunnel's servers: {problem}"
-    return None
-
-
-def resolved_servers(device: str) -> list[str]:
-    """The servers that resolved has for the device."""
-    output, _ = _resolvectl(["dns", device])
-    _, _, listed = output.partition(":")  # Link 7 (htvpn0): 10.72.84.1
-    return listed.split()
-
-
-def revert_resolved(device: str) -> None:
-    """Make resolved forget the device; it does so by itself when the device goes."""
-    _resolvectl(["revert", device])
-
-
-def _resolvectl(arguments: list[str]) -> tuple[str, str | None]:
-    """The output, and a problem in a few words if there was one."""
-    try:
-        result = subprocess.run(
-            ["resolvectl", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=RESOLVECTL_TIMEOUT,
-            check=False,
-        )
-    except FileNotFoundError:
-        return "", "resolvectl is not installed."
-    except subprocess.TimeoutExpired:
-        return "", f"resolvectl did not answer within {RESOLVECTL_TIMEOUT:.0f} s."
-    if result.returncode:
-        return result.stdout, (result.stderr.strip().splitlines() or ["resolvectl failed."])[-1]
-    return result.stdout, None
-
-
-def _resolved_runs_here() -> bool:
-    here = os.stat("/proc/thread-self/ns/net")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "comm").read_text().strip() == _RESOLVED_COMMAND:
-                if os.path.samestat(os.stat(process / "ns/net"), here):
-                    return True
-        except OSError:  # it ended while we looked
-            continue
-    return False
-
-
-def _is_mount_point(path: Path) -> bool:
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return any(line.split()[4] == str(path) for line in mounts)
+def decoded(text: str | None) -> bytes | None:
+    """The way back from :func:`encoded`."""
+    return None if text is None else base64.b64decode(text)

@@ -32,6 +32,7 @@ OWNERS = {
     "websockets": "transport",
     "uvloop": "transport",
     "pyroute2": "host",
+    "jeepney": "host",
     "dnslib": "dns",
     "cryptography": "protocol",
     "tomli": "config",

@@ -1,0 +1,121 @@
+"""Notices when somebody else takes over the host's resolver configuration, and mends it within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.file_watch import FileWatch
+from halftunnel_vpn.host.network import HostNetwork, Takeover
+
+MAX_MENDS_PER_MINUTE = 5
+"""Two programs that both insist must not write the file for ever."""
+
+MINUTE = 60.0
+
+CHECK_EVERY = 15.0
+"""Seconds between looks without an event: systemd-resolved's settings stand in no file."""
+
+SETTLE = 0.2
+"""Seconds in which a writer may finish what it began."""
+
+log = logging.getLogger(__name__)
+
+
+class ResolverGuard:
+    """Watches what ``network`` has made of the resolver configuration. :meth:`run` never returns by itself.
+
+    ``policy``: "mend" puts the tunnel's servers back, "report" only says who it was. Either way the queries
+    themselves still go into the tunnel, by address; what a takeover changes is who is asked there.
+    """
+
+    def __init__(
+        self,
+        network: HostNetwork,
+        policy: Literal["mend", "report"],
+        clock: Callable[[], float],
+        counters: Counters,
+    ) -> None:
+        self._network = network
+        self._policy = policy
+        self._clock = clock
+        self._counters = counters
+        self._mends: deque[float] = deque(maxlen=MAX_MENDS_PER_MINUTE)
+        self._reported: Takeover | None = None
+
+    async def run(self) -> None:
+        """Look after every change of the file, and now and then."""
+        watch = await asyncio.to_thread(self._open_watch)
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            assert watch is not None
+            if watch.changed():
+                changed.set()
+
+        if watch is not None:
+            loop.add_reader(watch.fd, readable)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(CHECK_EVERY):
+                        await changed.wait()
+                    await asyncio.sleep(SETTLE)
+                except TimeoutError:
+                    pass
+                changed.clear()
+                await self.look()
+        finally:
+            if watch is not None:
+                loop.remove_reader(watch.fd)
+                watch.close()
+
+    async def look(self) -> None:
+        """Compare once, and do what the policy says."""
+        try:
+            takeover = await asyncio.to_thread(self._network.takeover)
+        except HostError as error:
+            takeover = Takeover(str(error), "somebody")
+        if takeover is None:
+            self._reported = None
+            return
+        if self._policy == "mend" and self._may_mend():
+            problem = await asyncio.to_thread(self._mend)
+            if problem is None:
+                self._counters.count("resolver-mended")
+                log.info("the resolver configuration was taken over by %s, and is mended", takeover.by)
+                return
+            takeover = Takeover(problem, takeover.by)
+        if takeover != self._reported:
+            self._reported = takeover
+            self._counters.count("resolver-taken-over")
+            log.warning(
+                "the resolver configuration was taken over by %s: %s", takeover.by, takeover.difference
+            )
+
+    def _may_mend(self) -> bool:
+        now = self._clock()
+        if len(self._mends) == MAX_MENDS_PER_MINUTE and now - self._mends[0] < MINUTE:
+            return False
+        self._mends.append(now)
+        return True
+
+    def _mend(self) -> str | None:
+        try:
+            return self._network.mend_resolver()
+        except HostError as error:
+            return str(error)
+
+    def _open_watch(self) -> FileWatch | None:
+        try:
+            path = self._network.watched_file()
+            return None if path is None else FileWatch(path)
+        except HostError as error:
+            log.warning("%s", error)
+            return None

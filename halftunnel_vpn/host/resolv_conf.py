@@ -1,0 +1,140 @@
+"""The plain /etc/resolv.conf: read, written in place, given back to the byte, and who else writes it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+MARKER: Final = b"# Half-Tunnel wrote this file. The original comes back when the tunnel goes down.\n"
+
+MAX_RESOLV_CONF: Final = 65536
+"""Bytes of a resolver configuration that we are ready to keep."""
+
+_WRITERS: Final = (
+    # what stands in the file's comments, who writes that
+    ("NetworkManager", "NetworkManager"),
+    ("resolvconf", "resolvconf"),
+    ("systemd-resolved", "systemd-resolved"),
+    ("systemd-networkd", "systemd-networkd"),
+    ("dhcpcd", "dhcpcd"),
+    ("dhclient", "dhclient"),
+    ("connman", "ConnMan"),
+    ("Connection Manager", "ConnMan"),
+    ("tailscale", "Tailscale"),
+    ("mullvad", "Mullvad"),
+    ("netconfig", "netconfig"),
+    ("cloud-init", "cloud-init"),
+)
+
+_SILENT_WRITERS: Final = {
+    "dhclient": "dhclient",
+    "udhcpc": "udhcpc",
+    "pppd": "pppd",
+    "NetworkManager": "NetworkManager",
+}
+"""Programs that leave no name in the file, by the command that the kernel shows."""
+
+
+def servers_in(content: bytes) -> list[str]:
+    """The addresses of the `nameserver` lines, in order; a scope (%eth0) is left out. See resolv.conf(5)."""
+    servers = []
+    for line in content.decode(errors="replace").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            address = words[1].partition("%")[0]
+            try:
+                servers.append(str(ipaddress.ip_address(address)))
+            except ValueError:
+                continue
+    return servers
+
+
+def read(path: Path) -> bytes | None:
+    """The file's content, None when there is none; HostError when it cannot be kept."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_RESOLV_CONF + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostError(
+            f"{path} cannot be read ({error.strerror}): set dns to none in the profile."
+        ) from error
+    if len(content) > MAX_RESOLV_CONF:
+        raise HostError(f"{path} is longer than {MAX_RESOLV_CONF} bytes: shorten it.")
+    return content
+
+
+def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
+    """Our content: the tunnel's servers, and the search list and options of the original."""
+    kept = [
+        line
+        for line in (original or b"").splitlines()
+        if line.split()[:1] in ([b"search"], [b"domain"], [b"options"])
+    ]
+    return MARKER + b"".join(line + b"\n" for line in [*(f"nameserver {s}".encode() for s in servers), *kept])
+
+
+def write(path: Path, content: bytes) -> str | None:
+    """Write in place (it may be a bind mount); a sentence when that is not possible, else None."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            # Never empty: first the new bytes in one call, then the end of a longer old content.
+            os.pwrite(descriptor, content, 0)
+            os.ftruncate(descriptor, len(content))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return f"{path} could not be written ({error.strerror}): the host keeps its own DNS servers."
+    return None
+
+
+def restore(path: Path, original: bytes | None) -> str | None:
+    """Put the original back, unless somebody else has written the file since; a sentence on failure."""
+    content = read(path)
+    if content is None or not content.startswith(MARKER):
+        return None
+    if original is not None:
+        return write(path, original)
+    path.unlink(missing_ok=True)
+    return None
+
+
+def writer_of(content: bytes | None) -> str:
+    """Who wrote the file, by its comments, else by who runs here and could have; for a sentence."""
+    if content is None:
+        return "somebody who removed it"
+    comments = b"\n".join(line for line in content.splitlines() if line.lstrip()[:1] in (b"#", b";"))
+    text = comments.decode(errors="replace").lower()
+    for needle, name in _WRITERS:
+        if needle.lower() in text:
+            return name
+    running = sorted(_SILENT_WRITERS[name] for name in commands_here() & _SILENT_WRITERS.keys())
+    return f"somebody, perhaps {' or '.join(running)}" if running else "somebody who left no name in it"
+
+
+def commands_here() -> set[str]:
+    """The commands (as the kernel names them, 15 bytes) that run in this network namespace."""
+    here = os.stat("/proc/thread-self/ns/net")
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.path.samestat(os.stat(process / "ns/net"), here):
+                found.add((process / "comm").read_text().strip())
+        except OSError:  # it ended while we looked
+            continue
+    return found
+
+
+def is_mount_point(path: Path) -> bool:
+    """Whether something is mounted over the file, as `ip netns exec` does."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == str(path) for line in mounts)
