@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
@@ -24,6 +24,15 @@ CHECK_EVERY = 15.0
 SETTLE = 0.2
 """Seconds in which a writer may finish what it began."""
 
+_Result = TypeVar("_Result")
+
+
+class InThread(Protocol):
+    """Does in a thread what blocks; the owner sees to it that only one thing is done at a time."""
+
+    async def __call__(self, work: Callable[[], _Result], /) -> _Result: ...
+
+
 log = logging.getLogger(__name__)
 
 
@@ -40,17 +49,19 @@ class ResolverGuard:
         policy: Literal["mend", "report"],
         clock: Callable[[], float],
         counters: Counters,
+        in_thread: InThread,
     ) -> None:
         self._network = network
         self._policy = policy
         self._clock = clock
         self._counters = counters
+        self._in_thread = in_thread
         self._mends: deque[float] = deque(maxlen=MAX_MENDS_PER_MINUTE)
         self._reported: Takeover | None = None
 
     async def run(self) -> None:
         """Look after every change of the file, and now and then."""
-        watch = await asyncio.to_thread(self._open_watch)
+        watch = await self._in_thread(self._open_watch)
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -79,14 +90,14 @@ class ResolverGuard:
     async def look(self) -> None:
         """Compare once, and do what the policy says."""
         try:
-            takeover = await asyncio.to_thread(self._network.takeover)
+            takeover = await self._in_thread(self._network.takeover)
         except HostError as error:
             takeover = Takeover(str(error), "somebody")
         if takeover is None:
             self._reported = None
             return
         if self._policy == "mend" and self._may_mend():
-            problem = await asyncio.to_thread(self._mend)
+            problem = await self._in_thread(self._mend)
             if problem is None:
                 self._counters.count("resolver-mended")
                 log.info("the resolver configuration was taken over by %s, and is mended", takeover.by)

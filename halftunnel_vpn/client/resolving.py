@@ -42,9 +42,10 @@ class RoadResolver:
         for task in self._asking.values():
             task.cancel()
 
-    async def learn(self) -> None:
-        """Note the host's resolvers while they are still its own."""
-        servers = await asyncio.to_thread(system_servers)
+    async def learn(self, servers: tuple[str, ...] | None = None) -> None:
+        """Note the host's own resolvers: ``servers``, or those it has now, before the tunnel changes them."""
+        if servers is None:
+            servers = await asyncio.to_thread(system_servers)
         if servers:
             self._direct = UpstreamResolver(
                 [(server, DNS_PORT) for server in servers], counters=self._counters, mark=self._mark

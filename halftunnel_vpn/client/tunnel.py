@@ -15,6 +15,7 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
+from halftunnel_vpn.client.host_watch import HostWatch
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.client.settings import (
     dial_options,
@@ -79,7 +80,7 @@ class Tunnel:
         )
         self._tracker: FlowTracker | None = None
         self._network: HostNetwork | None = None
-        self._has_ipv6: bool | None = None
+        self._watch: HostWatch | None = None
         self._seen_state, self._seen_since = "connecting", time.time()
 
     # --- life ------------------------------------------------------------------------------------
@@ -142,7 +143,9 @@ class Tunnel:
                 policy=traffic_policy(profile, tunnel=profile.tun.name),
                 after=traffic_policy(profile),  # whoever runs this puts in place what holds afterwards
             )
-            self._has_ipv6 = established.exit_hello.has_ipv6
+            self._watch = watch = HostWatch(
+                profile, network, self._connection, self._resolver, self._driver, self.counters
+            )
             self._driver.loop.add_reader(device.fd, self._reader(device, tracker))
             async with asyncio.TaskGroup() as tasks:
                 dns = tasks.create_task(self._dns.run())
@@ -150,12 +153,14 @@ class Tunnel:
                 try:
                     for warning in await asyncio.to_thread(network.apply):
                         log.warning("%s", warning)
+                    tasks.create_task(watch.run())
                     self.connected.set()
                     log.info("the tunnel is up", extra={"session": self._connection.session_number})
                     await stopped
                 finally:
                     self._is_closing = True
                     tracker.session_lost(self._driver.clock())  # while the device still takes an RST
+                    await asyncio.shield(watch.stop())
                     # shielded: what was changed is put back even when this task is being cancelled
                     await asyncio.shield(asyncio.to_thread(network.cleanup))
                     connection.cancel()
@@ -196,8 +201,9 @@ class Tunnel:
 
     def _session_made(self, hello: ExitHello) -> None:
         self._dns.forget()
-        if self._network is not None and self._has_ipv6 is not None and hello.has_ipv6 != self._has_ipv6:
-            log.warning("the exit's IPv6 has changed: bring the tunnel down and up again to follow it")
+        self._dns.set_ipv6(hello.has_ipv6)
+        if self._watch is not None:
+            self._watch.exit_changed(has_ipv6=hello.has_ipv6)
 
     def _session_lost(self, now: float) -> None:
         if self._tracker is not None:

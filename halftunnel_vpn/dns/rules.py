@@ -47,11 +47,11 @@ class SuffixTable(Generic[Value]):
 
 
 class Rules:
-    """The rules of one configuration; they never change."""
+    """The rules of one configuration. ``ipv6`` may change: without it, AAAA is answered empty."""
 
     def __init__(self, config: DnsConfig) -> None:
         ttl = config.local_ttl
-        self._ipv6 = config.ipv6
+        self.ipv6 = config.ipv6
         self._any = (minimal_any(ttl),)
         self._nothing = (negative_authority(ttl),)
         self._hosts = {
@@ -89,7 +89,7 @@ class Rules:
             if records is not None:
                 return self._from_records(query, records, stream)
             return local_answer(query, Rcode.NXDOMAIN, authorities=self._nothing, stream=stream)
-        if type_ == RecordType.AAAA and not self._ipv6 and self._split.find(name) is None:
+        if type_ == RecordType.AAAA and not self.ipv6 and self._split.find(name) is None:
             return local_answer(query, authorities=self._nothing, stream=stream)
         return None
 

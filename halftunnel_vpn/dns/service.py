@@ -114,6 +114,12 @@ class DnsService:
         """Empty the cache: another exit may answer otherwise. Fake addresses keep their meaning."""
         self._cache.clear()
 
+    def set_ipv6(self, available: bool) -> None:
+        """Whether IPv6 leads anywhere: if not, questions for AAAA are answered empty (see DnsConfig.ipv6)."""
+        if available != self._rules.ipv6:
+            self._rules.ipv6 = available
+            self._cache.clear()
+
     @property
     def in_flight(self) -> int:
         """Different questions that resolvers are being asked now."""

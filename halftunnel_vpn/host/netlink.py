@@ -22,6 +22,16 @@ _ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unrea
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _UNREACHABLE: Final = 7  # RTN_UNREACHABLE
 _IFF_UP: Final = 1
+_IFA_F_TEMPORARY: Final = 0x01
+_IFA_F_TENTATIVE: Final = 0x40
+_NO_WAY: Final = (
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ENODEV,
+    errno.ENOENT,
+)
 
 # What the kernel says about something that is gone already.
 _GONE: Final = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -140,6 +150,41 @@ class Kernel:
     def remove_route(self, route: Route, table: int) -> None:
         """Remove one route."""
         self._unless_gone(self._netlink.route, **_route_arguments(route, table))
+
+    def next_step(self, destination: str, mark: int) -> tuple[str, str] | None:
+        """Device and gateway ("" when on link) to an address for packets with ``mark``; None if no way."""
+        from pyroute2 import NetlinkError
+
+        family = _FAMILIES[ipaddress.ip_address(destination).version]
+        try:
+            (message,) = self._netlink.route("get", family=family, dst=destination, mark=mark)
+        except NetlinkError as error:
+            if error.code not in _NO_WAY:
+                raise
+            return None
+        index = message.get_attr("RTA_OIF")
+        try:
+            device = socket.if_indextoname(index) if index else None
+        except OSError:
+            device = None  # it went while we asked
+        gateway = message.get_attr("RTA_GATEWAY") or (message.get_attr("RTA_VIA") or {}).get("addr", "")
+        return None if device is None or device == "lo" else (device, gateway)
+
+    def lasting_addresses(self, device: str, version: int) -> frozenset[str]:
+        """The device's addresses of one IP version but link-local ones and those that rotate (RFC 8981)."""
+        try:
+            index = socket.if_nametoindex(device)
+        except OSError:
+            return frozenset()
+        found = set()
+        for item in self._netlink.get_addr(family=_FAMILIES[version], index=index):
+            flags = item.get_attr("IFA_FLAGS") or item["flags"]
+            address = ipaddress.ip_address(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
+            # what rotates is temporary (IPv6); for IPv4 the same bit means a second address of a network
+            rotates = version == 6 and flags & _IFA_F_TEMPORARY
+            if not (rotates or flags & _IFA_F_TENTATIVE or address.is_link_local):
+                found.add(str(address))
+        return frozenset(found)
 
     def _unless_gone(self, call: Callable[..., Any], **arguments: Any) -> None:
         from pyroute2 import NetlinkError

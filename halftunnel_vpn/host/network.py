@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import firewall, nft, resolver, sysctls
@@ -15,6 +18,9 @@ from halftunnel_vpn.host.preflight import device_exists
 from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
 from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.state import HostState
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 DEVICE: Final = "device"
 NFT: Final = "nft"
@@ -29,6 +35,17 @@ class Takeover:
 
     difference: str
     by: str
+
+
+def _one_at_a_time(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Threads take turns: what one reads in the journal, no other changes meanwhile."""
+
+    @functools.wraps(method)
+    def locked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with args[0]._lock:  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return locked
 
 
 class HostNetwork:
@@ -54,7 +71,9 @@ class HostNetwork:
         self.after = after
         self._state_dir = state_dir
         self._resolv_conf = resolv_conf
+        self._lock = threading.RLock()
 
+    @_one_at_a_time
     def apply(self) -> list[str]:
         """Make the host what the state says; changes only what differs. Returns warnings, a sentence each.
 
@@ -82,6 +101,7 @@ class HostNetwork:
                 self.cleanup()
             raise
 
+    @_one_at_a_time
     def verify(self) -> list[str]:
         """How the host differs from the state, a sentence each; an empty list when it does not."""
         journal = Journal.load(path_of(self._state_dir, self.state.tun))
@@ -96,6 +116,7 @@ class HostNetwork:
             differences.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
         return differences + self._resolver_differences(steps)
 
+    @_one_at_a_time
     def takeover(self) -> Takeover | None:
         """Whether somebody else has changed the host's resolver configuration; None when it is as applied."""
         backend = self._resolver_backend()
@@ -104,11 +125,13 @@ class HostNetwork:
         difference = backend.difference(self.state.tun, self.state.dns)
         return None if difference is None else Takeover(difference, backend.taken_by())
 
+    @_one_at_a_time
     def mend_resolver(self) -> str | None:
         """Point the host to the tunnel's servers again; a sentence when that is not possible."""
         journal = Journal.load(path_of(self._state_dir, self.state.tun))
         return None if journal is None else self._apply_resolver(journal)
 
+    @_one_at_a_time
     def own_servers(self) -> tuple[str, ...]:
         """The resolvers the host would ask without the tunnel, as far as it tells."""
         backend = self._resolver_backend()
@@ -116,11 +139,13 @@ class HostNetwork:
             return resolver.system_servers(self._resolv_conf)
         return backend.own_servers(self.state.tun)
 
+    @_one_at_a_time
     def watched_file(self) -> Path | None:
         """The file in which a takeover of the resolver configuration shows first, None when there is none."""
         backend = self._resolver_backend()
         return None if backend is None else backend.watched()
 
+    @_one_at_a_time
     def cleanup(self) -> None:
         """Undo everything; needs no live tunnel; repeatable. HostError when a file cannot be put back."""
         journal = Journal.load(path_of(self._state_dir, self.state.tun))

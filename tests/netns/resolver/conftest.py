@@ -103,7 +103,11 @@ def relocated_resolvconf(package: str, directory: Path, monkeypatch: pytest.Monk
     for folder in ("sbin", "lib/resolvconf", "etc/resolvconf/update.d"):
         for path in (directory / folder).glob("*"):
             if path.is_file():
-                text = re.sub(r"(?<![\w/}])/(etc|run|lib/resolvconf|sbin/resolvconf)\b", rf"{directory}/\1", path.read_text())
+                text = re.sub(
+                    r"(?<![\w/}])/(etc|run|lib/resolvconf|sbin/resolvconf)\b",
+                    rf"{directory}/\1",
+                    path.read_text(),
+                )
                 path.write_text(text)
     (directory / "run/resolvconf/interface").mkdir(parents=True)
     (directory / "run/resolvconf/enable-updates").touch()

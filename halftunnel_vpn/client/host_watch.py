@@ -1,0 +1,177 @@
+"""What the tunnel follows on its host while it is up: the network, sleep, who rules the resolver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.resolver_guard import ResolverGuard
+from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.monitor import NetworkMonitor, SuspendWatch, Ways, changed, ways
+from halftunnel_vpn.host.network import HostNetwork
+from halftunnel_vpn.transport.driver import Driver
+
+DEBOUNCE = 0.3
+"""Seconds in which the rest of a change may come: one cable makes a dozen messages."""
+
+TICK = 2.0
+"""Seconds between two looks at the clocks that show a sleep."""
+
+MAX_PLACES = 64
+"""Addresses of roads whose ways are followed."""
+
+PROBES = ("192.0.2.1", "2001:db8::1")
+"""Addresses (RFC 5737, RFC 3849) that nothing is sent to: the way there is the default route."""
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+class HostWatch:
+    """Start it with :meth:`run` after ``network`` is applied, :meth:`stop` it before that is undone."""
+
+    def __init__(
+        self,
+        profile: ClientProfile,
+        network: HostNetwork,
+        connection: Connection,
+        resolver: RoadResolver,
+        driver: Driver,
+        counters: Counters,
+    ) -> None:
+        self._network = network
+        self._connection = connection
+        self._resolver = resolver
+        self._counters = counters
+        self._mark = profile.routes.mark
+        self._guards_dns = profile.dns.mode != "off"
+        self._guard = ResolverGuard(network, profile.dns.takeover, driver.clock, counters, self._in_thread)
+        self._sleep = SuspendWatch()
+        self._places: dict[str, None] = {}
+        self._ways: Ways = {}
+        self._work: asyncio.Future[Any] | None = None
+        self._busy = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
+        self._exit_has_ipv6 = network.state.ipv6
+        self._exit_told = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the host until :meth:`stop`."""
+        self._task = asyncio.current_task()
+        if self._is_stopped:
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_network())
+                tasks.create_task(self._follow_exit())
+                if self._guards_dns:
+                    tasks.create_task(self._guard.run())
+        except asyncio.CancelledError:
+            if not self._is_stopped:
+                raise
+
+    async def stop(self) -> None:
+        """End, and wait for what a thread is doing to the host at this moment."""
+        self._is_stopped = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._work is not None:
+            await asyncio.wait([self._work])
+
+    def exit_changed(self, *, has_ipv6: bool) -> None:
+        """Let the host have IPv6 in the tunnel, or have it refused at once, as the exit has it now."""
+        self._exit_has_ipv6 = has_ipv6
+        self._exit_told.set()
+
+    async def _follow_exit(self) -> None:
+        while True:
+            await self._exit_told.wait()
+            self._exit_told.clear()
+            has_ipv6 = self._exit_has_ipv6
+            if self._network.state.ipv6 == has_ipv6:
+                continue
+            self._network.state = replace(self._network.state, ipv6=has_ipv6)
+            try:
+                for warning in await self._in_thread(self._network.apply):
+                    log.warning("%s", warning)
+            except HostError as error:
+                log.warning("the exit's IPv6 has changed, and this host could not follow: %s", error)
+            else:
+                log.info("the exit %s IPv6 now", "has" if has_ipv6 else "has no")
+
+    async def _follow_network(self) -> None:
+        try:
+            monitor = NetworkMonitor()
+        except HostError as error:
+            log.warning("%s", error)
+            return
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def readable() -> None:
+            if monitor.drain():
+                woken.set()
+
+        loop.add_reader(monitor.fd, readable)
+        try:
+            await self._look()
+            while True:
+                try:
+                    async with asyncio.timeout(TICK):
+                        await woken.wait()
+                    await asyncio.sleep(DEBOUNCE)
+                except TimeoutError:
+                    pass
+                slept = self._sleep.slept()
+                if slept:
+                    log.info("this host has slept for %.0f s", slept)
+                    self._counters.count("host-slept")
+                if woken.is_set() or slept:
+                    woken.clear()
+                    await self._look(moved=bool(slept))
+        finally:
+            loop.remove_reader(monitor.fd)
+            monitor.close()
+
+    async def _look(self, *, moved: bool = False) -> None:
+        """Compare the ways out with those of the last look; have the legs replaced when they are others."""
+        for leg in self._connection.legs():
+            with contextlib.suppress(ValueError):  # a proxy's name
+                self._places[str(ipaddress.ip_address(leg.address.partition("%")[0]))] = None
+        while len(self._places) > MAX_PLACES:
+            del self._places[next(iter(self._places))]
+        places = tuple(self._places) or PROBES
+        before, self._ways = self._ways, await self._in_thread(lambda: ways(places, self._mark))
+        if moved or changed(before, self._ways):
+            await self._move()
+        elif any(before.values()) and not any(self._ways.values()):
+            log.warning("no way leads out of this host now")
+
+    async def _move(self) -> None:
+        self._counters.count("network-changes")
+        log.info("the network has changed: the legs move")
+        self._connection.reconnect()
+        if self._guards_dns:
+            await self._guard.look()  # it tells what the host's own resolvers are now
+        await self._resolver.learn(await self._in_thread(self._network.own_servers))
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        """Do something that blocks, one at a time; :meth:`stop` waits for it."""
+        async with self._busy:
+            self._work = future = asyncio.ensure_future(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(future)
+            finally:
+                if future.done():
+                    self._work = None
