@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from typing import Any
 
 from halftunnel_vpn.control import client
 from halftunnel_vpn.errors import HostError
@@ -24,7 +25,7 @@ def run(options: Namespace) -> int:
         return 3
     deadline = time.monotonic() + PATIENCE
     while True:
-        status = client.read_status(options.socket) if client.is_served(options.socket) else None
+        status = _status_while_it_ends(options.socket)
         if status is None or _is_down(status):
             break
         if time.monotonic() > deadline:
@@ -42,3 +43,13 @@ def run(options: Namespace) -> int:
 
 def _is_down(status: dict[str, object]) -> bool:
     return status.get("state") == "disconnected"
+
+
+def _status_while_it_ends(path: str) -> dict[str, Any] | None:
+    """The status; None once nobody answers any more, which may be in the middle of an answer."""
+    try:
+        return client.read_status(path)
+    except HostError:
+        if client.is_served(path):
+            raise
+        return None

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, Surroundings
 from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, UdpPath
 from halftunnel_vpn.packet import ip, udp
@@ -81,7 +82,11 @@ class UdpFlow(DatagramFlow):
         key = (*path.place, path.size if count > 1 else 0)
         header = self._headers.get(key)
         if header is None:
-            header = self._remember(key)
+            try:
+                header = self._remember(key)
+            except WireError as error:  # a name that the wire cannot carry
+                self._counters.drop(error.reason, count)
+                return
         data = frames[0][start:] if count == 1 else b"".join([frame[start:] for frame in frames])
         self.stream.send(header, data)
 

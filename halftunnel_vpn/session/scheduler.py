@@ -1,7 +1,7 @@
 """Whose packets go next: two classes, and deficit round robin (Shreedhar and Varghese, 1995) in each.
 
-A turn is rounded to whole trains, and what was too much or too little counts in the next one: turns that ended
-in the middle of a train would tear every piece in two.
+A turn is rounded to whole trains, and what was too much or too little counts in the next one: turns that
+ended in the middle of a train would tear every piece in two.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ class SendSide:
 
     @staticmethod
     def _stays_whole(length: int, left: int, train: Train) -> bool:
-        """Whether a chunk of ``length`` waits for the next train, where this one has ``left`` bytes for it."""
+        """Whether a chunk of ``length`` waits for the next train; this one has ``left`` bytes for it."""
         used = MAX_TRAIN - HEADER_LENGTH - left
         if left < MIN_SPLIT:
             return used > 0
