@@ -21,8 +21,14 @@ from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.sealed import SealedLeg
 
-STABLE_AFTER = 10.0
-"""Seconds a leg must have lived for the next attempt to begin without a pause again."""
+RESTLESS = 1.0
+"""Seconds of life below which a leg that worked is not opened again at once."""
+
+RESTLESS_PAUSE = 0.25
+"""Seconds that such a leg waits at the most: something cuts legs again and again, yet they do carry data."""
+
+REFUSED_BY_EXIT = "leg-closed-peer-closed-1000"
+"""Reason of a join that the exit itself refused; what stands before it closes otherwise when it restarts."""
 
 MAX_LEG_NUMBER_AHEAD = 48
 """Leg numbers that may go unanswered in a row (the exit accepts JOIN_WINDOW above its highest)."""
@@ -140,12 +146,14 @@ class LegKeepers:
             if leg is None:
                 leg = await self._open(direction, url, backoff)
             began = self._driver.clock()
-            await self._serve(leg)
+            worked = await self._serve(leg)
             leg = None
-            if self._driver.clock() - began > STABLE_AFTER:
-                backoff.reset()
-            else:
+            if not worked:
                 await self._pause(backoff.next_delay())
+                continue
+            backoff.reset()
+            if self._driver.clock() - began < RESTLESS:
+                await self._pause(RESTLESS_PAUSE * random.random())
 
     async def _open(self, direction: Direction, url: str, backoff: Backoff) -> NewLeg:
         """A new leg, however many attempts it takes."""
@@ -159,7 +167,7 @@ class LegKeepers:
                 leg = await self._connector.join(self._keys, direction, number, url)
             except LegClosed as error:
                 self._failed(direction, error.reason)
-                if not self._session.legs:
+                if error.reason == REFUSED_BY_EXIT and not self._session.legs:
                     self.expire()  # the exit is there and does not know the session any more
             except RoadError as error:
                 self._failed(direction, error.reason)
@@ -173,8 +181,8 @@ class LegKeepers:
                 return leg
             await self._pause(backoff.next_delay())
 
-    async def _serve(self, leg: NewLeg) -> None:
-        """Let the leg carry trains until it is lost."""
+    async def _serve(self, leg: NewLeg) -> bool:
+        """Let the leg carry trains until it is lost; whether it ever brought one."""
         lost = asyncio.Event()
 
         def on_lost(state: LegState, cause: str) -> None:
@@ -201,6 +209,7 @@ class LegKeepers:
         self._counters.count(f"legs-joined-{leg.direction.name.lower()}")
         self._changed()
         await lost.wait()  # whoever cancels this closes the session, which says goodbye on the leg
+        return sealed.state.records_received > 0
 
     def _failed(self, direction: Direction, reason: str) -> None:
         self._counters.drop(f"join-{reason}")

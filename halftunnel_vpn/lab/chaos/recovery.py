@@ -37,8 +37,8 @@ class Recoveries:
         long one (half of the longest or more) counts, since a leg may be lost again while it comes up.
         """
         own = sorted((kill for kill in kills if kill.way is way), key=lambda kill: kill.at)
-        ends = [*(kill.at for kill in own[1:]), until]
-        for kill, end in zip(own, ends, strict=True):
+        for number, kill in enumerate(own):
+            end = own[number + 1].at if number + 1 < len(own) else until
             felt = [pause for pause in pauses if kill.at < pause.ended and pause.began < end]
             longest = max((pause.seconds for pause in felt), default=0.0)
             last = max((pause.ended for pause in felt if pause.seconds >= longest / 2), default=kill.at)
