@@ -117,7 +117,7 @@ class SendSide:
         """Whether :meth:`fill` would add a packet to an empty train."""
         if self.resend or self.control:
             return True
-        if self._ring_is_full:
+        if self.next_sequence - self.acknowledged >= RING:
             return False
         if self.unsent:
             return self.credit > self.sent
@@ -127,10 +127,6 @@ class SendSide:
     def finished(self) -> bool:
         """Whether all that was ever queued is acknowledged."""
         return not (self.unsent or self.retained or self.control or self.fin_queued)
-
-    @property
-    def _ring_is_full(self) -> bool:
-        return self.next_sequence - self.acknowledged >= RING
 
     def waits_for_other_leg(self, leg: LegState) -> bool:
         """Whether the OPEN packet is under way on another leg than ``leg``: nothing may overtake it."""
@@ -160,7 +156,7 @@ class SendSide:
 
     def fill(self, train: Train, leg: LegState, acknowledgement: int, limit: int, now: float) -> int:
         """Add packets to ``train``, about ``limit`` payload bytes at the most; returns the bytes added."""
-        if self.waits_for_other_leg(leg):
+        if self.opening_leg is not None and self.opening_leg is not leg:
             return 0
         before = train.room
         while self.resend:
@@ -186,7 +182,7 @@ class SendSide:
             self.sent += size
             self.burst += size
             self._emit_new(train, PacketType.DATA, chunks, size, leg, acknowledgement, now)
-        if self.fin_queued and train.room >= HEADER_LENGTH and not self._ring_is_full:
+        if self.fin_queued and train.room >= HEADER_LENGTH and self.next_sequence - self.acknowledged < RING:
             self.fin_queued = False
             self._emit_new(train, PacketType.FIN, [], 0, leg, acknowledgement, now)
         self.last_active = now
@@ -266,7 +262,7 @@ class SendSide:
                 unsent.popleft()
                 size += length
                 continue
-            if limit == room and self._stays_whole(length, left, train):
+            if limit == room and self._stays_whole(length, left):
                 break
             view = memoryview(head)
             if left:
@@ -277,7 +273,7 @@ class SendSide:
         return chunks, size
 
     @staticmethod
-    def _stays_whole(length: int, left: int, train: Train) -> bool:
+    def _stays_whole(length: int, left: int) -> bool:
         """Whether a chunk of ``length`` waits for the next train; this one has ``left`` bytes for it."""
         used = MAX_TRAIN - HEADER_LENGTH - left
         if left < MIN_SPLIT:
