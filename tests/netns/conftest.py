@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,3 +77,16 @@ def snapshot(client: Lab, resolv_conf: Path) -> Callable[[], dict[str, str]]:
         return taken
 
     return take
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Returns once a question is answered with True; fails the test after some seconds."""
+
+    def wait(question: Callable[[], bool], *, within: float = 15.0) -> None:
+        deadline = time.monotonic() + within
+        while not question():
+            assert time.monotonic() < deadline, f"not so after {within:.0f} s"
+            time.sleep(0.02)
+
+    return wait

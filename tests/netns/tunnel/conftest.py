@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -97,16 +96,3 @@ def rig(no_leftovers: None) -> Iterator[Rig]:
 def new_rig(no_leftovers: None) -> Callable[..., contextlib.AbstractContextManager[Rig]]:
     """Makes a tunnel for a test that needs other settings or breaks things: ``with new_rig(...) as own``."""
     return running_rig
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """Returns once a question is answered with True; fails the test after some seconds."""
-
-    def wait(question: Callable[[], bool], *, within: float = 15.0) -> None:
-        deadline = time.monotonic() + within
-        while not question():
-            assert time.monotonic() < deadline, f"not so after {within:.0f} s"
-            time.sleep(0.02)
-
-    return wait

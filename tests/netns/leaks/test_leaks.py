@@ -1,0 +1,32 @@
+"""Nothing leaves a host past its kill switch, whatever befalls it; and the eye that looks for it sees."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from halftunnel_vpn.lab.leaks.capture import Captures
+from halftunnel_vpn.lab.leaks.traffic import kinds
+from halftunnel_vpn.lab.topology import CLIENT, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+ROUNDS_SEEN = 3
+
+
+def test_without_protection_every_kind_of_traffic_is_seen_to_leak(
+    lab: Lab, eventually: Callable[..., None]
+) -> None:
+    """Else the storm would prove nothing."""
+    captures = Captures(lab)
+    captures.start()
+    traffic = lab.start(CLIENT, [sys.executable, "-m", "halftunnel_vpn.lab.leaks.traffic", "0.01"])
+    eventually(lambda: captures.judge(lan=()).leaked > ROUNDS_SEEN * len(kinds()))
+    lab.stop(traffic)
+    captures.stop()
+    verdict = captures.judge(lan=())
+    everywhere = {"198.51.100.2", "2001:db8:100::2", "192.168.77.53", "fd77:3::53", "224.2.2.2", "ff0e::2"}
+    assert everywhere <= {destination for _, destination in verdict.leaks}
+    assert {1, 6, 17, 47, 58} <= {protocol for protocol, _ in verdict.leaks}
