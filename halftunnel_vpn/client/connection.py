@@ -16,7 +16,7 @@ from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired
 from halftunnel_vpn.protocol.hellos import ExitHello
-from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
 from halftunnel_vpn.protocol.ports import DatagramHandler, DatagramPort, StreamHandler, StreamPort
 from halftunnel_vpn.session.contract import SessionLimits
@@ -45,6 +45,8 @@ class Connection:
     ) -> None:
         self.session: Session | None = None
         self.session_number = 0
+        self.log_fields: dict[str, object] = {}
+        """What joins the lines of the current session."""
         self.pump: Pump = driver.pump(lambda now: None)
         self._profile = profile
         self._connector = connector
@@ -96,13 +98,26 @@ class Connection:
         """As Session.open_stream; SessionExpired while there is no session."""
         if self.session is None:
             raise SessionExpired("there is no session now")
-        return self.session.open_stream(request, handler, now)
+        stream = self.session.open_stream(request, handler, now)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_stream(stream.stream_id, request)
+        return stream
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
         """As Session.open_datagrams; SessionExpired while there is no session."""
         if self.session is None:
             raise SessionExpired("there is no session now")
-        return self.session.open_datagrams(request, handler, now)
+        stream = self.session.open_datagrams(request, handler, now)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_stream(stream.stream_id, request)
+        return stream
+
+    def _log_stream(self, stream_id: int, request: OpenRequest) -> None:
+        log.debug(
+            "stream opened: %s",
+            request.kind.name.lower(),
+            extra=self.log_fields | {"stream": stream_id, "private": {"destination": request.destination}},
+        )
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -166,7 +181,8 @@ class Connection:
             self._connector, session, established, self._driver, self._counters, self._legs_changed
         )
         self._idle_timeout = hello.idle_timeout or 300.0
-        log.info("session established", extra={"session": self.session_number})
+        self.log_fields = {"session": self.session_number, "id": log_id(established.session_id)}
+        log.info("session established", extra=self.log_fields)
         self._session_made(hello)
 
     def _drop(self, code: ResetCode) -> None:
@@ -178,7 +194,7 @@ class Connection:
             self._keepers.expire()
         now = self._driver.clock()
         session.close(code, now)
-        log.info("session over: %s", code.name.lower(), extra={"session": self.session_number})
+        log.info("session over: %s", code.name.lower(), extra=self.log_fields)
         self._session_lost(now)
 
     def _ended_by_exit(self) -> None:

@@ -155,7 +155,7 @@ class Tunnel:
                         log.warning("%s", warning)
                     tasks.create_task(watch.run())
                     self.connected.set()
-                    log.info("the tunnel is up", extra={"session": self._connection.session_number})
+                    log.info("the tunnel is up", extra=self._connection.log_fields)
                     await stopped
                 finally:
                     self._is_closing = True

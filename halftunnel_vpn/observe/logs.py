@@ -1,8 +1,9 @@
 """The log: one line an event on standard error, as text or as JSON.
 
-Numbers travel in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. Whatever
-tells who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written at level
-``debug`` alone.
+Numbers travel in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. ``id`` is the
+session's correlation id (``log_id`` in ``protocol/keys.py``): with ``stream`` it joins lines of both ends.
+Whatever tells who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written
+at level ``debug`` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TextIO
 ROOT = "halftunnel_vpn"
 """Name of the logger above all of ours."""
 
-NUMBERS = ("session", "stream", "leg", "direction", "reason", "peer")
+NUMBERS = ("id", "session", "stream", "leg", "direction", "reason", "peer")
 """Fields of ``extra`` that a line carries at every level."""
 
 PEER_INTERVAL = 60.0

@@ -28,6 +28,11 @@ NONCE_LENGTH = 16
 _LEG_NUMBER = struct.Struct(">I")
 
 
+def log_id(session_id: bytes) -> str:
+    """What the logs of both ends call a session: 8 hexadecimal digits that do not tell its UUID."""
+    return hashlib.sha256(b"half-tunnel log\0" + session_id).hexdigest()[:8]
+
+
 class Direction(Enum):
     """Which half of the tunnel a leg serves; the value is the byte that stands for it in derivations."""
 

@@ -6,6 +6,7 @@ FIN carries nothing.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -77,6 +78,14 @@ class OpenRequest:
     host: Host
     port: int
     window: int
+
+    @property
+    def destination(self) -> str:
+        """Host and port for the log at ``debug``; empty for a kind that names none here."""
+        if not self.host:
+            return ""
+        host = self.host if isinstance(self.host, str) else str(ipaddress.ip_address(bytes(self.host)))
+        return f"{host} port {self.port}"
 
     def encode(self) -> bytes:
         """The payload of the client's OPEN packet. Raises WireError: open-bad-name, open-bad-address,

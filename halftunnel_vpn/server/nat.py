@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.protocol.keys import log_id
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
 from halftunnel_vpn.server.datagram_batch import DatagramBatch
@@ -24,6 +26,8 @@ from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
+
+log = logging.getLogger(__name__)
 
 ICMP_IDLE = 60.0
 """Seconds without an echo after which an ICMP stream is forgotten."""
@@ -120,6 +124,8 @@ class ClientNat:
     def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
         """A TCP connection or a DNS query."""
         nat = self._nat
+        if log.isEnabledFor(logging.DEBUG):
+            _log_stream(stream, request)
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
@@ -137,6 +143,8 @@ class ClientNat:
     def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
         """A UDP endpoint or a series of echo requests."""
         nat = self._nat
+        if log.isEnabledFor(logging.DEBUG):
+            _log_stream(stream, request)
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
@@ -191,6 +199,18 @@ class ClientNat:
             done(addresses)
 
         self._nat.start(resolve())
+
+
+def _log_stream(stream: ByteStream | DatagramStream, request: OpenRequest) -> None:
+    log.debug(
+        "stream opened: %s",
+        request.kind.name.lower(),
+        extra={
+            "id": log_id(stream.session.session_id),
+            "stream": stream.stream_id,
+            "private": {"destination": request.destination},
+        },
+    )
 
 
 class _Over:

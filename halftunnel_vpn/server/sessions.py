@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.join import LabelWindow
-from halftunnel_vpn.protocol.keys import Direction, SessionKeys
+from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
 from halftunnel_vpn.transport.sealed import SealedLeg
+
+log = logging.getLogger(__name__)
 
 
 class ExitSession:
@@ -108,6 +111,7 @@ class Registry:
         """Remember a new session and the labels of its legs."""
         member = ExitSession(self, client, session, keys)
         self._sessions[session.session_id] = member
+        log.info("session opened", extra={"id": log_id(session.session_id), "private": {"client": client}})
         for direction, window in member.windows.items():
             for label, number in window.labels().items():
                 self._labels[label] = (member, direction, number)
@@ -129,6 +133,7 @@ class Registry:
         """The session is over."""
         if self._sessions.pop(member.session.session_id, None) is None:
             return
+        log.info("session over", extra={"id": log_id(member.session.session_id)})
         for window in member.windows.values():
             for label in window.labels():
                 self._labels.pop(label, None)
