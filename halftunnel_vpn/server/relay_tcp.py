@@ -190,6 +190,7 @@ class TcpRelay:
             return
         self._loop.remove_reader(number)
         self._loop.remove_writer(number)
+        self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
         self._backlog.clear()
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from halftunnel_vpn.protocol.opening import OpenRequest
 from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
+from halftunnel_vpn.session.memory import Memory
 from halftunnel_vpn.session.receiving import MAX_WINDOW
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ class Acceptor(Protocol):
 
 
 class SessionLimits:
-    """Bounds of one session; the defaults are the client's."""
+    """Bounds of one session; the defaults are the client's. ``memory`` is shared between sessions (exit)."""
 
-    __slots__ = ("keepalive", "max_streams", "stream_window", "window_pool")
+    __slots__ = ("keepalive", "max_streams", "memory", "stream_window", "window_pool")
 
     def __init__(
         self,
@@ -37,8 +38,10 @@ class SessionLimits:
         window_pool: int = 64 * 1024 * 1024,
         stream_window: int = MAX_WINDOW,
         keepalive: float = 8.0,
+        memory: Memory | None = None,
     ) -> None:
         self.max_streams = max_streams
         self.window_pool = window_pool
         self.stream_window = stream_window
         self.keepalive = keepalive
+        self.memory = memory

@@ -9,6 +9,7 @@ from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, S
 from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.memory import KEEP_TO_SEND, STREAM_COST
 from halftunnel_vpn.session.sending import SERIAL_MASK, SendSide, Train
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class DatagramStream:
 
     handler: DatagramHandler
     is_urgent = True
+    cost = STREAM_COST
 
     def __init__(self, session: Session, stream_id: int, kind: StreamKind) -> None:
         self.session = session
@@ -71,11 +73,15 @@ class DatagramStream:
         if length > MAX_RUN:
             session.counters.drop("datagram-too-long")
             return
+        memory = session.limits.memory
+        if memory is not None and memory.spare(KEEP_TO_SEND) < length:
+            session.counters.drop("datagram-memory-full")
+            return
         runs = self._runs
         runs.append((length, parts))
-        self._runs_bytes += length
+        self._held(length)
         while len(runs) > QUEUE_RUNS or self._runs_bytes > QUEUE_BYTES:
-            self._runs_bytes -= runs.popleft()[0]
+            self._held(-runs.popleft()[0])
             session.counters.drop("datagram-queue-full")
         if self.queue is None:
             session.scheduler.activate(self)
@@ -133,7 +139,7 @@ class DatagramStream:
             if length + HEADER_LENGTH > train.room:
                 break
             runs.popleft()
-            self._runs_bytes -= length
+            self._held(-length)
             sequence = self._sequence
             self._sequence = (sequence + 1) & SERIAL_MASK
             train.parts.append(
@@ -184,7 +190,17 @@ class DatagramStream:
         """Let go of everything that waits."""
         self.sending.drop_everything()
         self._runs.clear()
-        self._runs_bytes = 0
+        self._held(-self._runs_bytes)
+
+    def settle(self) -> None:
+        """Nothing is left to do for the stream."""
+        self.release()
+
+    def _held(self, count: int) -> None:
+        """``count`` bytes of runs wait, more or (negative) fewer."""
+        self._runs_bytes += count
+        if self.session.limits.memory is not None:
+            self.session.limits.memory.take(count)
 
     def _control(self, type_: PacketType, payload: bytes) -> None:
         self.sending.control.append((type_, payload))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.session.memory import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
 from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
 
 ACK_BYTES = 256 * 1024
@@ -31,35 +32,52 @@ class WindowPool:
     """The bytes that all streams of a session together may have granted beyond their minimum.
 
     A quarter of them is for the first window of new streams: readers that stall with grown windows must not
-    leave everybody else with the minimum.
+    leave everybody else with the minimum. ``memory`` is what other sessions share with this one.
     """
 
-    __slots__ = ("_reserve", "available", "max_window")
+    __slots__ = ("_reserve", "available", "max_window", "memory")
 
-    def __init__(self, size: int, max_window: int = MAX_WINDOW) -> None:
+    def __init__(self, size: int, max_window: int = MAX_WINDOW, memory: Memory | None = None) -> None:
         self.available = size
+        self.memory = memory
         self.max_window = max_window
         self._reserve = size // 4
 
     def take(self, wanted: int) -> int:
         """At most ``wanted`` bytes; 0 when the pool is empty."""
         granted = min(wanted, self.available)
+        if self.memory is not None:
+            granted = min(granted, self.memory.spare(KEEP_FOR_FIRST))
+            self.memory.take(granted)
         self.available -= granted
         return granted
 
     def take_to_grow(self, wanted: int) -> int:
         """At most ``wanted`` bytes for a window that grows; 0 when only the reserve is left."""
+        if self.memory is not None:
+            wanted = min(wanted, self.memory.spare(KEEP_TO_GROW))
         return self.take(min(wanted, max(0, self.available - self._reserve)))
 
     def give_back(self, count: int) -> None:
         """Return what :meth:`take` gave."""
         self.available += count
+        if self.memory is not None:
+            self.memory.give_back(count)
 
 
 class ReceiveWindow:
     """Credit in payload bytes: grows with the bandwidth-delay product, out of the session's pool."""
 
-    __slots__ = ("_borrowed", "_epoch_consumed", "_epoch_started", "_pool", "consumed", "granted", "size")
+    __slots__ = (
+        "_borrowed",
+        "_epoch_consumed",
+        "_epoch_started",
+        "_is_over",
+        "_pool",
+        "consumed",
+        "granted",
+        "size",
+    )
 
     def __init__(self, pool: WindowPool) -> None:
         self._pool = pool
@@ -67,12 +85,16 @@ class ReceiveWindow:
         self.size = MIN_WINDOW + self._borrowed
         self.granted = self.size
         self.consumed = 0
+        self._is_over = False
         self._epoch_consumed = 0
         self._epoch_started = 0.0
 
     def consume(self, count: int, round_trip: float, now: float) -> bool:
         """``count`` bytes are gone; returns whether credit should be sent. Updates ``granted``."""
         self.consumed += count
+        if self._is_over:
+            self.release(max(0, self._borrowed - count))
+            return False
         in_epoch = self.consumed - self._epoch_consumed
         if in_epoch * 2 >= self.size:
             if now - self._epoch_started < max(2 * round_trip, GROWTH_HORIZON):
@@ -85,10 +107,12 @@ class ReceiveWindow:
             return True
         return False
 
-    def release(self) -> None:
-        """Give the pool back what this window took."""
-        self._pool.give_back(self._borrowed)
-        self._borrowed = 0
+    def release(self, unread: int = 0) -> None:
+        """Give the pool back what this window took, but for ``unread`` bytes that somebody still holds."""
+        self._is_over = True
+        kept = min(unread, self._borrowed)
+        self._pool.give_back(self._borrowed - kept)
+        self._borrowed = kept
 
     def _grow(self) -> None:
         more = self._pool.take_to_grow(min(self.size, self._pool.max_window - self.size))

@@ -9,6 +9,7 @@ from halftunnel_vpn.protocol.ports import Buffer
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
 from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.memory import KEEP_TO_SEND, MIN_SEND, Memory
 
 RING = 4096
 """Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
@@ -58,7 +59,7 @@ class SendSide:
     """Numbers, keeps and sends again the packets of one direction of one stream.
 
     ``credit`` is the cumulative limit in payload bytes that the peer has granted. Sequence numbers are plain
-    integers here and 32 bits on the wire.
+    integers here and 32 bits on the wire. ``memory`` is where the bytes that are kept are counted (exit).
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class SendSide:
         "credit",
         "fin_queued",
         "last_active",
+        "memory",
         "next_sequence",
         "opening_leg",
         "resend",
@@ -81,8 +83,9 @@ class SendSide:
         "unsent_bytes",
     )
 
-    def __init__(self, session_id: bytes, stream_id: int, credit: int) -> None:
+    def __init__(self, session_id: bytes, stream_id: int, credit: int, memory: Memory | None = None) -> None:
         self.session_id = session_id
+        self.memory = memory
         self.stream_id = stream_id
         self.credit = credit
         self.unsent: deque[Buffer] = deque()
@@ -102,7 +105,7 @@ class SendSide:
 
     @property
     def room(self) -> int:
-        """Bytes that may be taken over now. Its right edge (accepted + room) never moves back."""
+        """Bytes that may be taken over now. Its right edge (accepted + room) never moves back on a client."""
         limit = self.acknowledged_bytes + SEND_BUFFER
         if self.credit < limit:
             limit = self.credit
@@ -110,6 +113,9 @@ class SendSide:
         unsent_room = UNSENT_LIMIT - self.unsent_bytes
         if unsent_room < room:
             room = unsent_room
+        if self.memory is not None:
+            least = MIN_SEND - self.accepted + self.acknowledged_bytes
+            room = min(room, max(least, self.memory.spare(KEEP_TO_SEND)))
         return room if room > 0 else 0
 
     @property
@@ -139,9 +145,12 @@ class SendSide:
             self.unsent.append(data)
             self.unsent_bytes += length
             self.accepted += length
+            if self.memory is not None:
+                self.memory.take(length)
 
     def drop_everything(self) -> None:
         """Forget what waits and what is kept: the stream is being reset."""
+        self._let_go(self.accepted - self.acknowledged_bytes)
         self.unsent.clear()
         self.unsent_bytes = 0
         for packet in self.retained:
@@ -209,7 +218,7 @@ class SendSide:
                 leg.proofs += 1
                 packet.leg = None
             if packet.type is PacketType.DATA:
-                self.acknowledged_bytes += packet.length
+                self._let_go(packet.length)
         self.opening_leg = None
         return True
 
@@ -223,6 +232,12 @@ class SendSide:
         if self.retained and self.retained[0].leg is not None and self.retained[0].sent_at < time:
             return self._queue_again([self.retained[0]])
         return False
+
+    def _let_go(self, count: int) -> None:
+        """``count`` bytes are kept no more."""
+        self.acknowledged_bytes += count
+        if self.memory is not None:
+            self.memory.give_back(count)
 
     def _queue_again(self, packets: list[SentPacket]) -> bool:
         if not packets:

@@ -46,6 +46,9 @@ RETRY_INTERVAL = 5.0
 RETRY_AFTER = 15.0
 """Seconds after which such a packet goes out again although its leg seems alive."""
 
+MAX_REFUSED = 1024
+"""Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
+
 DATAGRAM_KINDS = frozenset({StreamKind.UDP, StreamKind.ICMP})
 
 
@@ -82,7 +85,7 @@ class Session:
         self.now = now
         self.streams: dict[int, Stream] = {}
         self.scheduler = Scheduler()
-        self.window_pool = WindowPool(limits.window_pool, limits.stream_window)
+        self.window_pool = WindowPool(limits.window_pool, limits.stream_window, limits.memory)
         self.round_trip = 0.1
         self.is_closed = False
         self._acceptor = acceptor
@@ -90,6 +93,7 @@ class Session:
         self._initial_credit = initial_credit
         self._highest_id = 0
         self._missing_ids: set[int] = set()
+        self._refused: set[int] = set()
         self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
@@ -136,16 +140,29 @@ class Session:
     def _opened(self, stream: Stream) -> None:
         """Its request could be encoded: only now is the number used, so the exit sees no gap."""
         self._highest_id = stream.stream_id
-        self.streams[stream.stream_id] = stream
+        self._add(stream)
 
     def served(self, stream: Stream) -> None:
         """The scheduler has nothing more to send for ``stream``: forget it if it is over."""
         if stream.is_over:
             self._remove(stream)
 
+    def _add(self, stream: Stream) -> None:
+        self.streams[stream.stream_id] = stream
+        if self.limits.memory is not None:
+            self.limits.memory.take(stream.cost)
+
+    def _forget(self, stream: Stream) -> bool:
+        if self.streams.pop(stream.stream_id, None) is None:
+            return False
+        self._refused.discard(stream.stream_id)
+        if self.limits.memory is not None:
+            self.limits.memory.give_back(stream.cost)
+        return True
+
     def _remove(self, stream: Stream) -> None:
-        if self.streams.pop(stream.stream_id, None) is not None:
-            stream.release()
+        if self._forget(stream):
+            stream.settle()
             if isinstance(stream, ByteStream):
                 self.acknowledgements.settle(stream)
 
@@ -260,6 +277,8 @@ class Session:
         return False
 
     def _open_received(self, stream_id: int, sequence: int, payload: memoryview, now: float) -> None:
+        if len(self._refused) >= MAX_REFUSED:
+            raise FlowControlError("too-many-refusals")
         if not self._is_new(stream_id):
             self.acknowledgements.stateless(stream_id, sequence + 1)
             return
@@ -267,23 +286,28 @@ class Session:
         assert self._acceptor is not None
         if request.kind in DATAGRAM_KINDS:
             datagrams = DatagramStream(self, stream_id, request.kind)
-            self.streams[stream_id] = datagrams
+            self._add(datagrams)
             self.acknowledgements.stateless(stream_id, 1)
             if not self._is_full(datagrams):
                 datagrams.handler = self._acceptor.datagrams_opened(datagrams, request, now)
         else:
             stream = ByteStream(self, stream_id, request.kind, request.window)
             stream.receiving.expected = 1
-            self.streams[stream_id] = stream
+            self._add(stream)
             self.acknowledgements.soon(stream, now)
             stream.receiving.packets_unacknowledged = 1
             if not self._is_full(stream):
                 stream.handler = self._acceptor.stream_opened(stream, request, now)
 
     def _is_full(self, stream: Stream) -> bool:
-        if len(self.streams) <= self.limits.max_streams:
+        memory = self.limits.memory
+        if len(self.streams) > self.limits.max_streams:
+            self.counters.drop("too-many-streams")
+        elif memory is not None and memory.is_full:
+            self.counters.drop("stream-memory-full")
+        else:
             return False
-        self.counters.drop("too-many-streams")
+        self._refused.add(stream.stream_id)
         stream.reset(ResetCode.LIMIT)
         return True
 
@@ -293,7 +317,7 @@ class Session:
         stream.reset_received(code, now)
         if isinstance(stream, ByteStream):
             self.acknowledgements.forget(stream)
-        self.streams.pop(stream.stream_id, None)
+        self._forget(stream)
 
     # --- legs ------------------------------------------------------------------------------------
 
@@ -341,7 +365,8 @@ class Session:
             for leg in self.legs:
                 self.send_on(leg, [goodbye], now)
         streams = list(self.streams.values())
-        self.streams.clear()
+        for stream in streams:
+            self._forget(stream)
         for stream in streams:
             stream.reset_received(code, now)
         self.leg_set.close_all()

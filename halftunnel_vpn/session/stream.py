@@ -8,7 +8,8 @@ from halftunnel_vpn.errors import FlowControlError, StreamClosed
 from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
 from halftunnel_vpn.protocol.ports import Buffer, StreamHandler
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, ReceiveSide
+from halftunnel_vpn.session.memory import STREAM_COST
+from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, MIN_WINDOW, ReceiveSide
 from halftunnel_vpn.session.sending import ROOM_LOW, SendSide, Train
 from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
 
@@ -54,7 +55,7 @@ class ByteStream:
         self.stream_id = stream_id
         self.kind = kind
         self.state = StreamState.OPEN
-        self.sending = SendSide(session.session_id, stream_id, credit)
+        self.sending = SendSide(session.session_id, stream_id, credit, session.limits.memory)
         self.receiving = ReceiveSide(session.window_pool)
         self.bytes_since_ack = 0
         self.queue: object | None = None
@@ -106,8 +107,6 @@ class ByteStream:
     def consumed(self, count: int) -> None:
         """``count`` received bytes are gone for good."""
         session = self.session
-        if self.stream_id not in session.streams:
-            return  # over: its window has been given back
         if self.receiving.window.consume(count, session.round_trip, session.now):
             session.acknowledgements.now(self)
 
@@ -214,10 +213,22 @@ class ByteStream:
         else:
             self.handler.aborted(code, now)
 
-    def release(self) -> None:
-        """Let go of everything that is kept."""
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that the stream is counted with for being there."""
+        return STREAM_COST + MIN_WINDOW
+
+    def release(self, unread: int = 0) -> None:
+        """Let go of everything that is kept, but for the window of ``unread`` bytes that the user has."""
         self.sending.drop_everything()
-        self.receiving.window.release()
+        self.receiving.window.release(unread)
+
+    def settle(self) -> None:
+        """Nothing is left to do for the stream; at the exit, what its user still holds stays counted."""
+        held = 0
+        if self.session.limits.memory is not None and not self.resetting:
+            held = self.receiving.received - self.receiving.window.consumed
+        self.release(held)
 
     def _deliver(self, type_: PacketType, payload: memoryview, now: float) -> None:
         if self.state in _FINISHED_BY_PEER:

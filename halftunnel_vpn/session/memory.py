@@ -1,0 +1,57 @@
+"""Memory that many streams share: one bound for each client, and one above it for all clients of an exit."""
+
+from __future__ import annotations
+
+STREAM_COST = 2048
+"""Bytes that a stream is taken to cost for being there."""
+
+MIN_SEND = 16 * 1024
+"""Bytes that every stream may keep until they are acknowledged, however little memory is left."""
+
+KEEP_TO_GROW = 2
+"""A window grows while more than one part in so many is free: what is left is for windows that begin."""
+
+KEEP_FOR_FIRST = 4
+"""A new stream gets its first window, and not the least one, while more than one part in so many is free."""
+
+KEEP_TO_SEND = 8
+"""A stream keeps more than MIN_SEND while more than one part in so many is free."""
+
+
+class Memory:
+    """Bytes in use under a bound: windows that were granted, data that is kept, and the streams themselves.
+
+    ``parent`` bounds several of them together. Nothing waits for memory here: who asks gets less, and at
+    least so much that it goes on; new streams are refused when nothing is free.
+    """
+
+    __slots__ = ("__weakref__", "_parent", "limit", "used")
+
+    def __init__(self, limit: int, parent: Memory | None = None) -> None:
+        self.limit = limit
+        self.used = 0
+        self._parent = parent
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a bound is reached, this one or the one above."""
+        return self.used >= self.limit or (self._parent is not None and self._parent.is_full)
+
+    def spare(self, keep: int) -> int:
+        """Bytes that are free beyond one part in ``keep`` of each bound; 0 when there are none."""
+        spare = self.limit - self.limit // keep - self.used
+        if spare <= 0:
+            return 0
+        return spare if self._parent is None else min(spare, self._parent.spare(keep))
+
+    def take(self, count: int) -> None:
+        """Count ``count`` bytes more; whether they may be had was asked before."""
+        self.used += count
+        if self._parent is not None:
+            self._parent.take(count)
+
+    def give_back(self, count: int) -> None:
+        """Return what :meth:`take` took."""
+        self.used -= count
+        if self._parent is not None:
+            self._parent.give_back(count)

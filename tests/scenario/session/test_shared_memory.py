@@ -1,0 +1,147 @@
+"""An exit whose memory is bounded over all sessions: at the bound it slows down or refuses, and never grows."""
+
+from __future__ import annotations
+
+import pytest
+
+from halftunnel_vpn.errors import FlowControlError
+from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.memory import MIN_SEND, STREAM_COST, Memory
+from halftunnel_vpn.session.receiving import MIN_WINDOW
+from halftunnel_vpn.session.session import MAX_REFUSED
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def memory():
+    return Memory(4 * MIB)
+
+
+@pytest.fixture
+def pair(make_pair, memory):
+    """Only the exit's memory is shared with others."""
+    made = make_pair()
+    made.exit.limits = SessionLimits(memory=memory)
+    made.exit.window_pool.memory = memory
+    return made
+
+
+def offer(user):
+    """Send as much as there is room for, without anybody acknowledging it."""
+    sent = 0
+    while room := min(user.stream.room, 65_000):
+        user.stream.send(bytes(room))
+        sent += room
+    return sent
+
+
+def test_a_peer_that_never_acknowledges_makes_the_exit_keep_no_more_than_its_bound(pair, memory):
+    users = [pair.open()[1] for _ in range(20)]
+    for user in users:
+        user.stream.credited(1 << 40, pair.now)
+    for _ in range(200):
+        for user in users:
+            offer(user)
+        for leg in pair.legs:
+            leg.writable = True
+            leg.road.clear()
+        pair.exit.pump(pair.now)
+    assert memory.used <= memory.limit + len(users) * MIN_SEND
+    assert memory.used > memory.limit // 2
+
+
+def test_streams_without_memory_are_refused_and_counted(pair, memory):
+    memory.take(memory.limit)
+    client = pair.ask()
+    pair.settle()
+    assert client.events == ["refused LIMIT"]
+    assert pair.exit_counters.dropped == {"stream-memory-full": 1}
+    pair.settle()
+    pair.advance(1)
+    assert not pair.exit.streams and memory.used == memory.limit
+
+
+def test_streams_that_are_open_go_on_and_all_comes_through(pair, memory):
+    client, exit = pair.open()
+    memory.take(memory.limit)
+    todo = 1_000_000
+    while todo:
+        size = min(exit.stream.room, todo)
+        assert 0 < size <= MIN_SEND
+        exit.stream.send(bytes(size))
+        todo -= size
+        pair.settle()
+        pair.advance(0.1)
+    assert len(client.received) == 1_000_000
+
+
+@pytest.mark.parametrize("end", ["finish", "reset-client", "reset-exit", "close"])
+def test_whatever_the_end_nothing_stays_counted(pair, memory, end):
+    client, exit = pair.open()
+    datagrams = pair.ask(StreamKind.UDP)
+    pair.settle()
+    assert memory.used >= 2 * STREAM_COST + MIN_WINDOW
+    offer(exit)
+    for leg in pair.legs:
+        leg.writable = False
+    pair.exit_users[datagrams.stream.stream_id].stream.send(bytes(1000))
+    assert memory.used > 150_000
+    for leg in pair.legs:
+        leg.writable = True
+    if end == "finish":
+        client.stream.finish()
+        exit.stream.finish()
+        datagrams.stream.close()
+    elif end == "reset-client":
+        client.stream.reset(ResetCode.NORMAL)
+        datagrams.stream.close()
+    elif end == "reset-exit":
+        for user in pair.exit_users.values():
+            user.stream.reset(ResetCode.NORMAL)
+    else:
+        pair.exit.close(ResetCode.SHUTDOWN, pair.now)
+    if end != "close":
+        pair.settle()
+        pair.advance(1)
+    assert memory.used == 0
+
+
+def test_what_a_stalled_destination_holds_stays_counted_after_both_ends_have_finished(pair, memory):
+    client, exit = pair.open()
+    exit.reads = False
+    client.stream.send(bytes(65_000))
+    client.stream.finish()
+    exit.stream.finish()
+    pair.settle()
+    pair.advance(1)
+    assert not pair.exit.streams and exit.unread == 65_000
+    assert memory.used == 65_000
+    exit.read_all()
+    assert memory.used == 0
+
+
+def test_datagrams_find_no_memory_and_are_dropped(pair, memory):
+    datagrams = pair.ask(StreamKind.UDP)
+    pair.settle()
+    memory.take(memory.limit)
+    pair.exit_users[datagrams.stream.stream_id].stream.send(bytes(1000))
+    assert pair.exit_counters.dropped == {"datagram-memory-full": 1}
+
+
+def test_refusals_that_nobody_acknowledges_have_a_bound(make_pair):
+    pair = make_pair(limits=SessionLimits(max_streams=10))
+    user = pair.ask()
+    payload = bytes(user.stream.sending.control[0][1])
+    pair.settle()
+    with pytest.raises(FlowControlError, match="too-many-refusals"):
+        for number in range(2, 10_000):
+            pair.inject(pair.exit, pair.packet(PacketType.OPEN, number, 0, 0, payload))
+    assert len(pair.exit.streams) == 10 + MAX_REFUSED
+    pair.exit.pump(pair.now)
+    for stream_id in list(pair.exit.streams)[10:]:
+        pair.inject(pair.exit, pair.packet(PacketType.ACK, stream_id, 0, 1, bytes(8)))
+    assert len(pair.exit.streams) <= 10 + MAX_REFUSED // 2, "who acknowledges may ask again"
+    pair.inject(pair.exit, pair.packet(PacketType.OPEN, number, 0, 0, payload))
