@@ -8,8 +8,10 @@ at level ``debug`` alone.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
+import math
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -27,6 +29,9 @@ PEER_INTERVAL = 60.0
 
 MAX_PEERS = 4096
 """Peers remembered by one :class:`PeerLog`; the one longest unheard of makes room."""
+
+MAX_LINES = 60
+"""Lines of one :class:`PeerLog` in a PEER_INTERVAL, however many peers there are."""
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -102,9 +107,12 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class PeerLog:
-    """A log of refusals that one peer cannot flood: a line per peer and minute, the rest is only counted."""
+    """A log of refusals that nobody can flood: a line per peer and minute, and MAX_LINES a minute of all.
 
-    __slots__ = ("_interval", "_logger", "_max_peers", "_peers")
+    The rest is only counted. Addresses of one IPv6 /64 are one peer: whoever has one of them has all.
+    """
+
+    __slots__ = ("_interval", "_lines", "_logger", "_max_peers", "_peers", "_since", "_unsaid")
 
     def __init__(
         self, logger: logging.Logger, *, interval: float = PEER_INTERVAL, max_peers: int = MAX_PEERS
@@ -113,16 +121,45 @@ class PeerLog:
         self._interval = interval
         self._max_peers = max_peers
         self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._since = -math.inf
+        self._lines = 0
+        self._unsaid = 0
 
     def refused(self, peer: str, reason: str, now: float) -> bool:
         """Note that ``peer`` was refused for ``reason``; True when that was worth a line now."""
-        spoken, silent = self._peers.pop(peer, (None, 0))
+        key = _network_of(peer)
+        spoken, silent = self._peers.pop(key, (None, 0))
         if spoken is not None and now - spoken < self._interval:
-            self._peers[peer] = (spoken, silent + 1)
+            self._peers[key] = (spoken, silent + 1)
+            return False
+        if not self._may_speak(now):
             return False
         while len(self._peers) >= self._max_peers:
             self._peers.popitem(last=False)
-        self._peers[peer] = (now, 0)
+        self._peers[key] = (now, 0)
         more = f" (and {silent} more since the last line)" if silent else ""
         self._logger.warning("refused: %s%s", reason, more, extra={"peer": peer, "reason": reason})
         return True
+
+    def _may_speak(self, now: float) -> bool:
+        """Whether one line more fits the interval; what did not fit is summed up at the begin of the next."""
+        if now - self._since >= self._interval:
+            if self._unsaid:
+                self._logger.warning("refused: %d more of other peers, not told one by one", self._unsaid)
+            self._since = now
+            self._lines = self._unsaid = 0
+        if self._lines >= MAX_LINES:
+            self._unsaid += 1
+            return False
+        self._lines += 1
+        return True
+
+
+def _network_of(peer: str) -> str:
+    """``peer``, or the /64 it is in when it is an IPv6 address."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(int(ipaddress.IPv6Address(peer)) >> 64)
+    except ValueError:
+        return peer

@@ -43,22 +43,27 @@ def reset_code(number: int | None) -> ResetCode:
 
 @dataclass(frozen=True, slots=True)
 class DialLimits:
-    """Bounds on dials: under way per client and in all, waiting in all; and seconds that one may take."""
+    """Bounds on dials: under way and waiting, per client and in all; and seconds that one may take."""
 
     per_client: int = 256
     total: int = 1024
+    waiting_per_client: int = 2048
     waiting: int = 8192
     timeout: float = 10.0
 
 
 class Dialer:
-    """Opens TCP connections for clients, within limits; each dial ends with exactly one callback."""
+    """Opens TCP connections for clients, within limits; each dial ends with exactly one callback.
+
+    Clients whose dials wait take turns: one with many holds up nobody with few.
+    """
 
     def __init__(self, driver: Driver, limits: DialLimits, counters: Counters) -> None:
         self.driver = driver
         self.counters = counters
         self.limits = limits
-        self._waiting: dict[Dial, None] = {}
+        self._waiting: dict[Hashable, dict[Dial, None]] = {}  # the client whose turn is next comes first
+        self._waiting_total = 0
         self._under_way: dict[Hashable, int] = {}
         self._total = 0
 
@@ -78,8 +83,12 @@ class Dialer:
         dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed)
         if self._may_start(client):
             self._start(dial)
-        elif len(self._waiting) < self.limits.waiting:
-            self._waiting[dial] = None
+        elif (
+            self._waiting_total < self.limits.waiting
+            and len(self._waiting.get(client, ())) < self.limits.waiting_per_client
+        ):
+            self._waiting.setdefault(client, {})[dial] = None
+            self._waiting_total += 1
         else:
             self.counters.drop("dial-queue-full")
             self.driver.loop.call_soon(dial.fail, ResetCode.LIMIT)
@@ -100,15 +109,23 @@ class Dialer:
         self._under_way[client] -= 1
         if not self._under_way[client]:
             del self._under_way[client]
-        for dial in self._waiting:
-            if self._may_start(dial.client):
-                del self._waiting[dial]
+        for waiting in self._waiting:
+            if self._may_start(waiting):
+                dials = self._waiting.pop(waiting)
+                dial = next(iter(dials))
+                self._waiting[waiting] = dials  # behind everybody else
+                self.given_up(dial)
                 self._start(dial)
                 return
 
     def given_up(self, dial: Dial) -> None:
-        """A dial that was never started is over."""
-        self._waiting.pop(dial, None)
+        """A dial that was never started is over, or about to start."""
+        dials = self._waiting.get(dial.client, {})
+        if dial in dials:
+            del dials[dial]
+            self._waiting_total -= 1
+            if not dials:
+                del self._waiting[dial.client]
 
 
 class Dial:

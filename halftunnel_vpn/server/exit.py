@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
 from halftunnel_vpn.counters import Counters
@@ -29,6 +30,7 @@ from halftunnel_vpn.server.gate import Gate, GateLimits
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.sessions import Registry
 from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.memory import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 
@@ -39,6 +41,12 @@ HOUSEKEEPING_INTERVAL = 5.0
 
 GUARD_FILE = "handshakes.json"
 """Where the last accepted timestamp of each client survives a restart."""
+
+SHARE_OF_RAM = 2
+"""One part in so many of the machine's memory is what all sessions may hold, unless configured."""
+
+SHARE_OF_CLIENT = 4
+"""One part in so many of that is what the sessions of one client may hold."""
 
 _UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
 
@@ -59,6 +67,8 @@ class Exit:
         self._peer_log = PeerLog(log)
         self._guard = ReplayGuard()
         self._ipv6 = False
+        self.memory = Memory(limits.memory or _ram() // SHARE_OF_RAM)
+        self._memory_of: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
         )
@@ -137,6 +147,7 @@ class Exit:
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
+                memory=self._client_memory(client),
             ),
             wheel=self._driver.wheel,
             random=secrets.token_bytes,
@@ -148,6 +159,14 @@ class Exit:
         )
         pump = self._driver.pump(session.pump)
         return session
+
+    def _client_memory(self, client: str) -> Memory:
+        """What all sessions of ``client`` share; forgotten with the last of them."""
+        memory = self._memory_of.get(client)
+        if memory is None:
+            memory = Memory(self.memory.limit // SHARE_OF_CLIENT, self.memory)
+            self._memory_of[client] = memory
+        return memory
 
     def _client_removed(self, name: str) -> None:
         for member in self.registry.sessions_of(name):
@@ -185,6 +204,11 @@ class Exit:
 def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
     """The listener's configuration for the road of ``direction``."""
     return config.listen.upstream if direction is Direction.UPSTREAM else config.listen.downstream
+
+
+def _ram() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _read_keys(path: Path) -> KeyPair:

@@ -57,6 +57,7 @@ async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None)
             exit_ = Exit(directory, config, driver, tasks)
             numbers.add_counters("exit", exit_.counters)
             numbers.add_gauge("sessions", "Sessions that are open.", lambda: len(exit_.registry))
+            numbers.add_gauge("memory_bytes", "Memory that clients hold.", lambda: exit_.memory.used)
             numbers.add_gauge("streams", "Streams that have a socket.", lambda: exit_.nat.total)
             listeners = await _listen(directory, config, exit_, driver)
             if metrics is not None:
@@ -93,7 +94,13 @@ async def _listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dr
         listener = Listener(
             paths,
             site,
-            limits=ListenLimits(max_connections=config.limits.connections),
+            limits=ListenLimits(
+                max_connections=config.limits.connections,
+                max_connections_per_peer=config.limits.connections_per_peer,
+                arrivals_per_peer=config.limits.arrivals_per_peer,
+                arrivals=config.limits.arrivals,
+                request_timeout=config.limits.handshake_timeout,
+            ),
             trusted_proxies=config.listen.trusted_proxies,
             counters=exit_.counters,
             clock=driver.clock,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 ICMP_IDLE = 60.0
 """Seconds without an echo after which an ICMP stream is forgotten."""
+
+MAX_QUERIES_PER_CLIENT = 256
+"""Questions of one client that resolvers have not answered; one more is refused."""
 
 
 class Nat:
@@ -66,6 +70,7 @@ class Nat:
         self._streams_per_client = streams_per_client
         self._max_streams = max_streams
         self._streams: dict[str, int] = {}
+        self._queries: dict[str, int] = {}
         self.total = 0
 
     def for_client(self, client: str) -> ClientNat:
@@ -89,16 +94,31 @@ class Nat:
         if not self._streams[client]:
             del self._streams[client]
 
-    async def addresses_of(self, name: str) -> list[bytes]:
+    @contextmanager
+    def asking(self, client: str) -> Iterator[None]:
+        """Count a question of ``client`` while it is being answered. Raises DnsError(``dns-limit``)."""
+        asked = self._queries.get(client, 0)
+        if asked >= MAX_QUERIES_PER_CLIENT:
+            raise DnsError("dns-limit")
+        self._queries[client] = asked + 1
+        try:
+            yield
+        finally:
+            self._queries[client] -= 1
+            if not self._queries[client]:
+                del self._queries[client]
+
+    async def addresses_of(self, client: str, name: str) -> list[bytes]:
         """The addresses of ``name``, IPv6 and IPv4 in turn (RFC 8305 section 4); empty if it has none.
 
-        Raises DnsError when the resolvers cannot be asked.
+        Raises DnsError when the resolvers cannot be asked, or not for ``client`` now (``dns-limit``).
         """
         found: dict[int, list[bytes]] = {6: [], 4: []}
         failure: DnsError | None = None
         versions = (6, 4) if self.has_ipv6() else (4,)
-        questions = [self.resolver.resolve(name, version) for version in versions]
-        outcomes = await asyncio.gather(*questions, return_exceptions=True)
+        with self.asking(client):
+            questions = [self.resolver.resolve(name, version) for version in versions]
+            outcomes = await asyncio.gather(*questions, return_exceptions=True)
         for version, outcome in zip(versions, outcomes, strict=True):
             if isinstance(outcome, DnsError):
                 failure = outcome
@@ -132,7 +152,7 @@ class ClientNat:
         closed = _once(lambda: nat.give_back(self._client))
         if request.kind is StreamKind.DNS:
             stream.accept()
-            return DnsRelay(stream, nat.driver, nat.resolver.query, nat.start, nat.counters, closed)
+            return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
         opening = TcpOpening(stream, nat.driver, closed)
         if isinstance(request.host, str):
             nat.start(self._open_name(opening, request.host, request.port))
@@ -167,9 +187,13 @@ class ClientNat:
             closed,
         )
 
+    async def _query(self, message: bytes) -> bytes:
+        with self._nat.asking(self._client):
+            return await self._nat.resolver.query(message)
+
     async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:
         try:
-            addresses = await self._nat.addresses_of(name)
+            addresses = await self._nat.addresses_of(self._client, name)
         except DnsError as error:
             self._nat.counters.drop(error.reason)
             opening.failed(ResetCode.NAME_NOT_FOUND)
@@ -192,7 +216,7 @@ class ClientNat:
     def _resolve(self, name: str, done: Callable[[list[bytes]], None]) -> None:
         async def resolve() -> None:
             try:
-                addresses = await self._nat.addresses_of(name)
+                addresses = await self._nat.addresses_of(self._client, name)
             except DnsError as error:
                 self._nat.counters.drop(error.reason)
                 addresses = []

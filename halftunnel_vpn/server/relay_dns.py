@@ -13,6 +13,9 @@ from halftunnel_vpn.transport.driver import Driver
 
 LENGTH_BYTES = 2
 
+MAX_QUERY = 4096
+"""Bytes of the longest query that is taken: a question, and what EDNS adds to it."""
+
 
 class DnsRelay:
     """Answers one query on ``stream``; implements StreamHandler.
@@ -48,7 +51,7 @@ class DnsRelay:
         self._on_closed()
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """The query, in one piece or several; at most 64 KiB and two bytes."""
+        """The query, in one piece or several; one that says it is longer than MAX_QUERY is refused."""
         self._stream.consumed(len(data))
         if self._asked:
             return  # one query a stream: what follows it is nothing to keep
@@ -56,7 +59,12 @@ class DnsRelay:
         if len(self._received) < LENGTH_BYTES:
             return
         length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
-        if len(self._received) >= LENGTH_BYTES + length:
+        if length > MAX_QUERY:
+            self._counters.drop("dns-query-too-long")
+            self._asked = True
+            self._received.clear()
+            self._end(ResetCode.PROTOCOL_ERROR)
+        elif len(self._received) >= LENGTH_BYTES + length:
             self._asked = True
             self._start(self._answer(bytes(self._received[LENGTH_BYTES : LENGTH_BYTES + length])))
 

@@ -1,8 +1,11 @@
-"""Who may connect: bounds on connections, in all and per peer, and whose word on a peer's address counts."""
+"""Who may connect: bounds on connections and on how fast they come, in all and per peer, and whose word on a
+peer's address counts.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +18,12 @@ PeerKey = tuple[int, int]
 MAX_FORWARDED_HOPS = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
 
+BURST = 8.0
+"""Seconds of arrivals that may come at once after as long a silence."""
+
+MAX_PEERS = 4096
+"""Peers whose arrivals are remembered; the one longest unheard of makes room."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListenLimits:
@@ -24,8 +33,41 @@ class ListenLimits:
     """Connections at once, whatever state they are in."""
     max_connections_per_peer: int = 256
     """Connections at once from one IPv4 address or one IPv6 /64."""
+    arrivals_per_peer: int = 32
+    """Connections a second of one peer, once it has used up its burst; one too many is closed at once."""
+    arrivals: int = 256
+    """Connections a second of all peers, once their burst is used up; more wait until they are accepted."""
     request_timeout: float = 10.0
     """Seconds from the accepted connection to a whole request, the TLS handshake included."""
+
+
+class Bucket:
+    """How fast something may happen: ``rate`` times a second, and BURST seconds' worth of it at once."""
+
+    __slots__ = ("_rate", "_updated", "left")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._updated = now
+        self.left = rate * BURST
+
+    def take(self, now: float) -> bool:
+        """Once more; False when that is too soon, and then it does not count."""
+        self._refill(now)
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+    def wait(self, now: float) -> float:
+        """Count once more, and return the seconds until that may happen."""
+        self._refill(now)
+        self.left -= 1
+        return max(0.0, -self.left / self._rate)
+
+    def _refill(self, now: float) -> None:
+        self.left = min(self._rate * BURST, self.left + (now - self._updated) * self._rate)
+        self._updated = now
 
 
 class Admission:
@@ -37,10 +79,17 @@ class Admission:
         self._limits = limits
         self._trusted = tuple(trusted_proxies)
         self._per_peer: dict[PeerKey, int] = {}
+        self._arrivals: OrderedDict[PeerKey, Bucket] = OrderedDict()  # the longest unheard of comes first
+        self._all = Bucket(limits.arrivals, 0.0)
         self.connections = 0
 
-    def admit(self, peer: IpAddress) -> Ticket | str:
-        """A ticket for a connection, or why there is none: ``connection-limit``, ``peer-limit``."""
+    def admit(self, peer: IpAddress, now: float) -> Ticket | str:
+        """A ticket for a connection that arrives ``now``, or why there is none.
+
+        ``peer-rate``, ``connection-limit``, ``peer-limit``.
+        """
+        if not self.is_trusted(peer) and not self.may_arrive(peer, now):
+            return "peer-rate"
         if self.connections >= self._limits.max_connections:
             return "connection-limit"
         ticket = Ticket(self, peer)
@@ -48,6 +97,21 @@ class Admission:
             return "peer-limit"
         self.connections += 1
         return ticket
+
+    def may_arrive(self, peer: IpAddress, now: float) -> bool:
+        """Count one more arrival of ``peer``; False when it comes too fast."""
+        key = _key_of(peer)
+        bucket = self._arrivals.pop(key, None)
+        if bucket is None:
+            if len(self._arrivals) >= MAX_PEERS:
+                self._arrivals.popitem(last=False)
+            bucket = Bucket(self._limits.arrivals_per_peer, now)
+        self._arrivals[key] = bucket
+        return bucket.take(now)
+
+    def pause(self, now: float) -> float:
+        """Count one more arrival in all, and return the seconds until the next one should be accepted."""
+        return self._all.wait(now)
 
     def is_trusted(self, address: IpAddress) -> bool:
         """Whether this is one of our own proxies."""

@@ -92,6 +92,7 @@ class Leg(asyncio.BufferedProtocol):
         "_held",
         "_lost",
         "_mask_bit",
+        "_paused",
         "_pong",
         "_state",
         "_told",
@@ -133,6 +134,7 @@ class Leg(asyncio.BufferedProtocol):
         self._told = False
         self._deadline: asyncio.TimerHandle | None = None
         self._held = b""
+        self._paused = False
         self._pong = b""
         self._fragments: bytearray | None = None
         self.peer = peer
@@ -206,6 +208,21 @@ class Leg(asyncio.BufferedProtocol):
             self._enter(LegState.DEAF)
         self._transport.abort()
 
+    def pause(self) -> None:
+        """Take in nothing more, from the next record on, until :meth:`resume`; never for long."""
+        if not self._paused and self._state <= _CLOSING:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on with what has come in, as far as the listener does not pause it again."""
+        if self._paused and self._state <= _CLOSING:
+            self._paused = False
+            self.get_buffer(0)
+            self.buffer_updated(0)
+            if not self._paused and self._state <= _CLOSING:
+                self._transport.resume_reading()
+
     # --- what the transport calls -------------------------------------------------------------------
 
     def pause_writing(self) -> None:
@@ -237,6 +254,8 @@ class Leg(asyncio.BufferedProtocol):
         while end - position >= 2:
             if self._state > _CLOSING:
                 return
+            if self._paused:
+                break
             second = view[position + 1]
             length = second & 0x7F
             start = position + 2

@@ -44,8 +44,9 @@ class Listener:
     """Accepts legs on any number of addresses, on exactly the paths given.
 
     Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
-    ``connection-limit``, ``peer-limit``, ``accept-failed``, ``tls-failed``, ``request-timeout``,
-    ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``.
+    ``connection-limit``, ``peer-limit``, ``peer-rate``, ``accept-failed``, ``tls-failed``,
+    ``request-timeout``, ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``,
+    ``upgrade-refused``.
     """
 
     def __init__(
@@ -126,19 +127,21 @@ class Listener:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            self._arrived(connection, address[0], tls)
+            pause = self._arrived(connection, address[0], tls)
             in_a_row += 1
-            if in_a_row == ACCEPT_BATCH:
+            if pause or in_a_row == ACCEPT_BATCH:
                 in_a_row = 0
-                await asyncio.sleep(0)
+                await asyncio.sleep(pause)
 
-    def _arrived(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
+    def _arrived(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> float:
+        """Take a connection or close it; returns the seconds to wait before the next one."""
+        now = self.clock()
         peer = parse_address(address) or ipaddress.IPv4Address(0)
-        ticket = self.admission.admit(peer)
+        ticket = self.admission.admit(peer, now)
         if isinstance(ticket, str):
             self.refuse(peer, ticket)
             connection.close()
-            return
+            return 0.0
         self.counters.count("connections-accepted")
         self._empty.clear()
         visitor = Visitor(self, ticket)
@@ -146,6 +149,7 @@ class Listener:
         self._arriving.add(task)
         # In a callback, because a task that is cancelled before it began runs nothing of its own.
         task.add_done_callback(partial(self._welcomed, connection, visitor))
+        return self.admission.pause(now)
 
     async def _welcome(self, connection: socket.socket, visitor: Visitor, tls: ssl.SSLContext | None) -> None:
         """Hand the connection to its visitor, over TLS if need be."""

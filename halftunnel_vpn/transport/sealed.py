@@ -19,10 +19,11 @@ class SealedLeg:
     """Joins a WebSocket and a session; implements LegPort for the session and LegListener for the WebSocket.
 
     ``on_lost`` is called once with the leg's state and the cause, after the session has been told;
-    ``refused`` with the reason, when the peer has broken the protocol.
+    ``refused`` with the reason, when the peer has broken the protocol. ``served`` is told the length of each
+    record and the seconds that it took, and says for how long the leg should not be read (exit).
     """
 
-    __slots__ = ("_clock", "_counters", "_leg", "_on_lost", "_open", "_refused", "_seal", "_session", "state")
+    __slots__ = ("_clock", "_counters", "_leg", "_on_lost", "_open", "_refused", "_rest", "_seal", "_served", "_session", "state")
 
     state: LegState
 
@@ -35,6 +36,7 @@ class SealedLeg:
         counters: Counters,
         on_lost: Callable[[LegState, str], None],
         refused: Callable[[str], None] = lambda reason: None,
+        served: Callable[[int, float, float], float] | None = None,
     ) -> None:
         outward, inward = keys.client_to_exit, keys.exit_to_client
         if not session.is_client:
@@ -47,6 +49,7 @@ class SealedLeg:
         self._counters = counters
         self._on_lost = on_lost
         self._refused = refused
+        self._served = served
 
     # --- LegPort ---------------------------------------------------------------------------------
 
@@ -84,8 +87,9 @@ class SealedLeg:
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
         """Open the record and hand its train over; a peer that breaks the protocol loses the leg."""
+        began = self._clock()
         try:
-            self._session.train_received(self.state, self._open(record), self._clock())
+            self._session.train_received(self.state, self._open(record), began)
         except SessionExpired:
             self._counters.count("sessions-ended-by-peer")
             self._session.ended_by_peer()
@@ -94,6 +98,22 @@ class SealedLeg:
             self._broken(reason)
             self._leg.refuse()  # the next record must not be tried
             self._session.leg_lost(self.state, self._clock())
+        if self._served is not None:
+            self._rest(self._served(len(record), self._clock() - began, began))
+
+    def _rest(self, seconds: float) -> None:
+        """Let the leg be unread for ``seconds``, at most MAX_REST of them at a time."""
+        if seconds > 0:
+            self._leg.pause()
+            asyncio.get_running_loop().call_later(min(seconds, MAX_REST), self._go_on)
+
+    def _go_on(self) -> None:
+        assert self._served is not None
+        seconds = self._served(0, 0.0, self._clock())
+        if seconds > 0:
+            self._rest(seconds)
+        else:
+            self._leg.resume()
 
     def leg_writable(self, leg: Leg) -> None:
         """There is room on the road again."""

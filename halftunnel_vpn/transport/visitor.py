@@ -13,7 +13,7 @@ from websockets.server import ServerProtocol
 
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.records import MAX_RECORD
-from halftunnel_vpn.transport.admission import Ticket
+from halftunnel_vpn.transport.admission import IpAddress, Ticket
 from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
 
@@ -87,8 +87,9 @@ class Visitor(asyncio.Protocol):
         listener = self._listener
         ticket = self.ticket
         origin = listener.admission.origin(ticket.peer, request.values("x-forwarded-for"))
-        if not listener.admission.is_trusted(origin) and not ticket.charge(origin):
-            listener.refuse(origin, "peer-limit")
+        refusal = self._charge(origin)
+        if refusal is not None:
+            listener.refuse(origin, refusal)
             self._answer(listener.site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         if request.wants_websocket:
@@ -101,6 +102,15 @@ class Visitor(asyncio.Protocol):
             listener.refuse(ticket.peer, "http-without-upgrade")
         listener.counters.count("site-answers")
         self._answer(listener.site.answer(request.method, request.target))
+
+    def _charge(self, origin: IpAddress) -> str | None:
+        """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
+        admission = self._listener.admission
+        if admission.is_trusted(origin):
+            return None
+        if origin != self.ticket.peer and not admission.may_arrive(origin, self._listener.clock()):
+            return "peer-rate"
+        return None if self.ticket.charge(origin) else "peer-limit"
 
     def _upgrade(self, request: Request) -> ServerProtocol | None:
         """Let websockets judge the handshake and write its answer; None when it is not a valid one."""

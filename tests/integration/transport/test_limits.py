@@ -80,7 +80,9 @@ async def test_a_visitor_that_never_greets_in_tls_is_dropped_and_holds_a_place_u
 
 
 async def test_a_thousand_connections_against_a_limit_of_a_hundred(start_exit, count, until):
-    exit_server = await start_exit(tls=False, limits=ListenLimits(max_connections=100))
+    exit_server = await start_exit(
+        tls=False, limits=ListenLimits(max_connections=100, arrivals_per_peer=1000, arrivals=1000)
+    )
     connections = [await asyncio.open_connection("127.0.0.1", exit_server.port) for _ in range(1000)]
     await count(exit_server, "connection-limit", 900)
     assert exit_server.listener.admission.connections == 100

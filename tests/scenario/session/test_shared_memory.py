@@ -1,4 +1,4 @@
-"""An exit whose memory is bounded over all sessions: at the bound it slows down or refuses, and never grows."""
+"""An exit whose memory is bounded over all sessions: at the bound it refuses, it never grows."""
 
 from __future__ import annotations
 

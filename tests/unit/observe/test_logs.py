@@ -116,3 +116,23 @@ def test_the_memory_of_peers_is_bounded_and_forgets_the_oldest():
     assert not peers.refused("b", "x", now=3.0)
     assert peers.refused("a", "x", now=4.0), "a made room for c"
     assert len(peers._peers) == 2
+
+
+def test_addresses_of_one_ipv6_network_are_one_peer():
+    logs.configure("info", "text", io.StringIO())
+    peers = logs.PeerLog(log)
+    assert peers.refused("2001:db8::1", "x", now=0.0)
+    assert not peers.refused("2001:db8::2", "x", now=1.0)
+    assert peers.refused("2001:db8:0:1::1", "x", now=1.0)
+    assert peers.refused("::no-address", "x", now=1.0), "whatever it is, it is one"
+
+
+def test_many_peers_get_no_more_lines_than_a_minute_has():
+    stream = io.StringIO()
+    logs.configure("info", "text", stream)
+    peers = logs.PeerLog(log)
+    for number in range(5000):
+        peers.refused(f"192.0.{number >> 8}.{number & 255}", "x", now=10.0 + number / 1000)
+    assert len(stream.getvalue().splitlines()) == logs.MAX_LINES
+    assert peers.refused("198.51.100.1", "x", now=71.0)
+    assert f"refused: {5000 - logs.MAX_LINES} more of other peers" in stream.getvalue().splitlines()[-2]

@@ -243,6 +243,21 @@ async def test_a_full_queue_refuses(start, listening, counters):
         outcome.dial.cancel()
 
 
+async def test_one_client_cannot_fill_the_queue_for_all(start, listening, counters):
+    silent, port = listening(full=True), port_of(listening())
+    limits = {"per_client": 1, "total": 1, "waiting_per_client": 5, "waiting": 8, "timeout": 5}
+    running = start([ONE], port_of(silent), client="greedy", **limits)
+    greedy = [start([ONE], port_of(silent), client="greedy") for _ in range(9)]
+    assert [await outcome() for outcome in greedy[5:]] == [ResetCode.LIMIT] * 4
+    modest = start([ONE], port, client="modest")
+    assert modest.is_pending and counters.dropped == {"dial-queue-full": 4}
+    running.dial.cancel()  # the greedy one waited first, so it has the first turn
+    greedy[0].dial.cancel()
+    assert await modest() == "127.0.0.1", "the second turn is another client's"
+    for outcome in greedy[1:5]:
+        outcome.dial.cancel()
+
+
 async def test_those_who_gave_up_waiting_make_room_in_the_queue(start, listening, counters):
     silent, port = listening(full=True), port_of(listening())
     running = start([ONE], port_of(silent), total=1, waiting=3, timeout=5)

@@ -17,6 +17,7 @@ from halftunnel_vpn.protocol.datagram import (
     encode_run_header,
 )
 from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.server import nat, relay_dns
 from halftunnel_vpn.server.egress import EgressPolicy
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
@@ -37,7 +38,7 @@ def packed(*texts):
 
 async def test_addresses_come_by_turns_ipv6_first(tunnel, resolver):
     resolver.addresses["both.test"] = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.3"]
-    assert await tunnel.nat.addresses_of("both.test") == packed(
+    assert await tunnel.nat.addresses_of("laptop", "both.test") == packed(
         "2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"
     )
     assert sorted(type_ for _, type_ in resolver.asked) == ["A", "AAAA"]
@@ -46,18 +47,18 @@ async def test_addresses_come_by_turns_ipv6_first(tunnel, resolver):
 async def test_without_ipv6_nobody_asks_for_it(in_memory, resolver):
     tunnel = in_memory(resolvers=[resolver.endpoint], has_ipv6=lambda: False)
     resolver.addresses["both.test"] = ["192.0.2.1", "2001:db8::1"]
-    assert await tunnel.nat.addresses_of("both.test") == packed("192.0.2.1")
+    assert await tunnel.nat.addresses_of("laptop", "both.test") == packed("192.0.2.1")
     assert resolver.asked == [("both.test", "A")]
 
 
 async def test_a_name_without_addresses_has_none(tunnel, resolver):
     resolver.addresses["empty.test"] = []
-    assert await tunnel.nat.addresses_of("empty.test") == []
+    assert await tunnel.nat.addresses_of("laptop", "empty.test") == []
 
 
 async def test_a_name_that_does_not_exist_is_an_error(tunnel):
     with pytest.raises(DnsError, match="dns-no-such-name"):
-        await tunnel.nat.addresses_of("nothing.test")
+        await tunnel.nat.addresses_of("laptop", "nothing.test")
 
 
 async def test_one_family_is_enough_when_the_other_cannot_be_asked(tunnel, resolver):
@@ -69,7 +70,7 @@ async def test_one_family_is_enough_when_the_other_cannot_be_asked(tunnel, resol
             answer(data, address)
 
     resolver.datagram_received = deaf_to_ipv6
-    assert await tunnel.nat.addresses_of("half.test") == packed("192.0.2.1")
+    assert await tunnel.nat.addresses_of("laptop", "half.test") == packed("192.0.2.1")
 
 
 # --- TCP by name -------------------------------------------------------------------------------------
@@ -296,4 +297,27 @@ async def test_a_datagram_stream_that_is_idle_is_forgotten(in_memory, udp):
     user.stream.send(encode_run_header(b"\x7f\0\0\1", udp.getsockname()[1]), b"x")
     await receive(udp)
     await user.heard("aborted NORMAL")
+    await tunnel.idle()
+
+
+# --- bounds ------------------------------------------------------------------------------------------
+
+
+async def test_a_client_has_only_so_many_questions_open_at_once(tunnel, counters, monkeypatch):
+    monkeypatch.setattr(nat, "MAX_QUERIES_PER_CLIENT", 3)
+    asked = [asyncio.ensure_future(tunnel.nat.addresses_of("greedy", f"silent{n}.test")) for n in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(DnsError, match="dns-limit"):
+        await tunnel.nat.addresses_of("greedy", "here.test")
+    with pytest.raises(DnsError, match="dns-no-such-name"):
+        await tunnel.nat.addresses_of("modest", "nothing.test")
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert not tunnel.nat._queries
+
+
+async def test_a_query_that_says_it_is_longer_than_any_is_refused_at_once(tunnel, counters):
+    user = tunnel.open(b"", 0, StreamKind.DNS)
+    user.stream.send((relay_dns.MAX_QUERY + 1).to_bytes(2, "big") + bytes(100))
+    await user.heard("refused PROTOCOL_ERROR")
+    assert counters.dropped == {"dns-query-too-long": 1}
     await tunnel.idle()

@@ -6,7 +6,14 @@ import ipaddress
 
 import pytest
 
-from halftunnel_vpn.transport.admission import Admission, ListenLimits, Ticket, parse_address
+from halftunnel_vpn.transport.admission import (
+    BURST,
+    MAX_PEERS,
+    Admission,
+    ListenLimits,
+    Ticket,
+    parse_address,
+)
 
 
 def address(text):
@@ -19,30 +26,30 @@ def networks(*texts):
 
 def test_places_are_limited_and_come_back():
     admission = Admission(ListenLimits(max_connections=2, max_connections_per_peer=9))
-    first, second = admission.admit(address("192.0.2.1")), admission.admit(address("192.0.2.2"))
+    first, second = admission.admit(address("192.0.2.1"), 0.0), admission.admit(address("192.0.2.2"), 0.0)
     assert isinstance(first, Ticket)
     assert isinstance(second, Ticket)
-    assert admission.admit(address("192.0.2.3")) == "connection-limit"
+    assert admission.admit(address("192.0.2.3"), 0.0) == "connection-limit"
     first.give_back()
     first.give_back()
     assert admission.connections == 1
-    assert isinstance(admission.admit(address("192.0.2.3")), Ticket)
+    assert isinstance(admission.admit(address("192.0.2.3"), 0.0), Ticket)
 
 
 def test_a_peer_is_an_ipv4_address_or_an_ipv6_network():
     admission = Admission(ListenLimits(max_connections_per_peer=1))
-    assert isinstance(admission.admit(address("2001:db8::1")), Ticket)
-    assert admission.admit(address("2001:db8::ffff:1")) == "peer-limit"
-    assert isinstance(admission.admit(address("2001:db8:0:1::1")), Ticket)
-    assert isinstance(admission.admit(address("192.0.2.1")), Ticket)
-    assert isinstance(admission.admit(address("192.0.2.2")), Ticket)
-    assert admission.admit(address("192.0.2.1")) == "peer-limit"
+    assert isinstance(admission.admit(address("2001:db8::1"), 0.0), Ticket)
+    assert admission.admit(address("2001:db8::ffff:1"), 0.0) == "peer-limit"
+    assert isinstance(admission.admit(address("2001:db8:0:1::1"), 0.0), Ticket)
+    assert isinstance(admission.admit(address("192.0.2.1"), 0.0), Ticket)
+    assert isinstance(admission.admit(address("192.0.2.2"), 0.0), Ticket)
+    assert admission.admit(address("192.0.2.1"), 0.0) == "peer-limit"
 
 
 def test_a_peer_that_left_leaves_nothing_behind():
     admission = Admission(ListenLimits(max_connections_per_peer=1))
     for number in range(1000):
-        ticket = admission.admit(address("192.0.2.0") + number)
+        ticket = admission.admit(address("192.0.2.0") + number, 0.0)
         assert isinstance(ticket, Ticket)
         ticket.give_back()
     assert admission.connections == 0
@@ -52,7 +59,7 @@ def test_a_peer_that_left_leaves_nothing_behind():
 def test_a_connection_of_a_proxy_is_charged_to_whoever_stands_behind_it():
     admission = Admission(ListenLimits(max_connections_per_peer=1), networks("10.0.0.0/8"))
     proxy, client = address("10.1.1.1"), address("192.0.2.1")
-    first, second = admission.admit(proxy), admission.admit(proxy)
+    first, second = admission.admit(proxy, 0.0), admission.admit(proxy, 0.0)
     assert isinstance(first, Ticket)
     assert isinstance(second, Ticket)
     assert first.charge(client)
@@ -100,3 +107,49 @@ def test_texts_that_are_no_address(text):
 
 def test_a_zone_is_left_out():
     assert parse_address("fe80::1%eth0") == address("fe80::1")
+
+
+# --- how fast they come ------------------------------------------------------------------------------
+
+
+def test_a_peer_that_comes_too_fast_is_refused_until_it_has_waited():
+    limits = ListenLimits(arrivals_per_peer=4, max_connections_per_peer=1000)
+    admission = Admission(limits)
+    peer, other = address("192.0.2.1"), address("192.0.2.2")
+    burst = int(4 * BURST)
+    assert all(isinstance(admission.admit(peer, 100.0), Ticket) for _ in range(burst))
+    assert admission.admit(peer, 100.0) == "peer-rate"
+    assert admission.admit(peer, 100.2) == "peer-rate"
+    assert isinstance(admission.admit(other, 100.2), Ticket), "nobody else is meant"
+    assert isinstance(admission.admit(peer, 100.3), Ticket)
+    assert admission.admit(peer, 100.3) == "peer-rate"
+    assert admission.connections == burst + 2
+
+
+def test_a_refusal_does_not_make_a_peer_wait_longer():
+    admission = Admission(ListenLimits(arrivals_per_peer=1))
+    peer = address("2001:db8::1")
+    for _ in range(1000):
+        admission.admit(peer, 0.0)
+    assert isinstance(admission.admit(address("2001:db8::2"), 1.5), Ticket), "of the same network"
+    assert admission.admit(peer, 1.5) == "peer-rate"
+
+
+def test_proxies_of_ours_come_as_fast_as_they_like():
+    admission = Admission(ListenLimits(arrivals_per_peer=1), networks("10.0.0.0/8"))
+    assert all(isinstance(admission.admit(address("10.0.0.1"), 0.0), Ticket) for _ in range(100))
+
+
+def test_the_memory_of_arrivals_has_a_bound():
+    admission = Admission(ListenLimits(max_connections=1_000_000))
+    for number in range(3 * MAX_PEERS):
+        admission.admit(address("10.0.0.0") + number, 0.0)
+    assert len(admission._arrivals) == MAX_PEERS
+
+
+def test_arrivals_of_all_are_spread_once_their_burst_is_used_up():
+    admission = Admission(ListenLimits(arrivals=10))
+    assert [admission.pause(0.0) for _ in range(80)] == [0.0] * 80
+    assert admission.pause(0.0) == pytest.approx(0.1)
+    assert admission.pause(0.1) == pytest.approx(0.1)
+    assert admission.pause(1000.0) == 0.0

@@ -1,0 +1,92 @@
+"""The exit's processor, shared between clients: whoever asks for more work than data is slowed down.
+
+A record costs time in proportion to its bytes when it carries data, and a hundred times as much when it is
+full of streams to open, of pings or of nonsense. What goes beyond the price of data is charged to the client.
+Once it has used up its allowance while others are served as well, its legs are not read until it has it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+SHARE = 0.1
+"""Seconds of such work that a client gets in each second in which others are served."""
+
+BURST = 0.25
+"""Seconds of such work that a client may use up at once."""
+
+RECORD_PRICE = 30e-6
+"""Seconds that a record may take, whatever is in it."""
+
+BYTE_PRICE = 20e-9
+"""Seconds that each byte of a record may take: four times what moving it takes."""
+
+OPENING_PRICE = 150e-6
+"""Seconds charged for a stream that is opened: most of its work comes later, when its socket connects."""
+
+ACTIVE_WITHIN = 0.25
+"""Seconds for which a client counts as being served after a record of its own."""
+
+
+class Fairness:
+    """Knows who is being served. ``share_of`` gives what all sessions of one client have in common."""
+
+    def __init__(self) -> None:
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._latest: Share | None = None
+        self._latest_at = self._another_at = float("-inf")
+
+    def share_of(self, client: str) -> Share:
+        """The share of ``client``; forgotten with its last session."""
+        share = self._shares.get(client)
+        if share is None:
+            share = self._shares[client] = Share(self)
+        return share
+
+    def note(self, share: Share, now: float) -> bool:
+        """A record of ``share`` was served; returns whether somebody else is being served, too."""
+        if share is not self._latest:
+            self._another_at = self._latest_at
+            self._latest = share
+        self._latest_at = now
+        return now - self._another_at < ACTIVE_WITHIN
+
+
+class Share:
+    """What one client may still make the exit do, in seconds of its processor's time."""
+
+    __slots__ = ("__weakref__", "_fairness", "_left", "_updated")
+
+    def __init__(self, fairness: Fairness) -> None:
+        self._fairness = fairness
+        self._left = BURST
+        self._updated = float("-inf")
+
+    def opening(self) -> None:
+        """A stream is being opened for the client."""
+        self._left -= OPENING_PRICE
+
+    def served(self, length: int, seconds: float, now: float) -> float:
+        """A record of ``length`` bytes took ``seconds``; returns those for which its leg should rest."""
+        others = self._fairness.note(self, now)
+        extra = seconds - RECORD_PRICE - length * BYTE_PRICE
+        if extra > 0:
+            self._left -= extra
+        if self._left > 0:
+            return 0.0
+        if not others:
+            self._left = BURST  # nobody waits: no work is too much
+            self._updated = now
+            return 0.0
+        return self.debt(now)
+
+    def debt(self, now: float) -> float:
+        """Seconds until the allowance is back; 0 when it is."""
+        self._left = min(BURST, self._left + max(0.0, now - self._updated) * SHARE)
+        self._updated = now
+        return max(0.0, -self._left / SHARE)
+
+
+Serve = Callable[[int, float, float], float]
+"""As :meth:`Share.served`."""
