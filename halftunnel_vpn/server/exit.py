@@ -154,7 +154,7 @@ class Exit:
             wake=lambda: pump.wake(),
             counters=self.counters,
             now=self._driver.clock(),
-            acceptor=self.nat.for_client(client),
+            acceptor=self.nat.for_client(client, self.registry.fairness.share_of(client).opening),
             on_ended=lambda: self.registry.ended(session_id),
         )
         pump = self._driver.pump(session.pump)

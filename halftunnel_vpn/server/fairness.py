@@ -7,13 +7,12 @@ Once it has used up its allowance while others are served as well, its legs are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 SHARE = 0.1
 """Seconds of such work that a client gets in each second in which others are served."""
 
-BURST = 0.25
+BURST = 0.1
 """Seconds of such work that a client may use up at once."""
 
 RECORD_PRICE = 30e-6
@@ -61,7 +60,7 @@ class Share:
     def __init__(self, fairness: Fairness) -> None:
         self._fairness = fairness
         self._left = BURST
-        self._updated = float("-inf")
+        self._updated = 0.0
 
     def opening(self) -> None:
         """A stream is being opened for the client."""
@@ -70,6 +69,8 @@ class Share:
     def served(self, length: int, seconds: float, now: float) -> float:
         """A record of ``length`` bytes took ``seconds``; returns those for which its leg should rest."""
         others = self._fairness.note(self, now)
+        self._left = min(BURST, self._left + (now - self._updated) * SHARE)
+        self._updated = now
         extra = seconds - RECORD_PRICE - length * BYTE_PRICE
         if extra > 0:
             self._left -= extra
@@ -77,16 +78,5 @@ class Share:
             return 0.0
         if not others:
             self._left = BURST  # nobody waits: no work is too much
-            self._updated = now
             return 0.0
-        return self.debt(now)
-
-    def debt(self, now: float) -> float:
-        """Seconds until the allowance is back; 0 when it is."""
-        self._left = min(BURST, self._left + max(0.0, now - self._updated) * SHARE)
-        self._updated = now
-        return max(0.0, -self._left / SHARE)
-
-
-Serve = Callable[[int, float, float], float]
-"""As :meth:`Share.served`."""
+        return -self._left / SHARE

@@ -73,9 +73,9 @@ class Nat:
         self._queries: dict[str, int] = {}
         self.total = 0
 
-    def for_client(self, client: str) -> ClientNat:
-        """The Acceptor of one client's session."""
-        return ClientNat(self, client)
+    def for_client(self, client: str, opening: Callable[[], None] = lambda: None) -> ClientNat:
+        """The Acceptor of one client's session; ``opening`` is called for every stream that is opened."""
+        return ClientNat(self, client, opening)
 
     def take(self, client: str) -> bool:
         """Count one more stream of ``client``; False at a limit."""
@@ -135,17 +135,19 @@ class Nat:
 class ClientNat:
     """Opens streams for one client; implements Acceptor."""
 
-    __slots__ = ("_client", "_nat")
+    __slots__ = ("_client", "_nat", "_opening")
 
-    def __init__(self, nat: Nat, client: str) -> None:
+    def __init__(self, nat: Nat, client: str, opening: Callable[[], None]) -> None:
         self._nat = nat
         self._client = client
+        self._opening = opening
 
     def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
         """A TCP connection or a DNS query."""
         nat = self._nat
         if log.isEnabledFor(logging.DEBUG):
             _log_stream(stream, request)
+        self._opening()
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
@@ -165,6 +167,7 @@ class ClientNat:
         nat = self._nat
         if log.isEnabledFor(logging.DEBUG):
             _log_stream(stream, request)
+        self._opening()
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER

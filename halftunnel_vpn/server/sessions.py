@@ -9,6 +9,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.fairness import Fairness
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 class ExitSession:
     """One client's session at the exit, with the labels under which further legs join it."""
 
-    __slots__ = ("_idle", "_registry", "client", "keys", "session", "windows")
+    __slots__ = ("_idle", "_registry", "_share", "client", "keys", "session", "windows")
 
     def __init__(self, registry: Registry, client: str, session: Session, keys: SessionKeys) -> None:
         self.client = client
@@ -29,6 +30,7 @@ class ExitSession:
         self.keys = keys
         self.windows = {direction: LabelWindow(keys, direction) for direction in Direction}
         self._registry = registry
+        self._share = registry.fairness.share_of(client)
         self._idle = registry.driver.wheel.timer(self._expired)
 
     def join(
@@ -46,6 +48,7 @@ class ExitSession:
             registry.counters,
             self._leg_lost,
             lambda reason: registry.refused(leg.peer, reason),
+            self._share.served,
         )
         sealed.state = LegState(sealed, direction, number, now, name=leg.peer)
         leg.listener = sealed
@@ -91,6 +94,7 @@ class Registry:
         self.counters = counters
         self.idle_timeout = idle_timeout
         self.refused = refused
+        self.fairness = Fairness()
         self._sessions: dict[bytes, ExitSession] = {}
         self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
 

@@ -49,6 +49,9 @@ RETRY_AFTER = 15.0
 MAX_REFUSED = 1024
 """Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
 
+MAX_VIOLATIONS = 16
+"""Streams of a session that end because its peer broke their rules; every one after them costs it a leg."""
+
 DATAGRAM_KINDS = frozenset({StreamKind.UDP, StreamKind.ICMP})
 
 
@@ -94,6 +97,7 @@ class Session:
         self._highest_id = 0
         self._missing_ids: set[int] = set()
         self._refused: set[int] = set()
+        self._violations = 0
         self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
@@ -239,6 +243,9 @@ class Session:
             except FlowControlError as error:
                 self.counters.drop(error.reason)
                 stream.break_off(ResetCode.PROTOCOL_ERROR, now)
+                self._violations += 1
+                if self._violations > MAX_VIOLATIONS:
+                    raise FlowControlError("too-many-violations") from error
             if stream.is_over:
                 self._remove(stream)
 

@@ -19,7 +19,10 @@ MAX_FORWARDED_HOPS = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
 
 BURST = 8.0
-"""Seconds of arrivals that may come at once after as long a silence."""
+"""Seconds' worth of arrivals that one peer may make at once after as long a silence."""
+
+BURST_OF_ALL = 2.0
+"""The same for all peers together."""
 
 MAX_PEERS = 4096
 """Peers whose arrivals are remembered; the one longest unheard of makes room."""
@@ -35,21 +38,22 @@ class ListenLimits:
     """Connections at once from one IPv4 address or one IPv6 /64."""
     arrivals_per_peer: int = 32
     """Connections a second of one peer, once it has used up its burst; one too many is closed at once."""
-    arrivals: int = 256
+    arrivals: int = 128
     """Connections a second of all peers, once their burst is used up; more wait until they are accepted."""
     request_timeout: float = 10.0
     """Seconds from the accepted connection to a whole request, the TLS handshake included."""
 
 
 class Bucket:
-    """How fast something may happen: ``rate`` times a second, and BURST seconds' worth of it at once."""
+    """How fast something may happen: ``rate`` times a second, and ``burst`` seconds' worth of it at once."""
 
-    __slots__ = ("_rate", "_updated", "left")
+    __slots__ = ("_burst", "_rate", "_updated", "left")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
+        self._burst = rate * burst
         self._updated = now
-        self.left = rate * BURST
+        self.left = self._burst
 
     def take(self, now: float) -> bool:
         """Once more; False when that is too soon, and then it does not count."""
@@ -66,7 +70,7 @@ class Bucket:
         return max(0.0, -self.left / self._rate)
 
     def _refill(self, now: float) -> None:
-        self.left = min(self._rate * BURST, self.left + (now - self._updated) * self._rate)
+        self.left = min(self._burst, self.left + (now - self._updated) * self._rate)
         self._updated = now
 
 
@@ -80,7 +84,7 @@ class Admission:
         self._trusted = tuple(trusted_proxies)
         self._per_peer: dict[PeerKey, int] = {}
         self._arrivals: OrderedDict[PeerKey, Bucket] = OrderedDict()  # the longest unheard of comes first
-        self._all = Bucket(limits.arrivals, 0.0)
+        self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
         self.connections = 0
 
     def admit(self, peer: IpAddress, now: float) -> Ticket | str:
@@ -105,7 +109,7 @@ class Admission:
         if bucket is None:
             if len(self._arrivals) >= MAX_PEERS:
                 self._arrivals.popitem(last=False)
-            bucket = Bucket(self._limits.arrivals_per_peer, now)
+            bucket = Bucket(self._limits.arrivals_per_peer, BURST, now)
         self._arrivals[key] = bucket
         return bucket.take(now)
 

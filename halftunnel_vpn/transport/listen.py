@@ -36,6 +36,9 @@ ACCEPT_BATCH = 64
 ACCEPT_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptors left."""
 
+MAX_VISITORS = 512
+"""Connections that have not made their request yet; with one more, the one that has waited longest goes."""
+
 LegFactory = Callable[[Leg], LegListener]
 """Makes the listener of a leg that came in; may keep the leg, must not send on it yet."""
 
@@ -45,8 +48,8 @@ class Listener:
 
     Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
     ``connection-limit``, ``peer-limit``, ``peer-rate``, ``accept-failed``, ``tls-failed``,
-    ``request-timeout``, ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``,
-    ``upgrade-refused``.
+    ``request-timeout``, ``too-many-visitors``, ``http-malformed``, ``http-head-too-long``,
+    ``http-without-upgrade``, ``upgrade-refused``.
     """
 
     def __init__(
@@ -69,9 +72,9 @@ class Listener:
         self.clock = clock
         self._refused = refused
         self.legs: set[Leg] = set()
-        self._visitors: set[Visitor] = set()
+        self._visitors: dict[Visitor, None] = {}
         self._accepting: dict[asyncio.Task[None], socket.socket] = {}
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving: dict[asyncio.Task[None], Visitor] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -146,14 +149,30 @@ class Listener:
         self._empty.clear()
         visitor = Visitor(self, ticket)
         task = asyncio.get_running_loop().create_task(self._welcome(connection, visitor, tls))
-        self._arriving.add(task)
+        self._arriving[task] = visitor
         # In a callback, because a task that is cancelled before it began runs nothing of its own.
         task.add_done_callback(partial(self._welcomed, connection, visitor))
+        if len(self._arriving) + len(self._visitors) > MAX_VISITORS:
+            self._drop_oldest()
         return self.admission.pause(now)
+
+    def _drop_oldest(self) -> None:
+        """Make room: who means it makes its request before so many others have come."""
+        if len(self._arriving) >= len(self._visitors):
+            task, visitor = next(iter(self._arriving.items()))
+            del self._arriving[task]
+            task.cancel()
+            visitor.abort()  # it may have arrived in this very turn
+        else:
+            visitor = next(iter(self._visitors))
+            del self._visitors[visitor]
+            visitor.abort()
+        self.refuse(visitor.ticket.peer, "too-many-visitors")
 
     async def _welcome(self, connection: socket.socket, visitor: Visitor, tls: ssl.SSLContext | None) -> None:
         """Hand the connection to its visitor, over TLS if need be."""
         loop = asyncio.get_running_loop()
+        transport: asyncio.Transport | None = None
         try:
             tune(connection)
             if tls is not None:
@@ -164,9 +183,12 @@ class Listener:
             visitor.arrive(transport)
         except OSError:  # ssl.SSLError and every timeout are kinds of it
             self.refuse(visitor.ticket.peer, "tls-failed" if tls else "accept-failed")
+        finally:
+            if transport is not None and not visitor.arrived:
+                transport.abort()
 
     def _welcomed(self, connection: socket.socket, visitor: Visitor, task: asyncio.Task[None]) -> None:
-        self._arriving.discard(task)
+        self._arriving.pop(task, None)
         if not visitor.arrived:
             connection.close()
             visitor.connection_lost(None)
@@ -180,16 +202,16 @@ class Listener:
 
     def visitor_came(self, visitor: Visitor) -> None:
         """A connection is ready for its request."""
-        self._visitors.add(visitor)
+        self._visitors[visitor] = None
 
     def visitor_left(self, visitor: Visitor) -> None:
         """A connection ended without having become a leg."""
-        self._visitors.discard(visitor)
+        self._visitors.pop(visitor, None)
         self._give_back(visitor.ticket)
 
     def visitor_became(self, visitor: Visitor, leg: Leg) -> None:
         """A connection is a leg from now on."""
-        self._visitors.discard(visitor)
+        self._visitors.pop(visitor, None)
         self.legs.add(leg)
         self.counters.count("legs-accepted")
 

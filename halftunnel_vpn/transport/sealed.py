@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from halftunnel_vpn.counters import Counters
@@ -14,6 +15,9 @@ from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
 
+MAX_REST = 1.0
+"""Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
+
 
 class SealedLeg:
     """Joins a WebSocket and a session; implements LegPort for the session and LegListener for the WebSocket.
@@ -23,7 +27,18 @@ class SealedLeg:
     record and the seconds that it took, and says for how long the leg should not be read (exit).
     """
 
-    __slots__ = ("_clock", "_counters", "_leg", "_on_lost", "_open", "_refused", "_rest", "_seal", "_served", "_session", "state")
+    __slots__ = (
+        "_clock",
+        "_counters",
+        "_leg",
+        "_on_lost",
+        "_open",
+        "_refused",
+        "_seal",
+        "_served",
+        "_session",
+        "state",
+    )
 
     state: LegState
 

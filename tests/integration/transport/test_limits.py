@@ -35,7 +35,7 @@ def count(until):
 @pytest.fixture
 def gone(until):
     """Waits until no connection holds a place any more."""
-    return lambda exit_server: until(lambda: not exit_server.listener.admission.connections)
+    return lambda exit_server, but=0: until(lambda: exit_server.listener.admission.connections == but)
 
 
 async def test_a_silent_visitor_is_dropped(start_exit, gone):
@@ -98,6 +98,33 @@ async def test_a_thousand_connections_against_a_limit_of_a_hundred(start_exit, c
     assert leg.writable
     for _, writer in connections[1:100]:
         writer.close()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_visitors_that_say_nothing_make_room_for_those_who_do(
+    start_exit, until, gone, monkeypatch, tls
+):
+    monkeypatch.setattr(listen_module, "MAX_VISITORS", 20)
+    exit_server = await start_exit(tls=tls)
+    silent = [socket.create_connection(("127.0.0.1", exit_server.port)) for _ in range(50)]
+    dropped = exit_server.listener.counters.dropped
+    await until(lambda: dropped["too-many-visitors"] >= 30)
+    assert exit_server.listener.admission.connections <= 20 + len(exit_server.listener.legs)
+    leg, *_ = await exit_server.pair()
+    assert leg.writable
+    for sock in silent:
+        sock.close()
+    await gone(exit_server, but=1)
+
+
+async def test_a_peer_that_comes_too_fast_is_turned_away(start_exit, count):
+    limits = ListenLimits(arrivals_per_peer=1)
+    exit_server = await start_exit(tls=False, limits=limits)
+    for source, expected in (("127.0.0.5", 4), ("127.0.0.6", 8)):
+        for _ in range(12):
+            _, writer = await asyncio.open_connection("127.0.0.1", exit_server.port, local_addr=(source, 0))
+            writer.close()
+        await count(exit_server, "peer-rate", expected)
 
 
 async def test_one_peer_cannot_take_all_places(start_exit, count, gone):
