@@ -28,7 +28,7 @@ async def test_records_come_one_by_one_in_order(start_exit, until):
     exit_server = await start_exit()
     leg, _, other_leg, _ = await exit_server.pair()
     other_leg.listener = slow = Pausing()
-    sent = [bytes([number]) * (1 + 331 * number) for number in range(150)]
+    sent = [bytes([number]) * (1 + 40 * number) for number in range(150)]
     for record in sent:
         leg.send(record)
     for number in range(len(sent)):

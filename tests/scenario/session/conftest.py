@@ -102,6 +102,7 @@ class Pair:
         self.requests: list[OpenRequest] = []
         self.accepts = True
         self.answer: ResetCode | None = None
+        self.refused_ids: set[int] = set()
         self.client_counters = Counters()
         self.exit_counters = Counters()
         self.client = self._session(True, self.client_counters, limits)
@@ -131,6 +132,8 @@ class Pair:
         self.requests.append(request)
         if self.answer is not None:
             stream.reset(self.answer)
+        elif stream.stream_id in self.refused_ids:
+            stream.reset(ResetCode.REFUSED)
         elif self.accepts:
             stream.accept()
         return user
