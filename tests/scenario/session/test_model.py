@@ -198,7 +198,8 @@ class Machine(RuleBasedStateMachine):
         model, user = found
         way = model.ways[side]
         size = min(size, user.stream.room)
-        if size and not way.is_finished and not model.is_reset and not over(user):
+        has_refused = model.is_refused and side == "exit"
+        if size and not way.is_finished and not model.is_reset and not has_refused and not over(user):
             data = (self.written.to_bytes(8, "big") * (size // 8 + 1))[:size]
             self.written += 1
             user.stream.send(data)
