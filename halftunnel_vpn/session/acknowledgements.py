@@ -12,6 +12,7 @@ from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.timers import Wheel
 
 if TYPE_CHECKING:
+    from halftunnel_vpn.session.legs import LegState
     from halftunnel_vpn.session.stream import ByteStream
 
 ACK_DELAY = 0.02
@@ -26,7 +27,7 @@ MAX_STATELESS = 4096
 class Acknowledgements:
     """What one session owes. ``wake`` is called when something is to leave with the next train."""
 
-    __slots__ = ("_counters", "_now", "_session_id", "_soon", "_stateless", "_timer", "_wake")
+    __slots__ = ("_counters", "_now", "_receipts", "_session_id", "_soon", "_stateless", "_timer", "_wake")
 
     def __init__(self, session_id: bytes, wheel: Wheel, wake: Callable[[], None], counters: Counters) -> None:
         self._session_id = session_id
@@ -35,10 +36,11 @@ class Acknowledgements:
         self._now: dict[ByteStream, None] = {}
         self._soon: dict[ByteStream, None] = {}
         self._stateless: dict[int, int] = {}
+        self._receipts: dict[LegState, None] = {}
         self._timer = wheel.timer(self._due)
 
     def __bool__(self) -> bool:
-        return bool(self._now or self._stateless)
+        return bool(self._now or self._stateless or self._receipts)
 
     def now(self, stream: ByteStream) -> None:
         """Send credit and acknowledgement of ``stream`` with the next train."""
@@ -61,6 +63,13 @@ class Acknowledgements:
         self._stateless[stream_id] = number & SERIAL_MASK
         self._wake()
 
+    def receipt(self, leg: LegState) -> None:
+        """Tell how many records have come on ``leg``."""
+        leg.datagram_bytes = 0
+        leg.gives_receipts = True
+        self._receipts[leg] = None
+        self._wake()
+
     def forget(self, stream: ByteStream) -> None:
         """Nothing is owed for ``stream`` any more."""
         self._now.pop(stream, None)
@@ -78,6 +87,7 @@ class Acknowledgements:
         self._now.clear()
         self._soon.clear()
         self._stateless.clear()
+        self._receipts.clear()
 
     def write(self, train: Train) -> None:
         """Add ACK packets to ``train``, as many as fit."""
@@ -90,6 +100,11 @@ class Acknowledgements:
             number = receiving.expected & SERIAL_MASK
             header = encode_header(PacketType.ACK, session_id, stream.stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(receiving.window.granted))
+            train.room -= ACK_LENGTH
+        while self._receipts and train.room >= ACK_LENGTH:
+            leg, _ = self._receipts.popitem()
+            header = encode_header(PacketType.ACK, session_id, 0, leg.number, 0, 8)
+            train.parts.append(header + encode_credit(leg.records_received))
             train.room -= ACK_LENGTH
         while self._stateless and train.room >= ACK_LENGTH:
             stream_id, number = self._stateless.popitem()

@@ -122,6 +122,13 @@ class DatagramStream:
         """Whether a train would get a packet of this stream now."""
         return bool(self._runs) or self.sending.has_something_to_send
 
+    def must_wait(self, leg: LegState) -> bool:
+        """Whether nothing may leave on ``leg`` now: OPEN is on another, or enough datagrams are under way."""
+        sending = self.sending
+        if sending.waits_for_other_leg(leg):
+            return True
+        return leg.under_way.is_full and not sending.has_something_to_send
+
     def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
         if self.sending.waits_for_other_leg(leg):
@@ -132,9 +139,10 @@ class DatagramStream:
         if self.sending.has_something_to_send:
             return added
         runs = self._runs
+        under_way = leg.under_way
         if runs:
             leg.owes_proof = True  # nothing acknowledges a run
-        while runs and added < limit:
+        while runs and added < limit and not under_way.is_full:
             length, parts = runs[0]
             if length + HEADER_LENGTH > train.room:
                 break
@@ -147,6 +155,8 @@ class DatagramStream:
             )
             train.parts += parts
             train.room -= length + HEADER_LENGTH
+            train.datagram_bytes += length
+            under_way.bytes += length
             added += length + HEADER_LENGTH
         return added
 

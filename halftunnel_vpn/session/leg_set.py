@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.legs import LegState
@@ -73,6 +74,9 @@ class LegSet:
                     session.scheduler.activate(stream)
                 if isinstance(stream, ByteStream) and not stream.resetting:
                     session.acknowledgements.now(stream)  # what the leg said of it may be lost as well
+            for other in self.all:
+                if other.gives_receipts:  # the last one may be lost, and the peer waits for it
+                    session.acknowledgements.receipt(other)
         return True
 
     def retire(self, leg: LegState, now: float, within: float = DRAIN_TIMEOUT) -> None:
@@ -87,6 +91,16 @@ class LegSet:
         """The client has replaced ``leg``."""
         if leg in self.senders:
             self._drain(leg, now + DRAIN_TIMEOUT, now)
+
+    def receipt_received(self, number: int, records: int, now: float) -> None:
+        """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""
+        for leg in self.all:
+            if leg.number == number and leg.direction is self._sends:
+                if records > leg.records_sent:
+                    raise PeerError("receipt-never-sent", f"leg {number}")
+                leg.under_way.arrived(records, now, leg.round_trip)
+                if self._session.scheduler:
+                    self._session.wake()
 
     def doubt_all(self, now: float) -> None:
         """Ask every leg at once whether it is alive; what is dead is found as under load."""

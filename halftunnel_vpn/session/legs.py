@@ -7,6 +7,7 @@ from typing import Protocol
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.ports import Buffer
+from halftunnel_vpn.session.receipts import UnderWay
 
 
 class LegPort(Protocol):
@@ -31,16 +32,19 @@ class LegState:
 
     ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
     known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
-    were acknowledged while it had them.
+    were acknowledged while it had them. ``datagram_bytes`` came on it and no receipt has told of them;
+    ``under_way`` is the sender's side of that.
     """
 
     __slots__ = (
         "address",
         "bytes_received",
         "bytes_sent",
+        "datagram_bytes",
         "direction",
         "domain",
         "draining",
+        "gives_receipts",
         "interval",
         "is_watched",
         "last_received",
@@ -60,6 +64,7 @@ class LegState:
         "records_sent",
         "round_trip",
         "silence",
+        "under_way",
         "weight",
     )
 
@@ -94,6 +99,9 @@ class LegState:
         self.proves_by_hearing = False
         self.is_watched = False
         self.draining = False
+        self.datagram_bytes = 0
+        self.gives_receipts = False
+        self.under_way = UnderWay()
         self.bytes_sent = self.bytes_received = 0
         self.records_sent = self.records_received = 0
 

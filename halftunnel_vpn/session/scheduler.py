@@ -84,7 +84,7 @@ class Scheduler:
                 queue.popleft()
                 stream.queue = self._bulk
                 self._bulk.append(stream)
-            elif stream.deficit < _TURN_IS_OVER or stream.sending.waits_for_other_leg(leg):
+            elif stream.deficit < _TURN_IS_OVER or stream.must_wait(leg):
                 queue.rotate(-1)
             else:
                 return  # the train is full; the stream keeps what is left of its turn

@@ -33,11 +33,12 @@ SERIAL_HALF = 0x8000_0000
 class Train:
     """Packets that leave together, in one record: buffers in order, and the bytes still free."""
 
-    __slots__ = ("parts", "room")
+    __slots__ = ("datagram_bytes", "parts", "room")
 
     def __init__(self) -> None:
         self.parts: list[Buffer] = []
         self.room = MAX_TRAIN
+        self.datagram_bytes = 0
 
 
 class SentPacket:

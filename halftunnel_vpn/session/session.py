@@ -25,6 +25,7 @@ from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import LegPolicy, LegState, RoundRobin
+from halftunnel_vpn.session.receipts import RECEIPT_BYTES
 from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
 from halftunnel_vpn.session.sending import SERIAL_MASK, Train
@@ -199,6 +200,8 @@ class Session:
         leg.bytes_sent += leg.port.send_train(train.parts)
         leg.records_sent += 1
         leg.last_sent = now
+        if train.datagram_bytes:
+            leg.under_way.sent(leg.records_sent, train.datagram_bytes)
         if not leg.is_watched:
             self._keepalive.used(leg, now)
         return True
@@ -239,6 +242,8 @@ class Session:
                 elif type_ is PacketType.OPEN and not self.is_client:
                     self.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
                 else:
+                    if type_ is PacketType.DATA and stream.kind in DATAGRAM_KINDS:
+                        leg.datagram_bytes += len(payload)
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
                 self.counters.drop(error.reason)
@@ -248,13 +253,16 @@ class Session:
                     raise FlowControlError("too-many-violations") from error
             if stream.is_over:
                 self._remove(stream)
+        if leg.datagram_bytes >= RECEIPT_BYTES:
+            self.acknowledgements.receipt(leg)
 
     def _packet_without_stream(self, leg: LegState, packet: Packet, now: float) -> None:
         type_, _, stream_id, sequence, _, payload = packet
         if type_ is PacketType.KEEPALIVE:
             self._keepalive.received(leg, payload, now)
         elif type_ is PacketType.ACK:
-            pass  # of a stream that is over
+            if stream_id == 0:  # else of a stream that is over
+                self.leg_set.receipt_received(sequence, decode_credit(payload), now)
         elif stream_id == 0:
             if type_ is PacketType.RESET:
                 raise SessionExpired("the peer has ended the session")
@@ -262,6 +270,8 @@ class Session:
         elif type_ is PacketType.OPEN and not self.is_client:
             self._open_received(stream_id, sequence, payload, now)
         else:
+            if type_ is PacketType.DATA:
+                leg.datagram_bytes += len(payload)  # perhaps of datagrams: the sender waits to hear of them
             if type_ is PacketType.RESET and not self.is_client:
                 self._is_new(stream_id)  # given up before its OPEN came here: it will never be opened
             if stream_id > self._highest_id or stream_id in self._missing_ids:

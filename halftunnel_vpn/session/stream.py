@@ -143,6 +143,10 @@ class ByteStream:
         """Whether a train would get a packet of this stream now."""
         return self.sending.has_something_to_send
 
+    def must_wait(self, leg: LegState) -> bool:
+        """Whether nothing may leave on ``leg`` now, because OPEN is under way on another."""
+        return self.sending.waits_for_other_leg(leg)
+
     def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
         added = self.sending.fill(train, leg, self.receiving.expected, limit, now)
