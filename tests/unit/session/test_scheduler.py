@@ -14,15 +14,13 @@ from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.stream import YOUNG_BYTES
 from halftunnel_vpn.timers import Wheel
 
-from .conftest import SESSION_ID
-
 REQUEST = OpenRequest(StreamKind.TCP, bytes([192, 0, 2, 1]), 80, 0)
 
 
 @pytest.fixture
 def session():
     return Session(
-        SESSION_ID,
+        bytes(range(16)),
         is_client=True,
         limits=SessionLimits(),
         wheel=Wheel(lambda deadline: None),
