@@ -55,10 +55,12 @@ def _repair_here(*, lift: bool) -> list[str]:
     from halftunnel_vpn.host.protection import Protection
 
     state_dir = Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE_DIR))
-    repaired = [
-        f"what the tunnel {device} had changed" for device in HostNetwork.cleanup_leftovers(state_dir)
-    ]
     guard = Protection(state_dir)
+    after = None if lift else guard.remembered()  # no gap while the kill switch is to stay
+    repaired = [
+        f"what the tunnel {device} had changed"
+        for device in HostNetwork.cleanup_leftovers(state_dir, after=after)
+    ]
     if lift and (guard.path.exists() or _protects()):
         guard.lift()
         repaired.append("the kill switch")

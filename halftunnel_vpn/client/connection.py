@@ -42,6 +42,7 @@ class Connection:
         *,
         session_made: Callable[[ExitHello], None],
         session_lost: Callable[[float], None],
+        legs_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.session: Session | None = None
         self.session_number = 0
@@ -54,6 +55,7 @@ class Connection:
         self._counters = counters
         self._session_made = session_made
         self._session_lost = session_lost
+        self._tell_legs_changed = legs_changed
         self._keepers: LegKeepers | None = None
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
         self._idle_timeout = 300.0
@@ -196,6 +198,7 @@ class Connection:
         session.close(code, now)
         log.info("session over: %s", code.name.lower(), extra=self.log_fields)
         self._session_lost(now)
+        self._tell_legs_changed()
 
     def _ended_by_exit(self) -> None:
         self._counters.count("sessions-ended-by-exit")
@@ -203,6 +206,7 @@ class Connection:
             self._keepers.expire()
 
     def _legs_changed(self) -> None:
+        self._tell_legs_changed()
         session = self.session
         if session is None:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from pathlib import Path
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
@@ -18,6 +19,8 @@ MAX_NAMES = 64
 FRESH_WAIT = 0.25
 """Seconds that a leg waits for a fresh answer before it is dialled at the last known address."""
 
+HOSTS = Path("/etc/hosts")
+
 SocketAddress = tuple[Any, ...]
 
 
@@ -26,12 +29,14 @@ class RoadResolver:
 
     Before :meth:`learn`, and where these resolvers fail, the host's own getaddrinfo is asked. A name that was
     found once is never waited for: on another network the old resolvers do not answer, and a leg must come
-    back all the same. :meth:`close` ends what is still being asked.
+    back all the same. :meth:`close` ends what is still being asked. ``only_directly``: a kill switch lets
+    no question pass but our marked ones, so that the host's own ways come last.
     """
 
-    def __init__(self, mark: int, counters: Counters) -> None:
+    def __init__(self, mark: int, counters: Counters, *, only_directly: bool = False) -> None:
         self._mark = mark
         self._counters = counters
+        self._only_directly = only_directly
         self._direct: UpstreamResolver | None = None
         self._last: dict[str, list[str]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -84,6 +89,10 @@ class RoadResolver:
             del self._asking[host]
 
     async def _ask_host(self, host: str) -> list[str]:
+        if self._only_directly:
+            addresses = _in_hosts_file(host) or await self._ask_directly(host)
+            if addresses:
+                return addresses
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -100,3 +109,21 @@ class RoadResolver:
         except DnsError as error:
             self._counters.drop(error.reason)
             return []
+
+
+def _in_hosts_file(host: str) -> list[str]:
+    """Addresses of a name in /etc/hosts (hosts(5))."""
+    try:
+        lines = HOSTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    wanted = host.rstrip(".").lower()
+    found = []
+    for line in lines:
+        address, *names = line.partition("#")[0].split() or [""]
+        if wanted in (name.lower() for name in names):
+            try:
+                found.append(str(ipaddress.ip_address(address)))
+            except ValueError:
+                continue  # a scope, or no address at all
+    return found

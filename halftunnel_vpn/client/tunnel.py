@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.client.host_watch import HostWatch
+from halftunnel_vpn.client.mending import Mender
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.client.settings import (
     dial_options,
@@ -32,9 +34,10 @@ from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowTracker
+from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.network import HostNetwork
-from halftunnel_vpn.host.preflight import preflight
+from halftunnel_vpn.host.preflight import device_exists, preflight
 from halftunnel_vpn.protocol.hellos import ExitHello
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.transport.dial import DialOptions
@@ -44,22 +47,38 @@ from halftunnel_vpn.tun.device import TunDevice
 FRAMES_PER_WAKE = 256
 """Frames read from the TUN device before other events get their turn."""
 
+Result = TypeVar("Result")
+
 log = logging.getLogger(__name__)
 
 
 class Tunnel:
-    """One profile, up: :meth:`run` connects, changes the host, carries its traffic, puts everything back."""
+    """One profile, up: :meth:`run` connects, changes the host, carries its traffic, puts everything back.
 
-    def __init__(self, profile: ClientProfile, driver: Driver) -> None:
+    ``changed`` is called whenever :attr:`phase` may have changed.
+    """
+
+    def __init__(
+        self, profile: ClientProfile, driver: Driver, *, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self.profile = profile
         self.counters = Counters()
+        self._changed = changed
+        self._policy = traffic_policy(profile, tunnel=profile.tun.name)
+        self._policy_after = traffic_policy(profile)
+        self._owns_table = False
+        self._host_turn = asyncio.Lock()
+        self._device: TunDevice | None = None
+        self._mender = Mender(self.mend, self.counters)
         self.connected = asyncio.Event()
         self._driver = driver
         self._started = driver.clock()
         self._stop = asyncio.Event()
         self._failure: HostError | None = None
         self._is_closing = False
-        self._resolver = RoadResolver(profile.routes.mark, self.counters)
+        self._resolver = RoadResolver(
+            profile.routes.mark, self.counters, only_directly=self._policy is not None
+        )
         self._connector = Connector(profile, self._dial_options, self.counters)
         self._connection = Connection(
             profile,
@@ -68,6 +87,7 @@ class Tunnel:
             self.counters,
             session_made=self._session_made,
             session_lost=self._session_lost,
+            legs_changed=changed,
         )
         config = dns_config(profile)
         self._dns = DnsService(
@@ -93,8 +113,8 @@ class Tunnel:
         """Up until :meth:`stop`. Raises HostError, RoadError or HandshakeError when it does not come up."""
         device_name = self.profile.tun.name
         state_dir = state_directory()
-        policy = traffic_policy(self.profile)
-        for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir, after=policy):
+        after = self._policy_after
+        for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir, after=after):
             log.warning("put back what an earlier tunnel had left on this host: %s", left)
         preflight(device_name)
         await self._resolver.learn()
@@ -124,7 +144,7 @@ class Tunnel:
 
     async def _carry(self, established: NewSession, state_dir: Path, stopped: asyncio.Future[None]) -> None:
         profile = self.profile
-        device = TunDevice.open(profile.tun.name, mtu=profile.tun.mtu, counters=self.counters)
+        self._device = device = TunDevice.open(profile.tun.name, mtu=profile.tun.mtu, counters=self.counters)
         try:
             self._tracker = tracker = FlowTracker(
                 device.write,
@@ -140,38 +160,46 @@ class Tunnel:
             self._network = network = HostNetwork(
                 host_state(profile, has_ipv6=established.exit_hello.has_ipv6),
                 state_dir,
-                policy=traffic_policy(profile, tunnel=profile.tun.name),
-                after=traffic_policy(profile),  # whoever runs this puts in place what holds afterwards
+                policy=self._policy,
+                after=self._policy_after,  # whoever runs this puts in place what holds afterwards
             )
             self._watch = watch = HostWatch(
                 profile, network, self._connection, self._resolver, self._driver, self.counters
             )
-            self._driver.loop.add_reader(device.fd, self._reader(device, tracker))
+            self._readable = self._reader(device, tracker)
+            self._driver.loop.add_reader(device.fd, self._readable)
             async with asyncio.TaskGroup() as tasks:
                 dns = tasks.create_task(self._dns.run())
                 connection = tasks.create_task(self._connection.run())
+                mender = None
                 try:
-                    for warning in await asyncio.to_thread(network.apply):
+                    self._owns_table = True
+                    for warning in await self._with_host(network.apply):
                         log.warning("%s", warning)
                     tasks.create_task(watch.run())
+                    mender = tasks.create_task(self._mender.run())
                     self.connected.set()
                     log.info("the tunnel is up", extra=self._connection.log_fields)
+                    self._changed()
                     await stopped
                 finally:
                     self._is_closing = True
                     tracker.session_lost(self._driver.clock())  # while the device still takes an RST
                     await asyncio.shield(watch.stop())
-                    # shielded: what was changed is put back even when this task is being cancelled
-                    await asyncio.shield(asyncio.to_thread(network.cleanup))
+                    if mender is not None:
+                        mender.cancel()
+                    await self._with_host(network.cleanup)
+                    self._owns_table = False
                     connection.cancel()
                     self._dns.close()
                     dns.cancel()
         finally:
-            self._driver.loop.remove_reader(device.fd)
+            self._stop_reading(device)
             tracker_left, self._tracker = self._tracker, None
             if tracker_left is not None:
                 tracker_left.session_lost(self._driver.clock())
             device.close()
+            self._device = None
         if self._failure is not None:
             raise self._failure
 
@@ -188,9 +216,9 @@ class Tunnel:
             try:
                 frames = read_burst(FRAMES_PER_WAKE)
             except HostError as error:
-                self._failure = error
-                self._driver.loop.remove_reader(device.fd)
-                self.stop()
+                log.warning("%s", error)
+                self._stop_reading(device)
+                self._mender.wake()
                 return
             for frame in frames:
                 frame_arrived(frame, now)
@@ -198,6 +226,64 @@ class Tunnel:
             connection.pump.flush()
 
         return readable
+
+    # --- the host, kept as it should be ----------------------------------------------------------
+
+    async def change_policy(self, policy: TrafficPolicy | None, after: TrafficPolicy | None) -> None:
+        """What may leave outside the tunnel from now on, and once it has gone. Raises HostError."""
+        self._policy, self._policy_after = policy, after
+        network = self._network
+        if network is not None and not self._is_closing:
+            network.policy, network.after = policy, after
+            await self._with_host(network.apply)
+
+    @property
+    def owns_table(self) -> bool:
+        """Whether the nft table is the tunnel's own now, with the policy in it."""
+        return self._owns_table
+
+    def reconnect(self) -> None:
+        """Replace every leg at once; without a session, the next attempt begins now."""
+        self._connection.reconnect()
+
+    async def mend(self) -> list[str]:
+        """Put right what somebody else has changed since; what that was, a sentence each."""
+        network, device = self._network, self._device
+        if network is None or device is None or self._is_closing:
+            return []
+        found = await self._with_host(network.kernel_differences)
+        if not found or self._is_closing:
+            return []
+        work: Callable[[], object] = network.mend_kernel
+        if not device_exists(device.name):
+            work = network.apply  # what resolved knew of the device went with it
+            self.counters.count("device-reopened")
+            self._stop_reading(device)
+            try:
+                device.reopen()
+            except HostError as error:
+                self._failure = error
+                self.stop()
+                return found
+            self._driver.loop.add_reader(device.fd, self._readable)
+        await self._with_host(work)
+        return found
+
+    async def _with_host(self, work: Callable[[], Result]) -> Result:
+        """Do in a thread what blocks: one thing at a time, and to its end even if this task is cancelled."""
+        async with self._host_turn:
+            doing = asyncio.ensure_future(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(doing)
+            except asyncio.CancelledError:
+                await asyncio.wait((doing,))
+                raise
+
+    def _stop_reading(self, device: TunDevice) -> None:
+        if device.fd >= 0:
+            self._driver.loop.remove_reader(device.fd)
+
+    # --- what the connection tells ---------------------------------------------------------------
 
     def _session_made(self, hello: ExitHello) -> None:
         self._dns.forget()
@@ -215,6 +301,13 @@ class Tunnel:
     # --- what it says of itself ------------------------------------------------------------------
 
     @property
+    def phase(self) -> str:
+        """``connecting``, ``connected``, ``reconnecting`` or ``disconnecting``."""
+        if self._is_closing:
+            return "disconnecting"
+        return self._connection.state if self.connected.is_set() else "connecting"
+
+    @property
     def is_ready(self) -> bool:
         """Whether traffic can flow both ways now."""
         return self.connected.is_set() and self._connection.state == "connected"
@@ -228,8 +321,7 @@ class Tunnel:
     def status(self) -> Status:
         """As ``control/status.py`` describes it; without a kill switch, which is the daemon's."""
         session = self._connection.session
-        state = self._connection.state if self.connected.is_set() else "connecting"
-        state = "disconnecting" if self._is_closing else state
+        state = self.phase
         if state != self._seen_state:
             self._seen_state, self._seen_since = state, time.time()
         roads = {direction: self._road_status(direction) for direction in Direction}

@@ -104,8 +104,12 @@ class HostNetwork:
     @_one_at_a_time
     def verify(self) -> list[str]:
         """How the host differs from the state, a sentence each; an empty list when it does not."""
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
-        steps = {} if journal is None else journal.steps
+        return self.kernel_differences() + self._resolver_differences(self._steps())
+
+    @_one_at_a_time
+    def kernel_differences(self) -> list[str]:
+        """As :meth:`verify`, but for the resolver, which others may rule by right."""
+        steps = self._steps()
         differences = with_kernel(self._kernel_differences)
         listing = nft.listing()
         if listing is None:
@@ -114,7 +118,18 @@ class HostNetwork:
             differences.append(f"The nft table {nft.TABLE} was changed.")
         if SYSCTL in steps and sysctls.read(sysctls.SOURCE_MARK) != "1":
             differences.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
-        return differences + self._resolver_differences(steps)
+        return differences
+
+    @_one_at_a_time
+    def mend_kernel(self) -> None:
+        """Put the table, the device, the setting and the routes back as the state says: the table first."""
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        if journal is None:
+            raise HostError("The tunnel's journal is gone: bring the tunnel down and up again.")
+        self._apply_nft(journal)
+        with_kernel(self._set_device)
+        sysctls.write(sysctls.SOURCE_MARK, "1")
+        with_kernel(self._set_routing)
 
     @_one_at_a_time
     def takeover(self) -> Takeover | None:
@@ -268,6 +283,10 @@ class HostNetwork:
         return backend.apply(self.state.tun, servers)
 
     # --- what differs -----------------------------------------------------------------------------
+
+    def _steps(self) -> dict[str, dict[str, Any]]:
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        return {} if journal is None else journal.steps
 
     def _kernel_differences(self, kernel: Kernel) -> list[str]:
         device = self.state.tun

@@ -25,6 +25,7 @@ class Protection:
 
     def __init__(self, state_dir: Path = DEFAULT_STATE_DIR) -> None:
         self.path = state_dir / FILE
+        self._held: tuple[TrafficPolicy, str] | None = None
 
     def put(self, policy: TrafficPolicy) -> None:
         """Remember the policy and have our table hold it and nothing else, in one transaction."""
@@ -43,10 +44,20 @@ class Protection:
                 f"The kernel does not show the nft chains {', '.join(missing)} that it took: see what else "
                 "changes nftables on this host."
             )
+        self._held = (policy, listing or "")
+
+    def holds(self, policy: TrafficPolicy) -> bool:
+        """Whether our table is as :meth:`restore` has left it with this policy."""
+        return self._held == (policy, nft.listing())
+
+    def is_in_place(self) -> bool:
+        """Whether there is something to lift."""
+        return self.path.exists() or self._held is not None
 
     def lift(self) -> None:
         """Remove the table, then forget the policy."""
         nft.remove()
+        self._held = None
         self.forget()
 
     def remembered(self) -> TrafficPolicy | None:

@@ -56,7 +56,7 @@ def _fields(record: logging.LogRecord, private: bool) -> dict[str, object]:
     return fields
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Peers choose some of what is logged: without control characters it forges no line, moves no cursor."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -71,9 +71,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; below it the traceback, where there is one."""
         where = record.name.removeprefix(ROOT + ".")
-        line = f"{_time(record)} {record.levelname} {where}: {_one_line(record.getMessage())}"
+        line = f"{_time(record)} {record.levelname} {where}: {one_line(record.getMessage())}"
         for name, value in _fields(record, self._private).items():
-            line += f" {name}={_one_line(str(value))}"
+            line += f" {name}={one_line(str(value))}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

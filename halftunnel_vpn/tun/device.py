@@ -71,13 +71,14 @@ class TunDevice:
     ``uso`` tells whether the kernel also hands over, and so surely takes, UDP in aggregates.
     """
 
-    __slots__ = ("_counters", "fd", "name", "uso")
+    __slots__ = ("_counters", "_sizes", "fd", "name", "uso")
 
     def __init__(self, fd: int, name: str, *, uso: bool, counters: Counters) -> None:
         self.fd = fd
         self.name = name
         self.uso = uso
         self._counters = counters
+        self._sizes = (0, 0)
 
     @classmethod
     def open(
@@ -88,23 +89,18 @@ class TunDevice:
         ``mtu`` is in bytes, ``txqueuelen`` in frames that wait for :meth:`read`. Raises HostError with one
         sentence: no root, no driver, the name is taken or not allowed.
         """
-        encoded = name.encode()
-        # A percent sign would ask the kernel for a number of its own choice.
-        if not 0 < len(encoded) <= MAX_NAME_LENGTH or b"%" in encoded:
-            raise _bad_name(name)
-        fd = _open_clone_device(name)
-        try:
-            _set_up(fd, encoded)
-            uso = _set_offloads(fd)
-            _set_link_integer(encoded, _SIOCSIFMTU, mtu, f"the MTU {mtu}", name)
-            _set_link_integer(encoded, _SIOCSIFTXQLEN, txqueuelen, f"the queue length {txqueuelen}", name)
-        except OSError as error:
-            os.close(fd)
-            raise _explained(error, name) from error
-        except BaseException:
-            os.close(fd)
-            raise
-        return cls(fd, name, uso=uso, counters=Counters() if counters is None else counters)
+        fd, uso = _open(name, mtu, txqueuelen)
+        device = cls(fd, name, uso=uso, counters=Counters() if counters is None else counters)
+        device._sizes = (mtu, txqueuelen)
+        return device
+
+    def reopen(self) -> None:
+        """Make the device again after somebody has deleted it. Raises HostError as :meth:`open` does.
+
+        The new one has the old one's sizes, but no addresses and no routes.
+        """
+        self.close()
+        self.fd, self.uso = _open(self.name, *self._sizes)
 
     def read(self) -> bytes:
         """The next frame the host sends; BlockingIOError when none waits, HostError when the device went."""
@@ -153,6 +149,27 @@ class TunDevice:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _open(name: str, mtu: int, txqueuelen: int) -> tuple[int, bool]:
+    """The descriptor, and whether the kernel hands over UDP in aggregates."""
+    encoded = name.encode()
+    # A percent sign would ask the kernel for a number of its own choice.
+    if not 0 < len(encoded) <= MAX_NAME_LENGTH or b"%" in encoded:
+        raise _bad_name(name)
+    fd = _open_clone_device(name)
+    try:
+        _set_up(fd, encoded)
+        uso = _set_offloads(fd)
+        _set_link_integer(encoded, _SIOCSIFMTU, mtu, f"the MTU {mtu}", name)
+        _set_link_integer(encoded, _SIOCSIFTXQLEN, txqueuelen, f"the queue length {txqueuelen}", name)
+    except OSError as error:
+        os.close(fd)
+        raise _explained(error, name) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, uso
 
 
 def _open_clone_device(name: str) -> int:

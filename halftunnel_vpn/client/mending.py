@@ -1,0 +1,75 @@
+"""Looks whether the host is still as it should be: at every change of the kernel's, and every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.changes import KernelChanges
+
+CHECK_EVERY = 10.0
+"""Seconds between looks when nothing was heard."""
+
+SHORTEST_PAUSE = 0.05
+"""Seconds from one look to the next, so that a busy kernel costs little."""
+
+LONGEST_PAUSE = 2.0
+"""The same, once somebody undoes again and again what was mended."""
+
+log = logging.getLogger(__name__)
+
+
+class Mender:
+    """Calls ``check`` (mend what differs, and say what it was); :meth:`run` never returns by itself."""
+
+    def __init__(self, check: Callable[[], Awaitable[list[str]]], counters: Counters) -> None:
+        self._check = check
+        self._counters = counters
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look and mend until cancelled."""
+        loop = asyncio.get_running_loop()
+        changes = KernelChanges()
+
+        def readable() -> None:
+            if changes.drain():
+                self._woken.set()
+
+        for descriptor in changes.descriptors:
+            loop.add_reader(descriptor, readable)
+        pause = SHORTEST_PAUSE
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(CHECK_EVERY):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+                self._woken.clear()
+                pause = min(pause * 2, LONGEST_PAUSE) if await self._look() else SHORTEST_PAUSE
+                await asyncio.sleep(pause)
+        finally:
+            for descriptor in changes.descriptors:
+                loop.remove_reader(descriptor)
+            changes.close()
+
+    async def _look(self) -> bool:
+        """Whether something had to be mended."""
+        try:
+            found = await self._check()
+        except HostError as error:
+            self._counters.count("host-mend-failures")
+            log.warning("the host is not as it should be, and could not be mended: %s", error)
+            return True
+        if found:
+            self._counters.count("host-mended")
+            log.warning("somebody has changed the host, which is mended: %s", " ".join(found[:4]))
+        return bool(found)

@@ -1,0 +1,36 @@
+"""Early at boot, before the network: the kill switch as it was when the host went down.
+
+``python -m halftunnel_vpn.daemon.lockdown`` reads the file that ``host/protection.py`` keeps, applies the
+policy in it, and ends. A file that cannot be read locks everything: nobody can tell any more what was meant.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.protection import Protection
+
+
+def main() -> int:
+    """Exit code 0 when what was remembered is in place (or nothing was), 1 with one sentence otherwise."""
+    guard = Protection(state_directory())
+    try:
+        try:
+            policy = guard.remembered()
+        except HostError as error:
+            guard.restore(TrafficPolicy())
+            print(f"halftunnel: everything is refused until that is mended: {error}", file=sys.stderr)
+            return 1
+        if policy is not None:
+            guard.restore(policy)
+    except HostError as error:
+        print(f"halftunnel: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The daemon's process: arguments, log, control socket, signals, and what systemd wants to hear."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn import __version__
+from halftunnel_vpn.config import net
+from halftunnel_vpn.config.client import DEFAULT_CONTROL_SOCKET
+from halftunnel_vpn.config.schema import Rejected
+from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, daemon_routes
+from halftunnel_vpn.control.peer import group_id
+from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
+from halftunnel_vpn.control.ring import MAX_WAIT
+from halftunnel_vpn.control.routes import observation_routes
+from halftunnel_vpn.control.service import ControlService
+from halftunnel_vpn.daemon import systemd
+from halftunnel_vpn.daemon.log_ring import LogRing
+from halftunnel_vpn.daemon.service import Daemon
+from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
+from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.observe import logs
+from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.loop import run
+
+LOCK: Final = "daemon.lock"
+
+log = logging.getLogger(__name__)
+
+
+def entry_point() -> None:
+    """``python -m halftunnel_vpn.daemon``."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT. Exit code 0; 1 after one sentence on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        lock = _claim_host(state_directory())
+        try:
+            run(_main(options))
+        except BaseExceptionGroup as group:
+            raise first_leaf(group) from None
+        finally:
+            os.close(lock)
+    except HalfTunnelError as error:
+        systemd.notify(f"STATUS={error}")
+        print(f"halftunnel: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="halftunnel", description="The daemon behind `htvpn up`.")
+    parser.add_argument("--version", action="version", version=f"halftunnel {__version__}")
+    parser.add_argument("--profiles", metavar="DIR", default=str(PROFILES), help="profiles (%(default)s)")
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=DEFAULT_CONTROL_SOCKET,
+        help="control socket, unless systemd has made it (%(default)s)",
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), help="default: the journal's fields, or text elsewhere"
+    )
+    parser.add_argument("--metrics", metavar="ADDR:PORT", help="serve metrics and health there")
+    return parser
+
+
+async def _main(options: Namespace) -> None:
+    driver = Driver(asyncio.get_running_loop())
+    lines = LogRing(driver.loop)
+    _start_log(options, lines)
+    store = ProfileStore(Path(options.profiles))
+    daemon = Daemon(driver, store, state_directory(), lines)
+    numbers = Metrics(__version__)
+    numbers.add_counters("daemon", daemon.counters)
+    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", daemon.flow_counts)
+    control = ControlService(daemon_routes(daemon, store), max_body=MAX_PROFILE)
+    observation = ControlService(observation_routes(numbers.render, lambda: daemon.is_ready))
+    hangups = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        driver.loop.add_signal_handler(number, daemon.stop)
+    driver.loop.add_signal_handler(signal.SIGHUP, hangups.set)
+    try:
+        await daemon.begin()
+        await _serve(options, control, observation)
+        systemd.notify("READY=1", f"STATUS={daemon.machine.state.name}")
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(_keep_alive()),
+                tasks.create_task(_tell_states(daemon)),
+                tasks.create_task(_reload_on_hangup(daemon, hangups)),
+            ]
+            await daemon.run()
+            systemd.notify("STOPPING=1")
+            for helper in helpers:
+                helper.cancel()
+    finally:
+        await observation.close()
+        await control.close()
+        driver.close()
+        logging.getLogger(logs.ROOT).removeHandler(lines)
+
+
+async def _serve(options: Namespace, control: ControlService, observation: ControlService) -> None:
+    inherited = systemd.listeners()
+    for listener in inherited:
+        await control.serve_socket(listener)
+    if not inherited:
+        await control.serve_unix(options.socket, group=group_id())
+    if options.metrics is not None:
+        try:
+            endpoint = net.endpoint(options.metrics)
+        except Rejected as rejected:
+            raise HostError(f"--metrics {options.metrics}: must be {rejected.allowed}") from None
+        await observation.serve_tcp(str(endpoint.host), endpoint.port)
+
+
+async def _keep_alive() -> None:
+    interval = systemd.watchdog_interval()
+    while interval is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+async def _tell_states(daemon: Daemon) -> None:
+    """`systemctl status` shows the state, and what went wrong last."""
+    since = 0
+    while True:
+        for event in await daemon.machine.events(since, MAX_WAIT):
+            since = event["serial"]
+            log.info("%s", event["state"])
+            systemd.notify(
+                f"STATUS={event['state']}" + (f": {event['sentence']}" if event["sentence"] else "")
+            )
+
+
+async def _reload_on_hangup(daemon: Daemon, hangups: asyncio.Event) -> None:
+    while True:
+        await hangups.wait()
+        hangups.clear()
+        systemd.notify_reloading()
+        try:
+            await daemon.reload()
+        except HalfTunnelError as error:
+            log.warning("%s", error)
+        systemd.notify("READY=1")
+
+
+def _start_log(options: Namespace, lines: LogRing) -> None:
+    logs.configure(options.log_level, options.log_format or "text")
+    root = logging.getLogger(logs.ROOT)
+    if options.log_format is None:
+        journal = systemd.journal_handler(private=options.log_level == "debug")
+        if journal is not None:
+            root.handlers[:] = [journal]
+    root.addHandler(lines)
+
+
+def _claim_host(state_dir: Path) -> int:
+    """A lock that one daemon has; the kernel takes it back when that dies. Raises HostError."""
+    path = state_dir / LOCK
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"The state directory {state_dir} cannot be written ({error.strerror}): run this as root, or "
+            "name another one in STATE_DIRECTORY."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise HostError("Another Half-Tunnel daemon runs on this host: stop that one first.") from None
+    return descriptor

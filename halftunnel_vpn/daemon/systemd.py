@@ -1,0 +1,126 @@
+"""What systemd tells a service and wants to hear of it: sd_notify(3), sd_listen_fds(3), the journal.
+
+systemd-python where it is installed; without it the two protocols of a few lines each are spoken here, and
+the journal gets plain lines. Without systemd every call does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from halftunnel_vpn.observe.logs import NUMBERS, one_line
+
+_FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
+_PRIORITIES: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+def notify(*assignments: str) -> None:
+    """Tell the service manager ``READY=1``, ``STATUS=...`` and the like; one that is deaf is no failure."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    message = "\n".join(assignments)
+    try:
+        from systemd.daemon import notify as send
+    except ImportError:
+        _send_datagram(address, message)
+    else:
+        send(message)
+
+
+def notify_reloading() -> None:
+    """Tell that the configuration is read again; ``READY=1`` ends it (systemd.service(5))."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between two signs of life: half of what the unit allows; None when nobody waits for any."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else None
+
+
+def listeners() -> list[socket.socket]:
+    """The sockets that systemd has made for us; no child shall take them for its own."""
+    pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not number.isdigit():
+        return []
+    found = []
+    for descriptor in range(_FIRST_FD, _FIRST_FD + int(number)):
+        os.set_inheritable(descriptor, False)
+        found.append(socket.socket(fileno=descriptor))
+    return found
+
+
+def journal_handler(*, private: bool) -> logging.Handler | None:
+    """A handler for the journal, when standard error leads there and systemd-python is installed."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+        from systemd import journal
+    except (OSError, ValueError, ImportError):
+        return None
+    if (device, inode) != (str(status.st_dev), str(status.st_ino)):
+        return None
+    return JournalHandler(journal.send, private=private)
+
+
+class JournalHandler(logging.Handler):
+    """One entry a record, with the numbers as fields: SESSION, STREAM, LEG, DIRECTION, REASON, PEER.
+
+    CORRELATION_ID joins the entries of one session, or of one stream of it, across the whole journal.
+    """
+
+    def __init__(self, send: Any, *, private: bool) -> None:
+        super().__init__()
+        self._send = send
+        self._private = private
+        self._process = (os.environ.get("INVOCATION_ID") or secrets.token_hex(16))[:12]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        try:
+            self._send(one_line(record.getMessage()), **self.fields(record))
+        except OSError:
+            self.handleError(record)
+
+    def fields(self, record: logging.LogRecord) -> dict[str, str]:
+        """Everything but the message."""
+        fields = {
+            "PRIORITY": str(_PRIORITIES.get(record.levelname, 6)),
+            "SYSLOG_IDENTIFIER": "halftunnel",
+            "LOGGER": record.name,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": str(record.lineno),
+            "CODE_FUNC": record.funcName or "",
+        }
+        for name in NUMBERS:
+            if hasattr(record, name):
+                fields[name.upper()] = one_line(str(getattr(record, name)))
+        if "SESSION" in fields:
+            parts = (self._process, fields["SESSION"], fields.get("STREAM"))
+            fields["CORRELATION_ID"] = "-".join(part for part in parts if part)
+        hidden = getattr(record, "private", None)
+        if self._private and isinstance(hidden, dict):
+            fields |= {f"PRIVATE_{name.upper()}": one_line(str(value)) for name, value in hidden.items()}
+        if record.exc_info:
+            fields["EXCEPTION"] = logging.Formatter().formatException(record.exc_info)
+        return fields
+
+
+def _send_datagram(address: str, message: str) -> None:
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as speaker:
+        try:
+            speaker.sendto(message.encode(), address)
+        except OSError as error:
+            logging.getLogger(__name__).debug("the service manager does not listen: %s", error.strerror)

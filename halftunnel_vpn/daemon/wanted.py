@@ -1,0 +1,45 @@
+"""What the next start of the daemon shall do: which profile was meant, and whether it was up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.protection import write_atomically
+
+FILE: Final = "wanted.json"
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """``profile``: the last one that somebody brought up; ``up``: nobody has brought it down since."""
+
+    profile: str | None = None
+    up: bool = False
+
+    @classmethod
+    def load(cls, state_dir: Path) -> Wanted:
+        """What was wanted last; nothing where nothing is known. HostError when the file is spoilt."""
+        path = state_dir / FILE
+        try:
+            data = json.loads(path.read_bytes())
+            if data.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            wanted = cls(**data)
+            if not isinstance(wanted.profile, str | None) or not isinstance(wanted.up, bool):
+                raise ValueError("another shape")
+            return wanted
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise HostError(
+                f"The file {path} cannot be read ({error}): remove it and say `htvpn up`."
+            ) from error
+
+    def save(self, state_dir: Path) -> None:
+        """Put it on disk, atomically. Raises HostError."""
+        write_atomically(state_dir / FILE, json.dumps({"format": _FORMAT, **asdict(self)}))

@@ -1,0 +1,288 @@
+"""The daemon in the lab: up, down, killed, robbed of its table, its device, its exit; never a gap."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import time
+
+import pytest
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.lab.daemon import LabDaemon
+from halftunnel_vpn.lab.target import start_target
+from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
+from halftunnel_vpn.lab.tunnel import LabTunnel, edit
+
+pytestmark = pytest.mark.root
+
+FAST = {"limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"', "keepalive": '"1s"'}}
+GUARDED = {"protection": {"kill_switch": '"on"', "allow_lan": "false"}}
+
+
+@pytest.fixture(scope="module")
+def lab(no_leftovers):
+    """One for all tests here: each leaves the client as it was."""
+    with Lab() as made:
+        start_target(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tunnel(lab):
+    """A running exit, and profiles for it."""
+    made = LabTunnel(lab, profile={**FAST, **GUARDED})
+    made.start_exit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(tunnel, lab):
+    return LabDaemon(lab, tunnel.profile)
+
+
+@pytest.fixture
+def daemon(shared, snapshot):
+    """Running, nothing up; in the end everything is as it was, whatever the test has done."""
+    before = snapshot()
+    shared.start()
+    yield shared
+    if shared.process.poll() is None:
+        shared.down()
+        assert shared.stop() == 0, shared.output()
+    assert snapshot() == before
+    assert "Traceback" not in shared.output()
+    assert sorted(path.name for path in shared.state_directory.iterdir()) == ["daemon.lock", "wanted.json"]
+
+
+def around(device="road-a"):
+    """What a program meets that goes around the tunnel, through a device."""
+    with socket.socket() as connection:
+        connection.settimeout(2)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        return connection.connect_ex((TARGET_ADDRESS, 80))
+
+
+def fetch(lab, *, check=True):
+    """A page of the target's, as any program of the client gets it."""
+    command = ["curl", "-sSf", "--max-time", "10", "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"]
+    return lab.run(CLIENT, command, check=check).returncode == 0
+
+
+def test_up_and_down(lab, daemon):
+    assert daemon.status()["state"] == "disconnected"
+    daemon.up()
+    status = daemon.wait_state("connected")
+    assert status["profile"] == "laptop" and status["device"] == "htvpn0" and status["sentence"] is None
+    assert status["protection"] == {"kill_switch": "on", "active": True, "verified": True}
+    assert fetch(lab) and around() == errno.ECONNREFUSED
+    daemon.up("laptop")  # no error, and nothing happens
+    daemon.down()
+    daemon.down()
+    states = [event["state"] for event in daemon.events()]
+    assert states == ["connecting", "connected", "disconnecting", "disconnected"]
+    with pytest.raises(HostError, match="nothing is up"):
+        daemon.command("POST", "/v1/reconnect")
+    with pytest.raises(HostError, match="there is no profile nobody"):
+        daemon.up("nobody")
+
+
+def test_killed_it_leaves_no_gap_and_goes_up_again_by_itself(lab, daemon):
+    daemon.up()
+    daemon.wait_state("connected")
+    daemon.kill()
+    assert around() == errno.ECONNREFUSED and not fetch(lab, check=False)
+    daemon.start()
+    assert around() == errno.ECONNREFUSED
+    daemon.wait_state("connected")
+    assert fetch(lab) and around() == errno.ECONNREFUSED
+    assert daemon.stop() == 0
+    assert around() == errno.ECONNREFUSED, "nobody has said down"
+    daemon.start()
+    daemon.wait_state("connected")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "nft flush ruleset",
+        "ip link del htvpn0",
+        "ip route flush table 18516",
+        "ip rule del priority 18776",
+        "ip -6 rule del priority 18776",
+        "ip address flush dev htvpn0",
+        "ip link set dev htvpn0 down",
+    ],
+)
+def test_what_others_undo_is_mended(lab, daemon, harm, snapshot):
+    daemon.up()
+    daemon.wait_state("connected")
+    up = snapshot()
+    for name in ("ip address",):
+        up.pop(name)  # has the device's index
+    lab.run(CLIENT, harm.split())
+    deadline = time.monotonic() + 20
+    while True:
+        now = snapshot()
+        if {name: now[name] for name in up} == up and fetch(lab, check=False):
+            break
+        assert time.monotonic() < deadline, daemon.output()
+    assert around() == errno.ECONNREFUSED
+    assert daemon.status()["session"] == 1, "the session goes on"
+    assert "somebody has changed the host, which is mended" in daemon.output()
+
+
+def test_a_table_that_is_flushed_while_all_is_blocked_is_put_back(lab, tunnel, daemon):
+    tunnel.stop_exit()
+    try:
+        daemon.up()
+        status = daemon.wait_state("blocked")
+        assert "nothing listens there" in status["sentence"]
+        assert around() == errno.ECONNREFUSED
+        lab.run(CLIENT, ["nft", "flush", "ruleset"])
+        deadline = time.monotonic() + 10
+        while around() != errno.ECONNREFUSED:
+            assert time.monotonic() < deadline
+    finally:
+        tunnel.start_exit()
+    daemon.wait_state("connected")
+    assert fetch(lab)
+
+
+def test_an_exit_that_goes_and_comes_back(lab, tunnel, daemon):
+    daemon.up()
+    daemon.wait_state("connected")
+    tunnel.stop_exit()
+    try:
+        status = daemon.wait_state("reconnecting")
+        assert status["lost"] == ["upstream", "downstream"]
+        assert around() == errno.ECONNREFUSED and not fetch(lab, check=False)
+    finally:
+        tunnel.start_exit()
+    daemon.wait_state("connected")
+    assert fetch(lab)
+
+
+def test_down_works_in_every_state(lab, tunnel, daemon):
+    lab.lose("exit", "road-a", 1000)
+    try:
+        daemon.up()
+        daemon.wait_state("connecting")
+        daemon.down()
+        daemon.up()
+        daemon.wait_state("blocked")
+        daemon.down()
+        assert around() != errno.ECONNREFUSED
+    finally:
+        lab.lose("exit", "road-a", 0)
+
+
+def test_without_a_kill_switch_a_failure_opens_the_host_and_says_why(lab, tunnel, daemon):
+    path = daemon.add_profile("open", tunnel.profile.read_text())
+    edit(path, {"protection": {"kill_switch": '"off"'}})
+    tunnel.stop_exit()
+    try:
+        daemon.up("open")
+        status = daemon.wait_state("disconnected")
+        while status["sentence"] is None:
+            status = daemon.status()
+        assert "nothing listens there" in status["sentence"]
+        assert not status["protection"]["active"]
+    finally:
+        tunnel.start_exit()
+    daemon.up("open")
+    daemon.wait_state("connected")
+    daemon.up("laptop")  # another one instead
+    while daemon.status()["profile"] != "laptop" or daemon.status()["state"] != "connected":
+        time.sleep(0.02)
+    assert around() == errno.ECONNREFUSED
+
+
+def test_a_profile_that_always_protects_is_read_again_on_demand(lab, tunnel, daemon):
+    path = daemon.add_profile("always", tunnel.profile.read_text())
+    edit(path, {"protection": {"kill_switch": '"always"'}})
+    daemon.up("always")
+    daemon.wait_state("connected")
+    daemon.down()
+    assert around() == errno.ECONNREFUSED
+    assert daemon.status()["protection"] == {"kill_switch": "always", "active": True, "verified": True}
+    # as after a boot: the kernel knows nothing, the file does
+    assert daemon.stop() == 0
+    lab.run(CLIENT, ["nft", "flush", "ruleset"])
+    environment = {"STATE_DIRECTORY": str(daemon.state_directory)}
+    lab.run(CLIENT, [sys.executable, "-m", "halftunnel_vpn.daemon.lockdown"], env=environment)
+    assert around() == errno.ECONNREFUSED
+    daemon.start()
+    assert around() == errno.ECONNREFUSED
+    edit(path, {"protection": {"kill_switch": '"off"'}})
+    daemon.command("POST", "/v1/reload")
+    assert around() != errno.ECONNREFUSED
+
+
+def test_two_daemons_and_two_tunnels(lab, daemon, tunnel):
+    first, first_socket = daemon.process, daemon.socket
+    daemon.socket = first_socket + "2"
+    try:
+        with pytest.raises(HostError, match="Another Half-Tunnel daemon runs on this host"):
+            daemon.start()
+    finally:
+        daemon.process, daemon.socket = first, first_socket
+    daemon.up()
+    daemon.wait_state("connected")
+    other = lab.directory / "other.toml"
+    other.write_text(tunnel.profile.read_text())
+    edit(other, {"tun": {"name": '"htvpn1"'}})
+    done = lab.run(
+        CLIENT,
+        ["env", f"STATE_DIRECTORY={daemon.state_directory}", *tunnel_up(other, lab)],
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Another tunnel is up on this host (device htvpn0): bring it down before" in done.stderr
+    assert fetch(lab) and around() == errno.ECONNREFUSED
+
+
+def tunnel_up(profile, lab):
+    return [
+        sys.executable, "-m", "halftunnel_vpn.cli", "up", str(profile), "--foreground",
+        "--socket", str(lab.directory / "other.sock"),
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_taken_and_a_profile_that_cannot_be_read(lab, daemon):
+    lab.run(CLIENT, "ip link add htvpn0 type bridge".split())
+    try:
+        daemon.up()
+        status = daemon.wait_state("blocked")
+        assert status["sentence"].startswith("The device name htvpn0 is taken: end the program")
+        daemon.down()
+    finally:
+        lab.run(CLIENT, "ip link del htvpn0".split())
+    daemon.add_profile("broken", "name = 7\n")
+    with pytest.raises(HostError, match=r"broken\.toml has"):
+        daemon.up("broken")
+
+
+def test_a_disk_that_is_full_and_a_clock_in_1970(lab, tunnel, shared, snapshot):
+    before = snapshot()
+    place = shared.state_directory
+    small = f"mkdir -p {place} && mount -t tmpfs -o size=64k none {place} && touch {place}/daemon.lock"
+    fill = f"head -c 70000 /dev/zero > {place}/full"
+    mounted = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
+    wrapper = (*mounted, f'{small} && {fill}; exec "$@"', "-")
+    shared.start(wrapper=wrapper)
+    with pytest.raises(HostError, match=r"cannot be written \(No space left on device\): make room"):
+        shared.up()
+    assert shared.status()["state"] == "disconnected"
+    assert shared.stop() == 0
+    assert snapshot() == before
+
+    shared.start(wrapper=("faketime", "1970-01-02 00:00:00"))
+    shared.up()
+    status = shared.wait_state("blocked")
+    assert "clock of this machine" in status["sentence"] or "not valid yet" in status["sentence"]
+    shared.down()
+    shared.stop()
+    assert snapshot() == before
