@@ -39,6 +39,9 @@ class Guard:
             return await asyncio.shield(asyncio.to_thread(self._mend))
 
     def _put(self, policy: TrafficPolicy | None) -> None:
+        if policy is not None and self._protection.holds(policy):
+            self.is_verified = True
+            return
         self.is_verified = False
         if policy is not None:
             self._protection.put(policy)

@@ -65,12 +65,12 @@ def journal_handler(*, private: bool) -> logging.Handler | None:
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(sys.stderr.fileno())
-        from systemd import journal
+        from systemd.journal import send
     except (OSError, ValueError, ImportError):
         return None
     if (device, inode) != (str(status.st_dev), str(status.st_ino)):
         return None
-    return JournalHandler(journal.send, private=private)
+    return JournalHandler(send, private=private)
 
 
 class JournalHandler(logging.Handler):
