@@ -340,7 +340,12 @@ class Tunnel:
             downstream=roads[Direction.DOWNSTREAM],
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
             flows=self.flow_counts(),
-            dns=dns_status(self.profile.dns.mode, None, self._dns.cache_entries, self.counters),
+            dns=dns_status(
+                self.profile.dns.mode,
+                self._network.resolver_kind if self._network is not None else None,
+                self._dns.cache_entries,
+                self.counters,
+            ),
             protection=ProtectionStatus(kill_switch="off", active=False, verified=False),
             dropped=dict(self.counters.dropped),
         )

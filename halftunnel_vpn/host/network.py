@@ -69,6 +69,8 @@ class HostNetwork:
         self.state = state
         self.policy = policy
         self.after = after
+        self.resolver_kind: str | None = None
+        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
         self._state_dir = state_dir
         self._resolv_conf = resolv_conf
         self._lock = threading.RLock()
@@ -279,8 +281,11 @@ class HostNetwork:
             else resolver.from_step(step, self._resolv_conf)
         )
         backend.adopt()
-        journal.record(RESOLVER, **backend.step())
-        return backend.apply(self.state.tun, servers)
+        step = backend.step()
+        journal.record(RESOLVER, **step)
+        problem = backend.apply(self.state.tun, servers)
+        self.resolver_kind = None if problem is not None else str(step["kind"])
+        return problem
 
     # --- what differs -----------------------------------------------------------------------------
 
