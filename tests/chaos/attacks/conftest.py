@@ -102,11 +102,13 @@ class ExitUnderAttack:
             name: self._htvpn("server", "add-client", name, "--dir", str(directory / "exit"))
             for name in ("laptop", "insider")
         }
+        stderr = self.log.open("w")
         self.process = _on(
             processors[0], sys.executable, "-m", "halftunnel_vpn.cli", "server", "run",
             "--dir", str(directory / "exit"), "--metrics", f"127.0.0.1:{self.metrics_port}",
-            stderr=self.log.open("w"),
+            stderr=stderr,
         )  # fmt: skip
+        stderr.close()
         self._source = _on(processors[1], sys.executable, "-c", SOURCE, stdout=subprocess.PIPE)
         assert self._source.stdout is not None
         self.source_port = int(self._source.stdout.readline())
@@ -131,6 +133,11 @@ class ExitUnderAttack:
         """Bytes of memory that the exit has."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+    def processor_time(self) -> float:
+        """Seconds of processor time that the exit has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def lines(self) -> int:
         """Lines in its log."""
@@ -252,12 +259,14 @@ class Honest:
         made.stream = self.connection.open_stream(request, made, self.driver.clock())
         return made
 
-    async def goodput(self, seconds: float) -> float:
-        """Bytes a second that the download brings now."""
+    async def goodput(self, seconds: float) -> tuple[int, int]:
+        """MB that the download brings now: in a second, and in a second of the exit's processor time."""
         loop = asyncio.get_running_loop()
-        before, began = self.download.received, loop.time()
+        before, began, used = self.download.received, loop.time(), self.exit.processor_time()
         await asyncio.sleep(seconds)
-        return (self.download.received - before) / (loop.time() - began)
+        came = (self.download.received - before) / 1e6
+        used = max(0.01, self.exit.processor_time() - used)
+        return round(came / (loop.time() - began)), round(came / used)
 
     async def down(self) -> None:
         self._running.cancel()
