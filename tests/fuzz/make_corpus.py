@@ -248,6 +248,34 @@ def http_seeds() -> Seeds:
     yield "control_requests", "bad-target", b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+def daemon_seeds() -> Seeds:
+    """Commands to the daemon, and its memory of keepalive intervals."""
+
+    def request(method: str, target: str, body: bytes = b"") -> bytes:
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    yield (
+        "daemon_requests",
+        "up",
+        request("POST", "/v1/up", b'{"profile": "home"}') + request("POST", "/v1/down"),
+    )
+    yield "daemon_requests", "portal", request("POST", "/v1/portal", b'{"seconds": 60}')
+    yield "daemon_requests", "adopt", request("POST", "/v1/programs", b'{"list": "excluded"}')
+    yield "daemon_requests", "events", request("GET", "/v1/events?since=1&wait=0.5")
+    yield (
+        "daemon_requests",
+        "profiles",
+        request("GET", "/v1/profiles") + request("DELETE", "/v1/profiles/home"),
+    )
+    profile = (REPOSITORY / "configs" / "client.toml").read_bytes()
+    yield "daemon_requests", "put", request("PUT", "/v1/profiles/home?replace=no", profile[:3000])
+    yield "daemon_requests", "outside", request("PUT", "/v1/profiles/..%2f..%2fetc", b"x = 1")
+    table = {"a.example.org": {"interval": 25.0, "survived": 25.0, "cut": 60.0, "cut_at": 999_999_000.0}}
+    yield "learnt_intervals", "table", json.dumps(table).encode()
+    yield "learnt_intervals", "nonsense", b'{"a": {"interval": 1e999}, "b": [], "c": {"interval": true}}'
+
+
 def session_seeds() -> Seeds:
     """Scripts; see the steps in fuzz_targets/session.py."""
     served = "40 04 01 00 04 4000"  # OPEN of stream 1: TCP, served at once
@@ -316,7 +344,8 @@ def main() -> None:
     shutil.rmtree(CORPUS, ignore_errors=True)
     count = 0
     for source in (
-        protocol_seeds, packet_seeds, dns_seeds, config_seeds, http_seeds, session_seeds, flow_seeds
+        protocol_seeds, packet_seeds, dns_seeds, config_seeds,
+        http_seeds, daemon_seeds, session_seeds, flow_seeds,
     ):  # fmt: skip
         for target, name, seed in source():
             folder = CORPUS / target

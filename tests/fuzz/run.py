@@ -26,7 +26,13 @@ SEEDS = HERE / "corpus"
 MAX_LENGTH = 4096
 """Bytes of the longest input that the fuzzer makes up, for most targets."""
 
-LONG = {"http_head": 20_000, "control_requests": 20_000, "config_client": 20_000, "config_server": 20_000}
+LONG = {
+    "http_head": 20_000,
+    "control_requests": 20_000,
+    "daemon_requests": 20_000,
+    "config_client": 20_000,
+    "config_server": 20_000,
+}
 """The same for those whose bounds, or whose seeds, lie beyond."""
 
 UNIT_TIMEOUT = 10
@@ -87,6 +93,7 @@ def fuzz_all(minutes: float, corpus: Path, crashes: Path) -> bool:
     workers = os.cpu_count() or 1
     seconds = max(1, round(minutes * 60 * workers / len(TARGETS)))
     all_well = True
+    total = crashes_found = 0
     with ThreadPoolExecutor(workers) as pool:
         running = {
             target: pool.submit(in_a_process, target, seconds, corpus / target, crashes) for target in TARGETS
@@ -94,9 +101,12 @@ def fuzz_all(minutes: float, corpus: Path, crashes: Path) -> bool:
         for target, future in running.items():
             executions, crashed, output = future.result()
             all_well &= not crashed
+            total += executions
+            crashes_found += crashed
             print(f"{target:24}{executions:>10} executions {int(crashed)} crashes", flush=True)
             if crashed:
                 print("\n".join(f"    {line}" for line in output.splitlines()[-60:]), flush=True)
+    print(f"{len(TARGETS)} targets, {total} executions in {seconds} s each, {crashes_found} crashes")
     return all_well
 
 

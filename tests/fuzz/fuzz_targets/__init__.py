@@ -36,6 +36,7 @@ MODULES = {
     ),
     "dns": ("dns_query", "dns_answer", "dns_addresses", "dns_service", "resolv_conf"),
     "config": ("config_client", "config_server", "config_client_entry", "config_value", "key_text"),
+    "control": ("daemon_requests", "learnt_intervals"),
     "http": ("http_head", "control_requests"),
     "session": ("session_at_exit", "session_at_client"),
     "flow": ("flow_frames", "flow_frame"),
