@@ -29,6 +29,9 @@ MAX_WAITING = 1024
 NORMAL_CLOSURE = 1000
 """The code in our Close frame, which says nothing (RFC 6455 section 7.4.1)."""
 
+MAX_LEGS = 512
+"""Legs of one direction of a session: twice a profile's most, as new ones come before old ones go."""
+
 MAX_PADDING = 256
 """Bytes of padding in a reply, at the most."""
 
@@ -206,6 +209,8 @@ class Gate:
         member, direction, number = found
         if direction is not newcomer.direction:
             raise HandshakeError("join-on-wrong-road")
+        if len(member.session.legs_of(direction)) >= MAX_LEGS:
+            raise HandshakeError("join-too-many-legs")
         client_nonce = verify_join(message, member.keys, direction, number)
         self._registry.use(member, direction, number)
         exit_nonce = self._random(NONCE_LENGTH)

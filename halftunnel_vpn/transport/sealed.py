@@ -119,6 +119,7 @@ class SealedLeg:
     def _rest(self, seconds: float) -> None:
         """Let the leg be unread for ``seconds``, at most MAX_REST of them at a time."""
         if seconds > 0:
+            self._counters.count("legs-rested")
             self._leg.pause()
             asyncio.get_running_loop().call_later(min(seconds, MAX_REST), self._go_on)
 

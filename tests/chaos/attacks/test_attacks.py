@@ -37,7 +37,7 @@ async def kept(honest, attacked_exit, kind, **more):
 @pytest.mark.parametrize(
     ("kind", "reasons"),
     [
-        ("opens", {"stream-limit", "too-many-streams", "stream-memory-full"}),
+        ("opens", {"stream-memory-full", "too-many-refusals"}),
         ("dials", set()),
         ("pings", set()),
         ("forgeries", {"ack-never-sent"}),

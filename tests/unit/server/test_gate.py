@@ -500,3 +500,15 @@ async def test_a_text_message_ends_a_leg_that_has_joined(house):
 async def test_an_end_that_nobody_knows_of_is_nothing(house):
     house.registry.ended(bytes(16))
     assert not house.counters.counted
+
+
+async def test_a_session_has_only_so_many_legs_of_a_direction(house, monkeypatch):
+    monkeypatch.setattr(gate_module, "MAX_LEGS", 3)
+    _, keys, _, _ = house.enter()
+    assert not house.join(keys, UP, 1).is_closed
+    last = house.join(keys, UP, 2)
+    assert house.join(keys, UP, 3).is_closed
+    assert house.counters.dropped == {"join-too-many-legs": 1}
+    assert not house.join(keys, DOWN, 1).is_closed
+    last.hang_up()
+    assert not house.join(keys, UP, 3).is_closed, "the number was not used up"
