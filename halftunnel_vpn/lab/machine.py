@@ -195,7 +195,7 @@ class Machine:
             )
         return done
 
-    def wait_until(self, command: str, *, timeout: float = 30.0) -> None:
+    def wait_until(self, command: str, *, timeout: float = 90.0) -> None:
         """Return when a shell command succeeds; HostError with the journal's end if it never does."""
         deadline = time.monotonic() + timeout
         while self.run(command, check=False).returncode:
