@@ -88,7 +88,8 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one entry."""
         try:
-            self._send(one_line(record.getMessage()), **self.fields(record))
+            # journal.send wants this one as a number.
+            self._send(one_line(record.getMessage()), **self.fields(record) | {"CODE_LINE": record.lineno})
         except OSError:
             self.handleError(record)
 
