@@ -8,21 +8,27 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs import LegInfo, LegKeepers, describe
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired
+from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.protocol.hellos import ExitHello
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
 from halftunnel_vpn.protocol.ports import DatagramHandler, DatagramPort, StreamHandler, StreamPort
 from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.session.legs import RoundRobin, Weighted
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump
+
+FAIL_FAST_AFTER = 10.0
+"""Seconds that a direction must be lost for new flows to be refused at once; those that are open go on."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class Connection:
         session_made: Callable[[ExitHello], None],
         session_lost: Callable[[float], None],
         legs_changed: Callable[[], None] = lambda: None,
+        intervals: IntervalTable | None = None,
     ) -> None:
         self.session: Session | None = None
         self.session_number = 0
@@ -57,6 +64,9 @@ class Connection:
         self._session_lost = session_lost
         self._tell_legs_changed = legs_changed
         self._keepers: LegKeepers | None = None
+        limits = profile.limits
+        self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
+        self._lost_since: float | None = None
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
         self._idle_timeout = 300.0
         self._waiting = asyncio.Event()
@@ -66,15 +76,15 @@ class Connection:
         """``connecting``, ``connected`` or ``reconnecting``."""
         if self.session is None:
             return "reconnecting" if self.session_number else "connecting"
-        up = all(self.session.legs_of(direction) for direction in Direction)
-        return "connected" if up else "reconnecting"
+        return "reconnecting" if self.lost_directions else "connected"
 
     @property
     def lost_directions(self) -> tuple[Direction, ...]:
         """The directions that no leg carries now; both while there is no session."""
-        if self.session is None:
+        session = self.session
+        if session is None:
             return tuple(Direction)
-        return tuple(way for way in Direction if not self.session.legs_of(way))
+        return tuple(way for way in Direction if not any(not leg.draining for leg in session.legs_of(way)))
 
     def legs(self) -> list[LegInfo]:
         """Every open leg, upstream first, the oldest first."""
@@ -97,22 +107,33 @@ class Connection:
     # --- StreamOpener ----------------------------------------------------------------------------
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:
-        """As Session.open_stream; SessionExpired while there is no session."""
-        if self.session is None:
-            raise SessionExpired("there is no session now")
-        stream = self.session.open_stream(request, handler, now)
+        """As Session.open_stream; SessionExpired while there is no session.
+
+        Raises UpstreamUnavailable once a direction has been lost for FAIL_FAST_AFTER.
+        """
+        stream = self._serving(now).open_stream(request, handler, now)
         if log.isEnabledFor(logging.DEBUG):
             self._log_stream(stream.stream_id, request)
         return stream
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
-        """As Session.open_datagrams; SessionExpired while there is no session."""
-        if self.session is None:
-            raise SessionExpired("there is no session now")
-        stream = self.session.open_datagrams(request, handler, now)
+        """As Session.open_datagrams; raises as :meth:`open_stream` does."""
+        stream = self._serving(now).open_datagrams(request, handler, now)
         if log.isEnabledFor(logging.DEBUG):
             self._log_stream(stream.stream_id, request)
         return stream
+
+    def _serving(self, now: float) -> Session:
+        since = self._lost_since
+        if since is not None and now - since > FAIL_FAST_AFTER:
+            lost = " and ".join(way.name.lower() for way in self.lost_directions)
+            raise UpstreamUnavailable(
+                f"There has been no {lost} leg for {now - since:.0f} s: check the network and the exit.",
+                reason="direction-lost",
+            )
+        if self.session is None:
+            raise SessionExpired("there is no session now")
+        return self.session
 
     def _log_stream(self, stream_id: int, request: OpenRequest) -> None:
         log.debug(
@@ -144,14 +165,25 @@ class Connection:
     async def _establish_again(self) -> NewSession:
         backoff = Backoff(random.random)
         while True:
+            attempt = asyncio.ensure_future(self._connector.new_session())
+            moved = asyncio.ensure_future(self._waiting.wait())
             try:
-                return await self.establish()
+                await asyncio.wait((attempt, moved), return_when=asyncio.FIRST_COMPLETED)
+                if attempt.done():
+                    established = attempt.result()
+                    self._adopt(established)
+                    return established
             except HandshakeError as error:
                 self._counters.drop(error.reason)
                 log.warning("%s", explain(error))
             except RoadError as error:
                 self._counters.drop(f"connect-{error.reason}")
                 log.warning("%s", error)
+            finally:
+                await _give_up(attempt, moved)
+            if moved.done() and not moved.cancelled():
+                backoff.reset()  # what was begun on another network is begun again
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next_delay()):
                     await self._waiting.wait()
@@ -176,12 +208,21 @@ class Connection:
             now=self._driver.clock(),
             initial_credit=hello.stream_window,
             on_ended=self._ended_by_exit,
+            policy=Weighted() if self._profile.upstream.spread == "weighted" else RoundRobin(),
+            intervals=self._intervals,
         )
         self.session = session
         self.pump = pump = self._driver.pump(session.pump)
         self._keepers = LegKeepers(
-            self._connector, session, established, self._driver, self._counters, self._legs_changed
+            self._connector,
+            session,
+            established,
+            self._driver,
+            self._counters,
+            self._legs_changed,
+            self._intervals,
         )
+        self._legs_changed()
         self._idle_timeout = hello.idle_timeout or 300.0
         self.log_fields = {"session": self.session_number, "id": log_id(established.session_id)}
         log.info("session established", extra=self.log_fields)
@@ -192,6 +233,8 @@ class Connection:
         self._without_direction.cancel()
         if session is None:
             return
+        if self._lost_since is None:
+            self._lost_since = self._driver.clock()
         if self._keepers is not None:
             self._keepers.expire()
         now = self._driver.clock()
@@ -210,13 +253,25 @@ class Connection:
         session = self.session
         if session is None:
             return
-        if all(session.legs_of(direction) for direction in Direction):
+        now = self._driver.clock()
+        if not self.lost_directions:
             self._without_direction.cancel()
-        elif not self._without_direction.armed:
+            self._lost_since = None
+            return
+        if self._lost_since is None:
+            self._lost_since = now
+        if not self._without_direction.armed:
             # the exit forgets a session without legs after this time, so nothing can be resumed then
-            self._without_direction.arm(self._driver.clock() + self._idle_timeout)
+            self._without_direction.arm(now + self._idle_timeout)
 
     def _gave_up(self, now: float) -> None:
         self._counters.count("sessions-given-up")
         if self._keepers is not None:
             self._keepers.expire()
+
+
+async def _give_up(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what is not done, and wait until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

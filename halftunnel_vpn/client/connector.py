@@ -8,8 +8,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from halftunnel_vpn.client.arrivals import Arrivals
+from halftunnel_vpn.client.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
@@ -63,11 +65,12 @@ class Connector:
         self._profile = profile
         self._options_of = options_of
         self._counters = counters
+        self.roads = Roads(profile)
         self._static = KeyPair(profile.client.private_key)
 
     def road(self, direction: Direction) -> RoadConfig:
         """The configuration of the road of ``direction``."""
-        return self._profile.upstream if direction is Direction.UPSTREAM else self._profile.downstream
+        return self.roads.config(direction)
 
     async def new_session(self) -> NewSession:
         """Handshake: message 1 upstream, message 2 downstream, over the first URLs that answer.
@@ -162,12 +165,17 @@ class Connector:
         """A leg to the first URL of ``direction`` that can be had."""
         road = self.road(direction)
         failure: RoadError | None = None
-        for url in road.urls:
+        for url in self.roads.in_order(direction, monotonic()):
+            breaker = self.roads.breakers[direction][url]
             try:
-                return await dial(url, self._options_of(road), arrivals), url
+                leg = await dial(url, self._options_of(road), arrivals)
             except RoadError as error:
                 self._counters.drop(f"dial-{error.reason}")
+                breaker.failed(monotonic())
                 failure = error
+            else:
+                breaker.succeeded()
+                return leg, url
         assert failure is not None, "a road has at least one URL"
         raise UpstreamUnavailable(f"{direction.name.capitalize()}: {failure}", reason=failure.reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.errors import DnsError, UpstreamUnavailable
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.ports import StreamOpener, StreamPort
 
@@ -62,7 +62,10 @@ class DnsForwarder:
         """The answer to ``message``. Raises SessionError without a session, DnsError without an answer."""
         exchange = DnsExchange()
         request = OpenRequest(StreamKind.DNS, b"", 0, 0)
-        stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
+        try:
+            stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
+        except UpstreamUnavailable as error:
+            raise DnsError("dns-road-lost", str(error)) from error
         stream.send(len(message).to_bytes(LENGTH_BYTES, "big") + message)
         stream.finish()
         try:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.arrivals import LegClosed
-from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import Connector, NewLeg, NewSession
+from halftunnel_vpn.client.roads import domain_of
+from halftunnel_vpn.client.slots import Slot
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.liveness import round_trip_of
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.sealed import SealedLeg
 
-RESTLESS = 1.0
-"""Seconds of life below which a leg that worked is not opened again at once."""
+REFUSALS = 2
+"""Joins in a row that the exit refuses, while no leg is there, after which it does not know the session."""
 
-RESTLESS_PAUSE = 0.25
-"""Seconds that such a leg waits at the most: something cuts legs again and again, yet they do carry data."""
+REFUSED = "leg-closed-peer-closed-1000"
+"""How a refusal shows: the exit closes in good order and says nothing."""
 
-REFUSED_BY_EXIT = "leg-closed-peer-closed-1000"
-"""Reason of a join that the exit itself refused; what stands before it closes otherwise when it restarts."""
+MOVE_GRACE = 0.5
+"""Seconds beyond three round trips that a replaced leg gets to drain when all legs move: it may be dead."""
+
+IDLE_CUTS = ("connection-lost", "peer-closed-")
+"""Causes of a loss that a box on the road may have brought about because the leg was idle."""
 
 MAX_LEG_NUMBER_AHEAD = 48
 """Leg numbers that may go unanswered in a row (the exit accepts JOIN_WINDOW above its highest)."""
@@ -51,6 +57,8 @@ class LegInfo:
     age: float
     bytes_sent: int
     bytes_received: int
+    draining: bool
+    """Replaced by another one, and closed as soon as what it carried is acknowledged."""
 
 
 def describe(leg: LegState, now: float) -> LegInfo:
@@ -58,19 +66,20 @@ def describe(leg: LegState, now: float) -> LegInfo:
     return LegInfo(
         leg.direction,
         leg.number,
-        urlsplit(leg.name).netloc,
+        domain_of(leg.name),
         leg.address,
         leg.round_trip,
         now - leg.opened_at,
         leg.bytes_sent,
         leg.bytes_received,
+        leg.draining,
     )
 
 
 class LegKeepers:
     """All legs of one session. :meth:`run` ends when the session cannot be resumed any more.
 
-    ``changed`` is called whenever a leg has joined or is gone.
+    ``changed`` is called whenever a leg has joined or is gone; ``intervals`` learns from legs that are cut.
     """
 
     def __init__(
@@ -81,30 +90,29 @@ class LegKeepers:
         driver: Driver,
         counters: Counters,
         changed: Callable[[], None],
+        intervals: IntervalTable,
     ) -> None:
         self._connector = connector
+        self._roads = connector.roads
         self._session = session
         self._keys = established.keys
         self._driver = driver
         self._counters = counters
         self._changed = changed
+        self._intervals = intervals
         self._next_number = dict.fromkeys(Direction, 1)
         self._unanswered = dict.fromkeys(Direction, 0)
+        self._refusals = 0
         self._expired = asyncio.Event()
-        self._moving = asyncio.Event()
-        self._first = {
-            Direction.UPSTREAM: established.upstream,
-            Direction.DOWNSTREAM: established.downstream,
-        }
+        self._slots = [slot for direction in Direction for slot in self._make_slots(direction)]
+        self._roads.changed = self._stir
+        for first in (established.upstream, established.downstream):
+            self._place(first)
 
     async def run(self) -> None:
         """Keep every leg up until the session is over (ended by either side, or refused by the exit)."""
         async with asyncio.TaskGroup() as group:
-            keepers = [
-                group.create_task(self._keep(direction, url, first))
-                for direction in Direction
-                for url, first in self._slots(direction)
-            ]
+            keepers = [group.create_task(self._keep(slot)) for slot in self._slots]
             await self._expired.wait()
             for keeper in keepers:
                 keeper.cancel()
@@ -114,103 +122,142 @@ class LegKeepers:
         self._expired.set()
 
     def move(self) -> None:
-        """Replace every leg now, and end every pause between attempts."""
-        moving, self._moving = self._moving, asyncio.Event()
-        moving.set()
-        for leg in list(self._session.legs):
-            leg.port.close("moved")
+        """Replace every leg now, new before old; no pause between attempts counts any more."""
+        self._roads.forgive()
+        for slot in self._slots:
+            slot.move()
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until :meth:`move`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._moving.wait()
+    def _make_slots(self, direction: Direction) -> list[Slot]:
+        config = self._roads.config(direction)
+        return [
+            Slot(
+                direction,
+                urls,
+                self._roads.breakers[direction],
+                random.random,
+                rotate_after=config.rotate_after,
+                rotate_bytes=config.rotate_bytes,
+            )
+            for urls in self._roads.connections(direction)
+        ]
 
-    def _slots(self, direction: Direction) -> list[tuple[str, NewLeg | None]]:
-        """The URL of every connection, with the handshake's own leg where it belongs."""
-        road = self._connector.road(direction)
-        slots: list[tuple[str, NewLeg | None]] = []
-        first: NewLeg | None = self._first[direction]
-        for url in road.urls:
-            for _ in range(road.connections):
-                if first is not None and first.url == url:
-                    slots.append((url, first))
-                    first = None
-                else:
-                    slots.append((url, None))
-        return slots
+    def _place(self, leg: NewLeg) -> None:
+        """Put the handshake's own leg where it belongs."""
+        own = [slot for slot in self._slots if slot.direction is leg.direction and slot.may_lead_to(leg.url)]
+        self._serve(own[0], leg)
 
-    async def _keep(self, direction: Direction, url: str, leg: NewLeg | None) -> None:
-        backoff = Backoff(random.random)
+    def _stir(self) -> None:
+        for slot in self._slots:
+            slot.stir()
+
+    async def _keep(self, slot: Slot) -> None:
+        clock = self._driver.clock
         while True:
-            if leg is None:
-                leg = await self._open(direction, url, backoff)
-            began = self._driver.clock()
-            worked = await self._serve(leg)
-            leg = None
-            if not worked:
-                await self._pause(backoff.next_delay())
+            url = slot.wanted(clock())
+            if url is None:
+                await slot.rest(clock())
                 continue
-            backoff.reset()
-            if self._driver.clock() - began < RESTLESS:
-                await self._pause(RESTLESS_PAUSE * random.random())
+            is_move = slot.must_move
+            leg = await slot.try_to(self._attempt(slot.direction, url))
+            if leg is None:
+                continue
+            old = slot.leg
+            self._serve(slot, leg)
+            if old is not None:  # new before old
+                self._counters.count("legs-replaced")
+                now = clock()
+                if is_move:  # it may be dead on this network
+                    self._session.leg_set.retire(old, now, 3 * round_trip_of(old) + MOVE_GRACE)
+                else:
+                    self._session.leg_set.retire(old, now)
 
-    async def _open(self, direction: Direction, url: str, backoff: Backoff) -> NewLeg:
-        """A new leg, however many attempts it takes."""
-        while True:
-            if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
-                self.expire()  # the exit would not accept the next number
-            number = self._next_number[direction]
-            self._next_number[direction] += 1
-            self._unanswered[direction] += 1
-            try:
-                leg = await self._connector.join(self._keys, direction, number, url)
-            except LegClosed as error:
-                self._failed(direction, error.reason)
-                if error.reason == REFUSED_BY_EXIT and not self._session.legs:
-                    self.expire()  # the exit is there and does not know the session any more
-            except RoadError as error:
-                self._failed(direction, error.reason)
-                if error.reason != "handshake-timeout":
-                    self._next_number[direction] -= self._next_number[direction] == number + 1
-                    self._unanswered[direction] -= 1
-            except HandshakeError as error:
-                self._failed(direction, error.reason)
-            else:
-                self._unanswered[direction] = 0
-                return leg
-            await self._pause(backoff.next_delay())
+    async def _attempt(self, direction: Direction, url: str) -> NewLeg | None:
+        """One try at a new leg; None when it failed."""
+        if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
+            self.expire()  # the exit would not accept the next number
+        breaker = self._roads.breakers[direction][url]
+        breaker.tried()
+        number = self._next_number[direction]
+        self._next_number[direction] += 1
+        self._unanswered[direction] += 1
+        try:
+            leg = await self._connector.join(self._keys, direction, number, url)
+        except LegClosed as error:
+            self._failed(direction, url, error.reason)
+            if error.reason == REFUSED:
+                self._refused()
+        except RoadError as error:
+            self._failed(direction, url, error.reason)
+            if error.reason != "handshake-timeout":
+                self._next_number[direction] -= self._next_number[direction] == number + 1
+                self._unanswered[direction] -= 1
+        except HandshakeError as error:
+            self._failed(direction, url, error.reason)
+        except BaseException:
+            breaker.abandoned(self._driver.clock())
+            raise
+        else:
+            self._unanswered[direction] = self._refusals = 0
+            breaker.succeeded()
+            return leg
+        return None
 
-    async def _serve(self, leg: NewLeg) -> bool:
-        """Let the leg carry trains until it is lost; whether it ever brought one."""
-        lost = asyncio.Event()
+    def _refused(self) -> None:
+        """The exit is there and does not want a leg: either it has restarted, or that leg alone is wrong."""
+        self._refusals += 1
+        if self._session.legs:
+            self._session.leg_set.doubt_all(self._driver.clock())
+        elif self._refusals >= REFUSALS:
+            self._counters.count("sessions-refused")
+            self.expire()
+
+    def _serve(self, slot: Slot, leg: NewLeg) -> None:
+        """Let the leg carry trains until it is lost."""
+        name = leg.direction.name.lower()
+        clock = self._driver.clock
 
         def on_lost(state: LegState, cause: str) -> None:
-            log.info(
-                "leg lost: %s", cause, extra={"direction": leg.direction.name.lower(), "leg": leg.number}
-            )
-            name = leg.direction.name.lower()
+            log.info("leg lost: %s", cause, extra={"direction": name, "leg": leg.number})
             self._counters.count(f"legs-lost-{name}")
             # what the status adds up over all legs there ever were
             self._counters.count(f"{name}-bytes-sent", state.bytes_sent)
             self._counters.count(f"{name}-bytes-received", state.bytes_received)
             self._counters.count(f"{name}-messages-sent", state.records_sent)
             self._counters.count(f"{name}-messages-received", state.records_received)
-            lost.set()
+            self._learn(state, cause)
+            slot.lost(state, clock())
             self._changed()
 
-        clock = self._driver.clock
         sealed = SealedLeg(leg.leg, self._session, leg.keys, clock, self._counters, on_lost)
         sealed.state = LegState(
-            sealed, leg.direction, leg.number, clock(), name=leg.url, address=leg.leg.peer
+            sealed,
+            leg.direction,
+            leg.number,
+            clock(),
+            name=leg.url,
+            domain=domain_of(leg.url),
+            address=leg.leg.peer,
+            weight=self._roads.weight(leg.direction, leg.url),
         )
+        slot.filled(sealed.state, clock())
         self._session.leg_joined(sealed.state, clock())
         leg.arrivals.hand_over(leg.leg, sealed)
-        self._counters.count(f"legs-joined-{leg.direction.name.lower()}")
+        self._counters.count(f"legs-joined-{name}")
         self._changed()
-        await lost.wait()  # whoever cancels this closes the session, which says goodbye on the leg
-        return sealed.state.records_received > 0
 
-    def _failed(self, direction: Direction, reason: str) -> None:
+    def _learn(self, leg: LegState, cause: str) -> None:
+        """Whether the leg was cut because it had been silent for too long."""
+        if leg.draining:
+            return
+        if cause == LEG_SILENT:
+            silence = leg.silence  # before the ping that nobody answered
+        elif cause.startswith(IDLE_CUTS):
+            silence = self._driver.clock() - max(leg.last_sent, leg.last_received)
+        else:
+            return
+        self._intervals.cut(leg.domain, silence, time.time())
+
+    def _failed(self, direction: Direction, url: str, reason: str) -> None:
+        self._roads.breakers[direction][url].failed(self._driver.clock())
         self._counters.drop(f"join-{reason}")
         log.info("a leg could not be opened: %s", reason, extra={"direction": direction.name.lower()})

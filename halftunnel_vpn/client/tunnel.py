@@ -17,6 +17,7 @@ from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.client.host_watch import HostWatch
+from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
 from halftunnel_vpn.client.mending import Mender
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.client.settings import (
@@ -40,6 +41,7 @@ from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import device_exists, preflight
 from halftunnel_vpn.protocol.hellos import ExitHello
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.tun.device import TunDevice
@@ -80,6 +82,8 @@ class Tunnel:
             profile.routes.mark, self.counters, only_directly=self._policy is not None
         )
         self._connector = Connector(profile, self._dial_options, self.counters)
+        limits = profile.limits
+        self._intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
         self._connection = Connection(
             profile,
             self._connector,
@@ -88,6 +92,7 @@ class Tunnel:
             session_made=self._session_made,
             session_lost=self._session_lost,
             legs_changed=changed,
+            intervals=self._intervals,
         )
         config = dns_config(profile)
         self._dns = DnsService(
@@ -119,6 +124,8 @@ class Tunnel:
         preflight(device_name)
         await self._resolver.learn()
         stopped = asyncio.ensure_future(self._stopped())
+        memory = KeepaliveMemory(self._intervals, state_dir, self._driver)
+        memory.start()
         try:
             established = await self._first_session(stopped)
             if established is None:
@@ -128,6 +135,7 @@ class Tunnel:
             stopped.cancel()
             self._resolver.close()
             self._connection.close()
+            memory.stop()
 
     async def _stopped(self) -> None:
         await self._stop.wait()

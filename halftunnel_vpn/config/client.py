@@ -30,6 +30,9 @@ MAX_URLS = 16
 MAX_CONNECTIONS = 16
 """Legs to one URL."""
 
+MAX_WEIGHT = 1000
+"""Share of one URL, relative to the others."""
+
 DEFAULT_CONTROL_SOCKET = "/run/halftunnel/control.sock"
 """Where a running client answers `htvpn status`."""
 
@@ -61,15 +64,27 @@ class TlsConfig:
     host_header: str | None = option(values.optional(net.host_header), default=None)
 
 
+RoadPolicy = Literal["all", "failover"]
+Spread = Literal["round-robin", "weighted"]
+
+
 @config_table
 class RoadConfig:
     """``[upstream]`` and ``[downstream]``: the legs of one direction.
 
-    ``tls`` is complete after reading: what ``[upstream.tls]`` leaves out is taken from ``[tls]``.
+    ``weights`` has one number for each URL, or none. ``tls`` is complete after reading: what
+    ``[upstream.tls]`` leaves out is taken from ``[tls]``.
     """
 
     urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
     connections: int = option(values.integer(1, MAX_CONNECTIONS), default=1)
+    policy: RoadPolicy = option(values.one_of("all", "failover"), default="all")
+    spread: Spread = option(values.one_of("round-robin", "weighted"), default="round-robin")
+    weights: tuple[int, ...] = option(
+        values.several(values.integer(1, MAX_WEIGHT), maximum=MAX_URLS, distinct=False), default=()
+    )
+    rotate_after: float = option(values.duration(1, 30 * 86400), default=3600.0)
+    rotate_bytes: int = option(values.size(2**20, 2**37), default=2**34)
     tls: TlsConfig = optional_section(default_factory=TlsConfig)
 
 
@@ -158,6 +173,7 @@ class LimitsConfig:
     max_flows: int = option(values.integer(16, 1_000_000), default=65536)
     udp_idle: float = option(values.duration(5, 86400), default=300.0)
     keepalive: float = option(values.duration(1, 60), default=8.0)
+    keepalive_longest: float = option(values.duration(1, 300), default=60.0)
     connect_timeout: float = option(values.duration(1, 120), default=10.0)
     handshake_timeout: float = option(values.duration(1, 120), default=15.0)
 
@@ -224,6 +240,13 @@ def _with_tls(road: RoadConfig, common: TlsConfig) -> RoadConfig:
 def _contradictions(profile: ClientProfile) -> Iterator[str]:
     if profile.limits.session_window < profile.limits.stream_window:
         yield "[limits] session_window: must be at least as large as stream_window"
+    if profile.limits.keepalive_longest < profile.limits.keepalive:
+        yield "[limits] keepalive_longest: must be at least as long as keepalive"
+    for name, road in (("upstream", profile.upstream), ("downstream", profile.downstream)):
+        if road.weights and len(road.weights) != len(road.urls):
+            yield f"[{name}] weights: must have one number for each of the {len(road.urls)} urls, or none"
+    if profile.downstream.weights or profile.downstream.spread != "round-robin":
+        yield "[downstream] spread, weights: the exit chooses among downstream legs; leave both out"
     if profile.exit.public_key == profile.client.private_key:
         yield "[exit] public_key: is the same as [client] private_key; it must be the exit's public key"
     fake = profile.dns.fake_networks

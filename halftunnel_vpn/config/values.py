@@ -167,14 +167,17 @@ def optional(check: Check[T]) -> Callable[[object], T | None]:
     return check_or_none
 
 
-def several(check: Check[T], *, minimum: int = 0, maximum: int = MAX_ELEMENTS) -> Check[tuple[T, ...]]:
-    """An array whose elements all pass ``check``, in its order and without repetitions."""
+def several(
+    check: Check[T], *, minimum: int = 0, maximum: int = MAX_ELEMENTS, distinct: bool = True
+) -> Check[tuple[T, ...]]:
+    """An array whose elements all pass ``check``, in its order and, if ``distinct``, without repetitions."""
 
     def check_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list) or not minimum <= len(value) <= maximum:
             count = f"of {minimum} to {maximum} elements" if minimum else f"of at most {maximum} elements"
             raise Rejected(f'an array {count}, written ["...", "..."]')
-        good: dict[T, None] = {}
+        good: list[T] = []
+        seen: set[T] = set()
         bad: list[ElementProblem] = []
         for index, element in enumerate(value):
             position = f"[{index}]"
@@ -183,9 +186,10 @@ def several(check: Check[T], *, minimum: int = 0, maximum: int = MAX_ELEMENTS) -
             except Rejected as rejected:
                 bad.append(ElementProblem(position, element, rejected.allowed))
                 continue
-            if checked in good:
+            if distinct and checked in seen:
                 bad.append(ElementProblem(position, element, "named only once"))
-            good[checked] = None
+            seen.add(checked)
+            good.append(checked)
         if bad:
             raise RejectedElements(bad)
         return tuple(good)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import PacketError, SessionError, WireError
+from halftunnel_vpn.errors import PacketError, SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import DatagramFlow, Surroundings
 from halftunnel_vpn.flow.dns_stream import DnsStream
@@ -192,6 +192,9 @@ class FlowTracker:
         except SessionError:
             self._counters.drop("tcp-no-session")  # the host sends its SYN again
             return
+        except UpstreamUnavailable:
+            self._refuse(packet, "tcp-road-lost")
+            return
         self._tcp[key] = endpoint
         endpoint.attach(stream)
 
@@ -239,7 +242,7 @@ class FlowTracker:
         if not self._admits(packet, self._udp, self._config.max_udp_flows, UdpFlow.label):
             return None
         flow = UdpFlow(self._around, packet.source, port, self._config.udp_idle, self._udp_closed, now)
-        if not self._connect(flow, StreamKind.UDP, now):
+        if not self._connect(flow, StreamKind.UDP, packet, now):
             return None
         self._udp[flow.key] = flow
         return flow
@@ -276,7 +279,7 @@ class FlowTracker:
             return None
         idle_timeout = self._config.icmp_idle
         flow = IcmpFlow(self._around, packet.source, identifier, idle_timeout, self._icmp_closed, now)
-        if not self._connect(flow, StreamKind.ICMP, now):
+        if not self._connect(flow, StreamKind.ICMP, packet, now):
             return None
         self._icmp[flow.key] = flow
         return flow
@@ -299,7 +302,7 @@ class FlowTracker:
             return False
         return True
 
-    def _connect(self, flow: DatagramFlow, kind: StreamKind, now: float) -> bool:
+    def _connect(self, flow: DatagramFlow, kind: StreamKind, packet: ip.IpPacket, now: float) -> bool:
         """Give ``flow`` its stream; False when there is no session for it."""
         try:
             flow.stream = self._opener.open_datagrams(OpenRequest(kind, b"", 0, 0), flow, now)
@@ -307,7 +310,18 @@ class FlowTracker:
             self._counters.drop(f"{flow.label}-no-session")
             flow.aborted(ResetCode.SHUTDOWN, now)
             return False
+        except UpstreamUnavailable:
+            self._refuse(packet, f"{flow.label}-road-lost")
+            flow.aborted(ResetCode.SHUTDOWN, now)
+            return False
         return True
+
+    def _refuse(self, packet: ip.IpPacket, reason: str) -> None:
+        """No road leads to the exit: the host hears of it at once."""
+        self._counters.drop(reason)
+        frame = icmp.build_error(packet, icmp.IcmpErrorKind.NET_UNREACHABLE, source=packet.destination)
+        if frame is not None:
+            self._write((frame,))
 
     def _udp_closed(self, flow: DatagramFlow) -> None:
         self._udp.pop(flow.key, None)

@@ -50,7 +50,8 @@ class KeepaliveKind(IntEnum):
     PING = 1
     PONG = 2
     RETIRE = 3
-    """Send nothing new on this leg, and close it when all that it carried is acknowledged."""
+    """Send nothing new on the leg whose number is ``id``, and close it when all that it carried is
+    acknowledged, or after ``sent_us`` microseconds."""
 
 
 _OPEN_REQUEST = struct.Struct(">BBHI")  # kind, family, port, window

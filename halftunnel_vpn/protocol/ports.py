@@ -104,7 +104,11 @@ class DatagramHandler(Protocol):
 
 
 class StreamOpener(Protocol):
-    """Opens streams towards the exit. Both methods raise SessionError when nothing can be opened now."""
+    """Opens streams towards the exit.
+
+    Both methods raise SessionError when nothing can be opened now, and UpstreamUnavailable when that has
+    been so for a while: whoever asks should be refused at once and not be left waiting.
+    """
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:
         """A byte stream; ``handler.opened`` or ``handler.refused`` follows."""

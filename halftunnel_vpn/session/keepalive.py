@@ -98,7 +98,7 @@ class Keepalive:
                 leg.interval = min(max(message.interval, MIN_INTERVAL), MAX_INTERVAL)
                 self._timers[leg].arm(now + leg.interval * EXIT_PATIENCE)
         elif message.kind is KeepaliveKind.RETIRE:
-            self._session.leg_set.asked_to_retire(leg, now)
+            self._session.leg_set.asked_to_retire(message.id, message.sent_us / 1e6, now)
         elif message.id == leg.ping_id and leg.ping_sent:
             leg.last_round_trip = sample = now - leg.ping_sent
             leg.ping_sent = 0.0
@@ -110,9 +110,9 @@ class Keepalive:
             if self._intervals is not None and leg.silence:
                 self._intervals.survived(leg.domain, leg.silence)
 
-    def retire(self, leg: LegState, now: float) -> None:
-        """Ask the peer to send nothing new on ``leg``."""
-        self._send(leg, KeepaliveKind.RETIRE, 0, 0, now)
+    def retire(self, leg: LegState, via: LegState, within: float, now: float) -> None:
+        """Ask the peer, on the leg ``via``, to drain and close ``leg`` ``within`` so many seconds."""
+        self._send(via, KeepaliveKind.RETIRE, leg.number, int(within * 1e6), now)
 
     def _measured(self) -> None:
         """The session's round trip is that of its two directions together."""

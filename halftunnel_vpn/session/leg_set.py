@@ -82,15 +82,19 @@ class LegSet:
     def retire(self, leg: LegState, now: float, within: float = DRAIN_TIMEOUT) -> None:
         """Close ``leg``, which was replaced, once it is drained or after ``within`` seconds (client only)."""
         if leg in self.all and not leg.draining:
-            if leg.direction is not self._sends:
-                self._keepalive.retire(leg, now)
             self._drain(leg, now + within, now)
+            if leg.direction is not self._sends:
+                # told on a leg that is known to work, if there is one: this one may be dead
+                others = [other for other in self.of(leg.direction) if not other.draining]
+                self._keepalive.retire(leg, others[-1] if others else leg, within, now)
             self._session.wake()
 
-    def asked_to_retire(self, leg: LegState, now: float) -> None:
-        """The client has replaced ``leg``."""
-        if leg in self.senders:
-            self._drain(leg, now + DRAIN_TIMEOUT, now)
+    def asked_to_retire(self, number: int, within: float, now: float) -> None:
+        """The client has replaced leg ``number``, on which this end sends."""
+        for leg in self.senders:
+            if leg.number == number:
+                self._drain(leg, now + min(within, DRAIN_TIMEOUT), now)
+                return
 
     def receipt_received(self, number: int, records: int, now: float) -> None:
         """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""

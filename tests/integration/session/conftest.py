@@ -375,6 +375,8 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         urls: dict[Direction, list[str]] | None = None,
         authority: dict[Direction, str | None] | None = None,
         connections: int = 1,
+        road: dict[str, Any] | None = None,
+        upstream: dict[str, Any] | None = None,
         proxy: str | None = None,
         limits: dict[str, Any] | None = None,
     ) -> RunningClient:
@@ -386,9 +388,14 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         }
         if proxy is not None:
             document["proxy"] = {"url": proxy}
-        for road in Direction:
-            targets = (urls or {}).get(road) or [running_exit.url(road)]
-            document[road.name.lower()] = {"urls": targets, "connections": connections}
+        for way in Direction:
+            targets = (urls or {}).get(way) or [running_exit.url(way)]
+            document[way.name.lower()] = {
+                "urls": targets,
+                "connections": connections,
+                **(road or {}),
+            }
+        document["upstream"] |= upstream or {}
         profile = parse_client(render(document))
 
         def authority_of(road: RoadConfig) -> str | None:

@@ -66,7 +66,6 @@ def test_what_the_old_leg_carries_is_acknowledged_before_it_closes(rotating, roa
     sender.stream.send(b"on the old leg")
     side.pump(pair.now)
     old = pair.end(side, road)
-    (old if road is UP else old.peer).peer.owner.leg_set  # noqa: B018
     new, far = pair.add_leg(road)
     new.on_close = far.on_close = pair.hang_up
     waiting = list(old.road)
@@ -101,9 +100,10 @@ def test_a_retired_leg_that_never_drains_is_closed_and_what_it_carried_goes_out_
 def test_a_downstream_leg_that_the_exit_does_not_close_is_closed_by_the_client(rotating):
     pair = rotating
     old = pair.end(pair.client, DOWN)
-    pair.add_leg(DOWN)
+    new, _ = pair.add_leg(DOWN)
+    pair.settle()
     pair.client.leg_set.retire(old.state, pair.now)
-    old.road.clear()  # the exit never hears of it
+    new.road.clear()  # the exit never hears of it
     pair.advance(DRAIN_TIMEOUT - 1)
     assert old.close_cause is None
     pair.advance(1.1)
@@ -140,8 +140,28 @@ def test_a_new_leg_that_dies_while_the_old_one_drains_loses_nothing(rotating):
 
 
 def test_the_exit_retires_no_leg_on_which_it_does_not_send(pair):
+    down, far = pair.add_leg(DOWN)
+    pair.kill(pair.end(pair.client, DOWN))
     leg = pair.end(pair.client, UP)
-    pair.client._keepalive.retire(leg.state, pair.now)
+    assert leg.state.number == 0 and down.state.number == 1
+    pair.client._keepalive.retire(leg.state, leg.state, 1.0, pair.now)
     pair.settle()
     pair.advance(1.0)
     assert not leg.peer.state.draining and leg.peer.close_cause is None
+    assert not far.state.draining
+
+
+def test_a_dead_leg_is_retired_by_word_on_the_new_one(rotating):
+    pair = rotating
+    client, exit = pair.open()
+    exit.stream.send(b"lost with the old network")
+    old = pair.end(pair.client, DOWN)
+    pair.exit.pump(pair.now)
+    pair.swallow(old)
+    new, far = pair.add_leg(DOWN)
+    new.on_close = far.on_close = pair.hang_up
+    pair.client.leg_set.retire(old.state, pair.now, within=0.5)
+    pair.settle()
+    pair.advance(0.6)
+    assert bytes(client.received) == b"lost with the old network"
+    assert old not in pair.legs and old.peer not in pair.legs

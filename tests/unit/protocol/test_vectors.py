@@ -118,7 +118,7 @@ def make_payloads() -> Vectors:
     keepalives = [
         Keepalive(KeepaliveKind.PING, 7, 123456789, 42, 8.0),
         Keepalive(KeepaliveKind.PONG, 7, 123456789, 9),
-        Keepalive(KeepaliveKind.RETIRE, 0, 0, 17),
+        Keepalive(KeepaliveKind.RETIRE, 3, 30_000_000, 17),
     ]
     return {
         "open_requests": [

@@ -1,0 +1,61 @@
+"""What is known of the domains of both directions, beyond the life of a session."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from halftunnel_vpn.client.breaker import Breaker
+from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.protocol.keys import Direction
+
+
+class Roads:
+    """The configuration of each direction, and a circuit breaker for each of its URLs.
+
+    ``changed`` is called, when it is set, whenever a circuit has opened, closed or been forgiven.
+    """
+
+    def __init__(self, profile: ClientProfile) -> None:
+        self._config = {Direction.UPSTREAM: profile.upstream, Direction.DOWNSTREAM: profile.downstream}
+        self.changed: Callable[[], None] = lambda: None
+        self.breakers = {
+            direction: {url: Breaker(random.random, self._stir) for url in config.urls}
+            for direction, config in self._config.items()
+        }
+
+    def config(self, direction: Direction) -> RoadConfig:
+        """What the profile says of ``direction``."""
+        return self._config[direction]
+
+    def in_order(self, direction: Direction, now: float) -> list[str]:
+        """All URLs of ``direction``: those that may work first, each group in order of priority."""
+        breakers = self.breakers[direction]
+        return sorted(breakers, key=lambda url: not breakers[url].is_ready(now))
+
+    def connections(self, direction: Direction) -> list[tuple[str, ...]]:
+        """For every connection that the profile asks for, the URLs to which it may lead."""
+        config = self._config[direction]
+        if config.policy == "failover":
+            return [config.urls] * config.connections
+        return [(url,) for url in config.urls for _ in range(config.connections)]
+
+    def weight(self, direction: Direction, url: str) -> int:
+        """The share of the legs to ``url``."""
+        config = self._config[direction]
+        return config.weights[config.urls.index(url)] if config.weights else 1
+
+    def forgive(self) -> None:
+        """Let every URL be tried at once: the network has changed."""
+        for breakers in self.breakers.values():
+            for breaker in breakers.values():
+                breaker.forgive()
+
+    def _stir(self) -> None:
+        self.changed()
+
+
+def domain_of(url: str) -> str:
+    """Host and port; the path of a URL is a secret."""
+    return urlsplit(url).netloc

@@ -1,0 +1,136 @@
+"""One connection that the profile asks for: where it may lead, what it has now, and when it wants another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.breaker import Breaker
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.legs import LegState
+
+T = TypeVar("T")
+
+RESTLESS = 1.0
+"""Seconds of life below which a leg that worked is not opened again at once."""
+
+RESTLESS_PAUSE = 0.25
+"""Seconds that such a leg waits at the most: something cuts legs again and again, yet they do carry data."""
+
+ROTATION_JITTER = 0.25
+"""Share of its age by which a leg is replaced earlier, at the most: legs must not go in step."""
+
+BYTES_LOOK = 10.0
+"""Seconds between two looks at how much a leg has carried."""
+
+
+class Slot:
+    """The leg of one connection. ``urls`` in order of priority; ``random`` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        urls: Sequence[str],
+        breakers: Mapping[str, Breaker],
+        random: Callable[[], float],
+        *,
+        rotate_after: float,
+        rotate_bytes: int,
+    ) -> None:
+        self.direction = direction
+        self.leg: LegState | None = None
+        self._urls = list(urls)
+        self._breakers = breakers
+        self._random = random
+        self._rotate_after = rotate_after
+        self._rotate_bytes = rotate_bytes
+        self._rotate_at = 0.0
+        self.must_move = False
+        """Whether the leg is to be replaced because somebody asks for it."""
+        self._not_before = 0.0
+        self._backoff = Backoff(random)
+        self._stirred = asyncio.Event()
+        self._attempt: asyncio.Future[Any] | None = None
+
+    def may_lead_to(self, url: str) -> bool:
+        """Whether ``url`` is one of this connection's, and it has no leg yet."""
+        return self.leg is None and url in self._urls
+
+    def stir(self) -> None:
+        """Something has changed: have a look."""
+        self._stirred.set()
+
+    def move(self) -> None:
+        """Want a new leg at once, whatever the one there is may be worth."""
+        self.must_move = self.leg is not None
+        self._not_before = 0.0
+        if self._attempt is not None:
+            self._attempt.cancel()  # it has begun on a network that may be gone
+        self.stir()
+
+    def filled(self, leg: LegState, now: float) -> None:
+        """``leg`` serves this connection from now on."""
+        self.leg = leg
+        self.must_move = False
+        self._rotate_at = now + self._rotate_after * (1 - ROTATION_JITTER * self._random())
+
+    def lost(self, leg: LegState, now: float) -> None:
+        """``leg`` is gone; nothing to this slot when it was replaced before."""
+        if leg is not self.leg:
+            return
+        self.leg = None
+        self.must_move = False
+        if not leg.records_received:
+            self._not_before = now + self._backoff.next_delay()  # it joined and never brought anything
+        else:
+            self._backoff.reset()
+            if now - leg.opened_at < RESTLESS:
+                self._not_before = now + RESTLESS_PAUSE * self._random()
+        self.stir()
+
+    def wanted(self, now: float) -> str | None:
+        """The URL to which a leg should be opened now, None when there is nothing to do now."""
+        if now < self._not_before:
+            return None
+        urls = self._urls
+        if self.leg is not None and not self._is_due(now):
+            urls = self._better_than(self.leg.name)
+        return next((url for url in urls if self._breakers[url].is_ready(now)), None)
+
+    async def try_to(self, attempt: Coroutine[Any, Any, T | None]) -> T | None:
+        """The outcome of ``attempt``; None when :meth:`move` has made it pointless."""
+        self._attempt = task = asyncio.ensure_future(attempt)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is None or me.cancelling() or not task.cancelled():
+                raise
+            return None
+        finally:
+            self._attempt = None
+
+    async def rest(self, now: float) -> None:
+        """Wait until :meth:`wanted` may have another answer."""
+        times = [breaker.ready_at for breaker in map(self._breakers.get, self._urls) if breaker is not None]
+        if self._not_before > now:
+            times.append(self._not_before)
+        if self.leg is not None:
+            times += [self._rotate_at, now + BYTES_LOOK]
+        ahead = [time - now for time in times if time > now]
+        self._stirred.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(ahead, default=BYTES_LOOK)):
+                await self._stirred.wait()
+
+    def _is_due(self, now: float) -> bool:
+        leg = self.leg
+        assert leg is not None
+        carried = leg.bytes_sent + leg.bytes_received
+        return self.must_move or now >= self._rotate_at or carried >= self._rotate_bytes
+
+    def _better_than(self, url: str) -> list[str]:
+        return self._urls[: self._urls.index(url)] if url in self._urls else self._urls
