@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from halftunnel_vpn.lab.chaos.legs import Death, Way
 from halftunnel_vpn.lab.chaos.transfers import Pause
+
+
+DRAIN: Final = 1.0
+"""Seconds for which bytes may still arrive that had left before a leg died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Kill:
 
 @dataclass(slots=True)
 class Recoveries:
-    """Seconds from each kill until bytes arrived steadily again, 0.0 when the flow did not pause."""
+    """Seconds from each kill until bytes arrived again, 0.0 when the flow did not pause."""
 
     by_death: dict[Death, list[float]] = field(default_factory=lambda: {death: [] for death in Death})
 
@@ -33,16 +38,15 @@ class Recoveries:
     def add(self, kills: Sequence[Kill], way: Way, pauses: Sequence[Pause], until: float) -> None:
         """Take in the kills of one direction, with the pauses of its flow; ``until`` is when that ended.
 
-        What follows a kill before the next one of the same direction is its own; of several pauses the last
-        long one (half of the longest or more) counts, since a leg may be lost again while it comes up.
+        A pause belongs to the kill when it begins within DRAIN of it, and before the next one of the same
+        direction: until then what was in the buffers of the road still arrives.
         """
         own = sorted((kill for kill in kills if kill.way is way), key=lambda kill: kill.at)
         for number, kill in enumerate(own):
             end = own[number + 1].at if number + 1 < len(own) else until
-            felt = [pause for pause in pauses if kill.at < pause.ended and pause.began < end]
-            longest = max((pause.seconds for pause in felt), default=0.0)
-            last = max((pause.ended for pause in felt if pause.seconds >= longest / 2), default=kill.at)
-            self.by_death[kill.death].append(last - kill.at)
+            end = min(end, kill.at + DRAIN)
+            felt = [pause.ended for pause in pauses if kill.at < pause.ended and pause.began < end]
+            self.by_death[kill.death].append(max(felt, default=kill.at) - kill.at)
 
 
 def worst_pause(pauses: Sequence[Pause]) -> float:

@@ -35,8 +35,8 @@ def test_a_recovery_lasts_from_the_kill_to_the_end_of_the_pause():
     assert recovered([Kill(10, Way.UP, Death.RESET)], pauses)[Death.RESET] == [2.0]
 
 
-def test_short_pauses_after_a_long_one_are_not_part_of_it():
-    pauses = [Pause(10.5, 14.5), Pause(20, 20.1)]
+def test_a_pause_that_begins_long_afterwards_has_another_cause():
+    pauses = [Pause(10.5, 14.5), Pause(20, 29)]
     assert recovered([Kill(10, Way.UP, Death.SWALLOW)], pauses)[Death.SWALLOW] == [4.5]
 
 
