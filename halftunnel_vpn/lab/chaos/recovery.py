@@ -9,7 +9,6 @@ from typing import Final
 from halftunnel_vpn.lab.chaos.legs import Death, Way
 from halftunnel_vpn.lab.chaos.transfers import Pause
 
-
 DRAIN: Final = 1.0
 """Seconds for which bytes may still arrive that had left before a leg died."""
 
