@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import socket
 import sys
 import time
@@ -76,14 +75,14 @@ def journal_handler(*, private: bool) -> logging.Handler | None:
 class JournalHandler(logging.Handler):
     """One entry a record, with the numbers as fields: SESSION, STREAM, LEG, DIRECTION, REASON, PEER.
 
-    CORRELATION_ID joins the entries of one session, or of one stream of it, across the whole journal.
+    CORRELATION_ID joins the entries of one session, or of one stream of it, at both ends: it is what the
+    session's ``id`` is in other logs, with the stream's number.
     """
 
     def __init__(self, send: Any, *, private: bool) -> None:
         super().__init__()
         self._send = send
         self._private = private
-        self._process = (os.environ.get("INVOCATION_ID") or secrets.token_hex(16))[:12]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one entry."""
@@ -106,9 +105,8 @@ class JournalHandler(logging.Handler):
         for name in NUMBERS:
             if hasattr(record, name):
                 fields[name.upper()] = one_line(str(getattr(record, name)))
-        if "SESSION" in fields:
-            parts = (self._process, fields["SESSION"], fields.get("STREAM"))
-            fields["CORRELATION_ID"] = "-".join(part for part in parts if part)
+        if "ID" in fields:
+            fields["CORRELATION_ID"] = "-".join(filter(None, (fields.pop("ID"), fields.get("STREAM"))))
         hidden = getattr(record, "private", None)
         if self._private and isinstance(hidden, dict):
             fields |= {f"PRIVATE_{name.upper()}": one_line(str(value)) for name, value in hidden.items()}

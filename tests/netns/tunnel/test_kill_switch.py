@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_client_that_does_not_come_up_opens_the_host_again(tunnel, snapshot, k
     assert snapshot() == before
 
 
-def test_always_holds_after_down_until_a_profile_says_otherwise(tunnel, snapshot, kill_switch):
+def test_always_holds_after_down_until_a_repair_lifts_it(lab, tunnel, snapshot, kill_switch):
     before = snapshot()
     kill_switch("always")
     tunnel.start_client()
@@ -86,8 +87,9 @@ def test_always_holds_after_down_until_a_profile_says_otherwise(tunnel, snapshot
     down = snapshot()
     assert {name for name in down if down[name] != before[name]} == {"nft list ruleset"}
 
-    kill_switch("off")
-    tunnel.start_client()
-    tunnel.wait_connected()
-    assert tunnel.stop_client() == 0, tunnel.client_output()
+    repair = [sys.executable, "-m", "halftunnel_vpn.cli", "repair", "--socket", str(tunnel.socket)]
+    environment = {"STATE_DIRECTORY": str(tunnel.state_directory)}
+    assert "stays" in lab.run(CLIENT, repair, env=environment).stderr
+    assert snapshot() == down
+    assert "the kill switch" in lab.run(CLIENT, [*repair, "--lift"], env=environment).stdout
     assert snapshot() == before
