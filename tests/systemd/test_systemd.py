@@ -1,0 +1,260 @@
+"""The daemon and the exit under a real systemd, as a host lives: each test goes on from the last."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+
+from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+
+DAEMON_BOUND, EXIT_BOUND = 4.5, 2.0
+"""`systemd-analyze security`: the exposure that each unit may have at most."""
+
+
+def exposure(machine, unit):
+    """The overall exposure of a unit, 0 to 10."""
+    text = machine.run(f"systemd-analyze security --no-pager {unit}", check=False).stdout
+    found = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", text)[1])
+    print(f"systemd-analyze security {unit}: {found}")
+    return found
+
+
+def journal(machine, unit, *words):
+    """The journal's entries of a unit, as objects."""
+    text = machine.run(f"journalctl -u {unit} -o json --no-pager {' '.join(words)}").stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def restarts(machine):
+    return int(machine.run("systemctl show -P NRestarts halftunnel.service").stdout)
+
+
+def wait_connected(machine):
+    machine.wait_until('htvpn status --json | grep -q \'"state": "connected"\'')
+
+
+# --- installed ------------------------------------------------------------------------------------
+
+
+def test_after_installation_there_is_a_socket_and_nothing_runs(site, client):
+    assert client.run("stat -c '%a %U:%G' /run/halftunnel/control.sock").stdout == "660 root:halftunnel\n"
+    assert client.run("systemctl is-active halftunnel.service", check=False).stdout == "inactive\n"
+    assert client.run("systemctl is-enabled halftunnel.socket halftunnel-lockdown.service").stdout == (
+        "enabled\nenabled\n"
+    )
+    assert client.run("systemctl --failed --no-legend").stdout == ""
+
+
+def test_units_are_hardened_as_far_as_they_can_go(site, client, exit_machine):
+    assert exposure(client, "halftunnel.service") < DAEMON_BOUND
+    assert exposure(client, "halftunnel-lockdown.service") < DAEMON_BOUND
+    assert exposure(exit_machine, "halftunnel-server.service") < EXIT_BOUND
+    for machine, units in ((client, "halftunnel*"), (exit_machine, "halftunnel-server.service")):
+        done = machine.run(f"systemd-analyze verify /etc/systemd/system/{units}", check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_first_question_starts_the_daemon_and_strangers_get_no_answer(site, client):
+    client.run("usermod -aG halftunnel member")
+    stranger = client.run("htvpn status", user="stranger", check=False)
+    assert stranger.returncode == 1 and "only root and members of the group halftunnel" in stranger.stderr
+    assert client.run("systemctl is-active halftunnel.service", check=False).stdout == "inactive\n"
+    member = client.run("htvpn status", user="member", check=False)
+    assert (member.returncode, member.stdout.splitlines()[0][:24]) == (3, "state       disconnected")
+    assert client.run("systemctl is-active halftunnel.service").stdout == "active\n"
+    assert client.run("systemctl show -P Type,NotifyAccess halftunnel.service").stdout.split() == [
+        "notify",
+        "main",
+    ]
+    root = client.run("htvpn status", check=False)
+    assert root.returncode == 3
+    # Whoever gets past the file's mode is still refused by who they are.
+    client.run("chmod 666 /run/halftunnel/control.sock")
+    stranger = client.run("htvpn status", user="stranger", check=False)
+    assert stranger.returncode == 1
+    assert stranger.stderr == "htvpn: only root and members of the group halftunnel may use htvpn here\n"
+    client.run("chmod 660 /run/halftunnel/control.sock")
+
+
+# --- up -------------------------------------------------------------------------------------------
+
+
+def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client):
+    client.run("systemctl stop halftunnel.service")
+    assert site.reach(check=False) == "0"
+    resolved = client.run("resolvectl dns").stdout
+    client.run("htvpn profile add lab -", input=site.profile)
+    began = time.monotonic()
+    up = client.run("htvpn up lab")
+    site.figures["htvpn up, daemon down, until connected"] = time.monotonic() - began
+    assert up.stdout.startswith("connected, profile lab, device htvpn0")
+    site.reach()
+    assert "htvpn0" in client.run("resolvectl dns").stdout
+    assert "~." in client.run("resolvectl domain htvpn0").stdout
+    assert "yes" in client.run("resolvectl default-route htvpn0").stdout
+    # The LAN's resolver would answer with an address of its own.
+    assert "198.51.100.2" in client.run("resolvectl query target.test").stdout
+    site.resolved_before = resolved
+    status = site.status()
+    assert (status["state"], status["profile"], status["dns"]["backend"]) == ("connected", "lab", "resolved")
+    assert status["upstream"]["open_legs"][0]["address"] == EXIT_A
+    assert client.run("systemctl show -P StatusText halftunnel.service").stdout.startswith("connected")
+
+
+def test_a_member_of_the_group_commands_the_daemon(site, client):
+    assert client.run("htvpn reconnect", user="member").returncode == 0
+    wait_connected(client)
+    listed = client.run("htvpn profile list", user="member").stdout
+    assert listed == "* lab\n"
+    assert "connected" in client.run("htvpn logs", user="member").stdout
+    refused = client.run("htvpn down", user="stranger", check=False)
+    assert refused.returncode == 1 and site.status()["state"] == "connected"
+
+
+def test_the_journal_has_fields_and_nothing_private(site, client):
+    entries = journal(client, "halftunnel.service")
+    ours = [entry for entry in entries if entry.get("LOGGER", "").startswith("halftunnel_vpn.")]
+    established = [entry for entry in ours if entry["MESSAGE"] == "session established"]
+    assert established and all(entry["SYSLOG_IDENTIFIER"] == "halftunnel" for entry in ours)
+    first = established[0]
+    assert first["SESSION"] == "1" and first["PRIORITY"] == "6" and first["CORRELATION_ID"]
+    at_exit = journal(site.exit, "halftunnel-server.service")
+    opened = [json.loads(entry["MESSAGE"]) for entry in at_exit if "session opened" in entry["MESSAGE"]]
+    assert first.get("ID", first["CORRELATION_ID"]) in {entry["id"] for entry in opened}
+    text = json.dumps([entry["MESSAGE"] for entry in (*ours, *at_exit)])
+    private_key = re.search(r'private_key = "(.*)"', site.profile)[1]
+    for secret in ("198.51.100.2", "target.test", "small.txt", private_key):
+        assert secret not in text
+
+
+def test_reload_reads_the_profile_again_and_the_tunnel_stays(site, client):
+    session = site.status()["session"]
+    client.run("systemctl reload halftunnel.service")
+    client.run("htvpn reload")
+    status = site.status()
+    assert (status["state"], status["session"]) == ("connected", session)
+    site.reach()
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def test_a_killed_daemon_comes_back_and_connects_again(site, client):
+    pid = site.main_pid()
+    before = restarts(client)
+    client.run(f"kill -9 {pid}")
+    client.wait_until(f"test $(systemctl show -P NRestarts halftunnel.service) -gt {before}")
+    wait_connected(client)
+    assert site.main_pid() != pid
+    site.reach()
+
+
+def test_a_daemon_that_hangs_is_restarted_by_the_watchdog(site, client):
+    client.run(
+        "mkdir -p /run/systemd/system/halftunnel.service.d && "
+        "printf '[Service]\\nWatchdogSec=3\\n' >/run/systemd/system/halftunnel.service.d/quick.conf && "
+        "systemctl daemon-reload && systemctl restart halftunnel.service"
+    )
+    wait_connected(client)
+    pid, before = site.main_pid(), restarts(client)
+    client.run(f"kill -STOP {pid}")
+    client.wait_until(f"test $(systemctl show -P NRestarts halftunnel.service) -gt {before}")
+    wait_connected(client)
+    assert site.main_pid() != pid
+    client.run("journalctl -u halftunnel.service | grep -q 'Watchdog timeout'")
+    client.run(
+        "rm -r /run/systemd/system/halftunnel.service.d && systemctl daemon-reload && "
+        "systemctl restart halftunnel.service"
+    )
+    wait_connected(client)
+    site.reach()
+
+
+# --- down -----------------------------------------------------------------------------------------
+
+
+def test_down_puts_resolved_back_and_stop_leaves_nothing(site, client):
+    assert client.run("htvpn down").stdout == "disconnected\n"
+    assert client.run("resolvectl dns").stdout == site.resolved_before
+    assert client.run("htvpn status", check=False).returncode == 3
+    assert client.run("systemctl is-active halftunnel.service").stdout == "active\n"
+    client.run("systemctl stop halftunnel.service")
+    assert "htvpn0" not in client.run("ip link").stdout
+    assert client.run("nft list tables").stdout == ""
+    assert "18516" not in client.run("ip rule; ip -6 rule; ip route show table all").stdout
+    assert client.run("systemctl show -P Result halftunnel.service").stdout == "success\n"
+
+
+def test_the_kill_switch_always_stands_before_the_network_at_boot(site, client):
+    profile = site.profile + '\n[protection]\nkill_switch = "always"\nallow_lan = false\n'
+    client.run("htvpn profile add --replace lab -", input=profile)
+    client.run("htvpn up lab")
+    site.reach()
+    down = client.run("htvpn down")
+    assert "the kill switch goes on" in down.stdout
+    client.power_off()
+    # What a machine that is off has lost; the lab's namespace would keep it.
+    site.lab.run(CLIENT, ["nft", "flush", "ruleset"])
+    assert site.lab.run(CLIENT, ["ping", "-c1", "-W2", LAN_RESOLVER]).returncode == 0
+    client.boot()
+    assert client.run("systemctl is-active halftunnel-lockdown.service").stdout == "active\n"
+    assert "halftunnel" in client.run("nft list tables").stdout
+    order = client.run("systemctl show -P Before halftunnel-lockdown.service").stdout.split()
+    assert "network-pre.target" in order
+    assert client.run(f"ping -c1 -W2 {LAN_RESOLVER}", check=False).returncode != 0
+    assert client.run("systemctl is-active halftunnel.service", check=False).stdout == "inactive\n"
+
+
+def test_an_enabled_daemon_connects_at_boot_when_it_was_up(site, client):
+    began = time.monotonic()
+    client.run("systemctl enable --now halftunnel.service && htvpn up lab")
+    site.figures["htvpn up, kill switch always, until connected"] = time.monotonic() - began
+    client.power_off()
+    site.lab.run(CLIENT, ["nft", "flush", "ruleset"])
+    client.boot()
+    wait_connected(client)
+    site.reach()
+    protection = site.status()["protection"]
+    assert protection == {"kill_switch": "always", "active": True, "verified": True}
+
+
+# --- the exit, and the end ------------------------------------------------------------------------
+
+
+def test_the_exit_ran_as_nobody_in_particular_and_stops_in_good_order(site, exit_machine):
+    pid = exit_machine.run("systemctl show -P MainPID halftunnel-server.service").stdout.strip()
+    status = exit_machine.run(f"cat /proc/{pid}/status").stdout
+    uid = int(re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)[1])
+    assert 61184 <= uid <= 65519, "a user of DynamicUser="
+    effective = int(re.search(r"^CapEff:\s+(\w+)", status, re.MULTILINE)[1], 16)
+    assert effective == 1 << 10, "CAP_NET_BIND_SERVICE alone"
+    assert exit_machine.run("ls -ld /var/lib/private/halftunnel-server").stdout.startswith("drwx------")
+    exit_machine.run("systemctl restart halftunnel-server.service")
+    # A new session: the old one went with the old process.
+    site.client.wait_until("curl -sS -m 5 http://198.51.100.2/small.txt | wc -c | grep -qx 1000")
+    exit_machine.run("systemctl stop halftunnel-server.service")
+    assert exit_machine.run("systemctl show -P Result halftunnel-server.service").stdout == "success\n"
+
+
+def test_uninstalling_leaves_the_machine_as_it_was(site, client, exit_machine):
+    client.run("/opt/halftunnel/uninstall", timeout=120)
+    after = site.files()
+    changed = {
+        path: (site.before.get(path), after.get(path))
+        for path in site.before.keys() | after.keys()
+        if site.before.get(path) != after.get(path)
+    }
+    assert changed == {}
+    assert client.run("nft list tables; ls /run/halftunnel", check=False).stdout == ""
+    assert client.run("systemctl list-units --all --no-legend 'halftunnel*'").stdout == ""
+    assert client.run("getent group halftunnel", check=False).stdout == ""
+    exit_machine.run("/opt/halftunnel/uninstall", timeout=120)
+    assert (
+        exit_machine.run("ls -d /opt/halftunnel /var/lib/*halftunnel* /var/lib/private/*", check=False).stdout
+        == ""
+    )
