@@ -84,6 +84,19 @@ def _add_orders(commands: _Commands[Parser]) -> None:
     )
     _add_socket(portal)
 
+    for name, programs, meaning in (
+        ("exclude", "excluded", "run a command outside the tunnel"),
+        (
+            "only",
+            "only",
+            'run a command inside the tunnel, where programs = "only"',
+        ),
+    ):
+        listed = _command(commands, name, meaning, _programs)
+        listed.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+        listed.set_defaults(list=programs, command=name)
+        _add_socket(listed)
+
     repair = _command(commands, "repair", "undo what a killed client left on this host", _repair)
     repair.add_argument("--lift", action="store_true", help="also lift a kill switch that was left")
     _add_socket(repair)
@@ -242,6 +255,12 @@ def _portal(options: Namespace) -> int:
     from halftunnel_vpn.cli import orders
 
     return orders.portal(options)
+
+
+def _programs(options: Namespace) -> int:
+    from halftunnel_vpn.cli import programs
+
+    return programs.run(options)
 
 
 def _repair(options: Namespace) -> int:

@@ -38,7 +38,7 @@ async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
     numbers = Metrics(__version__)
     numbers.add_counters("client", tunnel.counters)
     numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", tunnel.flow_counts)
-    control = ControlService(tunnel_routes(tunnel.status, tunnel.stop))
+    control = ControlService(tunnel_routes(tunnel.status, tunnel.stop, tunnel.adopt_program))
     observation = ControlService(observation_routes(numbers.render, lambda: tunnel.is_ready))
     for number in (signal.SIGINT, signal.SIGTERM):
         driver.loop.add_signal_handler(number, tunnel.stop)

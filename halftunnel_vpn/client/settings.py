@@ -13,7 +13,7 @@ from halftunnel_vpn.dns.upstream import DNS_PORT
 from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.host.firewall import LAN_NETWORKS, TrafficPolicy
-from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.state import HostState, excluded_mark
 from halftunnel_vpn.transport.dial import DialOptions
 
 _HEADERS = {4: 40, 6: 60}
@@ -78,6 +78,8 @@ def dns_config(profile: ClientProfile) -> DnsConfig:
 def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
     """What this host is to look like while the tunnel is up."""
     routes = profile.routes
+    only = routes.programs == "only"
+    resolvers = tuple(str(address) for address in profile.dns.addresses)
     intercepts = profile.dns.mode != "off"
     return HostState(
         tun=profile.tun.name,
@@ -88,7 +90,11 @@ def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
         rule_priority=routes.priority,
         include=tuple(str(network) for network in routes.include),
         exclude=tuple(str(network) for network in routes.exclude),
-        dns=tuple(str(address) for address in profile.dns.addresses) if intercepts else None,
+        dns=resolvers if intercepts and not only else None,
+        resolvers=resolvers,
+        lan=routes.lan,
+        only=only,
+        gateway=routes.gateway,
         ipv6=has_ipv6,
         intercept_dns=intercepts,
     )
@@ -100,12 +106,13 @@ def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> Traf
     ``tunnel`` is the device through which everything may go, when it is there.
     """
     routes, protection = profile.routes, profile.protection
-    if protection.kill_switch == "off":
+    if protection.kill_switch == "off" or routes.programs == "only":
         return None
     return TrafficPolicy(
         mark=routes.mark,
         own_ports=_road_ports(profile),
         tunnel=tunnel,
+        pass_marks=(excluded_mark(routes.mark),),
         lan=LAN_NETWORKS if protection.allow_lan else (),
         excluded=tuple(str(network) for network in routes.exclude),
         protect=tuple(str(network) for network in routes.include),

@@ -303,6 +303,12 @@ class Tunnel:
         if self._tracker is not None:
             self._tracker.session_lost(now)
 
+    async def adopt_program(self, pid: int, programs: str) -> None:
+        """Have a process and its children go outside (``excluded``) or inside (``only``). Or HostError."""
+        if self._network is None or not self.connected.is_set():
+            raise HostError("The tunnel is not up: connect first.")
+        await asyncio.to_thread(self._network.adopt_program, pid, programs)
+
     def _dial_options(self, road: RoadConfig) -> DialOptions:
         return dial_options(self.profile, road, self._resolver)
 

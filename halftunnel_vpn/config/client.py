@@ -107,6 +107,9 @@ class TunConfig:
     )
 
 
+Programs = Literal["all", "only"]
+
+
 @config_table
 class RoutesConfig:
     """``[routes]``: which traffic goes into the tunnel, and the numbers the kernel needs for it."""
@@ -117,7 +120,10 @@ class RoutesConfig:
     )
     exclude: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
     table: int = option(values.integer(1, 2**31 - 1), default=18516)
-    mark: int = option(values.integer(1, 2**32 - 1), default=18516)
+    lan: bool = option(values.boolean, default=True)
+    programs: Programs = option(values.one_of("all", "only"), default="all")
+    gateway: tuple[str, ...] = option(values.several(values.interface_name, maximum=16), default=())
+    mark: int = option(values.integer(1, 2**32 - 3), default=18516)
     priority: int = option(values.integer(1, 32000), default=18516)
 
 

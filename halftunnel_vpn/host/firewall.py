@@ -15,16 +15,9 @@ from typing import Any, Final
 
 from halftunnel_vpn.host.nft import Chain
 from halftunnel_vpn.host.routes import DNS_PORT
-from halftunnel_vpn.host.state import DEFAULT_MARK, DEFAULT_ROUTES
+from halftunnel_vpn.host.state import DEFAULT_MARK, DEFAULT_ROUTES, LAN_NETWORKS
 
-LAN_NETWORKS: Final = (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",  # RFC 1918
-    "169.254.0.0/16", "fe80::/10",  # link-local: RFC 3927, RFC 4291
-    "fc00::/7",  # unique local: RFC 4193
-    "224.0.0.0/24", "239.0.0.0/8", "255.255.255.255/32",  # multicast that routers keep in: RFC 5771, RFC 2365
-    "ff01::/16", "ff02::/16", "ff03::/16", "ff04::/16", "ff05::/16",  # RFC 4291, section 2.7
-)  # fmt: skip
-"""Networks that are never the Internet's: what "the LAN" means where nobody says it more exactly."""
+__all__ = ["LAN_NETWORKS", "Opening", "TrafficPolicy", "chains"]
 
 PROTOCOLS: Final = ("tcp", "udp", "icmp", "icmpv6")
 

@@ -221,6 +221,8 @@ def _rule_arguments(rule: Rule) -> dict[str, Any]:
     if rule.destination:
         arguments["dst"], length = rule.destination.split("/")
         arguments["dst_len"] = int(length)
+    if rule.device:
+        arguments["iifname"] = rule.device
     if rule.protocol:
         arguments["ip_proto"] = rule.protocol
     if rule.port:
@@ -245,6 +247,7 @@ def _rule_from(message: Any, version: int) -> Rule:
         destination=f"{destination}/{message['dst_len']}" if destination else "",
         protocol=message.get_attr("FRA_IP_PROTO") or 0,
         port=int(str(ports).split(":")[0]) if ports else 0,
+        device=message.get_attr("FRA_IIFNAME") or "",
         suppress=-1 if suppress in (None, _NO_SUPPRESSION) else suppress,
     )
 

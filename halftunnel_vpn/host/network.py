@@ -15,6 +15,7 @@ from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
 from halftunnel_vpn.host.preflight import device_exists
+from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
 from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.state import HostState
@@ -27,6 +28,8 @@ NFT: Final = "nft"
 ROUTING: Final = "routing"
 SYSCTL: Final = "sysctl"
 RESOLVER: Final = "resolver"
+PROGRAMS: Final = "programs"
+FORWARDING: Final = "forwarding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,20 @@ class HostNetwork:
         with_kernel(self._set_routing)
 
     @_one_at_a_time
+    def adopt_program(self, pid: int, programs: str) -> None:
+        """Have a process, and its children from now on, go outside (``excluded``) or inside (``only``)."""
+        if programs == ONLY and not self.state.only:
+            raise HostError(
+                'Everything goes through the tunnel already: with [routes] programs = "only" in the profile '
+                "nothing but chosen programs does."
+            )
+        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        if journal is None:
+            raise HostError("The tunnel is not up: connect first.")
+        journal.record(PROGRAMS)
+        self._lists().adopt(pid, programs)
+
+    @_one_at_a_time
     def takeover(self) -> Takeover | None:
         """Whether somebody else has changed the host's resolver configuration; None when it is as applied."""
         backend = self._resolver_backend()
@@ -175,6 +192,9 @@ class HostNetwork:
             with_kernel(self._remove_from_kernel)
             if self.after is None:
                 nft.remove()
+            ProgramLists({}).remove()
+            for key, value in journal.steps.get(FORWARDING, {}).get("originals", {}).items():
+                sysctls.write(key, value)
             if SYSCTL in journal.steps and sysctls.read(sysctls.SOURCE_MARK) == "1":
                 sysctls.write(sysctls.SOURCE_MARK, journal.steps[SYSCTL]["original"])
         if problem is not None:
@@ -222,9 +242,24 @@ class HostNetwork:
         warnings.append(sysctls.write(sysctls.SOURCE_MARK, "1"))
         journal.record(ROUTING)
         with_kernel(self._set_routing)
+        warnings += self._apply_forwarding(journal)
+        self._lists().resume()
         warnings.append(self._apply_resolver(journal))
         journal.save()
         return [warning for warning in warnings if warning is not None]
+
+    def _lists(self) -> ProgramLists:
+        return ProgramLists({EXCLUDED: self.state.excluded_mark, ONLY: self.state.only_mark})
+
+    def _apply_forwarding(self, journal: Journal) -> list[str | None]:
+        if not self.state.gateway:
+            return []
+        wanted = sysctls.for_gateway()
+        if FORWARDING not in journal.steps:
+            # all of IPv6 first: putting it back sets the devices' own, which then get theirs
+            originals = {key: sysctls.read(key) for key in wanted} | sysctls.forwarding_of_devices()
+            journal.record(FORWARDING, originals={key: value for key, value in originals.items() if value})
+        return [sysctls.write(*setting) for setting in wanted.items()]
 
     def _set_device(self, kernel: Kernel) -> None:
         link = self._link(kernel)

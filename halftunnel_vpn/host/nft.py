@@ -10,7 +10,7 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.routes import DNS_PORT
-from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.state import LAN_NETWORKS, HostState
 
 TABLE: Final = "inet halftunnel"
 
@@ -36,6 +36,10 @@ def chains(state: HostState) -> tuple[Chain, ...]:
     wanted = [_spoofing(state), _replies(state), _own_connections(state)]
     if state.intercept_dns:
         wanted += [_dns_guard(state, hook) for hook in ("output", "forward")]
+    if state.only:
+        wanted += [_only_guard(state), *_only_dns(state)]
+    if state.gateway:
+        wanted += [_gateway_guard(state), *_gateway_dns(state)]
     return tuple(wanted)
 
 
@@ -53,10 +57,11 @@ def _spoofing(state: HostState) -> Chain:
 def _replies(state: HostState) -> Chain:
     """What comes in and must be routed, or have its source looked up, as `main` says: it gets our mark."""
     rules = [f"ct mark {state.mark:#x} meta mark set {state.mark:#x}"]
-    if state.intercept_dns:
+    if state.intercept_dns and not state.only:
         # A query to this host that it hands on to a container's DNS server is no query of this host.
         rules.append(
-            f'iifname != "{state.tun}" meta l4proto {{ tcp, udp }} th dport {DNS_PORT} fib daddr type local '
+            f"iifname != {_devices(state.tun, *state.gateway)} "
+            f"meta l4proto {{ tcp, udp }} th dport {DNS_PORT} fib daddr type local "
             f"meta mark set {state.mark:#x}"
         )
     return Chain("replies", "prerouting priority mangle", tuple(rules))
@@ -64,17 +69,76 @@ def _replies(state: HostState) -> Chain:
 
 def _own_connections(state: HostState) -> Chain:
     """Remember in conntrack which connections are ours, for their replies."""
-    rule = f"meta mark {state.mark:#x} ct mark set {state.mark:#x}"
+    marks = f"{{ {state.mark:#x}, {state.excluded_mark:#x} }}"
+    rule = f"meta mark {marks} ct mark set {state.mark:#x}"
     return Chain("own_connections", "postrouting priority mangle", (rule,))
 
 
 def _dns_guard(state: HostState, hook: str) -> Chain:
     """A socket bound to a device, or a link-local resolver, finds a road that no routing rule can close."""
+    whose = f"== {state.only_mark:#x}" if state.only else f"!= {state.mark:#x}"
     rule = (
-        f'meta mark != {state.mark:#x} oifname != {{ "lo", "{state.tun}" }} meta l4proto {{ tcp, udp }} '
+        f'meta mark {whose} oifname != {{ "lo", "{state.tun}" }} meta l4proto {{ tcp, udp }} '
         f"th dport {DNS_PORT} reject"
     )
     return Chain(f"dns_{hook}", f"{hook} priority filter", (rule,))
+
+
+def _only_guard(state: HostState) -> Chain:
+    """What must go into the tunnel and found another way (a socket bound to a device) is refused."""
+    mark = f"meta mark {state.only_mark:#x}"
+    rules = [f"{mark} oifname {_devices('lo', state.tun)} accept"]
+    outside = (*state.exclude, *(LAN_NETWORKS if state.lan else ()))
+    for word, version in (("ip", 4), ("ip6", 6)):
+        networks = [text for text in outside if (":" in text) == (version == 6)]
+        rules += [f"{mark} {word} daddr {text} accept" for text in networks]
+    return Chain("only_output", "output priority filter", (*rules, f"{mark} reject"))
+
+
+def _only_dns(state: HostState) -> list[Chain]:
+    """A resolver of this host would ask for it, and outside: its question goes to the tunnel's."""
+    if not state.intercept_dns:
+        return []
+    question = f"meta mark {state.only_mark:#x} meta l4proto {{ tcp, udp }} th dport {DNS_PORT}"
+    rules = [f"{question} {rule}" for rule in _to_resolver(state, "oifname lo")]
+    source = f'meta mark {state.only_mark:#x} oifname "{state.tun}" ip saddr 127.0.0.0/8 masquerade'
+    return [
+        Chain("only_dns", "output priority -100", tuple(rules), type="nat"),
+        Chain("only_source", "postrouting priority srcnat", (source,), type="nat"),
+    ]
+
+
+def _gateway_guard(state: HostState) -> Chain:
+    """Hosts behind this one go into the tunnel, and to each other, but nowhere else."""
+    devices = _devices(*state.gateway)
+    allowed = _devices(state.tun, *state.gateway)
+    return Chain(
+        "gateway_forward", "forward priority filter", (f"iifname {devices} oifname != {allowed} reject",)
+    )
+
+
+def _gateway_dns(state: HostState) -> list[Chain]:
+    """Whatever resolver the hosts behind this one ask, this very host as well: it is the tunnel's."""
+    if not state.intercept_dns:
+        return []
+    question = f"iifname {_devices(*state.gateway)} meta l4proto {{ tcp, udp }} th dport {DNS_PORT}"
+    rules = [f"{question} {rule}" for rule in _to_resolver(state, "")]
+    return [Chain("gateway_dns", "prerouting priority dstnat", tuple(rules), type="nat")]
+
+
+def _to_resolver(state: HostState, condition: str) -> list[str]:
+    found = []
+    for word, version in (("ip", 4), ("ip6", 6)):
+        servers = [text for text in state.resolvers if (":" in text) == (version == 6)]
+        if servers and (version == 4 or state.ipv6):
+            server = servers[0] if version == 4 else f"[{servers[0]}]"
+            match = f"meta nfproto {'ipv4' if version == 4 else 'ipv6'} {condition}".strip()
+            found.append(f"{match} dnat {word} to {server}")
+    return found
+
+
+def _devices(*names: str) -> str:
+    return "{ " + ", ".join(f'"{name}"' for name in dict.fromkeys(names)) + " }"
 
 
 def render(wanted: tuple[Chain, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from pathlib import Path
@@ -134,6 +135,9 @@ def commands_here() -> set[str]:
             ):  # another user's, and we have no CAP_SYS_PTRACE: taken for one of this host
                 is_here = True
             if is_here:
+                found.add((process / "comm").read_text().strip())
+        except PermissionError:  # of another user, without the capability SYS_PTRACE: most likely here
+            with contextlib.suppress(OSError):
                 found.add((process / "comm").read_text().strip())
         except OSError:  # it ended while we looked
             continue

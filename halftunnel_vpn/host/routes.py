@@ -5,11 +5,16 @@ their distance from the base priority, for each IP version:
 
     +0    what carries our mark jumps to the end
     +1    port 53 -> our table, whatever its address (`lookup local` has answered for loopback before)
-    +2    excluded networks -> main
+    +2    excluded networks -> main; what excluded programs send, and what comes out of the tunnel to be
+          forwarded, jumps to the end
     +3... each included network, the longest prefix first, has two:
-          -> main, where main knows a still longer prefix (so a LAN stays a LAN)
+          private destinations -> main, where main knows a still longer prefix (so a LAN stays a LAN)
           -> our table
     +261  the place to jump to
+
+Only private destinations may be found in main: a router that calls a piece of the Internet its LAN, or hands
+out routes to it (TunnelVision, CVE-2024-3661; TunnelCrack, CVE-2023-36672), gets no packet of the tunnel's.
+Where only some programs go into the tunnel, all rules but the first speak of their mark alone.
 
 A rule cannot say `not fwmark` and a port: `not` turns the whole rule around. Hence the jump.
 
@@ -19,11 +24,12 @@ drops the first with the device; then the second stops what must not leak.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from halftunnel_vpn.host.state import RULE_SPAN, HostState, Network
+from halftunnel_vpn.host.state import LAN_NETWORKS, RULE_SPAN, HostState, Network
 
 PROTOCOL: Final = 72
 """Our number in the `proto` field of rules and routes (`ip rule` shows it): by it we know our own again."""
@@ -37,10 +43,12 @@ UDP: Final = 17
 
 _MARKED: Final = 0
 _DNS: Final = 1
-_EXCLUDED: Final = 2
+_OUTSIDE: Final = 2
 _INCLUDED: Final = 3
 _END: Final = RULE_SPAN - 1
 _LONGEST_PREFIX: Final = 128
+_BROADCAST: Final = ipaddress.ip_network("255.255.255.255/32")
+_LAN: Final = tuple(ipaddress.ip_network(text) for text in LAN_NETWORKS)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -57,12 +65,14 @@ class Rule:
     protocol: int = 0
     port: int = 0
     suppress: int = -1
+    device: str = ""
 
     def __str__(self) -> str:
         """As `ip rule` would show it."""
         words = [f"{self.priority}: from all"]
         words += [f"to {self.destination}"] if self.destination else []
         words += [f"fwmark {self.mark:#x}"] if self.mark else []
+        words += [f"iif {self.device}"] if self.device else []
         words += [f"ipproto {self.protocol}"] if self.protocol else []
         words += [f"dport {self.port}"] if self.port else []
         words += [self.action]
@@ -98,25 +108,39 @@ def _rules_of(state: HostState, version: int) -> list[Rule]:
     end = base + _END
     # First of all the way around the tunnel for our own sockets, else they would meet the rest unarmed.
     rules = [Rule(version, end, "nop"), Rule(version, base + _MARKED, "goto", goto=end, mark=state.mark)]
+    selected = state.only_mark if state.only else 0
+    rules.append(Rule(version, base + _OUTSIDE, "goto", goto=end, mark=state.excluded_mark))
+    if state.gateway:
+        rules.append(Rule(version, base + _OUTSIDE, "goto", goto=end, device=state.tun))
     for network in state.excluded(version):
-        rules.append(Rule(version, base + _EXCLUDED, "lookup", MAIN_TABLE, destination=_selector(network)))
+        rules.append(
+            Rule(
+                version, base + _OUTSIDE, "lookup", MAIN_TABLE, destination=_selector(network), mark=selected
+            )
+        )
     for network in state.included(version):
         priority = base + _INCLUDED + 2 * (_LONGEST_PREFIX - network.prefixlen)
-        if network.prefixlen < network.max_prefixlen:
+        for private in _private_parts(network) if state.lan else ():
+            # a group has no route of its own: it is on the LAN whatever main says
+            suppress = -1 if private.is_multicast or private == _BROADCAST else network.prefixlen
+            destination = _selector(private)
             rules.append(
                 Rule(
-                    version,
-                    priority,
-                    "lookup",
-                    MAIN_TABLE,
-                    destination=_selector(network),
-                    suppress=network.prefixlen,
+                    version, priority, "lookup", MAIN_TABLE,
+                    destination=destination, suppress=suppress, mark=selected,
                 )
-            )
-        rules.append(Rule(version, priority + 1, "lookup", state.table, destination=_selector(network)))
+            )  # fmt: skip
+        rules.append(
+            Rule(version, priority + 1, "lookup", state.table, destination=_selector(network), mark=selected)
+        )
     if state.intercept_dns:
         for protocol in (UDP, TCP):
-            rules.append(Rule(version, base + _DNS, "lookup", state.table, protocol=protocol, port=DNS_PORT))
+            rules.append(
+                Rule(
+                    version, base + _DNS, "lookup", state.table,
+                    protocol=protocol, port=DNS_PORT, mark=selected,
+                )
+            )  # fmt: skip
     return rules
 
 
@@ -131,3 +155,16 @@ def wanted_routes(state: HostState, versions: Iterable[int], *, tun_has_ipv6: bo
 def _selector(network: Network) -> str:
     """How a rule names a network: everything needs no name."""
     return str(network) if network.prefixlen else ""
+
+
+def _private_parts(network: Network) -> list[Network]:
+    """What of a network is a LAN's, where a longer prefix than the network's own can be."""
+    found: list[Network] = []
+    for private in _LAN:
+        if private.version != network.version or not private.overlaps(network):
+            continue
+        if private.prefixlen > network.prefixlen:
+            found.append(private)
+        elif network.prefixlen < network.max_prefixlen:
+            found.append(network)
+    return list(dict.fromkeys(found))

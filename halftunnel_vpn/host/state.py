@@ -19,6 +19,15 @@ RULE_SPAN: Final = 262
 MAX_RULE_PRIORITY: Final = 32766 - RULE_SPAN
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
 
+LAN_NETWORKS: Final = (
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",  # RFC 1918
+    "169.254.0.0/16", "fe80::/10",  # link-local: RFC 3927, RFC 4291
+    "fc00::/7",  # unique local: RFC 4193
+    "224.0.0.0/24", "239.0.0.0/8", "255.255.255.255/32",  # multicast that routers keep in: RFC 5771, RFC 2365
+    "ff01::/16", "ff02::/16", "ff03::/16", "ff04::/16", "ff05::/16",  # RFC 4291, section 2.7
+)  # fmt: skip
+"""Networks that are never the Internet's: what "the LAN" means where nobody says it more exactly."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -34,6 +43,11 @@ class HostState:
     the addresses for the host's resolver configuration, None to leave that alone. ``ipv6`` says whether the
     exit has IPv6: without it, what ``include`` covers of IPv6 is unreachable rather than leaked.
     ``intercept_dns`` takes everything to port 53 into the tunnel, whatever its address.
+
+    ``lan``: networks of :data:`LAN_NETWORKS` that ``main`` has a route to, other than its default, stay out
+    as well. ``only``: nothing goes into the tunnel but what has ``only_mark``. ``gateway`` are devices behind
+    which there are hosts that this one routes into the tunnel. ``resolvers`` are addresses inside the tunnel
+    that answer DNS, for whom cannot be pointed there by ``dns``.
 
     An excluded network stays out even where a part of it is included.
 
@@ -51,6 +65,10 @@ class HostState:
     dns: tuple[str, ...] | None = None
     ipv6: bool = True
     intercept_dns: bool = True
+    lan: bool = True
+    only: bool = False
+    gateway: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for text in self.addresses:
@@ -61,6 +79,16 @@ class HostState:
             ipaddress.ip_address(text)
         if not 0 < self.rule_priority <= MAX_RULE_PRIORITY:
             raise ValueError(f"rule_priority {self.rule_priority} is not from 1 to {MAX_RULE_PRIORITY}")
+
+    @property
+    def excluded_mark(self) -> int:
+        """The mark of excluded programs' sockets."""
+        return excluded_mark(self.mark)
+
+    @property
+    def only_mark(self) -> int:
+        """The mark of the sockets of programs that go into the tunnel when only programs do."""
+        return self.mark + 2
 
     def interfaces(self) -> list[Interface]:
         """The device's addresses; those of IPv6 only when the exit has it."""
@@ -91,3 +119,8 @@ class HostState:
 def _of_version(texts: tuple[str, ...], version: int) -> list[Network]:
     networks = dict.fromkeys(ipaddress.ip_network(text) for text in texts)
     return [network for network in networks if network.version == version]
+
+
+def excluded_mark(mark: int) -> int:
+    """The mark of excluded programs' sockets, where our own have ``mark``."""
+    return mark + 1

@@ -26,6 +26,8 @@ def of_device(device: str) -> dict[str, str]:
     wanted = {
         # A router beyond the exit may have an address that this host's LAN has too: take its errors.
         f"ipv4/conf/{device}/rp_filter": "2",
+        # A program that may only go inside and asks a resolver at 127.0.0.53 gets its answer from here.
+        f"ipv4/conf/{device}/route_localnet": "1",
     }
     if has_ipv6():
         wanted |= {
@@ -33,6 +35,27 @@ def of_device(device: str) -> dict[str, str]:
             f"ipv6/conf/{device}/accept_ra": "0",
         }
     return wanted
+
+
+def for_gateway() -> dict[str, str]:
+    """Settings with which this host forwards, by key, for as long as a LAN goes through its tunnel.
+
+    A host that forwards IPv6 would no longer listen to its own router: with accept_ra 2 it does.
+    """
+    wanted = {"ipv4/ip_forward": "1"}
+    if has_ipv6():
+        for path in sorted((_ROOT / "ipv6/conf").iterdir()):
+            if path.name not in ("all", "default") and read(f"ipv6/conf/{path.name}/accept_ra") == "1":
+                wanted[f"ipv6/conf/{path.name}/accept_ra"] = "2"
+        wanted["ipv6/conf/all/forwarding"] = "1"
+    return wanted
+
+
+def forwarding_of_devices() -> dict[str, str]:
+    """What each device's own IPv6 forwarding is now: setting that of `all` sets them too."""
+    paths = sorted((_ROOT / "ipv6/conf").glob("*/forwarding"))
+    keys = [f"ipv6/conf/{path.parent.name}/forwarding" for path in paths if path.parent.name != "all"]
+    return {key: value for key in keys if (value := read(key)) is not None}
 
 
 def read(key: str) -> str | None:

@@ -11,8 +11,13 @@ from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, parse_request, parse_status
 
+
+async def _nothing(pid: int, programs: str) -> None:
+    """No program is moved here."""
+
+
 ROUTES = observation_routes(lambda: ("text/plain", b"x 1\n"), lambda: True) | tunnel_routes(
-    lambda: {"state": "up"}, lambda: None
+    lambda: {"state": "up"}, lambda: None, _nothing
 )
 MAX_ANSWERS = 4096
 """Answers that the shortest requests of one input can cause."""

@@ -75,7 +75,12 @@ def test_nothing_runs(htvpn, tmp_path):
 async def test_status_and_down_of_something_that_runs(htvpn, tmp_path):
     socket = str(tmp_path / "control.sock")
     stopped = asyncio.Event()
-    service = ControlService(tunnel_routes(lambda: {"state": "connected", "profile": "home"}, stopped.set))
+
+    async def nothing(pid, programs):
+        """No program is moved here."""
+
+    shown = {"state": "connected", "profile": "home"}
+    service = ControlService(tunnel_routes(lambda: shown, stopped.set, nothing))
     await service.serve_unix(socket)
 
     status = await asyncio.to_thread(htvpn, "status", "--socket", socket)

@@ -156,9 +156,13 @@ async def test_a_port_in_use_is_one_sentence():
 # --- the Unix socket, and the client that the command line uses -----------------------------------
 
 
+async def nothing(pid: int, programs: str) -> None:
+    """No program is moved here."""
+
+
 @asynccontextmanager
 async def running(path: str, status: Callable[[], dict[str, Any]], stop: Callable[[], None]):
-    service = ControlService(tunnel_routes(status, stop))
+    service = ControlService(tunnel_routes(status, stop, nothing))
     await service.serve_unix(path)
     try:
         yield

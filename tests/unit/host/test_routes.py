@@ -15,6 +15,10 @@ from halftunnel_vpn.host.state import RULE_SPAN
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), table=900, mark=0x77, rule_priority=1000)
 
 
+PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
+GROUPS = ["224.0.0.0/24", "239.0.0.0/8", "255.255.255.255/32"]
+
+
 def shown(state: HostState, version: int) -> list[str]:
     return [str(rule) for rule in sorted(wanted_rules(state, (version,)), key=lambda rule: rule.priority)]
 
@@ -24,26 +28,46 @@ def test_everything_through_the_tunnel() -> None:
         "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
         "IPv4 rule 1001: from all ipproto 17 dport 53 lookup 900",
         "IPv4 rule 1001: from all ipproto 6 dport 53 lookup 900",
+        "IPv4 rule 1002: from all fwmark 0x78 goto 1261",
         "IPv4 rule 1002: from all to 192.0.2.0/24 lookup 254",
-        "IPv4 rule 1259: from all lookup 254 suppress_prefixlength 0",
+        *(f"IPv4 rule 1259: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
+        *(f"IPv4 rule 1259: from all to {network} lookup 254" for network in GROUPS),
         "IPv4 rule 1260: from all lookup 900",
         "IPv4 rule 1261: from all nop",
     ]
 
 
 def test_some_networks_through_the_tunnel() -> None:
-    state = replace(STATE, include=("198.51.100.0/24", "203.0.113.7/32"), intercept_dns=False)
+    state = replace(STATE, include=("10.1.0.0/16", "198.51.100.0/24", "10.1.1.7/32"), intercept_dns=False)
     assert shown(state, 4) == [
         "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
-        "IPv4 rule 1196: from all to 203.0.113.7/32 lookup 900",
-        "IPv4 rule 1211: from all to 198.51.100.0/24 lookup 254 suppress_prefixlength 24",
+        "IPv4 rule 1002: from all fwmark 0x78 goto 1261",
+        "IPv4 rule 1196: from all to 10.1.1.7/32 lookup 900",
         "IPv4 rule 1212: from all to 198.51.100.0/24 lookup 900",
+        "IPv4 rule 1227: from all to 10.1.0.0/16 lookup 254 suppress_prefixlength 16",
+        "IPv4 rule 1228: from all to 10.1.0.0/16 lookup 900",
         "IPv4 rule 1261: from all nop",
     ]
     assert shown(state, 6) == [
         "IPv6 rule 1000: from all fwmark 0x77 goto 1261",
+        "IPv6 rule 1002: from all fwmark 0x78 goto 1261",
         "IPv6 rule 1261: from all nop",
     ]
+
+
+def test_without_a_lan_everything_included_goes_inside() -> None:
+    state = replace(STATE, include=("0.0.0.0/0", "10.1.0.0/16"), lan=False)
+    assert not [rule for rule in wanted_rules(state, (4,)) if rule.table == MAIN_TABLE]
+
+
+def test_when_only_programs_go_inside_every_rule_speaks_of_their_mark() -> None:
+    state = replace(STATE, only=True, exclude=("192.0.2.0/24",))
+    looked_up = [rule for rule in wanted_rules(state, (4, 6)) if rule.action == "lookup"]
+    assert looked_up and all(rule.mark == 0x79 for rule in looked_up)
+
+
+def test_what_a_gateway_gets_out_of_the_tunnel_does_not_go_in_again() -> None:
+    assert "IPv4 rule 1002: from all iif htvpn0 goto 1261" in shown(replace(STATE, gateway=("eth1",)), 4)
 
 
 def test_our_own_sockets_are_on_their_way_before_any_other_rule_is_added() -> None:
@@ -72,12 +96,13 @@ networks = st.builds(
     st.integers(0, 2**32 - 1),
     st.integers(0, 32),
 )
+numbers = st.integers(0, 2**32 - 1) | st.integers(0, 2**24 - 1).map(lambda host: 10 << 24 | host)
 
 
 @given(
     included=st.lists(networks, max_size=6),
     on_the_lan=st.lists(networks.filter(lambda text: not text.endswith("/0")), max_size=6),
-    number=st.integers(0, 2**32 - 1),
+    number=numbers,
 )
 def test_the_longest_prefix_decides_as_if_all_stood_in_one_table(
     included: list[str], on_the_lan: list[str], number: int
@@ -86,7 +111,9 @@ def test_the_longest_prefix_decides_as_if_all_stood_in_one_table(
     destination = ipaddress.ip_address(number)
     main = longest(["0.0.0.0/0", *on_the_lan], destination)
     tunnel = longest(included, destination)
-    expected = "main" if tunnel < 0 or main > tunnel else "tunnel"
+    at_home = main > tunnel and longest(PRIVATE, destination) >= 0
+    in_a_group = longest(GROUPS, destination) > tunnel
+    expected = "main" if tunnel < 0 or at_home or in_a_group else "tunnel"
     assert decide(rules, main, destination) == expected
     assert all(1000 <= rule.priority < 1000 + RULE_SPAN for rule in rules)
 

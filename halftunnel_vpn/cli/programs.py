@@ -1,0 +1,21 @@
+"""`htvpn exclude -- COMMAND` and `htvpn only -- COMMAND`: one program that goes another way than the rest."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+from halftunnel_vpn.cli import service
+from halftunnel_vpn.errors import HostError, UsageError
+
+
+def run(options: Namespace) -> int:
+    """Have this process listed, then become the command; it and its children stay listed."""
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        raise UsageError(f"name the command: htvpn {options.command} -- COMMAND")
+    service.command(options.socket, "POST", "/v1/programs", {"list": options.list})
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        raise HostError(f"{words[0]} cannot be run ({error.strerror})") from error
