@@ -30,7 +30,6 @@ from halftunnel_vpn.daemon.machine import Machine
 from halftunnel_vpn.daemon.states import STATES, Protection
 from halftunnel_vpn.daemon.wanted import Wanted
 from halftunnel_vpn.errors import (
-    ConfigError,
     HalfTunnelError,
     HandshakeError,
     HostError,
@@ -362,7 +361,9 @@ class Daemon:
 
     async def adopt(self, pid: int, programs: str) -> None:
         """Count a process among the excluded programs, or those that alone use the tunnel."""
-        raise ConfigError("this version cannot treat single programs otherwise")
+        if self._tunnel is None:
+            raise HostError("The tunnel is not up: connect first.")
+        await self._tunnel.adopt_program(pid, programs)
 
     def _portal_is_over(self) -> None:
         self._close_portal()

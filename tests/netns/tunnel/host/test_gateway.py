@@ -103,7 +103,7 @@ def test_docker_firewalld_and_another_vpn_go_on_beside_the_tunnel(client, snapsh
         f"-n {container} address add 172.17.0.2/16 dev eth0",
         f"-n {container} link set dev eth0 up",
         f"-n {container} route add default via 172.17.0.1",
-        f"netns exec {container} ping -q -c 1 -w 10 172.17.0.1",  # until the bridge and its addresses are there
+        f"netns exec {container} ping -q -c 1 -w 10 172.17.0.1",  # until the bridge is there
     ):
         namespaces.command(["ip", *words.split()])
     try:
