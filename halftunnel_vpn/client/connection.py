@@ -27,6 +27,12 @@ from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump
 
+DRAIN_TIMEOUT = 1.0
+"""Seconds that a client which is told to stop goes on delivering what its flows have sent."""
+
+DRAIN_LOOK = 0.02
+"""Seconds between two looks at that."""
+
 FAIL_FAST_AFTER = 10.0
 """Seconds that a direction must be lost for new flows to be refused at once; those that are open go on."""
 
@@ -157,6 +163,13 @@ class Connection:
             await self._keepers.run()
             self._drop(ResetCode.SHUTDOWN)
             await self._establish_again()
+
+    async def drain(self) -> None:
+        """Wait until the exit has what the flows have sent, or for DRAIN_TIMEOUT."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                while self.session is not None and not self.session.leg_set.owes_nothing:  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_LOOK)
 
     def close(self) -> None:
         """End the session in good order."""

@@ -190,6 +190,9 @@ class Tunnel:
                     log.info("the tunnel is up", extra=self._connection.log_fields)
                     self._changed()
                     await stopped
+                    self._is_closing = True
+                    self._stop_reading(device)
+                    await self._connection.drain()
                 finally:
                     self._is_closing = True
                     tracker.session_lost(self._driver.clock())  # while the device still takes an RST

@@ -103,6 +103,7 @@ class ServerLimitsConfig:
     udp_idle: float = option(values.duration(5, 86400), default=300.0)
     keepalive: float = option(values.duration(1, 60), default=8.0)
     handshake_timeout: float = option(values.duration(1, 120), default=10.0)
+    stop_timeout: float = option(values.duration(0, 60), default=2.0)
 
 
 @config_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import logging
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING_INTERVAL = 5.0
 """Seconds between two looks at what may have changed outside: clients, own addresses, IPv6."""
+
+DRAIN_LOOK = 0.02
+"""Seconds between two looks whether everything is delivered, while the exit stops."""
 
 GUARD_FILE = "handshakes.json"
 """Where the last accepted timestamp of each client survives a restart."""
@@ -116,6 +120,17 @@ class Exit:
         self._housekeeping = driver.wheel.timer(self._keep_house)
         self._load_guard()
         self._keep_house(driver.clock())
+
+    async def drain(self) -> None:
+        """Refuse new streams, and wait until clients have what the others sent, or for stop_timeout."""
+        self.nat.is_stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.limits.stop_timeout):
+                while not self._owes_nothing():  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_LOOK)
+
+    def _owes_nothing(self) -> bool:
+        return all(member.session.leg_set.owes_nothing for member in self.registry)
 
     def close(self) -> None:
         """End every session in good order: clients hear of it at once."""

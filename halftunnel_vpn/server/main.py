@@ -67,6 +67,7 @@ async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None)
             log.info("the exit stops")
             for listener in listeners:
                 await listener.stop_accepting()
+            await exit_.drain()
             exit_.close()
             await asyncio.gather(*(listener.close() for listener in listeners))
             exit_.cancel_tasks()

@@ -72,6 +72,8 @@ class Nat:
         self._streams: dict[str, int] = {}
         self._queries: dict[str, int] = {}
         self.total = 0
+        self.is_stopping = False
+        """Whether new streams are refused because the exit goes away."""
 
     def for_client(self, client: str, opening: Callable[[], None] = lambda: None) -> ClientNat:
         """The Acceptor of one client's session; ``opening`` is called for every stream that is opened."""
@@ -148,6 +150,9 @@ class ClientNat:
         if log.isEnabledFor(logging.DEBUG):
             _log_stream(stream, request)
         self._opening()
+        if nat.is_stopping:
+            stream.reset(ResetCode.SHUTDOWN)
+            return _OVER
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
@@ -168,6 +173,9 @@ class ClientNat:
         if log.isEnabledFor(logging.DEBUG):
             _log_stream(stream, request)
         self._opening()
+        if nat.is_stopping:
+            stream.reset(ResetCode.SHUTDOWN)
+            return _OVER
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER

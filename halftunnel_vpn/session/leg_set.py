@@ -45,6 +45,11 @@ class LegSet:
         self._draining: dict[LegState, float] = {}
         self._timer: Timer = wheel.timer(self._look)
 
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether the peer has acknowledged all that any stream of the session was given to send."""
+        return all(stream.sending.finished for stream in self._session.streams.values())
+
     def of(self, direction: Direction) -> list[LegState]:
         """The legs that carry ``direction`` now."""
         return [leg for leg in self.all if leg.direction is direction]

@@ -217,6 +217,7 @@ class RunningExit:
         """As `server run` does when it is told to."""
         for listener in self.listeners:
             await listener.stop_accepting()
+        await self.exit.drain()
         self.exit.close()
         await asyncio.gather(*(listener.close() for listener in self.listeners))
         self.exit.cancel_tasks()

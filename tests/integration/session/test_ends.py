@@ -110,3 +110,57 @@ async def test_a_guard_that_cannot_be_written_is_told_once(running_exit, make_cl
     await make_client("phone").up()
     assert running_exit.dropped == {"guard-not-saved": 2}
     assert caplog.text.count("cannot be written") == 1
+
+
+async def test_an_exit_that_stops_delivers_what_it_has_and_takes_nothing_new(
+    running_exit, make_client, echo_server, until
+):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    data = secrets.token_bytes(3_000_000)
+    await user.send(data)
+    sent = user.stream.sending
+    await until(lambda: sent.finished)  # the exit has it, and most of it is on its way back
+    stopping = asyncio.ensure_future(running_exit.stop())
+    await until(lambda: running_exit.exit.nat.is_stopping)
+    await stopping
+    await until(lambda: user.events[-1] == "aborted SHUTDOWN")
+    assert bytes(user.received) == data[: len(user.received)]
+
+
+async def test_a_stopping_exit_refuses_new_streams_and_waits_no_longer_than_it_may(
+    running_exit, make_client, echo_server, until
+):
+    await running_exit.start(stop_timeout=0.5)
+    client = await make_client().up()
+    reader = client.open(echo_server.port)
+    await reader.heard("opened")
+    reader.data_received = lambda data, now: None  # takes nothing: the exit keeps something for ever
+    reader.stream.handler = reader
+    sending = asyncio.ensure_future(reader.send(secrets.token_bytes(3_000_000)))
+    (member,) = running_exit.sessions()
+    await until(lambda: not member.session.leg_set.owes_nothing)
+    stopping = asyncio.ensure_future(running_exit.stop())
+    await until(lambda: running_exit.exit.nat.is_stopping)
+    late = client.open(echo_server.port)
+    await late.until(lambda: late.events)
+    assert late.events == ["refused SHUTDOWN"]
+    async with asyncio.timeout(10):
+        await stopping
+    await until(lambda: reader.events[-1] == "aborted SHUTDOWN")
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_client_that_leaves_delivers_what_its_flows_have_sent(
+    running_exit, make_client, echo_server, until
+):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    await user.send(secrets.token_bytes(2_000_000))
+    await client.connection.drain()
+    assert user.stream.sending.finished
