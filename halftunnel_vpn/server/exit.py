@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import secrets
 import time
 from collections.abc import Coroutine
@@ -91,7 +92,7 @@ class Exit:
             UpstreamResolver(_resolvers(config), counters=self.counters),
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
-            max_streams=limits.max_streams,
+            max_streams=min(limits.max_streams, _descriptors() * 3 // 4),  # the rest is for legs
             has_ipv6=lambda: self._ipv6,
             start=self._start,
             counters=self.counters,
@@ -219,6 +220,12 @@ class Exit:
 def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
     """The listener's configuration for the road of ``direction``."""
     return config.listen.upstream if direction is Direction.UPSTREAM else config.listen.downstream
+
+
+def _descriptors() -> int:
+    """Files that this process may have open once it has raised its own limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard if hard != resource.RLIM_INFINITY else 1 << 30
 
 
 def _ram() -> int:

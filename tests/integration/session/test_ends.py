@@ -164,3 +164,15 @@ async def test_a_client_that_leaves_delivers_what_its_flows_have_sent(
     await user.send(secrets.token_bytes(2_000_000))
     await client.connection.drain()
     assert user.stream.sending.finished
+
+
+async def test_streams_leave_descriptors_for_legs(running_exit, make_client, echo_server, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (8, 8))
+    await running_exit.start()
+    client = await make_client().up()
+    users = [client.open(echo_server.port) for _ in range(8)]
+    for user in users[:6]:
+        await user.heard("opened")
+    for user in users[6:]:
+        await user.heard("refused LIMIT")
+    assert running_exit.dropped == {"stream-limit": 2}

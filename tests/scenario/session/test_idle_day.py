@@ -72,7 +72,7 @@ class Road:
 
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_in_a_day(make_pair):
-    pair = make_pair(0, 0, limits=SessionLimits(keepalive=20.0))
+    pair = make_pair(0, 0, limits=SessionLimits(keepalive=30.0))
     road = Road(pair)
     pair.settle()
     client, exit = pair.open()

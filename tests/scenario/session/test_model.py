@@ -28,8 +28,8 @@ from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.memory import Memory
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
-STEPS = int(os.environ.get("MODEL_STEPS", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
+STEPS = int(os.environ.get("MODEL_STEPS", "50"))
 
 POOL = 2 * 1024 * 1024
 MEMORY = 4 * 1024 * 1024
