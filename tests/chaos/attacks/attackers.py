@@ -1,6 +1,6 @@
 """What an attacker does, in a process of its own: ``python attackers.py KIND TARGET``, TARGET being JSON.
 
-It says ``ready`` once it is about to begin, attacks until its standard input ends, and prints how often it
+It says ``ready`` once it has begun, attacks until its standard input ends, and prints how often it
 did what it does. An insider has a client's key, a stranger has none.
 """
 
@@ -314,8 +314,10 @@ def main() -> None:
     target = Target(json.loads(sys.argv[2]))
     os.nice(int(os.environ.get("ATTACKER_NICE", "0")))
     attack = threading.Thread(target=ATTACKS[sys.argv[1]], args=(target,), daemon=True)
-    print("ready", flush=True)
     attack.start()
+    while not target.done:
+        time.sleep(0.01)
+    print("ready", flush=True)
     sys.stdin.read()
     target.stopped.set()
     attack.join(3)

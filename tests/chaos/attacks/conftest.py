@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import uvloop
@@ -97,7 +97,7 @@ class ExitUnderAttack:
         config = directory / "exit" / "server.toml"
         text = config.read_text()
         assert "[limits]" not in text
-        config.write_text(text + '\n[limits]\nhandshake_timeout = "1s"\nmemory = "256MiB"\n')
+        config.write_text(text + '\n[limits]\nhandshake_timeout = "2s"\nmemory = "256MiB"\n')
         self.profiles = {
             name: self._htvpn("server", "add-client", name, "--dir", str(directory / "exit"))
             for name in ("laptop", "insider")
@@ -219,6 +219,15 @@ class Download:
     def room_grew(self, now: float) -> None: ...
 
 
+class Goodput(NamedTuple):
+    """Throughput, and what it costs."""
+
+    rate: float
+    """MB a second."""
+    load: float
+    """Share of a processor that the exit used meanwhile."""
+
+
 class Honest:
     """A client that does nothing wrong: a download that never ends, and streams now and then."""
 
@@ -259,14 +268,14 @@ class Honest:
         made.stream = self.connection.open_stream(request, made, self.driver.clock())
         return made
 
-    async def goodput(self, seconds: float) -> tuple[int, int]:
-        """MB that the download brings now: in a second, and in a second of the exit's processor time."""
+    async def goodput(self, seconds: float) -> Goodput:
+        """What the download brings now."""
         loop = asyncio.get_running_loop()
         before, began, used = self.download.received, loop.time(), self.exit.processor_time()
         await asyncio.sleep(seconds)
+        passed = loop.time() - began
         came = (self.download.received - before) / 1e6
-        used = max(0.01, self.exit.processor_time() - used)
-        return round(came / (loop.time() - began)), round(came / used)
+        return Goodput(came / passed, (self.exit.processor_time() - used) / passed)
 
     async def down(self) -> None:
         self._running.cancel()
