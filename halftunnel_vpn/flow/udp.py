@@ -90,6 +90,13 @@ class UdpFlow(DatagramFlow):
         data = frames[0][start:] if count == 1 else b"".join([frame[start:] for frame in frames])
         self.stream.send(header, data)
 
+    def _end(self) -> None:
+        if self._path is not None:  # a run was begun when the stream went
+            self._counters.drop("udp-stream-closed", len(self._path.waiting))
+            self._path.waiting = []
+            self._path = None
+        super()._end()
+
     def datagram_arrived(
         self, packet: ip.IpPacket, port: int, payload: memoryview, segment_size: int, now: float
     ) -> None:
