@@ -1,4 +1,4 @@
-"""A machine with a real systemd as PID 1: systemd-nspawn over a copy of a Debian tree.
+"""A machine with a real systemd as PID 1: systemd-nspawn over a Debian tree that it leaves as it is.
 
 Its network is a namespace that somebody else made, or one of its own with nothing in it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -49,8 +48,14 @@ _ENVIRONMENT: Final = {
 CompletedText = subprocess.CompletedProcess[str]
 
 
+def _mount(*words: str) -> None:
+    done = subprocess.run(["mount", *words], capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        raise HostError(f"the disk of a machine cannot be mounted: {done.stderr.strip()}")
+
+
 class Machine:
-    """One machine in ``directory``, from a copy of ``tree``; a context manager that ends it whatever happens.
+    """One machine in ``directory``, over ``tree``; a context manager that ends it whatever happens.
 
     ``namespace`` is the name of a network namespace (ip-netns(8)). Raises HostError.
     """
@@ -62,12 +67,8 @@ class Machine:
         self._namespace = namespace
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
-        done = subprocess.run(
-            ["cp", "-a", "--reflink=auto", str(tree), str(self.root)],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise HostError(f"the tree of a machine cannot be copied: {done.stderr.strip()}")
+        self._layers = directory / f"{name}.layers"
+        self._mount(tree)
 
     def __enter__(self) -> Machine:
         return self
@@ -79,7 +80,31 @@ class Machine:
         traceback: TracebackType | None,
     ) -> None:
         self.power_off(force=True)
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._unmount()
+
+    # --- disk -----------------------------------------------------------------------------------
+
+    def _mount(self, tree: Path) -> None:
+        """The tree below, what the machine writes above it in memory: nothing to copy, nothing to delete."""
+        for path in (self.root, self._layers):
+            path.mkdir()
+        try:
+            _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(self._layers))
+            for layer in ("upper", "work"):
+                (self._layers / layer).mkdir()
+            options = f"lowerdir={tree},upperdir={self._layers}/upper,workdir={self._layers}/work"
+            _mount("-t", "overlay", "-o", options, "overlay", str(self.root))
+        except HostError:
+            self._unmount()
+            raise
+
+    def _unmount(self) -> None:
+        for path in (self.root, self._layers):
+            subprocess.run(
+                ["umount", "--lazy", "--quiet", str(path)], capture_output=True, timeout=30, check=False
+            )
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
     # --- power -----------------------------------------------------------------------------------
 
