@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import types
+import typing
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -19,3 +22,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
+
+
+def _problems(value, kind, where="status"):
+    """What is wrong with ``value`` as a ``kind`` (a TypedDict or what stands in one)."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.NotRequired, typing.Required):
+        return _problems(value, arguments[0], where)
+    if typing.is_typeddict(kind):
+        if not isinstance(value, dict):
+            return [f"{where}: no object"]
+        hints = typing.get_type_hints(kind, include_extras=True)
+        needed = {key for key, hint in hints.items() if typing.get_origin(hint) is not typing.NotRequired}
+        found = [f"{where}.{key}: missing" for key in needed - value.keys()]
+        found += [f"{where}.{key}: not in the schema" for key in value.keys() - hints.keys()]
+        for key in value.keys() & hints.keys():
+            found += _problems(value[key], hints[key], f"{where}.{key}")
+        return found
+    if origin is list:
+        if not isinstance(value, list):
+            return [f"{where}: no list"]
+        return [p for i, item in enumerate(value) for p in _problems(item, arguments[0], f"{where}[{i}]")]
+    if origin is dict:
+        if not isinstance(value, dict):
+            return [f"{where}: no object"]
+        return [p for key, item in value.items() for p in _problems(item, arguments[1], f"{where}.{key}")]
+    if origin in (types.UnionType, typing.Union):
+        return [] if any(not _problems(value, member) for member in arguments) else [f"{where}: {value!r}"]
+    if kind is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind is int:
+        good = type(value) is int
+    else:
+        good = isinstance(value, kind)
+    return [] if good else [f"{where}: {value!r} is no {kind}"]
+
+
+@pytest.fixture
+def status_problems() -> Callable[[object], list[str]]:
+    """What is wrong with a status, by the types that docs/CONTROL.md describes."""
+    from halftunnel_vpn.control.status import Status
+
+    return lambda value: _problems(value, Status)

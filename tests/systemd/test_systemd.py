@@ -84,7 +84,7 @@ def test_the_first_question_starts_the_daemon_and_strangers_get_no_answer(site, 
 # --- up -------------------------------------------------------------------------------------------
 
 
-def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client):
+def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client, status_problems):
     client.run("systemctl stop halftunnel.service")
     assert site.reach(check=False) == "0"
     resolved = client.run("resolvectl dns").stdout
@@ -101,6 +101,7 @@ def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client):
     assert "198.51.100.2" in client.run("resolvectl query target.test").stdout
     site.resolved_before = resolved
     status = site.status()
+    assert status_problems(status) == []
     assert (status["state"], status["profile"], status["dns"]["backend"]) == ("connected", "lab", "resolved")
     assert status["upstream"]["open_legs"][0]["address"] == EXIT_A
     assert client.run("systemctl show -P StatusText halftunnel.service").stdout.startswith("connected")
