@@ -158,7 +158,7 @@ class LegKeepers:
                 await slot.rest(clock())
                 continue
             is_move = slot.must_move
-            leg = await slot.try_to(self._attempt(slot.direction, url))
+            leg = await slot.try_to(self._attempt(slot, url))
             if leg is None:
                 continue
             old = slot.leg
@@ -171,8 +171,9 @@ class LegKeepers:
                 else:
                     self._session.leg_set.retire(old, now)
 
-    async def _attempt(self, direction: Direction, url: str) -> NewLeg | None:
+    async def _attempt(self, slot: Slot, url: str) -> NewLeg | None:
         """One try at a new leg; None when it failed."""
+        direction = slot.direction
         if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
             self.expire()  # the exit would not accept the next number
         breaker = self._roads.breakers[direction][url]
@@ -183,9 +184,13 @@ class LegKeepers:
         try:
             leg = await self._connector.join(self._keys, direction, number, url)
         except LegClosed as error:
-            self._failed(direction, url, error.reason)
             if error.reason == REFUSED:
+                self._note(direction, error.reason)
+                breaker.succeeded()  # the road leads to the exit
+                slot.refused(self._driver.clock())
                 self._refused()
+            else:
+                self._failed(direction, url, error.reason)
         except RoadError as error:
             self._failed(direction, url, error.reason)
             if error.reason != "handshake-timeout":
@@ -205,6 +210,7 @@ class LegKeepers:
     def _refused(self) -> None:
         """The exit is there and does not want a leg: either it has restarted, or that leg alone is wrong."""
         self._refusals += 1
+        self._roads.forgive()  # if it is back, the other direction need not wait to hear the same
         if self._session.legs:
             self._session.leg_set.doubt_all(self._driver.clock())
         elif self._refusals >= REFUSALS:
@@ -259,5 +265,8 @@ class LegKeepers:
 
     def _failed(self, direction: Direction, url: str, reason: str) -> None:
         self._roads.breakers[direction][url].failed(self._driver.clock())
+        self._note(direction, reason)
+
+    def _note(self, direction: Direction, reason: str) -> None:
         self._counters.drop(f"join-{reason}")
         log.info("a leg could not be opened: %s", reason, extra={"direction": direction.name.lower()})

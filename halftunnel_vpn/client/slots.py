@@ -52,6 +52,7 @@ class Slot:
         """Whether the leg is to be replaced because somebody asks for it."""
         self._not_before = 0.0
         self._backoff = Backoff(random)
+        self._was_refused = False
         self._stirred = asyncio.Event()
         self._attempt: asyncio.Future[Any] | None = None
 
@@ -74,7 +75,7 @@ class Slot:
     def filled(self, leg: LegState, now: float) -> None:
         """``leg`` serves this connection from now on."""
         self.leg = leg
-        self.must_move = False
+        self.must_move = self._was_refused = False
         self._rotate_at = now + self._rotate_after * (1 - ROTATION_JITTER * self._random())
 
     def lost(self, leg: LegState, now: float) -> None:
@@ -90,6 +91,12 @@ class Slot:
             if now - leg.opened_at < RESTLESS:
                 self._not_before = now + RESTLESS_PAUSE * self._random()
         self.stir()
+
+    def refused(self, now: float) -> None:
+        """The exit does not want a leg: once that is asked again soon, then less and less often."""
+        again, self._was_refused = self._was_refused, True
+        pause = self._backoff.next_delay() if again else RESTLESS_PAUSE * self._random()
+        self._not_before = now + pause
 
     def wanted(self, now: float) -> str | None:
         """The URL to which a leg should be opened now, None when there is nothing to do now."""

@@ -304,3 +304,23 @@ async def test_an_exit_that_has_lost_the_session_is_noticed_though_one_leg_seems
     again = client.open(echo_server.port)
     assert await again.echo(b"anew") == b"anew"
     member.session.close(0, client.driver.clock())
+
+
+async def test_one_refusal_is_enough_for_the_other_direction_to_ask_at_once(
+    running_exit, make_client, echo_server, until
+):
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    (member,) = running_exit.sessions()
+    running_exit.exit.registry.forget(member)
+    for breaker in client.connector.roads.breakers[DOWN].values():
+        breaker.failed(client.driver.clock() + 3600)  # it has been failing for long
+    for road in Direction:
+        for leg in client.legs(road):
+            leg.abort()
+    await until(lambda: client.connection.session_number == 2)
+    assert user.events == ["opened", "aborted SHUTDOWN"]
+    assert client.counters.counted["sessions-refused"] == 1
+    member.session.close(0, client.driver.clock())
