@@ -23,7 +23,7 @@ def on(lab, host, command, check=True):
 
 
 def test_hosts_behind_the_client_go_into_the_tunnel(client, snapshot, lab):
-    target = start_target(lab)
+    target = start_target(lab, file_size=20_000_000)
     on(lab, LAN, f"ip route add default via {CLIENT_LAN} && ip -6 route add default via {CLIENT_LAN6}")
     before = snapshot()
     forwarding = on(lab, CLIENT, FORWARDING)
@@ -82,7 +82,7 @@ table inet firewalld {
 
 def test_docker_firewalld_and_another_vpn_go_on_beside_the_tunnel(client, snapshot, lab):
     """As the others set the host up; `other0` stands for another VPN's device, with wg-quick's rules."""
-    target = start_target(lab)
+    target = start_target(lab, file_size=20_000_000)
     container = f"{lab.namespace(CLIENT)}-container"
     lab.run(CLIENT, ["nft", "-f", "-"], input=OTHERS)
     namespaces.create(container)
