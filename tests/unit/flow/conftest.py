@@ -11,7 +11,7 @@ from scapy.packet import Packet
 from scapy.utils import checksum
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import SessionExpired
+from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.ports import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
@@ -55,6 +55,7 @@ class Streams:
     def __init__(self) -> None:
         self.opened: list[Stream] = []
         self.is_there = True
+        self.is_lost = False
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> Stream:
         return self._open(request, handler)
@@ -63,6 +64,8 @@ class Streams:
         return self._open(request, handler)
 
     def _open(self, request: OpenRequest, handler: StreamHandler | DatagramHandler) -> Stream:
+        if self.is_lost:
+            raise UpstreamUnavailable("there has been no upstream leg for a while", reason="direction-lost")
         if not self.is_there:
             raise SessionExpired("there is no session now")
         request.encode()  # as the session does, with its errors

@@ -158,6 +158,25 @@ def test_without_a_session_the_host_asks_again(world):
     assert world.tracker.counts.tcp == 1
 
 
+@pytest.mark.parametrize(
+    ("packet", "label"),
+    [
+        (IP(src=ME, dst=THERE) / TCP(sport=1, dport=80, flags="S"), "tcp"),
+        (IP(src=ME, dst=THERE) / UDP(sport=1, dport=443) / Raw(b"hello"), "udp"),
+        (IP(src=ME, dst=THERE) / ICMP(id=3), "icmp"),
+    ],
+    ids=("tcp", "udp", "icmp"),
+)
+def test_without_a_road_for_a_while_the_host_is_refused_at_once(world, packet, label):
+    world.streams.is_lost = True
+    world.host_sends(packet)
+    told = world.host_gets()
+    assert (told.src, told[ICMP].type, told[ICMP].code) == (THERE, 3, 0)
+    assert world.dropped == {f"{label}-road-lost": 1}
+    counts = world.tracker.counts
+    assert (counts.tcp, counts.udp, counts.icmp) == (0, 0, 0)
+
+
 def test_flows_are_bounded(new_world):
     world = new_world(max_tcp_flows=2)
     for port in (1, 2, 3):
