@@ -142,6 +142,16 @@ def test_reload_reads_the_profile_again_and_the_tunnel_stays(site, client):
     site.reach()
 
 
+def test_an_excluded_program_leaves_outside_the_tunnel_and_others_do_not(site, client):
+    # Outside there is no way to the target: the lab's exit forwards nothing.
+    ping = "ping -c1 -W3 198.51.100.2"
+    client.run(ping)
+    excluded = client.run(f"htvpn exclude -- {ping}", user="root", check=False)
+    assert "htvpn:" not in excluded.stderr, "the hardened daemon may load its program and move others"
+    assert excluded.returncode == 1 and "100% packet loss" in excluded.stdout
+    client.run(ping)
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
