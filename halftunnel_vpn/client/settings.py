@@ -117,6 +117,8 @@ def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> Traf
         excluded=tuple(str(network) for network in routes.exclude),
         protect=tuple(str(network) for network in routes.include),
         intercept_dns=profile.dns.mode != "off",
+        table=routes.table,
+        rule_priority=routes.priority,
     )
 
 

@@ -15,7 +15,13 @@ from typing import Any, Final
 
 from halftunnel_vpn.host.nft import Chain
 from halftunnel_vpn.host.routes import DNS_PORT
-from halftunnel_vpn.host.state import DEFAULT_MARK, DEFAULT_ROUTES, LAN_NETWORKS
+from halftunnel_vpn.host.state import (
+    DEFAULT_MARK,
+    DEFAULT_ROUTES,
+    DEFAULT_RULE_PRIORITY,
+    DEFAULT_TABLE,
+    LAN_NETWORKS,
+)
 
 __all__ = ["LAN_NETWORKS", "Opening", "TrafficPolicy", "chains"]
 
@@ -64,7 +70,7 @@ class TrafficPolicy:
     that stay outside, their DNS excepted while ``intercept_dns``. ``pass_marks`` are marks with which other
     packets may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all:
     with ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host
-    always pass.
+    always pass. ``table`` and ``rule_priority`` are where our routing stands (see ``host/routing.py``).
 
     Raises ValueError for what cannot be meant.
     """
@@ -78,6 +84,8 @@ class TrafficPolicy:
     openings: tuple[Opening, ...] = ()
     protect: tuple[str, ...] = DEFAULT_ROUTES
     intercept_dns: bool = True
+    table: int = DEFAULT_TABLE
+    rule_priority: int = DEFAULT_RULE_PRIORITY
 
     def __post_init__(self) -> None:
         _check_networks((*self.lan, *self.excluded, *self.protect))

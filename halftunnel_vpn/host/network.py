@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import firewall, nft, resolver, sysctls
+from halftunnel_vpn.host import firewall, nft, resolver, routing, sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
@@ -276,19 +276,7 @@ class HostNetwork:
 
     def _set_routing(self, kernel: Kernel) -> None:
         link = self._link(kernel)
-        rules, routes = self._wanted_rules(), self._wanted_routes()
-        present_routes = kernel.routes(self.state.table)
-        for route in routes:
-            if route not in present_routes:
-                kernel.add_route(route, self.state.table, link.index)
-        present_rules = kernel.rules(self.state.rule_priority)
-        for rule in rules:
-            if rule not in present_rules:
-                kernel.add_rule(rule)
-        for rule in sorted(present_rules.difference(rules)):
-            kernel.remove_rule(rule)
-        for route in sorted(present_routes.difference(routes)):
-            kernel.remove_route(route, self.state.table)
+        routing.put(kernel, self.state, self._wanted_rules(), self._wanted_routes(), link.index)
 
     def _apply_nft(self, journal: Journal) -> None:
         guard = () if self.policy is None else firewall.chains(self.policy)
@@ -364,10 +352,10 @@ class HostNetwork:
     # --- undo -------------------------------------------------------------------------------------
 
     def _remove_from_kernel(self, kernel: Kernel) -> None:
-        for rule in sorted(kernel.rules(self.state.rule_priority), reverse=True):
-            kernel.remove_rule(rule)
-        for route in kernel.routes(self.state.table):
-            kernel.remove_route(route, self.state.table)
+        if self.after is None or _places(routing.lock_state(self.after)) != _places(self.state):
+            routing.remove(kernel, self.state)
+        if self.after is not None:
+            routing.lock(kernel, self.after)
         link = kernel.link(self.state.tun)
         if link is not None:
             for address in sorted(link.addresses & {str(item) for item in self.state.interfaces()}):
@@ -388,9 +376,6 @@ class HostNetwork:
 
     # --- the wanted state, for this kernel --------------------------------------------------------
 
-    def _versions(self) -> tuple[int, ...]:
-        return (4, 6) if sysctls.has_ipv6() else (4,)
-
     def _tun_has_ipv6(self) -> bool:
         return sysctls.device_has_ipv6(self.state.tun)
 
@@ -398,10 +383,10 @@ class HostNetwork:
         return {str(item) for item in self.state.interfaces() if item.version == 4 or self._tun_has_ipv6()}
 
     def _wanted_rules(self) -> list[Rule]:
-        return wanted_rules(self.state, self._versions())
+        return wanted_rules(self.state, routing.versions())
 
     def _wanted_routes(self) -> list[Route]:
-        return wanted_routes(self.state, self._versions(), tun_has_ipv6=self._tun_has_ipv6())
+        return wanted_routes(self.state, routing.versions(), tun_has_ipv6=self._tun_has_ipv6())
 
     def _link(self, kernel: Kernel) -> Link:
         link = kernel.link(self.state.tun)

@@ -1,7 +1,8 @@
-"""The kill switch while no tunnel is up: our table with a policy alone, and a file that remembers it.
+"""The kill switch while no tunnel is up: our nft table with a policy alone, our rules over unreachable
+routes, and a file that remembers it.
 
 The file tells the early boot, the next start and a repair what is to be in place; it is written before
-the table is put there, and removed after the table is gone.
+the rest is put there, and removed after that is gone.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import firewall, nft
+from halftunnel_vpn.host import firewall, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+from halftunnel_vpn.host.netlink import with_kernel
 
 FILE: Final = "protection.json"
 _FORMAT: Final = 1
@@ -33,8 +35,9 @@ class Protection:
         self.restore(policy)
 
     def restore(self, policy: TrafficPolicy) -> None:
-        """Have our table hold the policy, read back; what is remembered stays as it is."""
+        """Have our table and our rules hold the policy, read back; what is remembered stays as it is."""
         nft.replace(nft.render(firewall.chains(policy)))
+        with_kernel(lambda kernel: routing.lock(kernel, policy))
         listing = nft.listing()
         missing = [
             chain.name for chain in firewall.chains(policy) if f"chain {chain.name} " not in (listing or "")
@@ -47,15 +50,19 @@ class Protection:
         self._held = (policy, listing or "")
 
     def holds(self, policy: TrafficPolicy) -> bool:
-        """Whether our table is as :meth:`restore` has left it with this policy."""
-        return self._held == (policy, nft.listing())
+        """Whether our table and our rules are as :meth:`restore` has left them with this policy."""
+        return self._held == (policy, nft.listing()) and with_kernel(
+            lambda kernel: routing.is_locked(kernel, policy)
+        )
 
     def is_in_place(self) -> bool:
         """Whether there is something to lift."""
         return self.path.exists() or self._held is not None
 
     def lift(self) -> None:
-        """Remove the table, then forget the policy."""
+        """Remove the rules and the table, then forget the policy."""
+        places = routing.lock_state(self._policy_in_place())
+        with_kernel(lambda kernel: routing.remove(kernel, places))
         nft.remove()
         self._held = None
         self.forget()
@@ -78,6 +85,15 @@ class Protection:
     def remember(self, policy: TrafficPolicy) -> None:
         """Put the policy on disk, atomically; HostError when the state directory cannot be written."""
         write_atomically(self.path, json.dumps({"format": _FORMAT, "policy": policy.as_dict()}, indent=1))
+
+    def _policy_in_place(self) -> TrafficPolicy:
+        """The policy that tells where our rules are; a spoilt file leaves the places that are usual."""
+        if self._held is not None:
+            return self._held[0]
+        try:
+            return self.remembered() or TrafficPolicy()
+        except HostError:
+            return TrafficPolicy()
 
     def forget(self) -> None:
         """Remove the file if it is there."""

@@ -5,12 +5,14 @@ their distance from the base priority, for each IP version:
 
     +0    what carries our mark jumps to the end
     +1    port 53 -> our table, whatever its address (`lookup local` has answered for loopback before)
-    +2    excluded networks -> main; what excluded programs send, and what comes out of the tunnel to be
+    +2    port 53: unreachable
+    +3    excluded networks -> main; what excluded programs send, and what comes out of the tunnel to be
           forwarded, jumps to the end
-    +3... each included network, the longest prefix first, has two:
+    +4... each included network, the longest prefix first, has two:
           private destinations -> main, where main knows a still longer prefix (so a LAN stays a LAN)
           -> our table
-    +261  the place to jump to
+    +262  where all of an IP version is included: unreachable
+    +263  the place to jump to
 
 Only private destinations may be found in main: a router that calls a piece of the Internet its LAN, or hands
 out routes to it (TunnelVision, CVE-2024-3661; TunnelCrack, CVE-2023-36672), gets no packet of the tunnel's.
@@ -19,14 +21,15 @@ Where only some programs go into the tunnel, all rules but the first speak of th
 A rule cannot say `not fwmark` and a port: `not` turns the whole rule around. Hence the jump.
 
 Our table holds a default route through the TUN, and an unreachable one with a worse metric. The kernel
-drops the first with the device; then the second stops what must not leak.
+drops the first with the device; then the second stops what must not leak. With IPv6, a socket that is bound
+to another device passes both by, hence the rules that say unreachable.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from halftunnel_vpn.host.state import LAN_NETWORKS, RULE_SPAN, HostState, Network
@@ -43,9 +46,11 @@ UDP: Final = 17
 
 _MARKED: Final = 0
 _DNS: Final = 1
-_OUTSIDE: Final = 2
-_INCLUDED: Final = 3
+_DNS_REFUSED: Final = 2
+_OUTSIDE: Final = 3
+_INCLUDED: Final = 4
 _END: Final = RULE_SPAN - 1
+_REFUSED: Final = _END - 1
 _LONGEST_PREFIX: Final = 128
 _BROADCAST: Final = ipaddress.ip_network("255.255.255.255/32")
 _LAN: Final = tuple(ipaddress.ip_network(text) for text in LAN_NETWORKS)
@@ -135,12 +140,11 @@ def _rules_of(state: HostState, version: int) -> list[Rule]:
         )
     if state.intercept_dns:
         for protocol in (UDP, TCP):
-            rules.append(
-                Rule(
-                    version, base + _DNS, "lookup", state.table,
-                    protocol=protocol, port=DNS_PORT, mark=selected,
-                )
-            )  # fmt: skip
+            port_53 = Rule(version, 0, "", protocol=protocol, port=DNS_PORT, mark=selected)
+            rules.append(replace(port_53, priority=base + _DNS, action="lookup", table=state.table))
+            rules.append(replace(port_53, priority=base + _DNS_REFUSED, action="unreachable"))
+    if any(not network.prefixlen for network in state.included(version)):
+        rules.append(Rule(version, base + _REFUSED, "unreachable", mark=selected))
     return rules
 
 

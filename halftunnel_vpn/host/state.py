@@ -14,8 +14,8 @@ DEFAULT_MARK: Final = 0x4854
 """The mark (SO_MARK) on our own sockets: what carries it goes around the tunnel."""
 DEFAULT_RULE_PRIORITY: Final = 18516
 """Our routing rules stand from here on; the host's own `lookup main` is at 32766."""
-RULE_SPAN: Final = 262
-"""Our rules have priorities from the base up to base + 261."""
+RULE_SPAN: Final = 264
+"""Our rules have priorities from the base up to base + 263."""
 MAX_RULE_PRIORITY: Final = 32766 - RULE_SPAN
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
 

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,6 +38,10 @@ SNAPSHOT: Final = 128
 
 MAX_EXAMPLES: Final = 20
 """Leaked packets that are described one by one."""
+
+UNFILTERED: Final = "to groups and neighbours, while somebody had taken the packet filter away"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAGIC: Final = 0xA1B2C3D4
 _ETHERNET: Final = 1
@@ -119,16 +123,27 @@ class Captures:
             if "\n0 packets dropped by kernel" not in self._lab.output(running):
                 raise HostError(f"tcpdump missed packets: {self._lab.output(running).strip()}")
 
-    def judge(self, *, lan: tuple[str, ...]) -> Verdict:
-        """Look at every packet; ``lan`` are the networks that may be reached, their DNS excepted."""
+    def judge(self, *, lan: tuple[str, ...], unfiltered: Sequence[tuple[float, float]] = ()) -> Verdict:
+        """Look at every packet; ``lan`` are the networks that may be reached, their DNS excepted.
+
+        ``unfiltered`` are times (since 1970) in which somebody else had taken the packet filter away. Routing
+        still holds then, but the kernel asks no route for a multicast group, nor for a neighbour on the
+        device that a socket is bound to: those packets are counted apart.
+        """
         networks = [ipaddress.ip_network(text) for text in lan]
         allowed: Counter[str] = Counter()
         examples: list[str] = []
         leaks: set[tuple[int, str]] = set()
         leaked = 0
         for path in self._files:
-            for frame in frames(path.read_bytes()):
+            for at, frame in frames(path.read_bytes()):
                 reason = why_allowed(frame, networks)
+                if (
+                    reason is None
+                    and any(a <= at <= b for a, b in unfiltered)
+                    and asks_no_route(frame, networks)
+                ):
+                    reason = UNFILTERED
                 if reason is not None:
                     allowed[reason] += 1
                     continue
@@ -141,17 +156,26 @@ class Captures:
         return Verdict(sum(allowed.values()) + leaked, allowed, leaked, frozenset(leaks), examples)
 
 
-def frames(savefile: bytes) -> Iterator[bytes]:
-    """The Ethernet frames of a pcap file. ValueError for a file of another sort."""
+def frames(savefile: bytes) -> Iterator[tuple[float, bytes]]:
+    """When (since 1970), and what: the Ethernet frames of a pcap file. ValueError for another file."""
     magic, _, _, _, _, _, link = struct.unpack_from("=IHHiIII", savefile)
     if magic != _MAGIC or link != _ETHERNET:
         raise ValueError("this is no pcap file of an Ethernet link, in this machine's byte order")
     at = 24
     while at + 16 <= len(savefile):
-        length = struct.unpack_from("=I", savefile, at + 8)[0]
+        seconds, microseconds, length = struct.unpack_from("=III", savefile, at)
         at += 16
-        yield savefile[at : at + length]
+        yield seconds + microseconds / 1e6, savefile[at : at + length]
         at += length
+
+
+def asks_no_route(frame: bytes, lan: Sequence[Network]) -> bool:
+    """Whether its IP packet goes to a group or to a neighbour."""
+    packet = parse(frame)
+    if packet is None:
+        return False
+    address = ipaddress.ip_address(packet.destination)
+    return address.is_multicast or any(address in network for network in lan)
 
 
 def parse(frame: bytes) -> Packet | None:
@@ -184,7 +208,7 @@ def _transport(frame: bytes, protocol: int, source: bytes, destination: bytes, a
     return Packet(protocol, source, destination, None, None, icmp_type)
 
 
-def why_allowed(frame: bytes, lan: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> str | None:
+def why_allowed(frame: bytes, lan: Sequence[Network]) -> str | None:
     """What a frame is that may leave outside the tunnel; None for a leak."""
     if int.from_bytes(frame[12:14], "big") == _ARP:
         return "neighbour discovery"

@@ -50,7 +50,9 @@ def survey(transitions: int, seed: int, *, progress: bool = False) -> Report:
     with Lab() as lab:
         storm = Storm(lab, seed, say)
         storm.run(transitions)
-        return Report(dict(storm.done), storm.longest, storm.captures.judge(lan=LAN))
+        return Report(
+            dict(storm.done), storm.longest, storm.captures.judge(lan=LAN, unfiltered=storm.unfiltered)
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -44,6 +44,8 @@ class Storm:
         self.done: Counter[str] = Counter()
         self.longest = 0.0
         """Seconds of the longest step."""
+        self.unfiltered: list[tuple[float, float]] = []
+        """From when to when somebody else had taken our packet filter away (since 1970)."""
         self.captures = Captures(lab)
         self._random = random.Random(seed)
         self._say = say
@@ -158,12 +160,16 @@ class Storm:
         self._at_rest()
 
     def _nft_flushed(self) -> None:
-        self.lab.run(CLIENT, ["nft", "flush", "ruleset"])
-        self._at_rest()
+        self._take_filter_away("flush", "ruleset")
 
     def _table_deleted(self) -> None:
-        self.lab.run(CLIENT, ["nft", "delete", "table", "inet", "halftunnel"], check=False)
+        self._take_filter_away("delete", "table", "inet", "halftunnel")
+
+    def _take_filter_away(self, *words: str) -> None:
+        began = time.time()
+        self.lab.run(CLIENT, ["nft", *words])
         self._at_rest()
+        self.unfiltered.append((began, time.time()))
 
     def _rules_deleted(self) -> None:
         for family in ("-4", "-6"):

@@ -108,8 +108,8 @@ HARMS = (
     "nft flush ruleset",
     "ip link del htvpn0",
     "ip route flush table 18516",
-    "ip rule del priority 18776",
-    "ip -6 rule del priority 18776",
+    "ip rule del priority 18777",
+    "ip -6 rule del priority 18777",
     "ip address flush dev htvpn0",
     "ip link set dev htvpn0 down",
 )

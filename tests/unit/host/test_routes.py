@@ -25,33 +25,36 @@ def shown(state: HostState, version: int) -> list[str]:
 
 def test_everything_through_the_tunnel() -> None:
     assert shown(replace(STATE, exclude=("192.0.2.0/24",)), 4) == [
-        "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1263",
         "IPv4 rule 1001: from all ipproto 17 dport 53 lookup 900",
         "IPv4 rule 1001: from all ipproto 6 dport 53 lookup 900",
-        "IPv4 rule 1002: from all fwmark 0x78 goto 1261",
-        "IPv4 rule 1002: from all to 192.0.2.0/24 lookup 254",
-        *(f"IPv4 rule 1259: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
-        *(f"IPv4 rule 1259: from all to {network} lookup 254" for network in GROUPS),
-        "IPv4 rule 1260: from all lookup 900",
-        "IPv4 rule 1261: from all nop",
+        "IPv4 rule 1002: from all ipproto 17 dport 53 unreachable",
+        "IPv4 rule 1002: from all ipproto 6 dport 53 unreachable",
+        "IPv4 rule 1003: from all fwmark 0x78 goto 1263",
+        "IPv4 rule 1003: from all to 192.0.2.0/24 lookup 254",
+        *(f"IPv4 rule 1260: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
+        *(f"IPv4 rule 1260: from all to {network} lookup 254" for network in GROUPS),
+        "IPv4 rule 1261: from all lookup 900",
+        "IPv4 rule 1262: from all unreachable",
+        "IPv4 rule 1263: from all nop",
     ]
 
 
 def test_some_networks_through_the_tunnel() -> None:
     state = replace(STATE, include=("10.1.0.0/16", "198.51.100.0/24", "10.1.1.7/32"), intercept_dns=False)
     assert shown(state, 4) == [
-        "IPv4 rule 1000: from all fwmark 0x77 goto 1261",
-        "IPv4 rule 1002: from all fwmark 0x78 goto 1261",
-        "IPv4 rule 1196: from all to 10.1.1.7/32 lookup 900",
-        "IPv4 rule 1212: from all to 198.51.100.0/24 lookup 900",
-        "IPv4 rule 1227: from all to 10.1.0.0/16 lookup 254 suppress_prefixlength 16",
-        "IPv4 rule 1228: from all to 10.1.0.0/16 lookup 900",
-        "IPv4 rule 1261: from all nop",
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1263",
+        "IPv4 rule 1003: from all fwmark 0x78 goto 1263",
+        "IPv4 rule 1197: from all to 10.1.1.7/32 lookup 900",
+        "IPv4 rule 1213: from all to 198.51.100.0/24 lookup 900",
+        "IPv4 rule 1228: from all to 10.1.0.0/16 lookup 254 suppress_prefixlength 16",
+        "IPv4 rule 1229: from all to 10.1.0.0/16 lookup 900",
+        "IPv4 rule 1263: from all nop",
     ]
     assert shown(state, 6) == [
-        "IPv6 rule 1000: from all fwmark 0x77 goto 1261",
-        "IPv6 rule 1002: from all fwmark 0x78 goto 1261",
-        "IPv6 rule 1261: from all nop",
+        "IPv6 rule 1000: from all fwmark 0x77 goto 1263",
+        "IPv6 rule 1003: from all fwmark 0x78 goto 1263",
+        "IPv6 rule 1263: from all nop",
     ]
 
 
@@ -62,12 +65,12 @@ def test_without_a_lan_everything_included_goes_inside() -> None:
 
 def test_when_only_programs_go_inside_every_rule_speaks_of_their_mark() -> None:
     state = replace(STATE, only=True, exclude=("192.0.2.0/24",))
-    looked_up = [rule for rule in wanted_rules(state, (4, 6)) if rule.action == "lookup"]
-    assert looked_up and all(rule.mark == 0x79 for rule in looked_up)
+    stopping = [rule for rule in wanted_rules(state, (4, 6)) if rule.action in ("lookup", "unreachable")]
+    assert stopping and all(rule.mark == 0x79 for rule in stopping)
 
 
 def test_what_a_gateway_gets_out_of_the_tunnel_does_not_go_in_again() -> None:
-    assert "IPv4 rule 1002: from all iif htvpn0 goto 1261" in shown(replace(STATE, gateway=("eth1",)), 4)
+    assert "IPv4 rule 1003: from all iif htvpn0 goto 1263" in shown(replace(STATE, gateway=("eth1",)), 4)
 
 
 def test_our_own_sockets_are_on_their_way_before_any_other_rule_is_added() -> None:
