@@ -85,7 +85,14 @@ def test_always_holds_after_down_until_a_repair_lifts_it(lab, tunnel, snapshot, 
     assert tunnel.stop_client() == 0, tunnel.client_output()
     assert around() == errno.ECONNREFUSED
     down = snapshot()
-    assert {name for name in down if down[name] != before[name]} == {"nft list ruleset"}
+    locks = {
+        "nft list ruleset",
+        "ip rule",
+        "ip -6 rule",
+        "ip route show table all",
+        "ip -6 route show table all",
+    }
+    assert {name for name in down if down[name] != before[name]} == locks
 
     repair = [sys.executable, "-m", "halftunnel_vpn.cli", "repair", "--socket", str(tunnel.socket)]
     environment = {"STATE_DIRECTORY": str(tunnel.state_directory)}
