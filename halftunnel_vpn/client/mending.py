@@ -37,7 +37,13 @@ class Mender:
     async def run(self) -> None:
         """Look and mend until cancelled."""
         loop = asyncio.get_running_loop()
-        changes = KernelChanges()
+        try:
+            changes = KernelChanges()
+        except HostError as error:
+            log.warning("%s", error)
+            while True:
+                await asyncio.sleep(CHECK_EVERY)
+                await self._look()
 
         def readable() -> None:
             if changes.drain():
