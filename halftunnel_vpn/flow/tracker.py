@@ -13,7 +13,7 @@ from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.icmp import IcmpFlow
 from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
-from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
@@ -80,6 +80,8 @@ class FlowTracker:
         self._fragment_timer = wheel.timer(self._expire_fragments)
         self._tcp: dict[TcpKey, TcpEndpoint] = {}
         self._touched: dict[TcpEndpoint, None] = {}
+        self._unanswered: dict[TcpEndpoint, None] = {}
+        self._answer_timer = wheel.timer(self._answers_are_late)
         self._udp: dict[tuple[bytes, int], UdpFlow] = {}
         self._udp_paths: dict[bytes, UdpPath] = {}
         self._icmp: dict[tuple[bytes, int], IcmpFlow] = {}
@@ -126,7 +128,10 @@ class FlowTracker:
                 flow.flush()
             self._open_runs.clear()
         for endpoint in self._touched:
-            endpoint.flush(now)
+            if endpoint.flush_or_wait(now):
+                self._unanswered[endpoint] = None
+                if not self._answer_timer.armed:
+                    self._answer_timer.arm(now + ACK_DELAY)
         self._touched.clear()
 
     def session_lost(self, now: float) -> None:
@@ -164,6 +169,7 @@ class FlowTracker:
 
         def closed(endpoint: TcpEndpoint) -> None:
             self._touched.pop(endpoint, None)
+            self._unanswered.pop(endpoint, None)
             if self._tcp.get(key) is endpoint:
                 del self._tcp[key]
 
@@ -334,6 +340,12 @@ class FlowTracker:
         if len(destination) == 4:
             return destination[0] < 224 and destination not in self._own
         return destination[0] != 0xFF and destination[:2] != b"\xfe\x80" and destination not in self._own
+
+    def _answers_are_late(self, now: float) -> None:
+        """Acknowledgements have waited long enough; some of them less than ACK_DELAY."""
+        for endpoint in self._unanswered:
+            endpoint.flush_late()
+        self._unanswered.clear()
 
     def _expire_fragments(self, now: float) -> None:
         self._reassembler.expire(now)

@@ -18,6 +18,9 @@ from halftunnel_vpn.protocol.opening import ResetCode
 _TELLING: Final = FIN | SYN | RST | ACK | URG
 """Of these flags a segment of a connection in full swing has ACK and no other."""
 
+ACK_DELAY: Final = 0.01
+"""Seconds that an acknowledgement may wait for an answer in a conversation (RFC 9293, 3.8.6.3: up to 0.5)."""
+
 MAX_WINDOW: Final = 1 << 30
 """The largest window there is (RFC 7323, 2.3); an older acknowledgement was never meant (RFC 5961, 5.2)."""
 
@@ -90,6 +93,17 @@ class TcpEndpoint(Connection):
         """Acknowledge what has arrived, unless a segment with data has done so on its way."""
         if self._out.ack_due:
             self._out.acknowledge(self._sender.nxt)
+
+    def flush_or_wait(self, now: float) -> bool:
+        """The same; True when it waits for an answer to carry it: call :meth:`flush_late` after ACK_DELAY."""
+        if self._out.ack_due and self._out.may_wait:
+            return True
+        self.flush(now)
+        return False
+
+    def flush_late(self) -> None:
+        """Acknowledge what still waits."""
+        self._out.waited_in_vain(self._sender.nxt)
 
     # --- what the host sends ---------------------------------------------------------------------
 

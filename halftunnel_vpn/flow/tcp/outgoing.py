@@ -21,6 +21,12 @@ from halftunnel_vpn.packet.tcp import (
 CHALLENGES: Final = 10
 """Challenge ACKs, and answers to segments without text outside the window, of one flow per interval."""
 
+CONVERSATION: Final = 3
+"""Answers in a row that make a conversation (Linux's threshold for "pingpong" mode)."""
+
+BROKEN_OFF: Final = 8
+"""Answers that it takes on top when an acknowledgement had to be sent alone."""
+
 CHALLENGE_INTERVAL: Final = 1.0
 """Seconds (RFC 5961, 7)."""
 
@@ -34,6 +40,8 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_answered",
+        "_answers",
         "_challenges",
         "_counters",
         "_interval_end",
@@ -54,6 +62,8 @@ class Outgoing:
         self._counters = counters
         self._challenges = 0
         self._interval_end = 0.0
+        self._answered = 0
+        self._answers = 0
         self.ack_due = False
         self.frame_limit = 0
         self.mss = 0
@@ -62,6 +72,9 @@ class Outgoing:
         """A segment with ``length`` bytes of text in ``parts``, or a bare FIN."""
         receiver = self._receiver
         window = receiver.window_field
+        if receiver.next != self._answered:
+            self._answered = receiver.next
+            self._answers += 1
         if self.ack_due:
             self.ack_due = False
             receiver.reported = receiver.next
@@ -95,6 +108,23 @@ class Outgoing:
             receiver.options,
         )
         self._write([header])
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the acknowledgement that is due may wait for an answer that carries it.
+
+        So it is in a conversation, where what arrives is short and has been answered again and again (as
+        in Linux's delayed acknowledgements).
+        """
+        receiver = self._receiver
+        arrived = receiver.next - receiver.reported
+        return self._answers >= CONVERSATION and 0 < arrived < 2 * self.mss and not receiver.has_gap
+
+    def waited_in_vain(self, sequence: int) -> None:
+        """No answer came in time; the conversation begins anew, for the host may be waiting for us."""
+        if self.ack_due:
+            self._answers = -BROKEN_OFF
+            self.acknowledge(sequence)
 
     def challenge(self, sequence: int, now: float) -> None:
         """A challenge ACK (RFC 5961), unless there have been too many of late."""

@@ -75,6 +75,43 @@ def test_data_goes_both_ways_and_a_batch_is_acknowledged_once(world):
     assert bytes(world.host_gets()[TCP].payload) == b"answer"
 
 
+def test_in_a_conversation_the_answer_carries_the_acknowledgement(world):
+    ours, theirs = connect(world), 101
+
+    def host_says(count: int = 1) -> list[IP]:
+        """What the host gets at once for ``count`` segments of ten bytes in one batch."""
+        nonlocal theirs
+        for _ in range(count):
+            frame = vnet.PLAIN + bytes(segment("PA", seq=theirs, ack=ours) / Raw(b"a question"))
+            theirs += 10
+            world.tracker.frame_arrived(frame, world.now)
+        world.tracker.flush(world.now)
+        return [world.host_gets()[TCP] for _ in range(len(world.frames))]
+
+    def exit_answers() -> list[IP]:
+        nonlocal ours
+        world.stream.handler.data_received(memoryview(b"an answer"), world.now)
+        ours += 9
+        return [world.host_gets()[TCP] for _ in range(len(world.frames))]
+
+    for _ in range(3):
+        assert [one.ack for one in host_says()] == [theirs]
+        assert [one.ack for one in exit_answers()] == [theirs]
+    for _ in range(3):
+        assert host_says() == []
+        (answer,) = exit_answers()
+        assert answer.ack == theirs and bytes(answer.payload) == b"an answer"
+    assert [one.ack for one in host_says(300)] == [theirs]  # too much to wait
+    exit_answers()
+
+    assert host_says() == []  # and no answer comes
+    world.now += 0.02
+    world.wheel.run(world.now)
+    assert [world.host_gets()[TCP].ack] == [theirs]
+    exit_answers()
+    assert [one.ack for one in host_says()] == [theirs]  # the host may have been waiting for us
+
+
 def test_a_fake_address_is_opened_by_name(world):
     world.dns.names[raw(THERE)] = "www.example.org"
     world.host_sends(segment("S"))
