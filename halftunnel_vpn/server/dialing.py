@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
 from halftunnel_vpn.transport.driver import Driver
 
 ATTEMPT_DELAY = 0.25
@@ -62,6 +63,7 @@ class Dialer:
         self.driver = driver
         self.counters = counters
         self.limits = limits
+        self.watch = SocketWatch(driver.loop)
         self._waiting: dict[Hashable, dict[Dial, None]] = {}  # the client whose turn is next comes first
         self._waiting_total = 0
         self._under_way: dict[Hashable, int] = {}
@@ -210,14 +212,15 @@ class Dial:
             self._attempt_failed(status)
             return
         self._pending.add(sock)
-        self._dialer.driver.loop.add_writer(sock.fileno(), self._settled, sock)
+        self._dialer.watch.set(sock, WRITABLE, self._settled)
         if self._addresses:
             self._stagger.arm(now + ATTEMPT_DELAY)
 
-    def _settled(self, sock: socket.socket) -> None:
-        self._dialer.driver.loop.remove_writer(sock.fileno())
+    def _settled(self, sock: socket.socket, events: int) -> None:
         self._pending.discard(sock)
-        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._dialer.watch.remove(sock)
+        # an error or the end is reported whenever there is one; else the connection stands
+        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & ENDED else 0
         if status:
             sock.close()
             self._attempt_failed(status)
@@ -239,7 +242,7 @@ class Dial:
         self._deadline.cancel()
         self._stagger.cancel()
         for sock in self._pending:
-            self._dialer.driver.loop.remove_writer(sock.fileno())
+            self._dialer.watch.remove(sock)
             sock.close()
         self._pending.clear()
         if self._started:

@@ -23,7 +23,6 @@ from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 from halftunnel_vpn.server.relay_dns import DnsRelay
 from halftunnel_vpn.server.relay_icmp import IcmpRelay
 from halftunnel_vpn.server.relay_udp import UdpRelay
-from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
@@ -58,7 +57,7 @@ class Nat:
         counters: Counters,
     ) -> None:
         self.driver = driver
-        self.watch = SocketWatch(driver.loop)
+        self.watch = dialer.watch
         self.batch = DatagramBatch()
         self.policy = policy
         self.dialer = dialer
@@ -160,7 +159,7 @@ class ClientNat:
         if request.kind is StreamKind.DNS:
             stream.accept()
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
-        opening = TcpOpening(stream, nat.driver, closed)
+        opening = TcpOpening(stream, nat.driver, nat.watch, closed)
         if isinstance(request.host, str):
             nat.start(self._open_name(opening, request.host, request.port))
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.server.dialing import Dial
 from halftunnel_vpn.server.relay_tcp import TcpRelay
+from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 
@@ -19,13 +20,16 @@ class TcpOpening:
     Implements StreamHandler.
     """
 
-    __slots__ = ("_early", "_finished", "_on_closed", "_stream", "driver", "is_over", "pending")
+    __slots__ = ("_early", "_finished", "_on_closed", "_stream", "_watch", "driver", "is_over", "pending")
 
-    def __init__(self, stream: ByteStream, driver: Driver, on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: ByteStream, driver: Driver, watch: SocketWatch, on_closed: Callable[[], None]
+    ) -> None:
         self.driver = driver
         self.pending: Dial | None = None
         self.is_over = False
         self._stream = stream
+        self._watch = watch
         self._on_closed = on_closed
         self._early: list[memoryview] = []
         self._finished = False
@@ -36,7 +40,7 @@ class TcpOpening:
         now = stream.session.now = self.driver.clock()
         name = sock.getsockname()
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
-        relay = TcpRelay(stream, sock, self.driver, self._on_closed)
+        relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
         stream.handler = relay
         for data in self._early:
             relay.data_received(data, now)

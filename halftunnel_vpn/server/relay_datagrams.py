@@ -29,7 +29,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import SLOTS, DatagramBatch, Received
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.socket_watch import SocketWatch
+from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 
@@ -219,7 +219,7 @@ class DatagramRelay(ABC):
         sock = self._make_socket(family)
         try:
             icmp_errors.enable(sock)
-            self._watch.add(sock, self._ready)
+            self._watch.set(sock, READABLE, self._ready)
         except OSError:
             sock.close()
             raise
@@ -236,11 +236,11 @@ class DatagramRelay(ABC):
 
     # --- from the Internet -----------------------------------------------------------------------
 
-    def _ready(self, sock: socket.socket, has_errors: bool) -> None:
+    def _ready(self, sock: socket.socket, events: int) -> None:
         stream = self._stream
         now = stream.session.now = self._driver.clock()
         family = sock.family
-        if has_errors:
+        if events & FAILED:
             self._pass_on(icmp_errors.read(sock))
         for _ in range(READS_PER_WAKE):
             try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.socket_watch import ENDED, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 
@@ -22,7 +23,6 @@ PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
 
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
-_TCP_CLOSE = b"\x07"  # tcpi_state, the first byte of TCP_INFO
 
 
 class TcpRelay:
@@ -35,13 +35,14 @@ class TcpRelay:
     __slots__ = (
         "_backlog",
         "_driver",
+        "_events",
         "_fin_received",
         "_fin_sent",
-        "_loop",
         "_on_closed",
         "_reading",
         "_sock",
         "_stream",
+        "_watch",
     )
 
     def __init__(
@@ -49,18 +50,20 @@ class TcpRelay:
         stream: ByteStream,
         sock: socket.socket,
         driver: Driver,
+        watch: SocketWatch,
         on_closed: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._sock = sock
         self._driver = driver
-        self._loop = loop = driver.loop
+        self._watch = watch
         self._on_closed = on_closed
         self._backlog: deque[memoryview] = deque()
         self._reading = True
         self._fin_received = False
         self._fin_sent = False
-        loop.add_reader(sock.fileno(), self._readable)
+        self._events = READABLE
+        watch.set(sock, READABLE, self._ready)
 
     # --- StreamHandler ---------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class TcpRelay:
                 self._stream.consumed(sent)
             if sent == len(data):
                 return
-            self._loop.add_writer(self._sock.fileno(), self._writable)
+            self._wait_for(self._events | WRITABLE)
         self._backlog.append(data[sent:] if sent else data)
 
     def finished(self, now: float) -> None:
@@ -103,9 +106,15 @@ class TcpRelay:
         """The stream has room again."""
         if not self._reading and not self._fin_sent and self._sock.fileno() >= 0:
             self._reading = True
-            self._loop.add_reader(self._sock.fileno(), self._readable)
+            self._wait_for(self._events | READABLE)
 
     # --- the socket ------------------------------------------------------------------------------
+
+    def _ready(self, sock: socket.socket, events: int) -> None:
+        if self._events & WRITABLE and events & (WRITABLE | ENDED):
+            self._writable()
+        if self._events & READABLE and events & (READABLE | ENDED) and sock.fileno() >= 0:
+            self._readable()
 
     def _readable(self) -> None:
         stream = self._stream
@@ -132,13 +141,6 @@ class TcpRelay:
             stream.send(data)
             if len(data) < size:
                 break
-        if self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _TCP_CLOSE:
-            # libuv tells of a reset once and never calls again: the rest of the data and the reset still wait
-            self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if self._reading and self._sock.fileno() >= 0:
-            self._readable()
 
     def _writable(self) -> None:
         self._stream.session.now = self._driver.clock()
@@ -160,7 +162,7 @@ class TcpRelay:
                 backlog[0] = head[sent:]
                 break
         if not backlog:
-            self._loop.remove_writer(self._sock.fileno())
+            self._wait_for(self._events & ~WRITABLE)
             if self._fin_received:
                 self._shut_down()
 
@@ -182,14 +184,19 @@ class TcpRelay:
 
     def _stop_reading(self) -> None:
         self._reading = False
-        self._loop.remove_reader(self._sock.fileno())
+        self._wait_for(self._events & ~READABLE)
+
+    def _wait_for(self, events: int) -> None:
+        self._events = events
+        if events:
+            self._watch.set(self._sock, events, self._ready)
+        else:
+            self._watch.remove(self._sock)  # a reset would be told of without end
 
     def _close(self, *, reset: bool) -> None:
-        number = self._sock.fileno()
-        if number < 0:
+        if self._sock.fileno() < 0:
             return
-        self._loop.remove_reader(number)
-        self._loop.remove_writer(number)
+        self._watch.remove(self._sock)
         self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
         self._backlog.clear()
         if reset:

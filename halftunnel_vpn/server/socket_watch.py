@@ -1,8 +1,9 @@
-"""Waits for many datagram sockets at once, ICMP errors among what they have to say.
+"""Waits for many sockets at once, with one epoll instance that the event loop watches as one descriptor.
 
 libuv, which is below uvloop, stops watching a descriptor for good once that reports an error (EPOLLERR), and
-a UDP socket that asks for ICMP errors reports each of them so. Hence an epoll instance of our own: the loop
-watches it alone, and it never reports an error.
+a UDP socket that asks for ICMP errors reports each of them so; of a TCP connection that is reset it tells
+once, however much is still to be read. Here both are told of as long as they last. It also costs less: four
+epoll_ctl calls for a TCP connection where the loop makes fourteen.
 """
 
 from __future__ import annotations
@@ -11,37 +12,55 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
+from typing import Final
+
+READABLE: Final = select.EPOLLIN
+WRITABLE: Final = select.EPOLLOUT
+FAILED: Final = select.EPOLLERR
+ENDED: Final = select.EPOLLERR | select.EPOLLHUP
+"""Told of whether one waits for it or not."""
 
 EVENTS_PER_WAKE = 64
 """Sockets that are served before other events get their turn."""
 
-Ready = Callable[[socket.socket, bool], None]
-"""Gets the socket, and whether errors wait in its error queue."""
+Ready = Callable[[socket.socket, int], None]
+"""Gets the socket and what there is: a set of the bits above."""
 
 
 class SocketWatch:
-    """Calls back when a socket has something to read or an error to tell, as long as it has."""
+    """Calls back when a socket is ready, as long as it is."""
 
-    __slots__ = ("_epoll", "_loop", "_sockets")
+    __slots__ = ("_epoll", "_loop", "_sockets", "_turn")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll: select.epoll | None = None
-        self._sockets: dict[int, tuple[socket.socket, Ready]] = {}
+        self._sockets: dict[int, tuple[socket.socket, Ready, int]] = {}
+        self._turn = 0
 
-    def add(self, sock: socket.socket, ready: Ready) -> None:
-        """Begin to watch ``sock``. Raises OSError when the process has no descriptor left."""
+    def set(self, sock: socket.socket, events: int, ready: Ready) -> None:
+        """Wait for ``events`` of ``sock`` from now on, and for nothing that was waited for before.
+
+        Raises OSError when the process has no descriptor left.
+        """
         if self._epoll is None:
             self._epoll = select.epoll()
             self._loop.add_reader(self._epoll.fileno(), self._wake)
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
-        self._sockets[sock.fileno()] = sock, ready
+        number = sock.fileno()
+        known = self._sockets.get(number)
+        if known is None:
+            self._epoll.register(number, events)
+            self._sockets[number] = sock, ready, self._turn
+        else:
+            self._epoll.modify(number, events)
+            self._sockets[number] = sock, ready, known[2]
 
     def remove(self, sock: socket.socket) -> None:
         """Watch ``sock`` no more; call it before the socket is closed. Harmless when it is not watched."""
-        if self._epoll is None or self._sockets.pop(sock.fileno(), None) is None:
+        number = sock.fileno()
+        if self._epoll is None or self._sockets.pop(number, None) is None:
             return
-        self._epoll.unregister(sock.fileno())
+        self._epoll.unregister(number)
         if not self._sockets:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
@@ -49,8 +68,9 @@ class SocketWatch:
 
     def _wake(self) -> None:
         assert self._epoll is not None
+        self._turn = turn = self._turn + 1
         for descriptor, events in self._epoll.poll(0, EVENTS_PER_WAKE):
             watched = self._sockets.get(descriptor)
-            if watched is not None:  # else what came before has closed it
-                sock, ready = watched
-                ready(sock, events & select.EPOLLERR != 0)
+            # what came before may have closed it, and its number may be another socket's by now
+            if watched is not None and watched[2] != turn:
+                watched[1](watched[0], events)

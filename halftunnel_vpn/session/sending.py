@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.ports import Buffer
 from halftunnel_vpn.protocol.records import MAX_TRAIN
@@ -89,16 +87,17 @@ class SendSide:
         self.memory = memory
         self.stream_id = stream_id
         self.credit = credit
-        self.unsent: deque[Buffer] = deque()
+        # lists, and not deques: an empty deque has 760 bytes, and most streams are idle most of the time
+        self.unsent: list[Buffer] = []
         self.unsent_bytes = 0
         self.accepted = 0
         self.sent = 0
         self.acknowledged_bytes = 0
         self.next_sequence = 0
         self.acknowledged = 0
-        self.retained: deque[SentPacket] = deque()
-        self.resend: deque[SentPacket] = deque()
-        self.control: deque[tuple[PacketType, bytes]] = deque()
+        self.retained: list[SentPacket] = []
+        self.resend: list[SentPacket] = []
+        self.control: list[tuple[PacketType, bytes]] = []
         self.fin_queued = False
         self.opening_leg: LegState | None = None
         self.burst = 0
@@ -175,12 +174,12 @@ class SendSide:
                 if packet.length + HEADER_LENGTH > train.room:
                     return before - train.room
                 self._emit(train, packet, leg, acknowledgement, now)
-            self.resend.popleft()
+            del self.resend[0]
         while self.control:
             type_, payload = self.control[0]
             if len(payload) + HEADER_LENGTH > train.room:
                 return before - train.room
-            self.control.popleft()
+            del self.control[0]
             if type_ is PacketType.OPEN:
                 self.opening_leg = leg
             self._emit_new(train, type_, [payload], len(payload), leg, acknowledgement, now)
@@ -210,8 +209,11 @@ class SendSide:
             raise FlowControlError("ack-never-sent", f"stream {self.stream_id}")
         self.acknowledged += delta
         retained = self.retained
-        while retained and retained[0].sequence < self.acknowledged:
-            packet = retained.popleft()
+        released = 0
+        for packet in retained:
+            if packet.sequence >= self.acknowledged:
+                break
+            released += 1
             packet.acknowledged = True
             leg = packet.leg
             if leg is not None:
@@ -220,6 +222,7 @@ class SendSide:
                 packet.leg = None
             if packet.type is PacketType.DATA:
                 self._let_go(packet.length)
+        del retained[:released]
         self.opening_leg = None
         return True
 
@@ -248,7 +251,7 @@ class SendSide:
                 packet.leg.outstanding -= 1
                 packet.leg = None
         waiting = [packet for packet in self.resend if not packet.acknowledged]
-        self.resend = deque(sorted(waiting + packets, key=lambda packet: packet.sequence))
+        self.resend = sorted(waiting + packets, key=lambda packet: packet.sequence)
         self.opening_leg = None
         return True
 
@@ -268,14 +271,13 @@ class SendSide:
             return [], 0
         unsent = self.unsent
         chunks: list[Buffer] = []
-        size = 0
-        while unsent:
-            head = unsent[0]
+        size = taken = 0
+        for head in unsent:
             left = limit - size
             length = len(head)
             if length <= left:
                 chunks.append(head)
-                unsent.popleft()
+                taken += 1
                 size += length
                 continue
             if limit == room and self._stays_whole(length, left):
@@ -283,9 +285,10 @@ class SendSide:
             view = memoryview(head)
             if left:
                 chunks.append(view[:left])
-                unsent[0] = view[left:]
+                unsent[taken] = view[left:]
                 size = limit
             break
+        del unsent[:taken]
         return chunks, size
 
     @staticmethod

@@ -18,8 +18,8 @@ from halftunnel_vpn.protocol.opening import ResetCode
 _TELLING: Final = FIN | SYN | RST | ACK | URG
 """Of these flags a segment of a connection in full swing has ACK and no other."""
 
-ACK_DELAY: Final = 0.01
-"""Seconds that an acknowledgement may wait for an answer in a conversation (RFC 9293, 3.8.6.3: up to 0.5)."""
+ACK_DELAY: Final = 0.04
+"""Seconds that an acknowledgement may wait for an answer in a conversation (as in Linux, TCP_DELACK_MIN)."""
 
 MAX_WINDOW: Final = 1 << 30
 """The largest window there is (RFC 7323, 2.3); an older acknowledgement was never meant (RFC 5961, 5.2)."""

@@ -13,6 +13,7 @@ from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6, IPv6ExtHdrFragment, fra
 from scapy.packet import Raw
 
 from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY
 from halftunnel_vpn.packet import vnet
 from halftunnel_vpn.protocol.datagram import decode_run
 from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
@@ -105,8 +106,7 @@ def test_in_a_conversation_the_answer_carries_the_acknowledgement(world):
     exit_answers()
 
     assert host_says() == []  # and no answer comes
-    world.now += 0.02
-    world.wheel.run(world.now)
+    world.pass_time(2 * ACK_DELAY)
     assert [world.host_gets()[TCP].ack] == [theirs]
     exit_answers()
     assert [one.ack for one in host_says()] == [theirs]  # the host may have been waiting for us

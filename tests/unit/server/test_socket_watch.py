@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.socket_watch import SocketWatch
+from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[bytes | int] = []
 
-    def ready(self, sock: socket.socket, has_errors: bool) -> None:
-        if has_errors:
+    def ready(self, sock: socket.socket, events: int) -> None:
+        if events & FAILED:
             self.heard += [error.kind for error in icmp_errors.read(sock)]
         try:
             while True:
@@ -60,7 +60,7 @@ async def watch() -> SocketWatch:
 
 async def test_datagrams_are_heard_of(watch, udp, until):
     sock, other, ear = udp(), udp(), Ear()
-    watch.add(sock, ear.ready)
+    watch.set(sock, READABLE, ear.ready)
     other.sendto(b"one", sock.getsockname())
     await until(lambda: ear.heard == [b"one"])
     other.sendto(b"two", sock.getsockname())
@@ -71,7 +71,7 @@ async def test_datagrams_are_heard_of(watch, udp, until):
 async def test_an_error_makes_nobody_deaf(watch, udp, closed_port, until):
     """libuv by itself would never look at the socket again."""
     sock, other, ear = udp(), udp(), Ear()
-    watch.add(sock, ear.ready)
+    watch.set(sock, READABLE, ear.ready)
     for number in range(1, 4):
         sock.sendto(b"anybody?", closed_port)
         await until(lambda: len(ear.heard) == 2 * number - 1)  # noqa: B023
@@ -83,7 +83,7 @@ async def test_an_error_makes_nobody_deaf(watch, udp, closed_port, until):
 
 async def test_an_error_that_somebody_else_has_read_is_no_harm(watch, udp, closed_port, until):
     sock, other, ear = udp(), udp(), Ear()
-    watch.add(sock, ear.ready)
+    watch.set(sock, READABLE, ear.ready)
     sock.sendto(b"anybody?", closed_port)
     assert len(icmp_errors.read(sock)) == 1  # before the loop has had its turn
     other.sendto(b"data", sock.getsockname())
@@ -96,13 +96,13 @@ async def test_a_socket_may_go_while_its_turn_is_waited_for(watch, udp, until):
     socks, other = [udp(), udp()], udp()
     served: list[socket.socket] = []
 
-    def ready(sock: socket.socket, has_errors: bool) -> None:
+    def ready(sock: socket.socket, events: int) -> None:
         served.append(sock)
         for each in socks:
             watch.remove(each)
 
     for sock in socks:
-        watch.add(sock, ready)
+        watch.set(sock, READABLE, ready)
         other.sendto(b"data", sock.getsockname())
     await until(lambda: served)
     await asyncio.sleep(0)
@@ -113,7 +113,7 @@ async def test_it_begins_anew_after_the_last_socket_has_gone(watch, udp, until):
     other = udp()
     for _ in range(3):
         sock, ear = udp(), Ear()
-        watch.add(sock, ear.ready)
+        watch.set(sock, READABLE, ear.ready)
         other.sendto(b"data", sock.getsockname())
         await until(lambda: ear.heard)  # noqa: B023
         watch.remove(sock)
