@@ -24,9 +24,6 @@ CHALLENGES: Final = 10
 CONVERSATION: Final = 3
 """Answers in a row that make a conversation (Linux's threshold for "pingpong" mode)."""
 
-BROKEN_OFF: Final = 8
-"""Answers that it takes on top when an acknowledgement had to be sent alone."""
-
 CHALLENGE_INTERVAL: Final = 1.0
 """Seconds (RFC 5961, 7)."""
 
@@ -123,7 +120,7 @@ class Outgoing:
     def waited_in_vain(self, sequence: int) -> None:
         """No answer came in time; the conversation begins anew, for the host may be waiting for us."""
         if self.ack_due:
-            self._answers = -BROKEN_OFF
+            self._answers = 0
             self.acknowledge(sequence)
 
     def challenge(self, sequence: int, now: float) -> None:
