@@ -49,7 +49,7 @@ def front_restarts(lab: Lab, tunnel: FrontedTunnel, name: str, *, idle: int) -> 
             f"answer in {answered * 1000:.0f} ms after {idle * IDLE_FACTOR:.0f} s of silence"
         )
         after = tunnel.status()
-        if before is None or after is None or before["session"] != after["session"]:
+        if before is None or after is None or before.get("session") != after.get("session"):
             outcome.errors.append("the session was not kept")
     if outcome.errors:
         outcome.errors.append(f"the front end said: {tunnel.front_output()[-1000:]}")

@@ -74,6 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     Lab.sweep()
     print(f"seed {seed}", file=sys.stderr, flush=True)
     until = time.monotonic() + options.minutes * 60
+    interrupted = False
     try:
         with Lab() as lab:
             storm = _prepare(lab, options.legs, seed) if STORM in names else None
@@ -89,13 +90,14 @@ def _run(options: argparse.Namespace) -> int:
                     break
     except KeyboardInterrupt:
         print("\ninterrupted; this is what there is:", file=sys.stderr)
+        interrupted = True
     if storms:
         print(report.render(storms))
     for outcome in outcomes:
         print(f"- {outcome.line()}")
     wrong = [error for storm in storms for error in storm.errors]
     wrong += [error for outcome in outcomes for error in outcome.errors]
-    return 1 if wrong else 0
+    return 1 if wrong or interrupted else 0
 
 
 def _prepare(lab: Lab, legs: int, seed: int) -> Storm:

@@ -63,9 +63,9 @@ def _is_reset(error: str) -> bool:
 
 def _session(tunnel: LabTunnel) -> int:
     status = tunnel.status()
-    return 0 if status is None else int(status["session"])
+    return 0 if status is None else int(status.get("session", 0))
 
 
 def _is_connected_anew(tunnel: LabTunnel, session: int) -> bool:
     status = tunnel.status()
-    return status is not None and status["state"] == "connected" and status["session"] > session
+    return status is not None and status["state"] == "connected" and status.get("session", 0) > session

@@ -31,7 +31,7 @@ def roam(lab: Lab, tunnel: LabTunnel) -> Outcome:
         outcome.figures.append(f"bytes flow again after {flows.wait_moving(FIRST, PATIENCE):.2f} s")
         flows.wait_whole(outcome, PATIENCE)
         after = tunnel.status()
-        if before is None or after is None or before["session"] != after["session"]:
+        if before is None or after is None or before.get("session") != after.get("session"):
             outcome.errors.append("the session was not kept")
     return outcome
 

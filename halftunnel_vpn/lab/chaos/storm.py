@@ -26,6 +26,9 @@ LAST_KILL: Final = 0.95
 LOOK: Final = 0.01
 """Seconds between two looks at how far the transfers are."""
 
+ANSWER_TIMEOUT: Final = 30.0
+"""Seconds within which the client must tell its status."""
+
 MEASURE: Final = 0.25
 """Seconds between two looks at memory."""
 
@@ -184,8 +187,13 @@ class Storm:
             yield {way: stack.enter_context(Transfer(self._lab, way, size)) for way in Way}
 
     def _session(self) -> int:
-        status = self._tunnel.status()
-        if status is None:
-            raise HostError(f"The client does not answer:\n{self._tunnel.client_output()}")
-        session: int = status["session"]
-        return session
+        """The number of the client's session. HostError when it does not answer, however busy it is."""
+        until = time.monotonic() + ANSWER_TIMEOUT
+        while True:
+            status = self._tunnel.status()
+            if status is not None and "session" in status:
+                session: int = status["session"]
+                return session
+            if time.monotonic() > until:
+                raise HostError(f"The client does not answer:\n{self._tunnel.client_output()}")
+            time.sleep(MEASURE)
