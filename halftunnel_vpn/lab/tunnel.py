@@ -29,7 +29,7 @@ ROAD_PORT: Final = 8443
 ALLOWED_EGRESS: Final = ("198.51.100.0/24", "2001:db8:100::/64")
 """The target's networks; an exit reaches no such address unless it is told to."""
 
-CONNECT_TIMEOUT: Final = 30.0
+CONNECT_TIMEOUT: Final = 90.0
 """Seconds from the start of the exit until it listens, and of the client until it is connected."""
 
 _POLL: Final = 0.05

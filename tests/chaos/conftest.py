@@ -12,7 +12,7 @@ from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.chaos.outcome import Outcome
 from halftunnel_vpn.lab.chaos.trials import TRIALS, run_trial
 
-AT_ONCE = 4
+AT_ONCE = 3
 """Trials that run beside each other: they wait for time-outs and slow links most of the time."""
 
 SEED = 20260
