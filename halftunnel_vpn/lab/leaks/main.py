@@ -21,10 +21,11 @@ LAN: Final = ("10.77.0.0/16", "192.168.77.0/24", "fd77::/16", "fe80::/10", "224.
 
 
 class Report(NamedTuple):
-    """What a storm did, how long its longest step took in seconds, and what left the host."""
+    """What a storm did; the seconds of its longest step and without packet filter; and what left."""
 
     done: dict[str, int]
     longest: float
+    unfiltered: float
     verdict: Verdict
 
     def __str__(self) -> str:
@@ -32,6 +33,7 @@ class Report(NamedTuple):
         rows = [
             f"transitions        {sum(self.done.values())}, the longest {self.longest:.1f} s",
             *(f"    {count:4} x {name}" for name, count in sorted(self.done.items())),
+            f"filter taken away  for {self.unfiltered:.2f} s at most, until it was mended",
             f"packets examined   {verdict.examined}",
             *(f"    {count:8} {reason}" for reason, count in sorted(verdict.allowed.items())),
             f"leaked             {verdict.leaked}",
@@ -50,9 +52,9 @@ def survey(transitions: int, seed: int, *, progress: bool = False) -> Report:
     with Lab() as lab:
         storm = Storm(lab, seed, say)
         storm.run(transitions)
-        return Report(
-            dict(storm.done), storm.longest, storm.captures.judge(lan=LAN, unfiltered=storm.unfiltered)
-        )
+        unfiltered = max((end - began for began, end in storm.unfiltered), default=0.0)
+        verdict = storm.captures.judge(lan=LAN, unfiltered=storm.unfiltered)
+        return Report(dict(storm.done), storm.longest, unfiltered, verdict)
 
 
 def main(arguments: Sequence[str]) -> int:

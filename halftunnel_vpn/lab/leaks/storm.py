@@ -168,8 +168,9 @@ class Storm:
     def _take_filter_away(self, *words: str) -> None:
         began = time.time()
         self.lab.run(CLIENT, ["nft", *words])
-        self._at_rest()
+        self._until(self._is_filtering, "the packet filter does not come back")
         self.unfiltered.append((began, time.time()))
+        self._at_rest()
 
     def _rules_deleted(self) -> None:
         for family in ("-4", "-6"):
@@ -203,6 +204,10 @@ class Storm:
             return status is not None and status["state"] == wanted and bool(status["protection"]["verified"])
 
         self._until(rests, f"the daemon does not come to be {wanted} and protected")
+
+    def _is_filtering(self) -> bool:
+        listing = ["nft", "list", "chain", "inet", "halftunnel", "guard_output"]
+        return self.lab.run(CLIENT, listing, check=False).returncode == 0
 
     def _state(self) -> str:
         status = self._status()
