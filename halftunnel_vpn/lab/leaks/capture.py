@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab.topology import (
+    DOMAIN_A,
     EXIT,
     EXIT_A,
     EXIT_A6,
@@ -48,6 +49,7 @@ _ETHERNET: Final = 1
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _ICMP, _TCP, _UDP, _FRAGMENT, _HOP_BY_HOP, _ICMPV6 = 1, 6, 17, 44, 0, 58
 _NEIGHBOUR_TYPES: Final = frozenset((133, 134, 135, 136))  # RFC 4861
+_ROAD_NAME: Final = b"".join(bytes((len(label),)) + label.encode() for label in DOMAIN_A.split(".")[1:])
 _ROADS: Final = frozenset(ipaddress.ip_address(text).packed for text in (EXIT_A, EXIT_A6, EXIT_B, EXIT_B6))
 
 
@@ -221,6 +223,8 @@ def why_allowed(frame: bytes, lan: Sequence[Network]) -> str | None:
         return "neighbour discovery"
     if packet.protocol == _UDP and (packet.source_port, packet.destination_port) in ((68, 67), (546, 547)):
         return "DHCP"
+    if packet.protocol == _UDP and packet.destination_port == 53 and _ROAD_NAME in frame:
+        return "where the roads are"  # our own question, before a leg can be dialled
     if packet.protocol in (_TCP, _UDP) and packet.destination_port in (53, None):
         return None  # a query; or what a fragment hides, which may be one
     address = ipaddress.ip_address(packet.destination)
