@@ -12,7 +12,7 @@ from halftunnel_vpn.lab.chaos.legs import Death, Way
 from halftunnel_vpn.lab.chaos.storm import Storm
 from halftunnel_vpn.lab.tunnel import LabTunnel
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(400)]
 
 SIZE = 200_000_000
 KILLS = 20

@@ -18,7 +18,7 @@ from halftunnel_vpn.lab.namespaces import CONFIGURATION
 from halftunnel_vpn.lab.target import start_target
 from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, TARGET_ADDRESS
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 
 def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:

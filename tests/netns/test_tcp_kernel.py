@@ -29,7 +29,7 @@ from halftunnel_vpn.packet import ip, tcp, vnet
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.timers import Wheel
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-pytestmark = pytest.mark.root  # what is measured here wants the processors for itself
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 SECONDS = 0.3
 WARM_UP = 0.5

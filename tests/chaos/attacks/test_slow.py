@@ -11,7 +11,7 @@ import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
 
-pytestmark = pytest.mark.root  # what is measured here wants the processors for itself
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 DRIP = 0.1
 """Seconds between two bytes: twenty of them in the handshake timeout of this exit."""

@@ -14,7 +14,7 @@ import pytest
 
 from halftunnel_vpn.protocol.opening import ResetCode
 
-pytestmark = pytest.mark.root  # what is measured here wants the processors for itself
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "4"))
 STREAMS = 20

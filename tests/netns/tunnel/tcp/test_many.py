@@ -11,7 +11,7 @@ import pytest
 
 from halftunnel_vpn.lab.topology import CLIENT
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 CROWD = 2000
 IN_A_ROW = 5000

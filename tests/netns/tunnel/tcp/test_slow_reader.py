@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 STALL = 20.0
 """Seconds."""
