@@ -19,6 +19,9 @@ from halftunnel_vpn.transport.dial import DialOptions
 _HEADERS = {4: 40, 6: 60}
 """Bytes of IP and TCP header without options, by IP version."""
 
+PROBE_PORT = 80
+"""The TCP port on which a captive portal answers in everybody's place."""
+
 _DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80}
 """Ports of URLs that name none."""
 
@@ -110,7 +113,7 @@ def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> Traf
         return None
     return TrafficPolicy(
         mark=routes.mark,
-        own_ports=_road_ports(profile),
+        own_ports=tuple(sorted({*_road_ports(profile), *probe_ports(profile)})),
         tunnel=tunnel,
         pass_marks=(excluded_mark(routes.mark),),
         lan=LAN_NETWORKS if protection.allow_lan else (),
@@ -128,6 +131,14 @@ def lockdown_policy(profile: ClientProfile) -> TrafficPolicy | None:
     if policy is None or profile.protection.kill_switch != "always":
         return None
     return dataclasses.replace(policy, own_ports=())
+
+
+def probe_ports(profile: ClientProfile) -> tuple[int, ...]:
+    """The TCP ports on which a road's host is asked whether there is a captive portal, if it is asked at all.
+
+    A proxy of the profile's stands between the road and us: without it the road's host tells nothing.
+    """
+    return (PROBE_PORT,) if profile.protection.portal_probe and profile.proxy.url is None else ()
 
 
 def _road_ports(profile: ClientProfile) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ from halftunnel_vpn.host.preflight import device_exists, preflight
 from halftunnel_vpn.protocol.hellos import ExitHello
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.tun.device import TunDevice
@@ -311,6 +312,16 @@ class Tunnel:
         if self._network is None or not self.connected.is_set():
             raise HostError("The tunnel is not up: connect first.")
         await asyncio.to_thread(self._network.adopt_program, pid, programs)
+
+    @property
+    def resolve(self) -> Resolver:
+        """Finds the roads' hosts outside the tunnel."""
+        return self._resolver.resolve
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it was up, and no leg of either direction is left."""
+        return self.phase == "reconnecting" and len(self._connection.lost_directions) == len(Direction)
 
     def _dial_options(self, road: RoadConfig) -> DialOptions:
         return dial_options(self.profile, road, self._resolver)

@@ -136,6 +136,7 @@ class ProtectionConfig:
 
     kill_switch: KillSwitch = option(values.one_of("off", "on", "always"), default="off")
     allow_lan: bool = option(values.boolean, default=True)
+    portal_probe: bool = option(values.boolean, default=True)
 
 
 DnsMode = Literal["forward", "fake-ip", "off"]

@@ -45,6 +45,11 @@ class Machine:
             self.tell(sentence)
         return moved
 
+    def note(self, sentence: str) -> None:
+        """Something is wrong, and the state is what it was."""
+        self.sentence = sentence
+        self.tell(sentence)
+
     def expects(self, happening: Happening) -> bool:
         """Whether the state lists it."""
         return happening in self.state.leads_to

@@ -15,6 +15,7 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import explain
 from halftunnel_vpn.client.mending import Mender
+from halftunnel_vpn.client.portal import LOST, LOST_PATIENCE, RETRY_DELAY, Portal, PortalWatch
 from halftunnel_vpn.client.protection import check_alone
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.tunnel import Tunnel
@@ -85,6 +86,7 @@ class Daemon:
         self._settled = asyncio.Event()
         self._backoff = Backoff(random.random)
         self._portal_timer: asyncio.TimerHandle | None = None
+        self._portals = PortalWatch(self.counters, driver.clock)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -121,6 +123,7 @@ class Daemon:
         """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
         async with asyncio.TaskGroup() as tasks:
             mender = tasks.create_task(self._mender.run())
+            watching = tasks.create_task(self._look_while_lost())
             try:
                 while not self._is_stopping:
                     target = self._target
@@ -130,6 +133,7 @@ class Daemon:
                         await self._attempt(target)
             finally:
                 mender.cancel()
+                watching.cancel()
                 self._close_portal()
 
     def stop(self) -> None:
@@ -174,21 +178,65 @@ class Daemon:
         sentence = explain(failure) if isinstance(failure, HandshakeError) else str(failure)
         log.warning("%s", sentence)
         passing = isinstance(failure, RoadError | HandshakeRefused)
-        if self._protection.wanted is not None:
+        portal = await self._look_for_portal(target, failure)
+        if self._target is not target or self._is_stopping:
+            return
+        is_guarded = self._protection.wanted is not None
+        if portal is not None:
+            self._log_portal(portal)
+            goes_on = is_guarded or self._is_resumed
+            sentence = portal.sentence(sentence, is_shut=is_guarded, goes_on=goes_on)
+        if is_guarded:
             self.machine.on(Happening.BLOCKED, sentence)
             await self._enforce_or_tell()
         elif passing and self._is_resumed:
             if self.machine.state.name != "connecting":
                 self.machine.on(Happening.UP)
-            self.machine.tell(sentence)
+            self.machine.note(sentence)
         else:
             self._target = None
             self._remember(Wanted(target.name, up=False))
             self.machine.on(Happening.FAILED, sentence)
             return
-        await self._wait(self._backoff.next_delay() if passing else None)
+        delay = self._backoff.next_delay() if passing else None
+        await self._wait(delay if delay is None or portal is None else min(delay, RETRY_DELAY))
         if self._target is target and not self._is_stopping:
             self.machine.on(Happening.RETRY)
+
+    async def _look_for_portal(self, target: Target, failure: HalfTunnelError) -> Portal | None:
+        """The captive portal because of which the tunnel has failed; no command waits for the answer."""
+        reason = failure.reason if isinstance(failure, RoadError) else ""
+        looking = asyncio.ensure_future(self._portals.look(target.profile, reason))
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait((looking, woken), return_when=asyncio.FIRST_COMPLETED)
+            return looking.result() if looking.done() else None
+        finally:
+            looking.cancel()
+            woken.cancel()
+            await asyncio.gather(looking, woken, return_exceptions=True)
+
+    async def _look_while_lost(self) -> None:
+        """A portal may come to a tunnel that is up: the host wakes up in a hotel."""
+        suspected: Tunnel | None = None
+        told: Portal | None = None
+        while True:
+            await asyncio.sleep(LOST_PATIENCE)
+            tunnel = self._tunnel
+            if tunnel is None or not tunnel.is_cut_off or tunnel is not suspected:
+                suspected, told = (tunnel, None) if tunnel is not None and tunnel.is_cut_off else (None, None)
+                continue
+            portal = await self._portals.look(tunnel.profile, LOST, tunnel.resolve)
+            if portal in (None, told) or self._tunnel is not tunnel or not tunnel.is_cut_off:
+                continue
+            if portal is not None and self.machine.state.name == "reconnecting":
+                told = portal
+                self._log_portal(portal)
+                self.machine.note(portal.sentence("", is_shut=True, goes_on=True))
+
+    @staticmethod
+    def _log_portal(portal: Portal) -> None:
+        log.warning("a captive portal stands in the way", extra={"private": {"portal": portal.host}})
 
     async def _wait(self, seconds: float | None) -> None:
         """Until a command comes, at most so long."""
@@ -206,8 +254,11 @@ class Daemon:
         phase, now = tunnel.phase, self.machine.state.name
         if now == "connecting" and phase in ("connected", "reconnecting"):
             self._backoff = Backoff(random.random)
+            self._portals.forget()
             self._is_resumed = True  # it has worked, so a road that fails later is worth waiting for
             self.machine.on(Happening.ESTABLISHED)
+            if self._portal_timer is not None:
+                self._close_portal()
             now = "connected"
         if now == "connected" and phase == "reconnecting":
             self.machine.on(Happening.LOST)
@@ -297,6 +348,7 @@ class Daemon:
             await self._guard.enforce(STATES["connecting"].allows(self._protection))
         self._target, self._is_resumed = target, False
         self._backoff = Backoff(random.random)
+        self._portals.forget()
         self.machine.on(Happening.UP)
         self._end_tunnel()
 
@@ -324,10 +376,14 @@ class Daemon:
         """Open what a captive portal needs, for so long; 0 closes it again."""
         self._close_portal()
         if seconds > 0:
-            if self.machine.state.name not in ("connecting", "blocked") or self._protection.wanted is None:
+            state = self.machine.state.name
+            if state == "reconnecting":
+                self.machine.on(Happening.UP)
+                self._end_tunnel()  # which has no legs, and would swallow what browsers ask
+            elif state not in ("connecting", "blocked") or self._protection.wanted is None:
                 raise HostError(
                     "nothing stands in the way of a captive portal now: it is opened while the kill switch "
-                    "blocks and there is no tunnel"
+                    "blocks and there is no tunnel, or none with legs"
                 )
             self._protection = replace(self._protection, portal=PORTAL)
             self._portal_timer = self._driver.loop.call_later(seconds, self._portal_is_over)

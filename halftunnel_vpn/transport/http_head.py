@@ -105,6 +105,15 @@ def parse_request(head: bytes) -> Request:
     return request
 
 
+def header(head: bytes, name: str) -> str | None:
+    """The first value of a header of a response, ``name`` in lower case; lines that are none do not count."""
+    for line in head.decode("latin-1").replace("\r\n", "\n").split("\n")[1:]:
+        match = _HEADER_LINE.fullmatch(line)
+        if match is not None and match[1].lower() == name:
+            return match[2].strip(" \t")
+    return None
+
+
 def parse_status(head: bytes) -> int:
     """Status code of a response. Raises PeerError(http-malformed)."""
     line = head.partition(b"\n")[0].decode("latin-1").removesuffix("\r")

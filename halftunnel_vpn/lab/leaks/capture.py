@@ -40,6 +40,9 @@ SNAPSHOT: Final = 128
 MAX_EXAMPLES: Final = 20
 """Leaked packets that are described one by one."""
 
+PROBE_PORT: Final = 80
+"""TCP port on which the client asks a road's host whether there is a captive portal."""
+
 UNFILTERED: Final = "to groups and neighbours, while somebody had taken the packet filter away"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -219,6 +222,10 @@ def why_allowed(frame: bytes, lan: Sequence[Network]) -> str | None:
         return None
     if packet.protocol == _TCP and packet.destination in _ROADS and packet.destination_port == ROAD_PORT:
         return "legs"
+    if packet.protocol == _TCP and packet.destination in _ROADS and packet.destination_port == PROBE_PORT:
+        return (
+            "whether there is a captive portal"  # our own question; no traffic here asks the exit for pages
+        )
     if packet.protocol == _ICMPV6 and packet.icmp_type in _NEIGHBOUR_TYPES:
         return "neighbour discovery"
     if packet.protocol == _UDP and (packet.source_port, packet.destination_port) in ((68, 67), (546, 547)):

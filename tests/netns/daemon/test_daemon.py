@@ -13,7 +13,7 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.daemon import LabDaemon
 from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
+from halftunnel_vpn.lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
 from halftunnel_vpn.lab.tunnel import LabTunnel, edit
 
 pytestmark = pytest.mark.root
@@ -58,12 +58,12 @@ def daemon(shared, snapshot):
     assert left - {"keepalive.json"} == {"daemon.lock", "wanted.json"}, "what it has learnt may stay"
 
 
-def around(device="road-a"):
+def around(device="road-a", address=TARGET_ADDRESS):
     """What a program meets that goes around the tunnel, through a device."""
     with socket.socket() as connection:
         connection.settimeout(2)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-        return connection.connect_ex((TARGET_ADDRESS, 80))
+        return connection.connect_ex((address, 80))
 
 
 def fetch(lab, *, check=True):
@@ -160,6 +160,56 @@ def test_an_exit_that_goes_and_comes_back(lab, tunnel, daemon):
         tunnel.start_exit()
     daemon.wait_state("connected")
     assert fetch(lab)
+
+
+PORTAL = """
+import http.server, socket
+class Portal(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(302)
+        self.send_header("Location", "http://login.example/?from=here")
+        self.end_headers()
+http.server.HTTPServer(("0.0.0.0", 80), Portal).serve_forever()
+"""
+SIGN_IN = (
+    "A captive portal stands in the way (it sends to login.example): run `htvpn portal`, open any http://"
+)
+
+
+def signs_in(lab):
+    """What a program of the client's that knows nothing of tunnels gets from the portal: a status, or ""."""
+    command = ["curl", "-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", f"http://{EXIT_A}/"]
+    return lab.run(CLIENT, command, check=False).stdout.replace("000", "")
+
+
+def test_a_captive_portal_is_named_and_opened_on_demand(lab, tunnel, daemon, eventually):
+    portal = lab.start(EXIT, [sys.executable, "-c", PORTAL])
+    lab.wait_listening(EXIT, 80)
+    tunnel.stop_exit()
+    try:
+        daemon.up()
+        status = daemon.wait_state("blocked")
+        assert status["sentence"].startswith(SIGN_IN)
+        assert signs_in(lab) == ""
+        daemon.command("POST", "/v1/portal", {"seconds": 60})
+        assert signs_in(lab) == "302"
+        tunnel.start_exit()
+        assert daemon.wait_state("connected")["sentence"] is None
+        assert around(address=EXIT_A) == errno.ECONNREFUSED, "what was open for the portal is shut"
+
+        # the host wakes up in a hotel, and the tunnel is still there
+        tunnel.stop_exit()
+        eventually(lambda: (daemon.status()["sentence"] or "").startswith(SIGN_IN))
+        assert daemon.status()["state"] == "reconnecting"
+        daemon.command("POST", "/v1/portal", {"seconds": 60})
+        assert daemon.wait_state("blocked")["sentence"].startswith(SIGN_IN)
+        eventually(lambda: signs_in(lab) == "302")
+    finally:
+        tunnel.start_exit()
+        daemon.wait_state("connected")
+        lab.stop(portal)
+    assert "login.example" not in daemon.output(), "a destination"
+    assert daemon.output().count("a captive portal stands in the way") >= 2
 
 
 def test_down_works_in_every_state(lab, tunnel, daemon):

@@ -152,7 +152,7 @@ def test_a_kill_switch_lets_the_legs_pass_and_after_down_not_even_them(profile):
         "[protection]", 'kill_switch = "always"', "[routes]", 'exclude = ["203.0.113.0/24"]', "mark = 7"
     )
     policy = traffic_policy(made, tunnel="htvpn0")
-    assert (policy.mark, policy.own_ports, policy.tunnel) == (7, (443,), "htvpn0")
+    assert (policy.mark, policy.own_ports, policy.tunnel) == (7, (80, 443), "htvpn0")
     assert policy.excluded == ("203.0.113.0/24",) and policy.protect == ("0.0.0.0/0", "::/0")
     assert "192.168.0.0/16" in policy.lan and policy.intercept_dns
     locked = lockdown_policy(made)
@@ -165,3 +165,8 @@ def test_legs_through_a_proxy_go_to_its_port_alone(profile):
     )
     policy = traffic_policy(made)
     assert policy.own_ports == (3128,) and policy.lan == ()
+
+
+def test_our_own_packets_reach_port_80_only_to_ask_for_a_portal(profile):
+    made = profile("[protection]", 'kill_switch = "on"', "portal_probe = false")
+    assert traffic_policy(made).own_ports == (443,)

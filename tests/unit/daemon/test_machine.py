@@ -72,6 +72,15 @@ def test_no_state_lets_more_pass_than_it_names() -> None:
     assert all(state.allows(Protection()) is None for state in STATES.values()), "the kill switch is off"
 
 
+async def test_what_is_noted_is_told_and_stays_until_it_is_mended() -> None:
+    machine = standing_in("reconnecting")
+    machine.note("A portal.")
+    assert machine.sentence == "A portal." and machine.state.name == "reconnecting"
+    assert [event["sentence"] for event in await machine.events(0, 0)] == ["A portal."]
+    machine.on(H.REGAINED)
+    assert machine.sentence is None
+
+
 async def test_changes_and_failures_are_told_in_order() -> None:
     machine = Machine()
     machine.on(H.DOWN)

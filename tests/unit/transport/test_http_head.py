@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import PeerError
-from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, parse_request, parse_status
+from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, header, parse_request, parse_status
 
 HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\nX-Long:  some value \r\n\r\n"
 
@@ -52,6 +52,11 @@ def test_a_requests_parts():
 def test_values_of_a_repeated_header_keep_their_order():
     request = parse_request(b"GET / HTTP/1.0\r\nX: 1\r\ny: 2\r\nx: 3\r\n\r\n")
     assert request.values("x") == ["1", "3"]
+
+
+def test_a_header_of_a_response_is_found_among_lines_that_are_none():
+    head = b"HTTP/1.1 302 Found\r\nno header\r\nX: 1\r\nLocation:  /a \r\nlocation: /b\r\n\r\n"
+    assert header(head, "location") == "/a" and header(head, "x") == "1" and header(head, "y") is None
 
 
 def test_an_upgrade_is_recognised_whatever_its_case():
