@@ -30,12 +30,6 @@ PROBE_TIMEOUT: Final = 5.0
 PROBE_INTERVAL: Final = 15.0
 """Seconds between two questions at least; what was found holds meanwhile."""
 
-LOST_PATIENCE: Final = 2.0
-"""Seconds between two looks at a tunnel that was up: without a leg twice, and a portal is looked for."""
-
-LOST: Final = "direction-lost"
-"""The reason of a failure of which nothing is known but that there are no legs."""
-
 RETRY_DELAY: Final = 5.0
 """Seconds between two attempts at a tunnel at most, while a portal is known: somebody is signing in."""
 
@@ -46,7 +40,7 @@ _FOREIGN_CERTIFICATE: Final = frozenset(
     {"certificate-not-trusted", "certificate-wrong-name", "certificate-not-pinned"}
 )
 _SMELLS: Final = _FOREIGN_CERTIFICATE | {
-    LOST,
+    "direction-lost",
     "certificate-expired", "closed-in-handshake", "connect-timeout", "connection-refused", "connection-reset",
     "handshake-timeout", "host-unreachable", "not-a-websocket", "tls-failed", "tls-timeout",
 }  # fmt: skip

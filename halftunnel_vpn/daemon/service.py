@@ -9,13 +9,12 @@ import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import explain
 from halftunnel_vpn.client.mending import Mender
-from halftunnel_vpn.client.portal import LOST, LOST_PATIENCE, RETRY_DELAY, Portal, PortalWatch
+from halftunnel_vpn.client.portal import RETRY_DELAY, Portal, PortalWatch
 from halftunnel_vpn.client.protection import check_alone
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.tunnel import Tunnel
@@ -24,6 +23,7 @@ from halftunnel_vpn.control.daemon_routes import Event, LogLine
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.status import ProtectionStatus, Status
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.daemon import portals
 from halftunnel_vpn.daemon.events import Happening
 from halftunnel_vpn.daemon.guard import Guard
 from halftunnel_vpn.daemon.log_ring import LogRing
@@ -37,17 +37,11 @@ from halftunnel_vpn.errors import (
     RoadError,
     first_leaf,
 )
-from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.transport.driver import Driver
-
-PORTAL: Final = (
-    Opening(protocol="tcp", ports=(53, 80, 443, 8080)),
-    Opening(protocol="udp", ports=(53,)),
-)
-"""What a captive portal needs: names, and its web pages."""
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +117,7 @@ class Daemon:
         """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
         async with asyncio.TaskGroup() as tasks:
             mender = tasks.create_task(self._mender.run())
-            watching = tasks.create_task(self._look_while_lost())
+            look_out = tasks.create_task(portals.look_out(self._portals, self.machine, lambda: self._tunnel))
             try:
                 while not self._is_stopping:
                     target = self._target
@@ -133,7 +127,7 @@ class Daemon:
                         await self._attempt(target)
             finally:
                 mender.cancel()
-                watching.cancel()
+                look_out.cancel()
                 self._close_portal()
 
     def stop(self) -> None:
@@ -183,7 +177,7 @@ class Daemon:
             return
         is_guarded = self._protection.wanted is not None
         if portal is not None:
-            self._log_portal(portal)
+            portals.log_portal(portal)
             goes_on = is_guarded or self._is_resumed
             sentence = portal.sentence(sentence, is_shut=is_guarded, goes_on=goes_on)
         if is_guarded:
@@ -215,28 +209,6 @@ class Daemon:
             looking.cancel()
             woken.cancel()
             await asyncio.gather(looking, woken, return_exceptions=True)
-
-    async def _look_while_lost(self) -> None:
-        """A portal may come to a tunnel that is up: the host wakes up in a hotel."""
-        suspected: Tunnel | None = None
-        told: Portal | None = None
-        while True:
-            await asyncio.sleep(LOST_PATIENCE)
-            tunnel = self._tunnel
-            if tunnel is None or not tunnel.is_cut_off or tunnel is not suspected:
-                suspected, told = (tunnel, None) if tunnel is not None and tunnel.is_cut_off else (None, None)
-                continue
-            portal = await self._portals.look(tunnel.profile, LOST, tunnel.resolve)
-            if portal in (None, told) or self._tunnel is not tunnel or not tunnel.is_cut_off:
-                continue
-            if portal is not None and self.machine.state.name == "reconnecting":
-                told = portal
-                self._log_portal(portal)
-                self.machine.note(portal.sentence("", is_shut=True, goes_on=True))
-
-    @staticmethod
-    def _log_portal(portal: Portal) -> None:
-        log.warning("a captive portal stands in the way", extra={"private": {"portal": portal.host}})
 
     async def _wait(self, seconds: float | None) -> None:
         """Until a command comes, at most so long."""
@@ -385,7 +357,7 @@ class Daemon:
                     "nothing stands in the way of a captive portal now: it is opened while the kill switch "
                     "blocks and there is no tunnel, or none with legs"
                 )
-            self._protection = replace(self._protection, portal=PORTAL)
+            self._protection = replace(self._protection, portal=portals.OPENINGS)
             self._portal_timer = self._driver.loop.call_later(seconds, self._portal_is_over)
         await self._enforce()
 

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from fuzz_targets.script import Script
+from halftunnel_vpn.client.portal import judge
 from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import PeerError
@@ -41,6 +42,7 @@ def http_head(data: bytes) -> None:
             assert head + rest == sent and len(head) <= MAX_HEAD
             with suppress(PeerError):
                 assert 100 <= parse_status(head) < 600
+            judge(head, ("a.example.org", "192.0.2.1"), reason="certificate-not-trusted")
             request = parse_request(head)
             assert request.wants_websocket in (True, False)
             return

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.client.portal import LOST, PROBE_INTERVAL, Portal, PortalWatch, judge, smells
+from halftunnel_vpn.client.portal import PROBE_INTERVAL, Portal, PortalWatch, judge, smells
 from halftunnel_vpn.config.client import parse_client
 
 NAMES = ("a.example.org", "front.example.net")
 FOREIGN = "certificate-not-trusted"
+LOST = "direction-lost"
 
 
 def answer(status, location=None):

@@ -1,0 +1,51 @@
+"""Captive portals, as the daemon meets them: what is opened for one, and who looks out behind a tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from halftunnel_vpn.client.portal import Portal, PortalWatch
+from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.daemon.machine import Machine
+from halftunnel_vpn.host.firewall import Opening
+
+OPENINGS: Final = (
+    Opening(protocol="tcp", ports=(53, 80, 443, 8080)),
+    Opening(protocol="udp", ports=(53,)),
+)
+"""What a captive portal needs: names, and its web pages."""
+
+LOST: Final = "direction-lost"
+"""The reason of a failure of which nothing is known but that there are no legs."""
+
+LOST_PATIENCE: Final = 2.0
+"""Seconds between two looks at a tunnel that was up: without a leg twice, and a portal is looked for."""
+
+log = logging.getLogger(__name__)
+
+
+def log_portal(portal: Portal) -> None:
+    """Where it sends to is a destination, which the log names at level debug alone."""
+    log.warning("a captive portal stands in the way", extra={"private": {"portal": portal.host}})
+
+
+async def look_out(watch: PortalWatch, machine: Machine, current: Callable[[], Tunnel | None]) -> None:
+    """For ever: tell when a portal is why the tunnel has lost its legs (the host has woken up in a hotel)."""
+    suspected: Tunnel | None = None
+    told: Portal | None = None
+    while True:
+        await asyncio.sleep(LOST_PATIENCE)
+        tunnel = current()
+        if tunnel is None or not tunnel.is_cut_off or tunnel is not suspected:
+            suspected, told = (tunnel, None) if tunnel is not None and tunnel.is_cut_off else (None, None)
+            continue
+        portal = await watch.look(tunnel.profile, LOST, tunnel.resolve)
+        if portal is None or portal == told or current() is not tunnel or not tunnel.is_cut_off:
+            continue
+        if machine.state.name == "reconnecting":
+            told = portal
+            log_portal(portal)
+            machine.note(portal.sentence("", is_shut=True, goes_on=True))
