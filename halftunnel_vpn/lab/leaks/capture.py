@@ -96,20 +96,7 @@ class Captures:
         """Return when all of them listen. HostError when one does not."""
         for host, device in ENDS:
             path = self._lab.directory / f"wire-{device}.pcap"
-            options = [
-                "-n",
-                "-Q",
-                "in",
-                "-s",
-                str(SNAPSHOT),
-                "-U",
-                "-B",
-                "16384",
-                "-Z",
-                "root",
-                "-w",
-                str(path),
-            ]
+            options = f"-n -Q in -s {SNAPSHOT} -U --immediate-mode -B 16384 -Z root -w {path}".split()
             running = self._lab.start(host, ["tcpdump", "-i", device, *options])
             self._files.append(path)
             self._running.append(running)
