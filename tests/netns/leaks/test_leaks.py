@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 ROUNDS_SEEN = 3
 
-SHORT_STORM = 25
+SHORT_STORM = 16
 """Transitions; the long form takes 200."""
 
 
