@@ -24,8 +24,11 @@ CONFIGURATION: Final = Path("/etc/netns")
 COMMAND_TIMEOUT: Final = 30.0
 """Seconds within which a command that only sets something up must end."""
 
-END_TIMEOUT: Final = 5.0
-"""Seconds a process may take to end by itself before it is killed."""
+END_TIMEOUT: Final = 10.0
+"""Seconds a process may take to end by itself before it is killed: more than an exit takes at most.
+
+That drains its streams (stop_timeout), and then waits for its legs' last words (CLOSE_TIMEOUT).
+"""
 
 _RUNTIME: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x40000000
