@@ -26,7 +26,7 @@ def run_client(profile: ClientProfile, *, metrics: Endpoint | None) -> int:
     Raises HostError or RoadError, each one sentence, when the tunnel does not come up or the device vanishes.
     """
     try:
-        run(_main(profile, metrics))
+        run(_main(profile, metrics), nice=profile.limits.nice)
     except HandshakeError as error:
         raise HostError(explain(error)) from error
     return 0

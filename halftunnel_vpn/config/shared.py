@@ -7,6 +7,11 @@ from typing import Literal
 from halftunnel_vpn.config import values
 from halftunnel_vpn.config.schema import config_table, option
 
+DEFAULT_NICE = -10
+"""Nice value of the process that carries the traffic: before ordinary programs, which have 0."""
+
+MIN_NICE, MAX_NICE = -20, 19
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 

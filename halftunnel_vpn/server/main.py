@@ -35,7 +35,7 @@ def run_server(directory: Path, config: ServerConfig, *, metrics: Endpoint | Non
     Raises ConfigError or HostError, each one sentence, when it cannot start.
     """
     _open_as_many_files_as_allowed()
-    run(_main(directory, config, metrics))
+    run(_main(directory, config, metrics), nice=config.limits.nice)
     return 0
 
 

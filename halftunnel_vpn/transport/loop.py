@@ -8,20 +8,28 @@ import importlib.util
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from halftunnel_vpn.config.shared import DEFAULT_NICE
 from halftunnel_vpn.transport.memory import keep_freed_memory
+from halftunnel_vpn.transport.priority import ordinary_workers, take_priority
 
 Result = TypeVar("Result")
 
 
-def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run ``main`` to its end on uvloop where it is installed, else on plain asyncio."""
+def run(main: Coroutine[Any, Any, Result], *, nice: int = DEFAULT_NICE) -> Result:
+    """Run ``main`` to its end, at priority ``nice``, on uvloop where it is installed, else on asyncio."""
     keep_freed_memory()
+    take_priority(nice)
     gc.collect()
     gc.freeze()  # modules and code stay: there is no use in looking at them again and again
     if importlib.util.find_spec("uvloop") is None:
-        return asyncio.run(main)
+        return asyncio.run(_with_workers(main))
     # Imported here so that `htvpn --help` does not pay for it.
     import uvloop
 
-    result: Result = uvloop.run(main)
+    result: Result = uvloop.run(_with_workers(main))
     return result
+
+
+async def _with_workers(main: Coroutine[Any, Any, Result]) -> Result:
+    asyncio.get_running_loop().set_default_executor(ordinary_workers())
+    return await main

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from halftunnel_vpn.config.shared import DEFAULT_NICE
 from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
@@ -32,6 +33,12 @@ def journal(machine, unit, *words):
 
 def restarts(machine):
     return int(machine.run("systemctl show -P NRestarts halftunnel.service").stdout)
+
+
+def nice(machine, unit):
+    """The priority that a unit's process really has."""
+    pid = machine.run(f"systemctl show -P MainPID {unit}").stdout.strip()
+    return int(machine.run(f"cat /proc/{pid}/stat").stdout.rpartition(")")[2].split()[16])
 
 
 def wait_connected(machine):
@@ -104,6 +111,7 @@ def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client, st
     assert status_problems(status) == []
     assert (status["state"], status["profile"], status["dns"]["backend"]) == ("connected", "lab", "resolved")
     assert status["upstream"]["open_legs"][0]["address"] == EXIT_A
+    assert nice(client, "halftunnel.service") == DEFAULT_NICE
     assert client.run("systemctl show -P StatusText halftunnel.service").stdout.startswith("connected")
 
 
@@ -244,6 +252,7 @@ def test_the_exit_ran_as_nobody_in_particular_and_stops_in_good_order(site, exit
     assert 61184 <= uid <= 65519, "a user of DynamicUser="
     effective = int(re.search(r"^CapEff:\s+(\w+)", status, re.MULTILINE)[1], 16)
     assert effective == 1 << 10, "CAP_NET_BIND_SERVICE alone"
+    assert nice(exit_machine, "halftunnel-server.service") == DEFAULT_NICE
     assert exit_machine.run("ls -ld /var/lib/private/halftunnel-server").stdout.startswith("drwx------")
     exit_machine.run("systemctl restart halftunnel-server.service")
     # A new session: the old one went with the old process.

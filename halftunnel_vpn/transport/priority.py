@@ -1,0 +1,42 @@
+"""How soon the kernel gives the process a processor: setpriority(2), sched(7).
+
+All traffic of a host goes through one process at each end: when that waits for a processor, everything does.
+Linux keeps the value for each thread and hands it on to threads and programs started by it, so what is no
+part of the data path (worker threads, and the programs they run) is put back to what it would have had.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from halftunnel_vpn.config.shared import DEFAULT_NICE
+
+MAX_WORKERS = 16
+"""Threads for calls that block: host changes, files."""
+
+ORDINARY = 0
+"""The nice value of a program that asks for nothing."""
+
+log = logging.getLogger(__name__)
+
+
+def take_priority(nice: int = DEFAULT_NICE) -> None:
+    """Give the calling thread the nice value ``nice``; goes on without where that is not allowed."""
+    if os.getpriority(os.PRIO_PROCESS, 0) == nice:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except PermissionError:
+        log.debug("nice %d is not allowed here (CAP_SYS_NICE): the priority stays as it is", nice)
+
+
+def ordinary_workers() -> ThreadPoolExecutor:
+    """Threads for what blocks, at the priority of an ordinary program, whatever the event loop has."""
+    return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=_be_ordinary)
+
+
+def _be_ordinary() -> None:
+    if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
+        take_priority(ORDINARY)
