@@ -342,10 +342,11 @@ class FlowTracker:
         return destination[0] != 0xFF and destination[:2] != b"\xfe\x80" and destination not in self._own
 
     def _answers_are_late(self, now: float) -> None:
-        """Acknowledgements have waited long enough; some of them less than ACK_DELAY."""
-        for endpoint in self._unanswered:
-            endpoint.flush_late()
-        self._unanswered.clear()
+        """Some acknowledgements have waited long enough; the others go on waiting."""
+        waiting = {endpoint: endpoint.flush_late(now) for endpoint in self._unanswered}
+        self._unanswered = {endpoint: None for endpoint, due in waiting.items() if due is not None}
+        if self._unanswered:
+            self._answer_timer.arm(min(due for due in waiting.values() if due is not None))
 
     def _expire_fragments(self, now: float) -> None:
         self._reassembler.expire(now)

@@ -34,7 +34,7 @@ class Acknowledgements:
         self._wake = wake
         self._counters = counters
         self._now: dict[ByteStream, None] = {}
-        self._soon: dict[ByteStream, None] = {}
+        self._soon: dict[ByteStream, float] = {}
         self._stateless: dict[int, int] = {}
         self._receipts: dict[LegState, None] = {}
         self._timer = wheel.timer(self._due)
@@ -49,9 +49,12 @@ class Acknowledgements:
         self._wake()
 
     def soon(self, stream: ByteStream, now: float) -> None:
-        """Send them within ACK_DELAY unless a packet of the stream carries the acknowledgement before."""
+        """Send them after ACK_DELAY unless a packet of the stream carries the acknowledgement before.
+
+        To be called for the first packet that is owed one, not for those that follow it.
+        """
         if stream not in self._now:
-            self._soon[stream] = None
+            self._soon[stream] = now
             if not self._timer.armed:
                 self._timer.arm(now + ACK_DELAY)
 
@@ -113,9 +116,17 @@ class Acknowledgements:
             train.room -= ACK_LENGTH
 
     def _due(self, now: float) -> None:
-        for stream in self._soon:
-            if stream.receiving.packets_unacknowledged:
+        """Each stream waits its own time: one timer for all must not cut short what is about to be carried."""
+        waiting = {}
+        for stream, since in self._soon.items():
+            if not stream.receiving.packets_unacknowledged:
+                continue  # a packet has carried it
+            if now - since >= ACK_DELAY:
                 self._now[stream] = None
-        self._soon.clear()
+            else:
+                waiting[stream] = since
+        self._soon = waiting
+        if waiting:
+            self._timer.arm(min(waiting.values()) + ACK_DELAY)
         if self._now:
             self._wake()

@@ -21,7 +21,7 @@ KEEP_TO_SEND = 8
 class Memory:
     """Bytes in use under a bound: windows that were granted, data that is kept, and the streams themselves.
 
-    ``parent`` bounds several of them together. Nothing waits for memory here: who asks gets less, and at
+    ``parent`` bounds several of them together, and has no parent. Nothing waits for memory here: who asks gets less, and at
     least so much that it goes on; new streams are refused when nothing is free.
     """
 
@@ -35,23 +35,27 @@ class Memory:
     @property
     def is_full(self) -> bool:
         """Whether a bound is reached, this one or the one above."""
-        return self.used >= self.limit or (self._parent is not None and self._parent.is_full)
+        parent = self._parent
+        return self.used >= self.limit or (parent is not None and parent.used >= parent.limit)
 
     def spare(self, keep: int) -> int:
         """Bytes that are free beyond one part in ``keep`` of each bound; 0 when there are none."""
         spare = self.limit - self.limit // keep - self.used
-        if spare <= 0:
-            return 0
-        return spare if self._parent is None else min(spare, self._parent.spare(keep))
+        parent = self._parent
+        if parent is not None:
+            above = parent.limit - parent.limit // keep - parent.used
+            if above < spare:
+                spare = above
+        return spare if spare > 0 else 0
 
     def take(self, count: int) -> None:
         """Count ``count`` bytes more; whether they may be had was asked before."""
         self.used += count
         if self._parent is not None:
-            self._parent.take(count)
+            self._parent.used += count
 
     def give_back(self, count: int) -> None:
         """Return what :meth:`take` took."""
         self.used -= count
         if self._parent is not None:
-            self._parent.give_back(count)
+            self._parent.used -= count

@@ -121,15 +121,19 @@ class ReceiveWindow:
 
 
 class ReceiveSide:
-    """Puts packets in order. ``expected`` is the next sequence number, a plain integer."""
+    """Puts packets in order.
+
+    ``expected`` is the next sequence number, a plain integer; ``waiting`` counts packets that came before
+    their turn.
+    """
 
     __slots__ = (
         "_ring",
-        "_waiting",
         "_waiting_bytes",
         "expected",
         "packets_unacknowledged",
         "received",
+        "waiting",
         "window",
     )
 
@@ -139,7 +143,7 @@ class ReceiveSide:
         self.window = ReceiveWindow(pool)
         self.packets_unacknowledged = 0
         self._ring: list[Arrival | None] | None = None
-        self._waiting = 0
+        self.waiting = 0
         self._waiting_bytes = 0
 
     def accept(self, type_: PacketType, wire_number: int, payload: memoryview) -> bool:
@@ -167,30 +171,25 @@ class ReceiveSide:
             if self.received + self._waiting_bytes + length > self.window.granted:
                 raise FlowControlError("beyond-credit")
             self._ring[slot] = (type_, payload)
-            self._waiting += 1
+            self.waiting += 1
             self._waiting_bytes += length
         return False
 
     def next_waiting(self) -> Arrival | None:
         """The next packet that had come too early, if its turn has come."""
-        if not self._waiting or self._ring is None:
+        if not self.waiting or self._ring is None:
             return None
         slot = self.expected % RING
         arrival = self._ring[slot]
         if arrival is None:
             return None
         self._ring[slot] = None
-        self._waiting -= 1
+        self.waiting -= 1
         self.expected += 1
         self.packets_unacknowledged += 1
         if arrival[0] is PacketType.DATA:
             self._waiting_bytes -= len(arrival[1])
             self.received += len(arrival[1])
-        if not self._waiting:
+        if not self.waiting:
             self._ring = None
         return arrival
-
-    @property
-    def has_gap(self) -> bool:
-        """Whether packets wait for an earlier one."""
-        return self._waiting > 0

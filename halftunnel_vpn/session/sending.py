@@ -15,8 +15,11 @@ RING = 4096
 UNSENT_LIMIT = 512 * 1024
 """Bytes one stream takes over before any of them has left: what to send next is decided late."""
 
-ROOM_LOW = UNSENT_LIMIT // 2
-"""Below this room a stream remembers to tell its user when there is room again."""
+ROOM_LOW = 64 * 1024
+"""Below this room a stream remembers to tell its user when there is room again: a whole piece of the host."""
+
+ROOM_AGAIN = UNSENT_LIMIT // 2
+"""From this room on it tells its user, or when nothing waits: a window may never give so much."""
 
 SEND_BUFFER = 16 * 1024 * 1024
 """Bytes of one stream that are kept, sent or not, until the peer has acknowledged them."""
@@ -115,7 +118,10 @@ class SendSide:
             room = unsent_room
         if self.memory is not None:
             least = MIN_SEND - self.accepted + self.acknowledged_bytes
-            room = min(room, max(least, self.memory.spare(KEEP_TO_SEND)))
+            if room > least:
+                spare = self.memory.spare(KEEP_TO_SEND)
+                if spare < room:
+                    room = spare if spare > least else least
         return room if room > 0 else 0
 
     @property
@@ -209,7 +215,7 @@ class SendSide:
             raise FlowControlError("ack-never-sent", f"stream {self.stream_id}")
         self.acknowledged += delta
         retained = self.retained
-        released = 0
+        released = let_go = 0
         for packet in retained:
             if packet.sequence >= self.acknowledged:
                 break
@@ -221,8 +227,10 @@ class SendSide:
                 leg.proofs += 1
                 packet.leg = None
             if packet.type is PacketType.DATA:
-                self._let_go(packet.length)
+                let_go += packet.length
         del retained[:released]
+        if let_go:
+            self._let_go(let_go)
         self.opening_leg = None
         return True
 

@@ -16,6 +16,8 @@ class StreamState(Enum):
     HALF_CLOSED_REMOTE = auto()
     CLOSED = auto()
 
+    __hash__ = object.__hash__  # Enum's own is computed in Python, four times for a look-up in the table
+
 
 class StreamEvent(Enum):
     """What happened to a stream, in the past tense."""
@@ -24,6 +26,8 @@ class StreamEvent(Enum):
     FIN_QUEUED = auto()
     FIN_RECEIVED = auto()
     RESET = auto()
+
+    __hash__ = object.__hash__
 
 
 _TRANSITIONS: dict[tuple[StreamState, StreamEvent], StreamState] = {

@@ -10,7 +10,7 @@ from halftunnel_vpn.protocol.ports import Buffer, StreamHandler
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.memory import STREAM_COST
 from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, MIN_WINDOW, ReceiveSide
-from halftunnel_vpn.session.sending import ROOM_LOW, SendSide, Train
+from halftunnel_vpn.session.sending import ROOM_AGAIN, ROOM_LOW, SendSide, Train
 from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class ByteStream:
     def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
         added = self.sending.fill(train, leg, self.receiving.expected, limit, now)
-        if added and not self.receiving.has_gap:
+        if added and not self.receiving.waiting:
             self.receiving.packets_unacknowledged = 0  # the header of each packet acknowledges
         if self.is_low_on_room:
             self._tell_room(now)
@@ -163,22 +163,26 @@ class ByteStream:
         if len(payload) < SMALL_PAYLOAD:
             payload = memoryview(bytes(payload))
         receiving = self.receiving
+        owed = receiving.packets_unacknowledged
         if not receiving.accept(type_, sequence, payload):
             self.session.acknowledgements.now(self)  # a repetition or a gap: the peer should know soon
             return
         self._deliver(type_, payload, now)
-        while (arrival := receiving.next_waiting()) is not None:
-            self._deliver(arrival[0], arrival[1], now)
+        if receiving.waiting:
+            while (arrival := receiving.next_waiting()) is not None:
+                self._deliver(arrival[0], arrival[1], now)
         if receiving.packets_unacknowledged >= ACK_PACKETS or self.bytes_since_ack >= ACK_BYTES:
             self.session.acknowledgements.now(self)
-        elif receiving.packets_unacknowledged:
+        elif not owed:
             self.session.acknowledgements.soon(self, now)
 
     def acknowledged(self, number: int, now: float) -> None:
         """The peer's cumulative acknowledgement. Raises FlowControlError for what was never sent."""
-        if self.sending.acknowledge(number):
-            if self.queue is None and self.sending.has_something_to_send:
-                self._activate()  # the ring had been full
+        sending = self.sending
+        if sending.acknowledge(number):
+            if self.queue is None and (sending.unsent or sending.fin_queued):
+                if sending.has_something_to_send:
+                    self._activate()  # the ring had been full
             if self.is_low_on_room:
                 self._tell_room(now)
 
@@ -254,7 +258,7 @@ class ByteStream:
         sending = self.sending
         room = sending.room
         # a small window never gives much room: then any room counts once nothing waits
-        if self.state in _MAY_SEND and (room >= ROOM_LOW or (room and not sending.unsent_bytes)):
+        if self.state in _MAY_SEND and (room >= ROOM_AGAIN or (room and not sending.unsent_bytes)):
             self.is_low_on_room = False
             self.handler.room_grew(now)
 

@@ -96,14 +96,25 @@ class TcpEndpoint(Connection):
 
     def flush_or_wait(self, now: float) -> bool:
         """The same; True when it waits for an answer to carry it: call :meth:`flush_late` after ACK_DELAY."""
-        if self._out.ack_due and self._out.may_wait:
+        out = self._out
+        if not out.ack_due:
+            return False
+        if out.may_wait:
+            if out.held_since is None:
+                out.held_since = now
             return True
-        self.flush(now)
+        out.acknowledge(self._sender.nxt)
         return False
 
-    def flush_late(self) -> None:
-        """Acknowledge what still waits."""
-        self._out.waited_in_vain(self._sender.nxt)
+    def flush_late(self, now: float) -> float | None:
+        """Acknowledge what has waited for ACK_DELAY; returns when to call again, None when nothing waits."""
+        out = self._out
+        if out.held_since is None:
+            return None  # an answer has carried it
+        if now - out.held_since < ACK_DELAY:
+            return out.held_since + ACK_DELAY
+        out.waited_in_vain(self._sender.nxt)
+        return None
 
     # --- what the host sends ---------------------------------------------------------------------
 

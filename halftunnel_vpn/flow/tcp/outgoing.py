@@ -33,7 +33,8 @@ class Outgoing:
 
     ``ack_due`` tells that something has arrived which no segment to the host has acknowledged yet. ``mss``
     is the segment size of the host, into which the kernel cuts what is longer than that; ``frame_limit`` is
-    how much text and options a frame holds.
+    how much text and options a frame holds. ``held_since`` is the time from which on the acknowledgement
+    that is due waits for an answer, None while it does not.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Outgoing:
         "ack_due",
         "frame_limit",
         "mss",
+        "held_since",
     )
 
     def __init__(
@@ -62,6 +64,7 @@ class Outgoing:
         self._answered = 0
         self._answers = 0
         self.ack_due = False
+        self.held_since: float | None = None
         self.frame_limit = 0
         self.mss = 0
 
@@ -74,6 +77,7 @@ class Outgoing:
             self._answers += 1
         if self.ack_due:
             self.ack_due = False
+            self.held_since = None
             receiver.reported = receiver.next
             window = receiver.open_window()
         options = receiver.options
@@ -94,6 +98,7 @@ class Outgoing:
         """An acknowledgement of all that has arrived, with the window as large as it can be now."""
         receiver = self._receiver
         self.ack_due = False
+        self.held_since = None
         receiver.reported = receiver.next
         header = self._template.build(
             sequence & SEQUENCE_MASK,

@@ -25,6 +25,8 @@ class State(Enum):
     LAST_ACK = auto()
     CLOSED = auto()
 
+    __hash__ = object.__hash__  # Enum's own is computed in Python, four times for a look-up in the table
+
 
 class Event(Enum):
     """What happened to a connection, in the past tense."""
@@ -41,6 +43,8 @@ class Event(Enum):
     """The host's FIN has arrived, and all before it."""
     GONE = auto()
     """Reset by either side, given up, or out of TIME_WAIT."""
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

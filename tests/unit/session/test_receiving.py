@@ -48,22 +48,22 @@ def take(side, number, payload=b"", type_=DATA):
 def test_packets_in_order_pass_at_once(side):
     assert [take(side, number, b"%d" % number) for number in range(3)] == [[b"0"], [b"1"], [b"2"]]
     assert (side.expected, side.received, side.packets_unacknowledged) == (3, 3, 3)
-    assert not side.has_gap
+    assert not side.waiting
 
 
 def test_early_packets_wait_for_the_missing_one(side):
     assert take(side, 2, b"c") == []
     assert take(side, 1, b"b") == []
-    assert side.has_gap
+    assert side.waiting
     assert take(side, 0, b"a") == [b"a", b"b", b"c"]
-    assert not side.has_gap
+    assert not side.waiting
 
 
 def test_a_gap_is_closed_only_as_far_as_it_goes(side):
     take(side, 1, b"b")
     take(side, 3, b"d")
     assert take(side, 0, b"a") == [b"a", b"b"]
-    assert side.has_gap and side.expected == 2
+    assert side.waiting and side.expected == 2
     assert take(side, 2, b"c") == [b"c", b"d"]
 
 
@@ -116,7 +116,7 @@ def test_any_order_and_any_repetition_gives_each_packet_once(order, again, start
     for number in [*order[:15], *again, *order[15:], *again]:
         delivered += take(side, start + number, b"%d" % number)
     assert delivered == [b"%d" % number for number in range(30)]
-    assert not side.has_gap
+    assert not side.waiting
 
 
 # --- credit ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_fin_needs_no_credit(side):
     take(side, 0, bytes(INITIAL_WINDOW))
     assert side.accept(FIN, 1, memoryview(b""))
     take(side, 3, b"", FIN)
-    assert side.has_gap
+    assert side.waiting
 
 
 def test_a_fin_that_came_early_waits_its_turn(side):
