@@ -116,7 +116,7 @@ class Acknowledgements:
             train.room -= ACK_LENGTH
 
     def _due(self, now: float) -> None:
-        """Each stream waits its own time: one timer for all must not cut short what is about to be carried."""
+        """Each stream waits its own time: one timer for all must not cut short what a packet will carry."""
         waiting = {}
         for stream, since in self._soon.items():
             if not stream.receiving.packets_unacknowledged:

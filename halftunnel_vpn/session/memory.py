@@ -21,8 +21,8 @@ KEEP_TO_SEND = 8
 class Memory:
     """Bytes in use under a bound: windows that were granted, data that is kept, and the streams themselves.
 
-    ``parent`` bounds several of them together, and has no parent. Nothing waits for memory here: who asks gets less, and at
-    least so much that it goes on; new streams are refused when nothing is free.
+    ``parent`` bounds several of them together, and has no parent. Nothing waits for memory here: who asks
+    gets less, and at least so much that it goes on; new streams are refused when nothing is free.
     """
 
     __slots__ = ("__weakref__", "_parent", "limit", "used")

@@ -48,8 +48,8 @@ class Outgoing:
         "_write",
         "ack_due",
         "frame_limit",
-        "mss",
         "held_since",
+        "mss",
     )
 
     def __init__(

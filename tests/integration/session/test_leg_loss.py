@@ -114,7 +114,7 @@ async def test_legs_that_are_cut_all_the_time_lose_nothing(
 
     async def cut_all_the_time():
         while True:
-            await asyncio.sleep(choose.uniform(0.005, 0.08))
+            await asyncio.sleep(choose.uniform(0.002, 0.03))
             session = client.connection.session
             if session is not None and session.legs:
                 choose.choice(session.legs).port._leg.abort()

@@ -135,6 +135,29 @@ def test_an_acknowledgement_leaves_alone_after_its_delay(pair):
     assert acknowledgements(pair, pair.exit) == [(1, 2)]
 
 
+def test_one_stream_does_not_cut_the_wait_of_another_short(pair):
+    client, exit = pair.open()
+    other, _ = pair.open()
+    pair.advance(0.1)
+    for user in (client, other, client):  # the client's first one is answered meanwhile
+        user.stream.send(b"question")
+        pair.client.pump(pair.now)
+        pair.deliver()
+        if user is other:
+            exit.stream.send(b"answer")
+            pair.exit.pump(pair.now)
+        assert acknowledgements(pair, pair.exit) == []
+        pair.now += ACK_DELAY / 2
+    pair.now += ACK_DELAY / 4  # due: what came for the other, but not the second one of the client
+    pair.wheel.run(pair.now)
+    pair.exit.pump(pair.now)
+    assert acknowledgements(pair, pair.exit) == [(other.stream.stream_id, 2)]
+    pair.now += ACK_DELAY
+    pair.wheel.run(pair.now)
+    pair.exit.pump(pair.now)
+    assert acknowledgements(pair, pair.exit) == [(other.stream.stream_id, 2), (client.stream.stream_id, 3)]
+
+
 def test_many_small_packets_are_acknowledged_at_once(pair):
     client, _ = pair.open()
     pair.advance(0.1)
