@@ -91,6 +91,8 @@ class ServerLimitsConfig:
     connections_per_peer: int = option(values.integer(4, 100_000), default=256)
     arrivals_per_peer: int = option(values.integer(1, 100_000), default=32)
     arrivals: int = option(values.integer(1, 100_000), default=128)
+    strangers_per_peer: int = option(values.integer(1, 100_000), default=8)
+    strangers: int = option(values.integer(1, 100_000), default=64)
     streams_per_client: int = option(values.integer(1, 1_000_000), default=16384)
     max_streams: int = option(values.integer(1, 1_000_000), default=65536)
     dials_per_client: int = option(values.integer(1, 65536), default=256)

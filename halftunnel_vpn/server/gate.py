@@ -87,9 +87,12 @@ class Gate:
         self._upstream_halves: dict[bytes, tuple[Newcomer, Offer, ClientHello, str, ExitStatus]] = {}
         self._downstream_halves: dict[bytes, Newcomer] = {}
 
-    def newcomer(self, direction: Direction, leg: Leg) -> Newcomer:
-        """The listener of a leg that has just been opened on the road of ``direction``."""
-        newcomer = Newcomer(self, direction, leg, self._driver.wheel.timer)
+    def newcomer(self, direction: Direction, leg: Leg, joined: Callable[[], None]) -> Newcomer:
+        """The listener of a leg that has just been opened on the road of ``direction``.
+
+        ``joined`` is called when it has become one of a session.
+        """
+        newcomer = Newcomer(self, direction, leg, joined, self._driver.wheel.timer)
         self._newcomers[newcomer] = None
         newcomer.deadline.arm(self._driver.clock() + self._limits.handshake_timeout)
         if len(self._newcomers) > MAX_WAITING:
@@ -188,8 +191,9 @@ class Gate:
             return
         self.counters.count("handshakes-accepted")
         member = self._registry.add(client, self._make_session(hello.session_id, client), keys)
-        member.join(upstream.leg, Direction.UPSTREAM, 0, hello.nonce, exit_nonce)
-        member.join(downstream.leg, Direction.DOWNSTREAM, 0, hello.nonce, exit_nonce)
+        for newcomer in (upstream, downstream):
+            newcomer.joined()
+            member.join(newcomer.leg, newcomer.direction, 0, hello.nonce, exit_nonce)
 
     def _room_for(self, client: str) -> ExitStatus:
         own = self._registry.sessions_of(client)
@@ -217,6 +221,7 @@ class Gate:
         padding = self._random(self._padding())
         reply = encode_join_reply(member.keys, direction, number, client_nonce, exit_nonce, padding)
         self.forget(newcomer)
+        newcomer.joined()
         newcomer.leg.send(reply)
         member.join(newcomer.leg, direction, number, client_nonce, exit_nonce)
 
@@ -227,18 +232,20 @@ class Gate:
 class Newcomer:
     """Listens to a leg until it has said who it is; implements LegListener."""
 
-    __slots__ = ("_gate", "deadline", "direction", "has_spoken", "leg", "token")
+    __slots__ = ("_gate", "deadline", "direction", "has_spoken", "joined", "leg", "token")
 
     def __init__(
         self,
         gate: Gate,
         direction: Direction,
         leg: Leg,
+        joined: Callable[[], None],
         make_timer: Callable[[Callable[[float], None]], Timer],
     ) -> None:
         self._gate = gate
         self.direction = direction
         self.leg = leg
+        self.joined = joined
         self.token: bytes | None = None
         self.has_spoken = False
         self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))

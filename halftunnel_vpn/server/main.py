@@ -100,6 +100,8 @@ async def _listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dr
                 max_connections_per_peer=config.limits.connections_per_peer,
                 arrivals_per_peer=config.limits.arrivals_per_peer,
                 arrivals=config.limits.arrivals,
+                strangers_per_peer=config.limits.strangers_per_peer,
+                strangers=config.limits.strangers,
                 request_timeout=config.limits.handshake_timeout,
             ),
             trusted_proxies=config.listen.trusted_proxies,

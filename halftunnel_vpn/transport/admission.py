@@ -1,5 +1,9 @@
 """Who may connect: bounds on connections and on how fast they come, in all and per peer, and whose word on a
 peer's address counts.
+
+A connection is a stranger's until its leg has joined a session. Whoever replays a handshake, guesses one or
+looks at the web site costs a TLS handshake each time, so strangers have a bound of their own, far below that
+of all arrivals: one too many is closed before TLS. A client that joins gets back what its arrival took.
 """
 
 from __future__ import annotations
@@ -40,6 +44,10 @@ class ListenLimits:
     """Connections a second of one peer, once it has used up its burst; one too many is closed at once."""
     arrivals: int = 128
     """Connections a second of all peers, once their burst is used up; more wait until they are accepted."""
+    strangers_per_peer: int = 8
+    """Those of ``arrivals_per_peer`` that do not lead into a session; one too many is closed at once."""
+    strangers: int = 64
+    """Those of ``arrivals`` that do not lead into a session; more wait until they are accepted."""
     request_timeout: float = 10.0
     """Seconds from the accepted connection to a whole request, the TLS handshake included."""
 
@@ -55,13 +63,21 @@ class Bucket:
         self._updated = now
         self.left = self._burst
 
+    def is_empty(self, now: float) -> bool:
+        """Whether it is too soon for once more."""
+        self._refill(now)
+        return self.left < 1
+
     def take(self, now: float) -> bool:
         """Once more; False when that is too soon, and then it does not count."""
-        self._refill(now)
-        if self.left < 1:
+        if self.is_empty(now):
             return False
         self.left -= 1
         return True
+
+    def give_back(self) -> None:
+        """What was counted once does not count after all."""
+        self.left += 1
 
     def wait(self, now: float) -> float:
         """Count once more, and return the seconds until that may happen."""
@@ -74,6 +90,25 @@ class Bucket:
         self._updated = now
 
 
+class Arrivals:
+    """How fast one peer may come."""
+
+    __slots__ = ("all", "strangers")
+
+    def __init__(self, limits: ListenLimits, now: float) -> None:
+        self.all = Bucket(limits.arrivals_per_peer, BURST, now)
+        self.strangers = Bucket(limits.strangers_per_peer, BURST, now)
+
+    def one_more(self, now: float) -> str | None:
+        """Count one, a stranger's until it is proven; why not when it comes too soon."""
+        if self.strangers.is_empty(now):
+            return "stranger-rate"
+        if not self.all.take(now):
+            return "peer-rate"
+        self.strangers.take(now)
+        return None
+
+
 class Admission:
     """Counts the connections of one listener. Trusted proxies are not peers: they have no bound of their own,
     and their connections are charged to whoever stands behind them.
@@ -83,17 +118,18 @@ class Admission:
         self._limits = limits
         self._trusted = tuple(trusted_proxies)
         self._per_peer: dict[PeerKey, int] = {}
-        self._arrivals: OrderedDict[PeerKey, Bucket] = OrderedDict()  # the longest unheard of comes first
+        self._arrivals: OrderedDict[PeerKey, Arrivals] = OrderedDict()  # the longest unheard of comes first
         self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
+        self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
         self.connections = 0
 
     def admit(self, peer: IpAddress, now: float) -> Ticket | str:
         """A ticket for a connection that arrives ``now``, or why there is none.
 
-        ``peer-rate``, ``connection-limit``, ``peer-limit``.
+        ``stranger-rate``, ``peer-rate``, ``connection-limit``, ``peer-limit``.
         """
-        if not self.is_trusted(peer) and not self.may_arrive(peer, now):
-            return "peer-rate"
+        if not self.is_trusted(peer) and (refusal := self.arrive(peer, now)) is not None:
+            return refusal
         if self.connections >= self._limits.max_connections:
             return "connection-limit"
         ticket = Ticket(self, peer)
@@ -102,20 +138,20 @@ class Admission:
         self.connections += 1
         return ticket
 
-    def may_arrive(self, peer: IpAddress, now: float) -> bool:
-        """Count one more arrival of ``peer``; False when it comes too fast."""
+    def arrive(self, peer: IpAddress, now: float) -> str | None:
+        """Count one more arrival of ``peer``, or say what is exceeded: ``stranger-rate``, ``peer-rate``."""
         key = _key_of(peer)
-        bucket = self._arrivals.pop(key, None)
-        if bucket is None:
+        arrivals = self._arrivals.pop(key, None)
+        if arrivals is None:
             if len(self._arrivals) >= MAX_PEERS:
                 self._arrivals.popitem(last=False)
-            bucket = Bucket(self._limits.arrivals_per_peer, BURST, now)
-        self._arrivals[key] = bucket
-        return bucket.take(now)
+            arrivals = Arrivals(self._limits, now)
+        self._arrivals[key] = arrivals
+        return arrivals.one_more(now)
 
     def pause(self, now: float) -> float:
         """Count one more arrival in all, and return the seconds until the next one should be accepted."""
-        return self._all.wait(now)
+        return max(self._all.wait(now), self._strangers.wait(now))
 
     def is_trusted(self, address: IpAddress) -> bool:
         """Whether this is one of our own proxies."""
@@ -138,11 +174,12 @@ class Admission:
 class Ticket:
     """One connection's place; given back once."""
 
-    __slots__ = ("_admission", "_key", "_returned", "peer")
+    __slots__ = ("_admission", "_key", "_proven", "_returned", "peer")
 
     def __init__(self, admission: Admission, peer: IpAddress) -> None:
         self._admission = admission
         self._key: PeerKey | None = None
+        self._proven = False
         self._returned = False
         self.peer = peer
 
@@ -159,6 +196,16 @@ class Ticket:
         self._key = key
         self.peer = peer
         return True
+
+    def prove(self) -> None:
+        """The connection has joined a session: no stranger's after all. Idempotent."""
+        if self._proven:
+            return
+        self._proven = True
+        self._admission._strangers.give_back()
+        arrivals = None if self._key is None else self._admission._arrivals.get(self._key)
+        if arrivals is not None:
+            arrivals.strangers.give_back()
 
     def give_back(self) -> None:
         """The connection is gone. Idempotent."""

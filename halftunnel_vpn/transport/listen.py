@@ -39,16 +39,19 @@ ACCEPT_PAUSE = 0.2
 MAX_VISITORS = 512
 """Connections that have not made their request yet; with one more, the one that has waited longest goes."""
 
-LegFactory = Callable[[Leg], LegListener]
-"""Makes the listener of a leg that came in; may keep the leg, must not send on it yet."""
+LegFactory = Callable[[Leg, Callable[[], None]], LegListener]
+"""Makes the listener of a leg that came in; may keep the leg, must not send on it yet.
+
+The second argument is to be called once the leg has joined a session: until then it counts as a stranger's.
+"""
 
 
 class Listener:
     """Accepts legs on any number of addresses, on exactly the paths given.
 
     Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
-    ``connection-limit``, ``peer-limit``, ``peer-rate``, ``accept-failed``, ``tls-failed``,
-    ``request-timeout``, ``too-many-visitors``, ``http-malformed``, ``http-head-too-long``,
+    ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``accept-failed``,
+    ``tls-failed``, ``request-timeout``, ``too-many-visitors``, ``http-malformed``, ``http-head-too-long``,
     ``http-without-upgrade``, ``upgrade-refused``.
     """
 

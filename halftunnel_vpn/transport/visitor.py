@@ -108,8 +108,10 @@ class Visitor(asyncio.Protocol):
         admission = self._listener.admission
         if admission.is_trusted(origin):
             return None
-        if origin != self.ticket.peer and not admission.may_arrive(origin, self._listener.clock()):
-            return "peer-rate"
+        if origin != self.ticket.peer:
+            refusal = admission.arrive(origin, self._listener.clock())
+            if refusal is not None:
+                return refusal
         return None if self.ticket.charge(origin) else "peer-limit"
 
     def _upgrade(self, request: Request) -> ServerProtocol | None:
@@ -139,7 +141,7 @@ class Visitor(asyncio.Protocol):
             lost=partial(listener.leg_left, ticket=self.ticket),
         )
         listener.visitor_became(self, leg)
-        leg.open(listener.paths[request.target](leg), rest)
+        leg.open(listener.paths[request.target](leg, self.ticket.prove), rest)
 
     # --- answers ------------------------------------------------------------------------------------
 

@@ -237,7 +237,7 @@ def reconnects(target: Target) -> None:
 
 
 def handshakes(target: Target) -> None:
-    """Handshakes of unknown keys, as fast as it can, from four addresses."""
+    """Handshakes of unknown keys, as fast as it can, from two addresses."""
     target.private = secrets.token_bytes(32)
     _in_parallel(target, _handshake)
 
@@ -273,7 +273,7 @@ def replays(target: Target) -> None:
     _in_parallel(target, replay)
 
 
-def _in_parallel(target: Target, once: Callable[[Target, str], None], sources: int = 4) -> None:
+def _in_parallel(target: Target, once: Callable[[Target, str], None], workers: int = 4) -> None:
     def work(source: str) -> None:
         while not target.stopped.is_set():
             with contextlib.suppress(*GONE):
@@ -281,8 +281,8 @@ def _in_parallel(target: Target, once: Callable[[Target, str], None], sources: i
             target.done += 1
 
     threads = [
-        threading.Thread(target=work, args=(f"127.0.0.{70 + number}",), daemon=True)
-        for number in range(sources)
+        threading.Thread(target=work, args=(f"127.0.0.{70 + number % 2}",), daemon=True)
+        for number in range(workers)
     ]
     for thread in threads:
         thread.start()

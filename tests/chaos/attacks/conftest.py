@@ -126,13 +126,20 @@ class ExitUnderAttack:
 
     def dropped(self) -> dict[str, int]:
         """Drops by reason."""
+        return self._labelled("halftunnel_dropped_total", "reason")
+
+    def counted(self) -> dict[str, int]:
+        """Events by name."""
+        return self._labelled("halftunnel_events_total", "event")
+
+    def _labelled(self, metric: str, label: str) -> dict[str, int]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as answer:
             lines = answer.read().decode().splitlines()
         found = {}
         for line in lines:
-            if line.startswith("halftunnel_dropped_total{"):
+            if line.startswith(metric + "{"):
                 labels, value = line.rsplit(" ", 1)
-                found[labels.split('reason="')[1].split('"')[0]] = int(float(value))
+                found[labels.split(f'{label}="')[1].split('"')[0]] = int(float(value))
         return found
 
     def resident(self) -> int:

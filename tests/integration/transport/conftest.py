@@ -158,6 +158,7 @@ class Recorder:
         self.records: list[bytes] = []
         self.cause: str | None = None
         self.writable_again = 0
+        self.joined: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
 
     def leg_opened(self, leg: Leg) -> None:
@@ -255,8 +256,9 @@ async def start_exit(certificate: Certificate, authority: Authority) -> AsyncIte
     ) -> Exit:
         owners: asyncio.Queue[Recorder] = asyncio.Queue()
 
-        def owner_of(leg: Leg) -> Recorder:
+        def owner_of(leg: Leg, joined: Callable[[], None]) -> Recorder:
             owner = Recorder()
+            owner.joined = joined
             owners.put_nowait(owner)
             return owner
 

@@ -81,7 +81,14 @@ async def test_a_visitor_that_never_greets_in_tls_is_dropped_and_holds_a_place_u
 
 async def test_a_thousand_connections_against_a_limit_of_a_hundred(start_exit, count, until):
     exit_server = await start_exit(
-        tls=False, limits=ListenLimits(max_connections=100, arrivals_per_peer=1000, arrivals=1000)
+        tls=False,
+        limits=ListenLimits(
+            max_connections=100,
+            arrivals_per_peer=1000,
+            arrivals=1000,
+            strangers_per_peer=1000,
+            strangers=1000,
+        ),
     )
     connections = [await asyncio.open_connection("127.0.0.1", exit_server.port) for _ in range(1000)]
     await count(exit_server, "connection-limit", 900)
@@ -126,6 +133,31 @@ async def test_a_peer_that_comes_too_fast_is_turned_away(start_exit, count):
             _, writer = await asyncio.open_connection("127.0.0.1", exit_server.port, local_addr=(source, 0))
             writer.close()
         await count(exit_server, "peer-rate", expected)
+
+
+async def test_who_joins_no_session_is_soon_turned_away_before_tls(start_exit, count):
+    # On a clock that stands still: none of them has waited, however slow the machine is.
+    exit_server = await start_exit(limits=ListenLimits(strangers_per_peer=1), clock=lambda: 100.0)
+    for _ in range(3 * 8):
+        leg, _, _, other = await exit_server.pair()
+        other.joined()
+        leg.close()
+    assert not exit_server.listener.counters.dropped, "no stranger, however often it comes"
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for _ in range(8):
+        _, writer = await asyncio.open_connection("127.0.0.1", exit_server.port, ssl=context)
+        writer.close()
+    accepted = exit_server.listener.counters.counted["connections-accepted"]
+    for _ in range(4):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", exit_server.port, ssl=context)
+    await count(exit_server, "stranger-rate", 4)
+    assert exit_server.listener.counters.counted["connections-accepted"] == accepted
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", exit_server.port, ssl=context, local_addr=("127.0.0.5", 0)
+    )
+    writer.close()
 
 
 async def test_one_peer_cannot_take_all_places(start_exit, count, gone):

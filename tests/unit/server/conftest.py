@@ -145,12 +145,16 @@ class FarEnd:
 
     def __init__(self, peer: str) -> None:
         self.wire = Wire()
+        self.joins = 0
         self._protocol = ClientProtocol(parse_uri("ws://exit/"), state=OPEN, max_size=1 << 20)
         self.leg = Leg(ServerProtocol(state=OPEN, max_size=MAX_RECORD), self.wire, peer=peer)
 
-    def open(self, newcomer: Callable[[Leg], Any]) -> FarEnd:
-        self.leg.open(newcomer(self.leg))
+    def open(self, newcomer: Callable[[Leg, Callable[[], None]], Any]) -> FarEnd:
+        self.leg.open(newcomer(self.leg, self._joined))
         return self
+
+    def _joined(self) -> None:
+        self.joins += 1
 
     def say(self, message: bytes) -> None:
         """One binary message; as in life, nothing is heard when the leg is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 import pytest
 
@@ -93,7 +94,7 @@ class House:
 
     def come(self, direction, *messages, peer="192.0.2.1"):
         """Open a leg and say ``messages``."""
-        end = self._far_end(peer).open(lambda leg: self.gate.newcomer(direction, leg))
+        end = self._far_end(peer).open(partial(self.gate.newcomer, direction))
         for message in messages:
             end.say(message)
         return end
@@ -126,6 +127,7 @@ def refused(house):
     def check(end, reason, *, alone=True):
         assert end.is_closed
         assert end.heard() == []
+        assert not end.joins
         assert house.counters.dropped[reason] == 1
         if alone:
             assert house.counters.dropped == {reason: 1}
@@ -151,6 +153,7 @@ async def test_two_halves_make_a_session_in_whichever_order_they_come(house, ord
     member = house.registry.sessions_of("laptop")[0]
     assert attempt.hello.session_id in house.registry
     assert [leg.direction for leg in member.session.legs] == [UP, DOWN]
+    assert [end.joins for end in ends.values()] == [1, 1]
     for direction, record in ((DOWN, first_record), (UP, ends[UP].heard()[0])):
         leg_keys = keys.leg_keys(direction, 0, attempt.hello.nonce, hello.nonce)
         assert Opener(leg_keys.exit_to_client).open(record)[3] == PacketType.KEEPALIVE

@@ -135,6 +135,45 @@ def test_a_refusal_does_not_make_a_peer_wait_longer():
     assert admission.admit(peer, 1.5) == "peer-rate"
 
 
+def test_a_stranger_that_comes_too_fast_is_refused_sooner():
+    admission = Admission(ListenLimits(strangers_per_peer=2, max_connections_per_peer=1000))
+    peer = address("192.0.2.1")
+    assert all(isinstance(admission.admit(peer, 100.0), Ticket) for _ in range(int(2 * BURST)))
+    assert admission.admit(peer, 100.0) == "stranger-rate"
+    assert isinstance(admission.admit(address("192.0.2.2"), 100.0), Ticket), "nobody else is meant"
+    assert isinstance(admission.admit(peer, 100.5), Ticket)
+    assert admission.admit(peer, 100.5) == "stranger-rate"
+
+
+def test_who_joins_is_no_stranger_and_proves_it_once():
+    admission = Admission(ListenLimits(strangers_per_peer=1, strangers=1, max_connections_per_peer=1000))
+    peer = address("192.0.2.1")
+    for _ in range(100):
+        ticket = admission.admit(peer, 100.0)
+        assert isinstance(ticket, Ticket)
+        assert admission.pause(100.0) == 0.0
+        ticket.prove()
+        ticket.prove()
+        ticket.give_back()
+    assert all(isinstance(admission.admit(peer, 100.0), Ticket) for _ in range(int(BURST)))
+    assert admission.admit(peer, 100.0) == "stranger-rate"
+
+
+def test_who_joins_after_it_was_forgotten_gets_nothing_back():
+    admission = Admission(ListenLimits(max_connections=1_000_000))
+    ticket = admission.admit(address("192.0.2.1"), 0.0)
+    for number in range(MAX_PEERS):
+        admission.admit(address("10.0.0.0") + number, 0.0)
+    ticket.prove()
+    assert address("192.0.2.1") not in admission._arrivals and len(admission._arrivals) == MAX_PEERS
+
+
+def test_strangers_of_all_are_spread_once_their_burst_is_used_up():
+    admission = Admission(ListenLimits(strangers=10))
+    assert [admission.pause(0.0) for _ in range(20)] == [0.0] * 20
+    assert admission.pause(0.0) == pytest.approx(0.1)
+
+
 def test_proxies_of_ours_come_as_fast_as_they_like():
     admission = Admission(ListenLimits(arrivals_per_peer=1), networks("10.0.0.0/8"))
     assert all(isinstance(admission.admit(address("10.0.0.1"), 0.0), Ticket) for _ in range(100))
