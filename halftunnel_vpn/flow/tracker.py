@@ -15,6 +15,7 @@ from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
+from halftunnel_vpn.flow.tcp.plain import read as read_plain
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
 from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
@@ -22,8 +23,8 @@ from halftunnel_vpn.packet.fragments import Reassembler
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
 
-TcpKey = tuple[bytes, bytes, int, int]
-"""Source, destination, source port, destination port."""
+TcpKey = bytes
+"""Source, destination, source port, destination port, as they stand in a packet."""
 
 _UNREACHABLE = {
     ResetCode.HOST_UNREACHABLE: icmp.IcmpErrorKind.HOST_UNREACHABLE,
@@ -105,6 +106,16 @@ class FlowTracker:
             if path is not None and path.fits(frame) and not path.flow.is_over:
                 path.flow.frame_arrived(path, frame, now)
                 return
+        plain = read_plain(frame)
+        if plain is not None:
+            key, sequence, acknowledgement, window, text = plain
+            endpoint = self._tcp.get(key)
+            if endpoint is not None:
+                is_due = endpoint.plain_arrived(sequence, acknowledgement, window, text, now)
+                if is_due is not None:
+                    if is_due:
+                        self._touched[endpoint] = None
+                    return
         try:
             trusted = frame[0] & vnet.CHECKSUM_TRUSTED != 0 if frame else False
             packet: ip.IpPacket | None = ip.parse(memoryview(frame)[vnet.VNET_HEADER_LENGTH :])
@@ -146,7 +157,8 @@ class FlowTracker:
 
     def _tcp_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
         segment = tcp.parse(packet, checksum_trusted=trusted)
-        key = (packet.source, packet.destination, segment.source_port, segment.destination_port)
+        start = packet.header_length
+        key = packet.source + packet.destination + bytes(packet.raw[start : start + 4])
         endpoint = self._tcp.get(key)
         if endpoint is not None and not (segment.flags & tcp.SYN and endpoint.may_be_replaced_by(segment)):
             if endpoint.segment_arrived(segment, now):
@@ -165,7 +177,8 @@ class FlowTracker:
     def _open_tcp(self, key: TcpKey, packet: ip.IpPacket, syn: tcp.TcpSegment, now: float) -> None:
         if not self._admits(packet, self._tcp, self._config.max_tcp_flows, "tcp"):
             return
-        source, destination, source_port, destination_port = key
+        source, destination = packet.source, packet.destination
+        source_port, destination_port = syn.source_port, syn.destination_port
 
         def closed(endpoint: TcpEndpoint) -> None:
             self._touched.pop(endpoint, None)

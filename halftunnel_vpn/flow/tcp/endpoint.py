@@ -10,13 +10,12 @@ from typing import Final
 
 from halftunnel_vpn.flow.ports import StreamPort
 from halftunnel_vpn.flow.tcp.connection import Connection
+from halftunnel_vpn.flow.tcp.plain import TELLING
 from halftunnel_vpn.flow.tcp.receiving import ACK_EVERY
+from halftunnel_vpn.flow.tcp.recovery import NO_BLOCKS
 from halftunnel_vpn.flow.tcp.states import Event, State
-from halftunnel_vpn.packet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, URG, TcpSegment, seq_diff, seq_lt
+from halftunnel_vpn.packet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, TcpSegment, seq_diff, seq_lt
 from halftunnel_vpn.protocol.opening import ResetCode
-
-_TELLING: Final = FIN | SYN | RST | ACK | URG
-"""Of these flags a segment of a connection in full swing has ACK and no other."""
 
 ACK_DELAY: Final = 0.04
 """Seconds that an acknowledgement may wait for an answer in a conversation (as in Linux, TCP_DELACK_MIN)."""
@@ -118,37 +117,46 @@ class TcpEndpoint(Connection):
 
     # --- what the host sends ---------------------------------------------------------------------
 
-    def segment_arrived(self, segment: TcpSegment, now: float) -> bool:
-        """Take in one segment of this connection; returns whether :meth:`flush` has something to do."""
+    def plain_arrived(
+        self, number: int, acknowledgement: int, window_field: int, text: memoryview, now: float
+    ) -> bool | None:
+        """Take in a segment with ACK and no options, if it is simply the next one.
+
+        Returns whether :meth:`flush` has something to do; None when the segment has to be examined, with
+        :meth:`segment_arrived`, and nothing has happened yet.
+        """
         receiver = self._receiver
-        sender = self._sender
-        out = self._out
         sequence = receiver.next
-        if (
-            not self._takes_text
-            or segment.sequence != sequence & SEQUENCE_MASK
-            or segment.flags & _TELLING != ACK
-            or receiver.has_gap
-        ):
-            self._examine(segment, now)
-            return out.ack_due
+        if not self._takes_text or number != sequence & SEQUENCE_MASK or receiver.has_gap:
+            return None
+        sender = self._sender
         una = sender.una
-        advance = (segment.acknowledgement - una) & SEQUENCE_MASK
-        payload = segment.payload
-        length = len(payload)
+        advance = (acknowledgement - una) & SEQUENCE_MASK
+        length = len(text)
         if advance > sender.nxt - una or length > receiver.edge - sequence:
-            self._examine(segment, now)
-            return out.ack_due
-        window = segment.window << self._agreement.peer_shift
-        if advance or not length or una + window != sender.edge or segment.sack_blocks:
-            self._take_acknowledgement(segment, sequence, advance, now)
+            return None
+        out = self._out
+        window = window_field << self._agreement.peer_shift
+        if advance or not length or una + window != sender.edge:
+            self._take_acknowledgement(advance, window, NO_BLOCKS, sequence, not length, now)
         if length:
             receiver.next = sequence + length
             out.ack_due = True  # before sending: the answer may come at once, and carry it
-            self._stream.send(payload)
+            self._stream.send(text)
             if receiver.next - receiver.reported >= ACK_EVERY:
                 out.acknowledge(sender.nxt)
         return out.ack_due
+
+    def segment_arrived(self, segment: TcpSegment, now: float) -> bool:
+        """Take in any segment of this connection; returns whether :meth:`flush` has something to do."""
+        if segment.flags & TELLING == ACK and not segment.sack_blocks:
+            is_due = self.plain_arrived(
+                segment.sequence, segment.acknowledgement, segment.window, segment.payload, now
+            )
+            if is_due is not None:
+                return is_due
+        self._examine(segment, now)
+        return self._out.ack_due
 
     def may_be_replaced_by(self, syn: TcpSegment) -> bool:
         """Whether ``syn`` begins a new connection, so that this one may be forgotten (RFC 9293, 3.10.7.4)."""
@@ -230,20 +238,23 @@ class TcpEndpoint(Connection):
             self._out.challenge(sender.nxt, now)
             return False
         if advance >= 0:
-            self._take_acknowledgement(segment, sequence, advance, now)
+            window = segment.window << self._agreement.peer_shift
+            is_bare = not segment.payload and not segment.flags & FIN
+            self._take_acknowledgement(advance, window, segment.sack_blocks, sequence, is_bare, now)
         return self.state is not State.CLOSED
 
-    def _take_acknowledgement(self, segment: TcpSegment, sequence: int, advance: int, now: float) -> None:
-        """An acceptable ACK field, with window and SACK blocks."""
+    def _take_acknowledgement(
+        self,
+        advance: int,
+        window: int,
+        blocks: tuple[tuple[int, int], ...],
+        sequence: int,
+        is_bare: bool,
+        now: float,
+    ) -> None:
+        """An acceptable ACK field, with window and SACK blocks; see :meth:`Sender.acknowledged`."""
         sender = self._sender
-        freed = sender.acknowledged(
-            advance,
-            segment.window << self._agreement.peer_shift,
-            segment.sack_blocks,
-            sequence,
-            not segment.payload and not segment.flags & FIN,
-            now,
-        )
+        freed = sender.acknowledged(advance, window, blocks, sequence, is_bare, now)
         stream = self._stream
         if advance and sender.fin_acknowledged:
             self._our_fin_acknowledged(now)
