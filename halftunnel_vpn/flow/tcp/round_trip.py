@@ -11,12 +11,18 @@ from halftunnel_vpn.timers import GRANULARITY
 _GAIN: Final = 1 / 8
 _VARIATION_GAIN: Final = 1 / 4
 
+REST: Final = 0.02
+"""Seconds from one measurement to the next: a tenth of the least timeout, so nothing is learnt too late.
+
+Between the host and its own device a round trip takes a fraction of a millisecond; measuring each of them
+says nothing new."""
+
 
 class RoundTrip:
     """``timeout`` is the RTO in seconds, doubled by every :meth:`back_off` until the doubt is over.
 
     One round trip is measured at a time: ``watched`` is the sequence number whose acknowledgement ends it,
-    infinite while nothing is measured.
+    infinite while nothing is measured. ``rests_until`` is when the next one may begin, infinite during one.
     """
 
     __slots__ = (
@@ -26,6 +32,7 @@ class RoundTrip:
         "_repeated_at",
         "_since",
         "_variation",
+        "rests_until",
         "smoothed",
         "timeout",
         "watched",
@@ -41,20 +48,24 @@ class RoundTrip:
         self._base = config.rto_initial
         self.timeout = config.rto_initial
         self.watched: float = inf
+        self.rests_until = 0.0
 
     def watch(self, end: int, now: float) -> None:
         """What ends before ``end`` has just been sent, for the first time."""
         self.watched = end
+        self.rests_until = inf
         self._since = now
 
     def arrived(self, now: float) -> None:
         """What was watched is acknowledged."""
         self.watched = inf
+        self.rests_until = now + REST
         self.sample(now - self._since)
 
     def forget(self) -> None:
         """Something was sent again: nobody could tell which of the two was acknowledged (Karn)."""
         self.watched = inf
+        self.rests_until = 0.0
 
     def sample(self, seconds: float) -> None:
         """Take in one measured round trip (RFC 6298, 2.2 and 2.3)."""

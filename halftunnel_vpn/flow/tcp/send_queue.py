@@ -39,6 +39,10 @@ class SendQueue:
         elif length:
             waiting.append(data)
 
+    def fly(self, data: memoryview) -> None:
+        """``data``, which fits a frame, is under way at once: nothing waits before it."""
+        self._flying.append(data)
+
     def peek(self, count: int) -> memoryview:
         """The first ``count`` waiting bytes, or fewer; they go on waiting."""
         return self._waiting[0][:count]

@@ -113,11 +113,25 @@ class Sender:
 
     def push(self, data: memoryview, now: float) -> None:
         """Send ``data``, at once if the windows allow."""
-        if self.nxt == self.una and not self.queue.waiting:
-            self._waiting_since = now
-            if now - self._sent_at > self.round_trip.timeout:
-                self._congestion.idle()
-        self.queue.append(data)
+        queue = self.queue
+        if not queue.waiting:
+            in_flight = self.nxt - self.una
+            if not in_flight:
+                self._waiting_since = now
+                if now - self._sent_at > self.round_trip.timeout:
+                    self._congestion.idle()
+            length = len(data)
+            if (
+                0 < length <= queue.frame_limit
+                and length <= self.edge - self.nxt
+                and in_flight + length <= self._congestion.window
+                and not self._silent
+                and not self._recovery.busy
+            ):
+                queue.fly(data)
+                self._send_new([data], length, now)
+                return
+        queue.append(data)
         self.transmit(now)
 
     def finish(self, now: float) -> None:
@@ -222,7 +236,9 @@ class Sender:
                 size = self._worth_sending(allowance)
                 if size <= 0:
                     break
-            budget -= self._send_new(size, now)
+            parts, size = queue.launch(size)
+            self._send_new(parts, size, now)
+            budget -= size
         if queue.waiting:
             if self.nxt == self.una and not self._probe_interval:
                 self._probe_interval = self.round_trip.timeout
@@ -237,10 +253,9 @@ class Sender:
             return allowance - allowance % mss
         return allowance if 2 * allowance >= self._largest_window else 0
 
-    def _send_new(self, size: int, now: float) -> int:
-        """Send up to ``size`` bytes of new data in one frame; returns how many it was."""
+    def _send_new(self, parts: list[memoryview], size: int, now: float) -> None:
+        """Send ``parts``, ``size`` bytes of new data that the queue has launched, in one frame."""
         sequence = self.nxt
-        parts, size = self.queue.launch(size)
         self.nxt = end = sequence + size
         flags = ACK
         if not self.queue.waiting:
@@ -254,7 +269,6 @@ class Sender:
         self._probed = False
         self._keep_time(sequence, now)
         self._out.data(sequence, flags, parts, size)
-        return size
 
     def _send_fin(self, now: float) -> None:
         """A bare FIN, whatever the window: closed windows take it, and else it serves as a probe."""
@@ -265,7 +279,7 @@ class Sender:
 
     def _keep_time(self, sequence: int, now: float) -> None:
         """Measure one round trip at a time, and have the timer run while anything is under way."""
-        if self.round_trip.watched == inf and not self._recovery.active:
+        if now >= self.round_trip.rests_until and not self._recovery.active:
             self.round_trip.watch(self.nxt, now)
         if sequence == self.una:
             self._deadline.set(now + self.round_trip.timeout)
@@ -337,7 +351,8 @@ class Sender:
         """The window is closed, or too small to be worth it: try anyway (RFC 9293, 3.8.6.1)."""
         allowance = min(self.edge - self.nxt, self.queue.waiting)
         if allowance > 0:
-            self._send_new(allowance, now)
+            parts, size = self.queue.launch(allowance)
+            self._send_new(parts, size, now)
             return
         self._counters.count("tcp-window-probes")
         self._out.data(self.nxt, ACK, [self.queue.peek(1)], 1)
