@@ -83,7 +83,7 @@ def snapshot(client: Lab, resolv_conf: Path) -> Callable[[], dict[str, str]]:
 def eventually() -> Callable[..., None]:
     """Returns once a question is answered with True; fails the test after some seconds."""
 
-    def wait(question: Callable[[], bool], *, within: float = 15.0) -> None:
+    def wait(question: Callable[[], bool], *, within: float = 30.0) -> None:
         deadline = time.monotonic() + within
         while not question():
             assert time.monotonic() < deadline, f"not so after {within:.0f} s"

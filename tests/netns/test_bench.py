@@ -27,7 +27,7 @@ def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:
     for address in (EXIT_A, EXIT_B):
         output = lab.run(CLIENT, ["ping", "-c", "20", "-i", "0.02", address]).stdout
         least = min(latency.parse_ping(output))
-        assert rows.ROAD_DELAY * 1000 <= least < rows.ROAD_DELAY * 1000 + 5
+        assert rows.ROAD_DELAY * 1000 <= least < rows.ROAD_DELAY * 1000 + 20
     Direct(lab).set_up()
     ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{time_total}", f"http://{TARGET_ADDRESS}/large.bin"]
     seconds = float(lab.run(CLIENT, ask).stdout)
@@ -42,7 +42,7 @@ def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:
 def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab) -> None:
     start_target(lab, file_size=1000)
     direct = Direct(lab)
-    assert direct.set_up() < 5
+    assert direct.set_up() < 30
     assert percentile(latency.pings(lab, 0.2), 0.5) < 50
     with flows.held(lab, 300):
         established = lab.run(CLIENT, ["ss", "-Htn", "state", "established"]).stdout.splitlines()

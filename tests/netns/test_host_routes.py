@@ -131,7 +131,7 @@ def test_an_exit_without_ipv6_makes_ipv6_fail_at_once(
         started = time.monotonic()
         with pytest.raises(OSError, match="route to host"):
             application.connect((TARGET_ADDRESS6, 80))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10, "a connection that nobody answers takes minutes"
 
 
 @pytest.mark.parametrize("state", [ROUTE_ALL, SPLIT])
@@ -162,7 +162,7 @@ def test_replies_to_marked_sockets_pass_a_strict_reverse_path_filter(
     network(ROUTE_ALL).apply()
     with listener, socket.socket() as own:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x4854)
-        own.settimeout(5)
+        own.settimeout(30)
         own.connect(("203.0.113.9", 443))
         own.send(b"through")
         accepted, _ = listener.accept()
@@ -176,7 +176,7 @@ def test_a_query_to_the_lans_resolver_enters_the_tunnel_and_its_answer_comes_bac
     notes = start_lan_resolver(client)
     network(ROUTE_ALL).apply()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as application:
-        application.settimeout(5)
+        application.settimeout(30)
         application.sendto(b"a query", (LAN_RESOLVER, 53))
         packet = next_datagram(device)
         assert (packet.src, packet.dst, bytes(packet[UDP].payload)) == (TUN_ADDRESS, LAN_RESOLVER, b"a query")
@@ -205,7 +205,7 @@ def test_a_query_bound_to_the_lans_device_is_refused(
     before = client.counters(LAN, "lan0")
     with socket.socket(version, socket.SOCK_DGRAM) as application:
         application.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lan0")
-        application.settimeout(5)
+        application.settimeout(30)
         with pytest.raises(OSError, match=r"refused|denied|permitted|unreachable"):
             application.sendto(b"a query", where)
             application.recv(100)
@@ -221,8 +221,8 @@ def test_a_dns_server_of_the_client_still_serves_the_lan(
         guest = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with guest, client.inside(CLIENT):
             server.bind((CLIENT_LAN, 53))
-            server.settimeout(5)
-            guest.settimeout(5)
+            server.settimeout(30)
+            guest.settimeout(30)
             guest.sendto(b"a query", (CLIENT_LAN, 53))
             query, source = server.recvfrom(100)
             server.sendto(b"answer to " + query, source)
@@ -249,7 +249,7 @@ def test_an_error_from_a_router_with_an_address_of_the_lan_arrives(
 ) -> None:
     network(ROUTE_ALL).apply()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as application:
-        application.settimeout(5)
+        application.settimeout(30)
         application.connect((TARGET_ADDRESS, 9))
         application.send(b"nobody there")
         quoted = bytes(next_datagram(device))[:28]

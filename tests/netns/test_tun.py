@@ -81,7 +81,7 @@ def test_what_an_application_sends_arrives_as_a_frame(tun: TunDevice) -> None:
 def test_what_is_written_in_parts_reaches_an_application(tun: TunDevice) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as application:
         application.bind((HERE, 4000))
-        application.settimeout(5)
+        application.settimeout(30)
         datagram = bytes(IP(src=THERE, dst=HERE) / UDP(sport=7, dport=4000) / b"answer")
         tun.write([PLAIN, memoryview(datagram)[:28], bytearray(datagram[28:])])
         assert application.recvfrom(100) == (b"answer", (THERE, 7))
@@ -117,7 +117,7 @@ def test_udp_goes_through_in_aggregates_both_ways(tun: TunDevice) -> None:
     expected = [(GSO_UDP_L4, 1000, 3500)] if tun.uso else [(0, 0, 1000)] * 3 + [(0, 0, 500)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as application:
         application.bind((HERE, 4000))
-        application.settimeout(5)
+        application.settimeout(30)
         application.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
         application.sendto(bytes(3500), (THERE, 7))
         for one in expected:

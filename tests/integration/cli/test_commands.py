@@ -14,20 +14,23 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.control.routes import tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 
-QUICK = 0.3
-"""Seconds in which `htvpn --help` and `htvpn status` answer."""
+QUICK = 4.0
+"""Processor time of `htvpn --help` and `htvpn status`, in that of an interpreter with asyncio."""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--socket", "/nonexistent/control.sock"]])
 def test_htvpn_answers_quickly(htvpn, arguments, monkeypatch):
     for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
         monkeypatch.delenv(name)  # counting lines is no work of htvpn's
-    spent = []
+    bare, spent = [], []
     for _ in range(5):
         begun = processor_time()
+        subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
+        between = processor_time()
         htvpn(*arguments)
-        spent.append(processor_time() - begun)
-    assert min(spent) < QUICK
+        bare.append(between - begun)
+        spent.append(processor_time() - between)
+    assert min(spent) < QUICK * min(bare)
 
 
 def processor_time() -> float:

@@ -74,13 +74,14 @@ async def test_a_resolver_that_never_answers_is_a_failure_in_bounded_time(
     server: NameServer, ask: Ask
 ) -> None:
     server.by_udp = lambda message: []
-    async with host(server, DnsConfig(timeout=5.0), timeout=0.05, attempts=2) as query:
+    async with host(server, DnsConfig(timeout=15.0), timeout=0.05, attempts=2) as query:
         began = time.monotonic()
         assert (await query(ask("plain.example"))).header.rcode == RCODE.SERVFAIL
-        assert time.monotonic() - began < 2.0
-    async with host(server, DnsConfig(timeout=0.1), timeout=30.0) as query:
+        assert time.monotonic() - began < 10.0
+    async with host(server, DnsConfig(timeout=0.1), timeout=60.0) as query:
+        began = time.monotonic()
         assert (await query(ask("plain.example"))).header.rcode == RCODE.SERVFAIL
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 10.0
 
 
 async def test_split_domains_are_asked_of_their_own_resolver(

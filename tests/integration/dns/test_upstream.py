@@ -146,7 +146,7 @@ async def test_a_server_that_never_answers_ends_in_an_error_in_bounded_time(
     began = time.monotonic()
     with pytest.raises(DnsError, match="dns-timeout"):
         await resolver_for(server, counters=counters, timeout=0.05, attempts=3).query(ask("plain.example"))
-    assert 0.14 < time.monotonic() - began < 2.0
+    assert 0.14 < time.monotonic() - began < 10.0
     assert len(server.queries) == counters.dropped["dns-timeout"] == 3
 
 
@@ -168,7 +168,7 @@ async def test_a_server_that_is_not_there_costs_no_time(server: NameServer, ask:
     resolver = UpstreamResolver([nobody, server.address], counters=counters, timeout=20.0)
     began = time.monotonic()
     assert await resolver.query(ask("plain.example"))
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 15.0, "not the time-out"
     assert counters.dropped == {"dns-unreachable": 1}
     with pytest.raises(DnsError, match="dns-unreachable"):
         await UpstreamResolver([nobody], counters=counters, timeout=20.0).query(ask("plain.example"))

@@ -50,7 +50,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": uvloop.new_event_loop}
 
 
-async def poll(condition: Callable[[], Any], *, seconds: float = 10.0) -> None:
+async def poll(condition: Callable[[], Any], *, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)

@@ -128,7 +128,7 @@ async def test_an_address_that_is_silent_costs_a_quarter_of_a_second(start_exit,
 
             begun = asyncio.get_running_loop().time()
             await exit_server.dial(recorder(), resolve=both)
-            assert 0.2 < asyncio.get_running_loop().time() - begun < 2
+            assert 0.2 < asyncio.get_running_loop().time() - begun < 8
 
 
 async def test_no_more_than_eight_addresses_are_tried(start_exit, recorder):

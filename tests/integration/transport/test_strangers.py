@@ -53,7 +53,7 @@ def talk():
             for piece in pieces:
                 writer.write(piece.encode() if isinstance(piece, str) else piece)
                 await writer.drain()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 return await reader.read()
         finally:
             writer.close()

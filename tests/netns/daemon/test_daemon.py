@@ -128,7 +128,7 @@ def test_what_others_undo_is_mended(lab, daemon, snapshot):
     up.pop("ip address")  # has the device's index
     for number, harm in enumerate(HARMS, 1):
         lab.run(CLIENT, harm.split())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (now := snapshot()) | up != now or not fetch(lab, check=False) or told(daemon) < number:
             assert time.monotonic() < deadline, f"{harm}\n{daemon.output()}"
         assert around() == errno.ECONNREFUSED
@@ -143,7 +143,7 @@ def test_a_table_that_is_flushed_while_all_is_blocked_is_put_back(lab, tunnel, d
         assert "nothing listens there" in status["sentence"]
         assert around() == errno.ECONNREFUSED
         lab.run(CLIENT, ["nft", "flush", "ruleset"])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while around() != errno.ECONNREFUSED:
             assert time.monotonic() < deadline
     finally:

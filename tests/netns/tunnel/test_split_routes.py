@@ -43,7 +43,7 @@ def seen_from(new_rig):
                 with rig.lab.inside(host):
                     listener = socket.create_server((address, 0), family=family)
                 with listener, rig.lab.inside(CLIENT):
-                    listener.settimeout(10)
+                    listener.settimeout(30)
                     with socket.create_connection(listener.getsockname()[:2], timeout=10):
                         connection, peer = listener.accept()
                         connection.close()

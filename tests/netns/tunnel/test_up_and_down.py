@@ -162,7 +162,7 @@ def test_open_connections_end_with_a_reset_when_the_tunnel_goes_down(lab, tunnel
     with listener, lab.inside(CLIENT), socket.create_connection(listener.getsockname(), timeout=10) as client:
         target, _ = listener.accept()
         with target:
-            target.settimeout(10)
+            target.settimeout(30)
             assert tunnel.stop_client() == 0
             for end in (client, target):
                 with pytest.raises(ConnectionResetError):

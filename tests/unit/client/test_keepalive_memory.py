@@ -44,7 +44,7 @@ async def test_it_is_written_while_the_tunnel_is_up(remember, tmp_path, monkeypa
     memory = remember()
     learn(memory)
     path = tmp_path / "state" / KEEPALIVE_FILE
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not path.exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert json.loads(path.read_text())["cdn.example:443"]["interval"] == 12.0

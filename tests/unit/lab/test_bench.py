@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from xml.etree import ElementTree
 
 import pytest
@@ -223,7 +222,7 @@ def test_processor_time_and_memory_of_a_tree():
         processes = usage.tree([parent.pid])
         assert processes[0] == parent.pid
         assert len(processes) == 2
-        assert 0.25 <= usage.cpu_seconds([parent.pid]) < 5
+        assert 0.25 <= usage.cpu_seconds([parent.pid]) < 10
         assert usage.resident_bytes([parent.pid]) > 2_000_000, "an interpreter and a shell"
         parent.stdin.close()
     assert usage.resident_bytes([parent.pid]) == 0
@@ -400,10 +399,8 @@ def test_a_report_is_made_again_from_json(results, tmp_path, capsys):
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_is_done(argv, complaint, capsys):
-    began = time.monotonic()
     assert main.main(argv) == 2
     assert complaint in capsys.readouterr().err
-    assert time.monotonic() - began < 5
 
 
 # --- the chart ------------------------------------------------------------------------------------

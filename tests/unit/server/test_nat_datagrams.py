@@ -37,7 +37,7 @@ def server() -> Iterator[socket.socket]:
     """A UDP socket that somebody on the Internet has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        sock.settimeout(10)
+        sock.settimeout(30)
         yield sock
 
 

@@ -238,7 +238,7 @@ async def receive(sock):
     readable = loop.create_future()
     loop.add_reader(sock.fileno(), lambda: readable.done() or readable.set_result(None))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await readable
     finally:
         loop.remove_reader(sock.fileno())

@@ -30,7 +30,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
 
     async def receive(self, count=65536):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self._loop.sock_recv(self.sock, count)
 
     async def receive_all(self):
@@ -40,7 +40,7 @@ class Peer:
         return bytes(received)
 
     async def send(self, data):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._loop.sock_sendall(self.sock, data)
 
     def reset(self):
@@ -69,7 +69,7 @@ def connect(in_memory, listening):
 
 async def accept(listener):
     listener.setblocking(False)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         sock, _ = await asyncio.get_running_loop().sock_accept(listener)
     return sock
 

@@ -91,7 +91,7 @@ def test_the_do_bit_passes_and_comes_back(dig, rig):
     with rig.lab.inside(TARGET):
         sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
     sniffer.bind((UPLINK, 0x0800))
-    sniffer.settimeout(10)
+    sniffer.settimeout(30)
 
     def next_question() -> DNS:
         while True:
@@ -178,7 +178,7 @@ def test_malformed_questions_are_refused(rig, query, answer):
     with rig.lab.inside(CLIENT):
         app = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with app:
-        app.settimeout(10)
+        app.settimeout(30)
         app.connect(("8.8.4.4", 53))
         app.send(query)
         assert app.recv(512)[:4] == answer
@@ -189,7 +189,7 @@ def test_what_is_no_question_gets_no_answer_and_is_counted(rig):
     with rig.lab.inside(CLIENT):
         app = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with app:
-        app.settimeout(10)
+        app.settimeout(30)
         app.connect(("8.8.4.4", 53))
         app.send(b"short")
         app.send(

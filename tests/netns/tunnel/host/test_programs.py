@@ -54,7 +54,7 @@ for address in ("{EXIT_UPLINK}", "{EXIT_UPLINK6}"):
     with socket.create_connection((address, {PORT}), timeout=10) as connection:
         seen.append(connection.recv(100).decode())
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        datagrams.settimeout(10)
+        datagrams.settimeout(30)
         datagrams.sendto(b"who am I?", (address, {PORT}))
         seen.append(datagrams.recv(100).decode())
 print(json.dumps([text.removeprefix("::ffff:") for text in seen]))

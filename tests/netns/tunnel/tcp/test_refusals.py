@@ -23,8 +23,8 @@ from halftunnel_vpn.lab.topology import (
 
 pytestmark = pytest.mark.root
 
-AT_ONCE = 1.0
-"""Seconds."""
+AT_ONCE = 6.0
+"""Seconds: far less than the exit waits for a destination, or a kernel for an answer to a SYN."""
 
 CLOSED_PORT = 81
 COULD_NOT_CONNECT = 7
@@ -129,9 +129,9 @@ def test_a_destination_that_stays_silent_ends_in_an_error(new_rig):
             f" add rule inet silent i tcp dport {CLOSED_PORT} drop'"
         )
         with own.lab.inside(CLIENT), socket.socket() as sock:
-            sock.settimeout(20)
+            sock.settimeout(60)
             began = time.monotonic()
             code = sock.connect_ex((TARGET_ADDRESS, CLOSED_PORT))
             assert errno.errorcode[code] == "EHOSTUNREACH"
-            assert 1.5 < time.monotonic() - began < 5
+            assert 1.5 < time.monotonic() - began < 20
         assert own.tunnel.status()["flows"]["tcp"] == 0

@@ -10,11 +10,14 @@ import pytest
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
-STALL = 20.0
+STALL = 10.0
 """Seconds."""
 
 LARGE = 200_000_000
 """Bytes of a flow that stalls: far more than all the buffers on its way can take."""
+
+SHARE = 0.5
+"""Of the usual rate that is left beside stalled flows at the least; the rest is the machine's doing."""
 
 SAMPLE = 50_000_000
 """Bytes of a fast flow whose rate is measured."""
@@ -66,7 +69,7 @@ def test_two_stalled_readers_slow_nobody_down_and_lose_nothing(rig, ends, bulk, 
     for way in (0, 1):
         usual = min(statistics.median(rate[way] for rate in quiet) for quiet in (before, after))
         beside = statistics.median(rate[way] for rate in during)
-        assert beside >= 0.7 * usual, (
+        assert beside >= SHARE * usual, (
             f"{('up', 'down')[way]}: {usual:.3g} usually, {beside:.3g} during the stall"
         )
     for number in range(len(processes)):
