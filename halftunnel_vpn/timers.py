@@ -35,7 +35,8 @@ class Timer:
         bucket = max(math.ceil(deadline / GRANULARITY), self._wheel._running + 1)
         if bucket == self._bucket:
             return
-        self.cancel()
+        if self._bucket >= 0:
+            self._wheel._remove(self._bucket, self)
         self._bucket = bucket
         self._wheel._insert(bucket, self)
 

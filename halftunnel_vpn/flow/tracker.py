@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from functools import partial
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, SessionError, UpstreamUnavailable, WireError
@@ -12,7 +13,7 @@ from halftunnel_vpn.flow.datagrams import DatagramFlow, Surroundings
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.icmp import IcmpFlow
 from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
-from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
+from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.tcp.plain import read as read_plain
@@ -180,12 +181,6 @@ class FlowTracker:
         source, destination = packet.source, packet.destination
         source_port, destination_port = syn.source_port, syn.destination_port
 
-        def closed(endpoint: TcpEndpoint) -> None:
-            self._touched.pop(endpoint, None)
-            self._unanswered.pop(endpoint, None)
-            if self._tcp.get(key) is endpoint:
-                del self._tcp[key]
-
         endpoint = TcpEndpoint(
             syn,
             tcp.HeaderTemplate(destination, destination_port, source, source_port),
@@ -194,10 +189,11 @@ class FlowTracker:
             write=self._write,
             wheel=self._wheel,
             counters=self._counters,
-            on_closed=closed,
-            on_refused=self._refusal(packet),
-            congestion=Unlimited() if source in self._own else NewReno(),
+            on_closed=self._tcp_closed,
+            on_refused=partial(self._refused, packet),
+            congestion=UNLIMITED if source in self._own else NewReno(),
             now=now,
+            key=key,
         )
         if destination_port == DNS_PORT and self._config.intercept_dns:
             self._tcp[key] = endpoint
@@ -217,18 +213,22 @@ class FlowTracker:
         self._tcp[key] = endpoint
         endpoint.attach(stream)
 
-    def _refusal(self, packet: ip.IpPacket) -> Callable[[TcpEndpoint, ResetCode, float], bool]:
-        def refused(endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
-            kind = _UNREACHABLE.get(code)
-            if kind is None:
-                return False
-            frame = icmp.build_error(packet, kind, source=packet.destination)
-            if frame is None:
-                return False
-            self._write((frame,))
-            return True
+    def _tcp_closed(self, endpoint: TcpEndpoint) -> None:
+        self._touched.pop(endpoint, None)
+        self._unanswered.pop(endpoint, None)
+        if self._tcp.get(endpoint.key) is endpoint:
+            del self._tcp[endpoint.key]
 
-        return refused
+    def _refused(self, syn: ip.IpPacket, endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
+        """The exit cannot connect: whether the host is told by ICMP, about the packet of its ``syn``."""
+        kind = _UNREACHABLE.get(code)
+        if kind is None:
+            return False
+        frame = icmp.build_error(syn, kind, source=syn.destination)
+        if frame is None:
+            return False
+        self._write((frame,))
+        return True
 
     # --- UDP -------------------------------------------------------------------------------------
 

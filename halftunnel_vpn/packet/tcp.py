@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from halftunnel_vpn.errors import PacketError
@@ -230,7 +231,7 @@ class HeaderTemplate:
             self._prefix, self._middle, self._tail = header[:4], b"", header[6:] + ports
         self._gso_shape = (0, 0)
         self._gso_prefix = b""
-        self._prefix = self._vnet_header(0, 0) + self._prefix
+        self._prefix = _vnet_header(self._ip_length, 0, 0) + self._prefix
 
     def build(
         self,
@@ -271,21 +272,27 @@ class HeaderTemplate:
             )
         return header + options if options else header
 
+    @property
+    def length(self) -> int:
+        """Bytes of the IP and TCP headers, without options."""
+        return self._ip_length + HEADER_LENGTH
+
     def _reshape(self, gso_size: int, options_length: int) -> None:
         """Make the prefix of segmented frames anew; a flow changes its segment size hardly ever."""
         self._gso_shape = (gso_size, options_length)
         self._gso_prefix = (
-            self._vnet_header(gso_size, options_length) + self._prefix[vnet.VNET_HEADER_LENGTH :]
+            _vnet_header(self._ip_length, gso_size, options_length) + self._prefix[vnet.VNET_HEADER_LENGTH :]
         )
 
-    def _vnet_header(self, gso_size: int, options_length: int) -> bytes:
-        is_v4 = self._ip_length == ip.IPV4_HEADER_LENGTH
-        segmentation = vnet.GSO_TCPV4 if is_v4 else vnet.GSO_TCPV6
-        return vnet.VnetHeader(
-            flags=vnet.NEEDS_CSUM,
-            gso_type=segmentation if gso_size else vnet.GSO_NONE,
-            hdr_len=self._ip_length + HEADER_LENGTH + options_length,
-            gso_size=gso_size,
-            csum_start=self._ip_length,
-            csum_offset=_CHECKSUM_AT,
-        ).encode()
+
+@lru_cache(maxsize=64)  # nearly all flows have one of two
+def _vnet_header(ip_length: int, gso_size: int, options_length: int) -> bytes:
+    segmentation = vnet.GSO_TCPV4 if ip_length == ip.IPV4_HEADER_LENGTH else vnet.GSO_TCPV6
+    return vnet.VnetHeader(
+        flags=vnet.NEEDS_CSUM,
+        gso_type=segmentation if gso_size else vnet.GSO_NONE,
+        hdr_len=ip_length + HEADER_LENGTH + options_length,
+        gso_size=gso_size,
+        csum_start=ip_length,
+        csum_offset=_CHECKSUM_AT,
+    ).encode()

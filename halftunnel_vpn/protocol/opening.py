@@ -10,6 +10,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol.addresses import FAMILY_NAME, Host, decode_host, encode_host
@@ -66,8 +67,7 @@ KEEPALIVE_LENGTH = _KEEPALIVE.size
 """Bytes of a keepalive without padding."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRequest:
+class OpenRequest(NamedTuple):
     """What the client asks the exit to open.
 
     A TCP stream names a host (4 or 16 bytes, or a name in IDNA ASCII) and a port. The other kinds need
@@ -116,8 +116,7 @@ class OpenRequest:
             raise WireError("open-no-destination")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenReply:
+class OpenReply(NamedTuple):
     """The exit's answer to an OPEN that it could serve.
 
     ``window`` is the credit in bytes the client has on this stream from now on, in place of the initial

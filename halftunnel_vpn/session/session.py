@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired, WireError
@@ -117,7 +116,7 @@ class Session:
         stream = ByteStream(self, self._next_id(now), request.kind, self._initial_credit)
         stream.handler = handler
         try:
-            stream.request(replace(request, window=stream.receiving.window.granted))
+            stream.request(request._replace(window=stream.receiving.window.granted))
         except WireError:
             stream.release()
             raise

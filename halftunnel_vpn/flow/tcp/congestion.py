@@ -78,6 +78,10 @@ class Unlimited:
         """Nothing to forget."""
 
 
+UNLIMITED: Final = Unlimited()
+"""One for all: it remembers nothing."""
+
+
 class NewReno:
     """For forwarded peers: slow start and congestion avoidance (RFC 5681), beginning with RFC 6928.
 

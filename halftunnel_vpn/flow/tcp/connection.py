@@ -49,6 +49,7 @@ class Connection:
     ``template`` makes headers towards the host. ``on_closed(endpoint)`` is called once, when nothing is left
     to do. ``on_refused(endpoint, code, now)`` is asked when the exit cannot connect and the SYN is still
     unanswered; it returns True when it has told the host in its own way (ICMP), so that no RST is sent.
+    ``key`` is whatever the owner finds the connection by.
 
     ``state`` changes by the table only; ``_takes_text`` (the host may still send data) and ``_may_send`` (the
     stream may) are what the data path needs to know of it.
@@ -71,6 +72,7 @@ class Connection:
         "_stream",
         "_takes_text",
         "_template",
+        "key",
         "opened_at",
         "state",
     )
@@ -93,9 +95,11 @@ class Connection:
         congestion: CongestionControl,
         now: float,
         on_refused: Callable[[Self, ResetCode, float], bool] | None = None,
+        key: bytes = b"",
     ) -> None:
         self.state = State.SYN_HELD
         self.opened_at = now
+        self.key = key
         self._takes_text = False
         self._may_send = False
         self._config = config
@@ -109,16 +113,16 @@ class Connection:
         self._retries = 0
         self._receiver = Receiver(_NO_STREAM, counters)
         self._out = Outgoing(template, write, self._receiver, counters)
+        self._deadline = Deadline(wheel, self._deadline_passed)
         self._sender = Sender(
             initial_sequence + 1,
             self._out,
             config=config,
             congestion=congestion,
-            wheel=wheel,
+            deadline=self._deadline,
             counters=counters,
             gave_up=self._give_up,
         )
-        self._deadline = Deadline(wheel, self._deadline_passed)
         self._hold(syn)
 
     @property
@@ -152,6 +156,7 @@ class Connection:
     def _answer(self, now: float) -> None:
         """Send the SYN-ACK for the first time."""
         self._enter(Event.ANSWERED)
+        self._on_refused = None  # and what it keeps of the SYN
         self._out.synchronize(self._initial_sequence, self._agreement.options)
         self._answered_at = now
         self._deadline.set(now + self._config.rto_initial)
@@ -223,7 +228,8 @@ class Connection:
             self._let_go()
 
     def _let_go(self: Self) -> None:
-        self._detach()
+        if self._stream is not _NO_STREAM:
+            self._detach()
         self._deadline.cancel()
         self._out.ack_due = False
         self._on_closed(self)
@@ -246,8 +252,10 @@ class Connection:
             self._counters.count("tcp-given-up")
             self._stream.reset(ResetCode.TIMED_OUT)
             self._refuse(ResetCode.TIMED_OUT, now)
-        else:
+        elif self.state is State.SYN_RECEIVED:
             self._give_up(now)
+        else:
+            self._sender.deadline_passed(now)
 
     def _give_up(self, now: float) -> None:
         """The host has not answered for too long."""

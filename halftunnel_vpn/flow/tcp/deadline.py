@@ -11,20 +11,22 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from halftunnel_vpn.timers import Wheel
+from halftunnel_vpn.timers import Timer, Wheel
 
 ROUNDING: Final = 1e-6
 """Seconds that count as nothing: the wheel divides, and may be early by the last bit of a number."""
 
 
-class Deadline:
-    """Calls ``passed(now)`` once the time last given to :meth:`set` has come."""
+class Deadline(Timer):
+    """Calls ``passed(now)`` once the time last given to :meth:`set` has come.
 
-    __slots__ = ("_armed_for", "_at", "_passed", "_timer")
+    A timer itself, and not the owner of one: every connection has one of these.
+    """
+
+    __slots__ = ("_armed_for", "_at")
 
     def __init__(self, wheel: Wheel, passed: Callable[[float], None]) -> None:
-        self._passed = passed
-        self._timer = wheel.timer(self._fired)
+        Timer.__init__(self, wheel, passed)
         self._at = inf
         self._armed_for = inf
 
@@ -33,18 +35,19 @@ class Deadline:
         self._at = at
         if at < self._armed_for:
             self._armed_for = at
-            self._timer.arm(at)
+            self.arm(at)
 
     def cancel(self) -> None:
         """Never, and let go of the wheel."""
         self._at = self._armed_for = inf
-        self._timer.cancel()
+        Timer.cancel(self)
 
-    def _fired(self, now: float) -> None:
+    def _fire(self, now: float) -> None:
+        self._bucket = -1
         self._armed_for = inf
         at = self._at
         if now < at - ROUNDING:
             self.set(at)
         else:
             self._at = inf
-            self._passed(now)
+            self._callback(now)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.packet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
-from halftunnel_vpn.packet.tcp import ACK, HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
-from halftunnel_vpn.packet.vnet import VNET_HEADER_LENGTH
+from halftunnel_vpn.packet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
 
 DEFAULT_MSS_V4: Final = 536
 DEFAULT_MSS_V6: Final = 1220
@@ -18,8 +17,7 @@ MINIMUM_MSS: Final = 88
 """A host that announces less gets segments of this size: tiny ones are an attack on us, not a network."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Sizes in bytes of TCP text; ``peer_shift`` scales the host's window field, ``own_shift`` ours."""
 
     mss: int
@@ -34,7 +32,7 @@ class Agreement:
 
 def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> Agreement:
     """What comes out of the host's ``syn`` and our ``config``; ``template`` tells the IP version."""
-    headers = len(template.build(0, 0, ACK, 0, 0)) - VNET_HEADER_LENGTH
+    headers = template.length
     is_v4 = headers == IPV4_HEADER_LENGTH + HEADER_LENGTH
     mss = syn.mss if syn.mss is not None else DEFAULT_MSS_V4 if is_v4 else DEFAULT_MSS_V6
     scaling = syn.window_scale is not None
@@ -45,5 +43,10 @@ def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> Agree
         peer_shift=syn.window_scale or 0,
         own_shift=config.window_scale if scaling else 0,
         sack=syn.sack_permitted,
-        options=encode_options(own_mss, config.window_scale if scaling else None, syn.sack_permitted),
+        options=_options(own_mss, config.window_scale if scaling else None, syn.sack_permitted),
     )
+
+
+@lru_cache(maxsize=64)
+def _options(mss: int, window_scale: int | None, sack_permitted: bool) -> bytes:
+    return encode_options(mss, window_scale, sack_permitted)

@@ -60,7 +60,7 @@ class Receiver:
         self._counters = counters
         self._first = 0
         self._fin_at = -1
-        self._held = Reassembly()
+        self._held: Reassembly | None = None
         self._largest = 0
         self._limit = 0
         self._mss = 0
@@ -160,11 +160,13 @@ class Receiver:
 
     def release(self) -> None:
         """Let go of everything that is kept."""
-        self._held.clear()
+        self._held = None
         self.has_gap = False
         self.options = b""
 
     def _hold(self, sequence: int, payload: memoryview) -> None:
+        if self._held is None:
+            self._held = Reassembly()
         if self._held.insert(sequence, payload):
             self.has_gap = True
             self.options = self._report()

@@ -142,3 +142,7 @@ class LossRecovery:
             # A partial acknowledgement: what follows it was lost as well (RFC 6582, 3.2, step 3).
             self._next = una
             self._lost_below = max(self._lost_below, self._end_of_loss(una, nxt))
+
+
+NO_LOSS: Final = LossRecovery(0, 0, sack=False)
+"""Stands for that of every connection which has not lost anything yet; nothing is ever told to it."""

@@ -11,11 +11,10 @@ from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
 from halftunnel_vpn.flow.tcp.deadline import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
-from halftunnel_vpn.flow.tcp.recovery import LossRecovery
+from halftunnel_vpn.flow.tcp.recovery import NO_LOSS, LossRecovery
 from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
 from halftunnel_vpn.flow.tcp.send_queue import SendQueue
 from halftunnel_vpn.packet.tcp import ACK, FIN, PSH
-from halftunnel_vpn.timers import Wheel
 
 NEVER: Final = -1
 """No sequence number."""
@@ -24,8 +23,9 @@ NEVER: Final = -1
 class Sender:
     """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``edge`` is the right edge of the host's window.
 
-    ``queue`` may be filled before :meth:`start`, but nothing is sent until then. ``gave_up`` is called with
-    ``now`` when the host has not answered for the user timeout.
+    ``queue`` may be filled before :meth:`start`, but nothing is sent until then. From then until
+    :meth:`release` the ``deadline`` is the sender's, and :meth:`deadline_passed` is called when it has.
+    ``gave_up`` is called with ``now`` when the host has not answered for the user timeout.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Sender:
         "_probe_interval",
         "_probed",
         "_recovery",
+        "_sack",
         "_sent_at",
         "_silent",
         "_timeouts",
@@ -63,7 +64,7 @@ class Sender:
         *,
         config: TcpConfig,
         congestion: CongestionControl,
-        wheel: Wheel,
+        deadline: Deadline,
         counters: Counters,
         gave_up: Callable[[float], None],
     ) -> None:
@@ -79,10 +80,11 @@ class Sender:
         self._congestion = congestion
         self._counters = counters
         self._gave_up = gave_up
-        self._recovery = LossRecovery(0, 0, sack=False)
-        self._deadline = Deadline(wheel, self._deadline_passed)
+        self._recovery = NO_LOSS
+        self._deadline = deadline
         self._fin_at = NEVER
         self._mss = 0
+        self._sack = False
         self._largest_window = 0
         self._window = 0
         self._window_from = NEVER
@@ -104,7 +106,7 @@ class Sender:
         self._mss = mss
         self.queue.frame_limit = frame_limit
         self._congestion.started(mss)
-        self._recovery = LossRecovery(mss, min(self._congestion.burst, frame_limit), sack=sack)
+        self._sack = sack
         self.edge = self.una + window
         self._largest_window = self._window = window
         self._window_from = sequence
@@ -189,8 +191,10 @@ class Sender:
             self._waiting_since = now  # an answer to a probe: the window is closed, but the host is there
         if recovery.busy or blocks or not advance:
             repeated = bare and not advance and window == self._window and una < nxt
-            if recovery.acknowledged(una, nxt, advanced=advance > 0, repeated=repeated, blocks=blocks):
-                self._begin_repair(now)
+            if recovery is not NO_LOSS or repeated or blocks:
+                recovery = self._loss_recovery()
+                if recovery.acknowledged(una, nxt, advanced=advance > 0, repeated=repeated, blocks=blocks):
+                    self._begin_repair(now)
         if (
             advance
             or sequence > self._window_from
@@ -286,6 +290,13 @@ class Sender:
 
     # --- what goes out again ---------------------------------------------------------------------
 
+    def _loss_recovery(self) -> LossRecovery:
+        """Made when it is needed for the first time: most connections lose nothing."""
+        if self._recovery is NO_LOSS:
+            burst = min(self._congestion.burst, self.queue.frame_limit)
+            self._recovery = LossRecovery(self._mss, burst, sack=self._sack)
+        return self._recovery
+
     def _begin_repair(self, now: float) -> None:
         """Fast retransmit: the first loss goes out whatever the window (RFC 6675, 5, step 4.3)."""
         self._counters.count("tcp-fast-recoveries")
@@ -327,7 +338,8 @@ class Sender:
 
     # --- the timer -------------------------------------------------------------------------------
 
-    def _deadline_passed(self, now: float) -> None:
+    def deadline_passed(self, now: float) -> None:
+        """Send again, probe, or give up."""
         if now - self._waiting_since >= self._config.user_timeout:
             self._gave_up(now)
         elif self.nxt != self.una:
@@ -342,7 +354,7 @@ class Sender:
         self._congestion.timed_out(in_flight, self._timeouts > 0)
         self._timeouts += 1
         self._silent = True
-        self._recovery.timed_out(self.una, self.nxt)
+        self._loss_recovery().timed_out(self.una, self.nxt)
         self.round_trip.back_off(now)
         self._send_again(self.una, min(in_flight, self._recovery.burst), now)
         self._wait(now, self.round_trip.timeout)
