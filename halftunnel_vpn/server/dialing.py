@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
+from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 
 ATTEMPT_DELAY = 0.25
@@ -79,8 +79,9 @@ class Dialer:
     ) -> Dial:
         """Connect to the first of ``addresses`` that answers; ``client`` is whom the limits count.
 
-        ``connected`` gets a connected, non-blocking socket, ``failed`` the reason; neither is called before
-        this method has returned, and neither after ``Dial.cancel``.
+        ``connected`` gets a connected, non-blocking socket, which :attr:`watch` goes on watching: its new
+        owner has to say for what. ``failed`` gets the reason. Neither is called before this method has
+        returned, and neither after ``Dial.cancel``.
         """
         dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed)
         if self._may_start(client):
@@ -160,7 +161,7 @@ class Dial:
         self.client = client
         self.is_over = False
         self._dialer = dialer
-        self._addresses = deque(addresses)
+        self._addresses = list(addresses)
         self._port = port
         self._connected = connected
         self._failed = failed
@@ -168,7 +169,7 @@ class Dial:
         self._started = False
         self._last_code = ResetCode.HOST_UNREACHABLE
         self._deadline = dialer.driver.wheel.timer(self._timed_out)
-        self._stagger = dialer.driver.wheel.timer(self._next)
+        self._stagger: Timer | None = None  # most dials have one address
 
     def cancel(self) -> None:
         """Give up; no callback follows."""
@@ -193,7 +194,7 @@ class Dial:
             if not self._pending:
                 self._dialer.driver.loop.call_soon(self.fail, self._last_code)
             return
-        address = self._addresses.popleft()
+        address = self._addresses.pop(0)
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -214,14 +215,16 @@ class Dial:
         self._pending.add(sock)
         self._dialer.watch.set(sock, WRITABLE, self._settled)
         if self._addresses:
+            if self._stagger is None:
+                self._stagger = self._dialer.driver.wheel.timer(self._next)
             self._stagger.arm(now + ATTEMPT_DELAY)
 
     def _settled(self, sock: socket.socket, events: int) -> None:
         self._pending.discard(sock)
-        self._dialer.watch.remove(sock)
         # an error or the end is reported whenever there is one; else the connection stands
         status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & ENDED else 0
         if status:
+            self._dialer.watch.forget(sock)
             sock.close()
             self._attempt_failed(status)
             return
@@ -240,9 +243,10 @@ class Dial:
             return
         self.is_over = True
         self._deadline.cancel()
-        self._stagger.cancel()
+        if self._stagger is not None:
+            self._stagger.cancel()
         for sock in self._pending:
-            self._dialer.watch.remove(sock)
+            self._dialer.watch.forget(sock)
             sock.close()
         self._pending.clear()
         if self._started:

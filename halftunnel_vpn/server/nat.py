@@ -155,7 +155,7 @@ class ClientNat:
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
-        closed = _once(lambda: nat.give_back(self._client))
+        closed = _Place(nat, self._client).give_back
         if request.kind is StreamKind.DNS:
             stream.accept()
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
@@ -178,7 +178,7 @@ class ClientNat:
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
-        closed = _once(lambda: nat.give_back(self._client))
+        closed = _Place(nat, self._client).give_back
         stream.accept()
         relay: type[DatagramRelay]
         if request.kind is StreamKind.ICMP:
@@ -262,14 +262,18 @@ class _Over:
 _OVER = _Over()
 
 
-def _once(action: Callable[[], None]) -> Callable[[], None]:
-    """``action``, which is carried out at the first call only."""
-    done = False
+class _Place:
+    """That of one stream of ``client`` in the NAT table."""
 
-    def act() -> None:
-        nonlocal done
-        if not done:
-            done = True
-            action()
+    __slots__ = ("_client", "_is_taken", "_nat")
 
-    return act
+    def __init__(self, nat: Nat, client: str) -> None:
+        self._nat = nat
+        self._client = client
+        self._is_taken = True
+
+    def give_back(self) -> None:
+        """The stream is over; told again it does nothing."""
+        if self._is_taken:
+            self._is_taken = False
+            self._nat.give_back(self._client)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from halftunnel_vpn.protocol.opening import ResetCode
-from halftunnel_vpn.server.socket_watch import ENDED, READABLE, WRITABLE, SocketWatch
+from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 
@@ -22,6 +20,7 @@ READS_PER_WAKE = 4
 PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
 
+_READING = READABLE | HUNG_UP
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -58,12 +57,12 @@ class TcpRelay:
         self._driver = driver
         self._watch = watch
         self._on_closed = on_closed
-        self._backlog: deque[memoryview] = deque()
+        self._backlog: list[memoryview] = []  # not a deque, which has 760 bytes when empty
         self._reading = True
         self._fin_received = False
         self._fin_sent = False
-        self._events = READABLE
-        watch.set(sock, READABLE, self._ready)
+        self._events = _READING
+        watch.set(sock, _READING, self._ready)
 
     # --- StreamHandler ---------------------------------------------------------------------------
 
@@ -96,7 +95,10 @@ class TcpRelay:
         """The client sends nothing more: pass the FIN on once everything before it is gone."""
         self._fin_received = True
         if not self._backlog:
-            self._shut_down()
+            if self._fin_sent:
+                self._close(reset=False)
+            else:
+                self._shut_down()
 
     def aborted(self, code: ResetCode, now: float) -> None:
         """The client reset the stream, or its session is gone: the destination sees an RST."""
@@ -106,7 +108,7 @@ class TcpRelay:
         """The stream has room again."""
         if not self._reading and not self._fin_sent and self._sock.fileno() >= 0:
             self._reading = True
-            self._wait_for(self._events | READABLE)
+            self._wait_for(self._events | _READING)
 
     # --- the socket ------------------------------------------------------------------------------
 
@@ -114,9 +116,10 @@ class TcpRelay:
         if self._events & WRITABLE and events & (WRITABLE | ENDED):
             self._writable()
         if self._events & READABLE and events & (READABLE | ENDED) and sock.fileno() >= 0:
-            self._readable()
+            self._readable(is_last=events & HUNG_UP != 0)
 
-    def _readable(self) -> None:
+    def _readable(self, *, is_last: bool) -> None:
+        """Read what there is. ``is_last``: the FIN is there as well, and leaves together with it."""
         stream = self._stream
         stream.session.now = self._driver.clock()
         for _ in range(READS_PER_WAKE):
@@ -139,14 +142,14 @@ class TcpRelay:
                 self._close_when_done()
                 return
             stream.send(data)
-            if len(data) < size:
+            if len(data) < size and not is_last:
                 break
 
     def _writable(self) -> None:
         self._stream.session.now = self._driver.clock()
         backlog = self._backlog
         try:
-            sent = self._sock.sendmsg(list(islice(backlog, PARTS_PER_WRITE)))
+            sent = self._sock.sendmsg(backlog[:PARTS_PER_WRITE])
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -157,7 +160,7 @@ class TcpRelay:
             head = backlog[0]
             if len(head) <= sent:
                 sent -= len(head)
-                backlog.popleft()
+                del backlog[0]
             else:
                 backlog[0] = head[sent:]
                 break
@@ -184,7 +187,7 @@ class TcpRelay:
 
     def _stop_reading(self) -> None:
         self._reading = False
-        self._wait_for(self._events & ~READABLE)
+        self._wait_for(self._events & ~_READING)
 
     def _wait_for(self, events: int) -> None:
         self._events = events
@@ -196,9 +199,10 @@ class TcpRelay:
     def _close(self, *, reset: bool) -> None:
         if self._sock.fileno() < 0:
             return
-        self._watch.remove(self._sock)
-        self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
-        self._backlog.clear()
+        self._watch.forget(self._sock)
+        if self._backlog:
+            self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
+            self._backlog.clear()
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
         self._sock.close()

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Final
 
 READABLE: Final = select.EPOLLIN
+HUNG_UP: Final = select.EPOLLRDHUP
+"""The peer sends nothing more, though some may still be to be read."""
 WRITABLE: Final = select.EPOLLOUT
 FAILED: Final = select.EPOLLERR
 ENDED: Final = select.EPOLLERR | select.EPOLLHUP
@@ -61,6 +63,15 @@ class SocketWatch:
         if self._epoll is None or self._sockets.pop(number, None) is None:
             return
         self._epoll.unregister(number)
+        self._rest_if_idle()
+
+    def forget(self, sock: socket.socket) -> None:
+        """The same for a socket that is closed at once: then the kernel needs no telling."""
+        if self._epoll is not None and self._sockets.pop(sock.fileno(), None) is not None:
+            self._rest_if_idle()
+
+    def _rest_if_idle(self) -> None:
+        assert self._epoll is not None
         if not self._sockets:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

@@ -25,13 +25,15 @@ NOBODY = ipaddress.ip_address("255.255.255.255").packed
 class Outcome:
     """What became of one dial."""
 
-    def __init__(self):
+    def __init__(self, watch):
+        self.watch = watch
         self.done = asyncio.get_running_loop().create_future()
         self.began = time.monotonic()
 
     def connected(self, sock):
         peer = sock.getpeername()[0]
         assert not sock.getblocking()
+        self.watch.forget(sock)
         sock.close()
         self.done.set_result(peer)
 
@@ -59,7 +61,7 @@ def start(driver, counters):
     def dial(addresses, port, *, client="client", **limits):
         if not dialers:
             dialers.append(Dialer(driver, DialLimits(**limits), counters))
-        outcome = Outcome()
+        outcome = Outcome(dialers[0].watch)
         outcome.dial = dialers[0].dial(client, addresses, port, outcome.connected, outcome.failed)
         assert outcome.is_pending, "no callback before dial() has returned"
         return outcome
@@ -91,9 +93,13 @@ async def test_a_destination_that_listens(start, listening, counters, address, t
 
 async def test_a_connected_socket_sends_small_writes_at_once(start, listening, driver, counters):
     seen = asyncio.get_running_loop().create_future()
-    Dialer(driver, DialLimits(), counters).dial(
-        "x", [ONE], port_of(listening()), seen.set_result, seen.set_exception
-    )
+    dialer = Dialer(driver, DialLimits(), counters)
+
+    def connected(sock):
+        dialer.watch.remove(sock)
+        seen.set_result(sock)
+
+    dialer.dial("x", [ONE], port_of(listening()), connected, seen.set_exception)
     with await seen as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
