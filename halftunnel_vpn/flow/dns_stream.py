@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.ports import Buffer, DnsPort
@@ -54,6 +55,8 @@ class DnsStream:
         self._is_over = False
 
     # --- StreamPort ------------------------------------------------------------------------------
+
+    fin_follows: Final = False
 
     @property
     def room(self) -> int:

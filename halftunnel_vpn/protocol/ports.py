@@ -26,6 +26,11 @@ class StreamPort(Protocol):
     """A byte stream, seen by whoever reads and writes it."""
 
     @property
+    def fin_follows(self) -> bool:
+        """During :meth:`StreamHandler.data_received`: whether ``finished`` is called next, at once."""
+        ...
+
+    @property
     def room(self) -> int:
         """Bytes that may be handed to :meth:`send` now."""
         ...

@@ -74,6 +74,10 @@ class Packet(NamedTuple):
     acknowledgement: int
     payload: memoryview
 
+    def follows(self, other: Packet) -> bool:
+        """Whether this is the packet of the same stream right behind ``other``."""
+        return self.stream_id == other.stream_id and self.sequence == (other.sequence + 1) % SEQUENCE_MODULUS
+
 
 # The first four bytes as one integer: one dictionary look-up checks magic, version and flags.
 _PREFIX = MAGIC << 16 | VERSION << 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired, WireError
@@ -226,7 +227,8 @@ class Session:
             if not leg.is_watched:
                 self._keepalive.used(leg, now)
         streams = self.streams
-        for packet in iter_train(plaintext, self.session_id):
+        packets = iter_train(plaintext, self.session_id)
+        for packet, behind in zip(packets, chain(islice(packets, 1, None), (None,)), strict=True):
             type_, _, stream_id, sequence, acknowledgement, payload = packet
             stream = streams.get(stream_id)
             if stream is None:
@@ -241,8 +243,11 @@ class Session:
                 elif type_ is PacketType.OPEN and not self.is_client:
                     self.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
                 else:
-                    if type_ is PacketType.DATA and stream.kind in DATAGRAM_KINDS:
-                        leg.datagram_bytes += len(payload)
+                    if type_ is PacketType.DATA:
+                        if isinstance(stream, DatagramStream):
+                            leg.datagram_bytes += len(payload)
+                        elif behind is not None and behind.type is PacketType.FIN:
+                            stream.fin_follows = behind.follows(packet)
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
                 self.counters.drop(error.reason)

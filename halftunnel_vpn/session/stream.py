@@ -36,6 +36,7 @@ class ByteStream:
     __slots__ = (
         "bytes_since_ack",
         "deficit",
+        "fin_follows",
         "handler",
         "is_low_on_room",
         "kind",
@@ -62,6 +63,7 @@ class ByteStream:
         self.deficit = 0
         self.is_low_on_room = False
         self.resetting = False
+        self.fin_follows = False
 
     # --- StreamPort: what the user of the stream calls -------------------------------------------
 
@@ -160,6 +162,8 @@ class ByteStream:
         """A DATA, FIN or OPEN packet of this stream. Raises FlowControlError beyond the window."""
         if self.resetting:
             return
+        if type_ is PacketType.FIN:
+            self.fin_follows = False
         if len(payload) < SMALL_PAYLOAD:
             payload = memoryview(bytes(payload))
         receiving = self.receiving

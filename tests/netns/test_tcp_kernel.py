@@ -88,6 +88,8 @@ class Stream:
         elif self.kind == RESETTING:
             self.endpoint.aborted(ResetCode.CONNECTION_RESET, time.monotonic())
 
+    fin_follows = False
+
     def consumed(self, count: int) -> None:
         self.outstanding -= count
         if self.kind == ECHO:

@@ -26,6 +26,7 @@ class _NoStream:
     __slots__ = ()
 
     room: Final = 0
+    fin_follows: Final = False
 
     def send(self, data: Buffer) -> None:
         pass

@@ -57,6 +57,9 @@ class TcpEndpoint(Connection):
     def data_received(self, data: memoryview, now: float) -> None:
         """Send ``data`` to the host, now or as soon as its window allows."""
         if self._may_send:
+            if self._stream.fin_follows:
+                self._enter(Event.FIN_QUEUED)  # it leaves on the same segment
+                self._sender.fin_queued = True
             self._sender.push(data, now)
         elif self.state is State.SYN_RECEIVED:
             self._sender.queue.append(data)

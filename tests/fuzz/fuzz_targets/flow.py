@@ -68,6 +68,8 @@ class _Stream:
     def reset(self, code: ResetCode) -> None:
         self.is_over = True
 
+    fin_follows = False
+
     def consumed(self, count: int) -> None:
         self.owed -= count
         assert self.owed >= 0

@@ -257,3 +257,26 @@ def test_directions_use_their_own_legs_only(pair):
     assert grown[Direction.UPSTREAM, False] == 0
     assert grown[Direction.DOWNSTREAM, True] == 0
     assert len(exit.received) == 1_000_000
+
+
+@pytest.mark.parametrize("order", ["in turn", "FIN first", "sent again"])
+def test_the_user_knows_that_nothing_but_the_fin_follows(pair, order):
+    client, exit = pair.open()
+    pair.advance(0.1)
+    told = []
+    client.data_received = lambda data, now: told.append((bytes(data), client.stream.fin_follows))
+    exit.stream.send(b"first")
+    pair.exit.pump(pair.now)
+    exit.stream.send(b"last")
+    exit.stream.finish()
+    pair.exit.pump(pair.now)
+    (down,) = [leg for leg in pair.legs if len(leg.road) == 2]
+    if order == "FIN first":
+        down.road.reverse()
+    elif order == "sent again":
+        down.road.append(down.road[-1])
+    pair.deliver()
+    # what comes before its turn is handed on later, and by itself
+    assert told == [(b"first", False), (b"last", order != "FIN first")]
+    assert client.events[-1] == "finished" and client.events.count("finished") == 1
+    assert not client.stream.fin_follows

@@ -35,6 +35,7 @@ class Stream:
         self.room = room
         self.sent = bytearray()
         self.is_finished = False
+        self.fin_follows = False
         self.resets: list[ResetCode] = []
         self.consumed_bytes = 0
         self.on_send: Callable[[], None] = lambda: None

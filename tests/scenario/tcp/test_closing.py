@@ -34,6 +34,35 @@ def test_the_host_finishes_first_and_reads_a_long_answer(conversation: Talk) -> 
     talk.gets_nothing()
 
 
+def test_the_fin_that_follows_data_leaves_with_it(conversation: Talk) -> None:
+    talk = conversation()
+    talk.handshake()
+    talk.stream.fin_follows = True
+    talk.gives(b"a short answer")
+    talk.endpoint.finished(talk.now)
+    talk.gets("FPA", 1, 1, b"a short answer")
+    talk.gets_nothing()
+    assert talk.endpoint.state is State.FIN_WAIT_1
+    talk.host("FA", 1, 16)
+    talk.gets("A", 16, 2)
+    assert talk.endpoint.state is State.TIME_WAIT
+    assert talk.stream.consumed_bytes == 14
+
+
+def test_the_fin_that_follows_data_waits_with_it_for_the_window(conversation: Talk) -> None:
+    talk = conversation()
+    talk.handshake(window=1000)
+    talk.stream.fin_follows = True
+    talk.gives(bytes(1500))
+    talk.endpoint.finished(talk.now)
+    talk.gets("A", 1, 1, bytes(1000))
+    talk.gets_nothing()
+    talk.host("A", 1, 1001)
+    talk.gets("FPA", 1001, 1, bytes(500))
+    talk.host("A", 1, 1502)
+    assert talk.endpoint.state is State.FIN_WAIT_2
+
+
 def test_the_stream_finishes_first_and_reads_a_long_answer(conversation: Talk) -> None:
     talk = conversation()
     talk.handshake()

@@ -244,6 +244,8 @@ class ModelStream:
     def reset(self, code: ResetCode) -> None:
         self.resets.append(code)
 
+    fin_follows = False
+
     def consumed(self, count: int) -> None:
         self.consumed_bytes += count
 

@@ -30,6 +30,7 @@ class Stream:
         self.room = 1 << 20
         self.credited = 0
         self.is_finished = False
+        self.fin_follows = False
         self.is_closed = False
         self.reset_code: ResetCode | None = None
 
