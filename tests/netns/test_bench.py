@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.lab import Lab
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.lab import Lab, congestion
 from halftunnel_vpn.lab.bench import flows, latency, roads, rows
 from halftunnel_vpn.lab.bench.peers import Direct
 from halftunnel_vpn.lab.bench.summary import percentile
 from halftunnel_vpn.lab.namespaces import CONFIGURATION
 from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, TARGET_ADDRESS
+from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET_ADDRESS
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -37,6 +38,19 @@ def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:
     assert 20 < len(latency.parse_ping(output)) < 80, "0.7 * 0.7 of 100 come back"
     roads.set_loss(lab, 0)
     assert lab.run(CLIENT, ["nft", "list", "ruleset"]).stdout == ""
+
+
+def test_the_hosts_of_a_lab_have_the_congestion_control_that_is_asked_for_and_nobody_else(lab: Lab) -> None:
+    settings = Path("/proc/sys/net/ipv4")
+    names = ("tcp_congestion_control", "tcp_allowed_congestion_control")
+    before = [(settings / name).read_text() for name in names]
+    for wanted in congestion.available():
+        congestion.use(lab, wanted)
+        for host in HOSTS:
+            assert lab.run(host, ["cat", str(settings / names[0])]).stdout.strip() == wanted
+    with pytest.raises(HostError, match="cannot use the congestion control nonesuch"):
+        congestion.use(lab, "nonesuch")
+    assert [(settings / name).read_text() for name in names] == before
 
 
 def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab) -> None:

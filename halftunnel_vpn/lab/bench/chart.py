@@ -14,7 +14,7 @@ HEADLINES: Final = (
     "tcp-1-up", "tcp-1-down", "tcp-8-up", "tcp-8-down",
     "udp-1200-up", "udp-1200-down", "http", "connections",
     "ping-idle", "ping-up", "ping-down", "start",
-    "cpu-up-client", "cpu-down-client", "road-1-1-down", "road-1-8-down",
+    "cpu-up-client", "cpu-down-client", "road-1-1-down-cubic", "road-1-8-down-cubic",
 )  # fmt: skip
 """Rows that become panels, as far as they were measured."""
 

@@ -24,7 +24,7 @@ from halftunnel_vpn.lab.bench.rivals import (
     OpenVpnUdp,
     WireGuardGo,
 )
-from halftunnel_vpn.lab.bench.rows import MANY_FLOWS, ROAD_DELAY, ROAD_RATE
+from halftunnel_vpn.lab.bench.rows import MANY_FLOWS, ROAD_CONGESTION, ROAD_DELAY, ROAD_RATE
 from halftunnel_vpn.lab.bench.runner import Runner
 
 PEERS: Final[tuple[type[Peer], ...]] = (
@@ -133,7 +133,8 @@ def _measure(options: argparse.Namespace) -> Results:
         results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
     try:
         runner.run(nearby, local, road=False)
-        runner.run(installed, road, road=True)
+        for congestion in ROAD_CONGESTION:
+            runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
     except KeyboardInterrupt:
         results.fail("all", "the rest", "interrupted")
     results.seconds = time.monotonic() - began
@@ -153,7 +154,8 @@ def _settings(rounds: int, scale: Scale, road: Sequence[Measurement]) -> dict[st
     if road:
         found["long road"] = (
             f"{ROAD_DELAY * 1000:.0f} ms there and back, {ROAD_RATE / 1e6:.0f} Mbit/s each way, "
-            f"queue of one bandwidth-delay product, {scale.road_seconds:g} s each"
+            f"queue of one bandwidth-delay product, {scale.road_seconds:g} s each; "
+            "all hosts have the congestion control that the row names"
         )
     return found
 

@@ -18,7 +18,9 @@ from halftunnel_vpn.lab.bench.rows import (
     ENDS,
     FLOW_COUNTS,
     MANY_FLOWS,
+    ROAD_CONGESTION,
     ROAD_LOSSES,
+    road_row,
 )
 from halftunnel_vpn.lab.bench.summary import percentile
 
@@ -55,6 +57,8 @@ class Measurement:
     run: Callable[[Peer, Scale], dict[str, float]]
     needs_tunnel: bool = False
     """Whether it says nothing where no program of a peer runs."""
+    congestion: str | None = None
+    """Congestion control that the hosts must have; None: the machine's, whatever that is."""
 
     def matches(self, pattern: str) -> bool:
         """Whether its name or one of its rows is meant by ``tcp-*``."""
@@ -132,14 +136,14 @@ def memory(peer: Peer, scale: Scale) -> dict[str, float]:
     return values
 
 
-def long_road(loss: int, count: int, way: str, peer: Peer, scale: Scale) -> dict[str, float]:
+def long_road(row: str, loss: int, count: int, way: str, peer: Peer, scale: Scale) -> dict[str, float]:
     """TCP over the emulated road; ``loss`` is in thousandths."""
     roads.set_loss(peer.lab, loss)
     try:
         run = traffic.tcp(peer.lab, way, flows=count, seconds=scale.road_seconds, warm_up=scale.road_warm_up)
     finally:
         roads.set_loss(peer.lab, 0)
-    return {f"road-{loss / 10:g}-{count}-{way}": run.bits_per_second / MEGA}
+    return {row: run.bits_per_second / MEGA}
 
 
 def _local() -> list[Measurement]:
@@ -169,11 +173,12 @@ def _local() -> list[Measurement]:
 
 def _road() -> list[Measurement]:
     return [
-        Measurement(name, (name,), partial(long_road, loss, count, way))
+        Measurement(name, (name,), partial(long_road, name, loss, count, way), congestion=congestion)
+        for congestion in ROAD_CONGESTION
         for loss in ROAD_LOSSES
         for count in FLOW_COUNTS
         for way in DIRECTIONS
-        for name in (f"road-{loss / 10:g}-{count}-{way}",)
+        for name in (road_row(loss, count, way, congestion),)
     ]
 
 

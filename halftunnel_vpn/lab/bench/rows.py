@@ -16,6 +16,10 @@ ROAD_RATE: Final = 200_000_000
 ROAD_LOSSES: Final = (0, 10)
 """Packets lost of a thousand, each direction."""
 
+ROAD_CONGESTION: Final = ("cubic", "bbr")
+"""Congestion controls of all hosts on the long road: what Linux and its distributions ship, and the one that
+loss harms least."""
+
 FLOW_COUNTS: Final = (1, 8)
 """TCP flows at once."""
 
@@ -76,15 +80,21 @@ def _road_rows() -> list[Row]:
     name = f"{ROAD_DELAY * 1000:.0f} ms, {ROAD_RATE / 1e6:.0f} Mbit/s"
     return [
         Row(
-            f"road-{loss / 10:g}-{count}-{way}",
-            f"{name}, {loss / 10:g} % loss: TCP, {_flows(count)}, {way}",
+            road_row(loss, count, way, congestion),
+            f"{name}, {loss / 10:g} % loss, {congestion}: TCP, {_flows(count)}, {way}",
             "Mbit/s",
             "higher",
         )
+        for congestion in ROAD_CONGESTION
         for loss in ROAD_LOSSES
         for count in FLOW_COUNTS
         for way in DIRECTIONS
     ]
+
+
+def road_row(loss: int, count: int, way: str, congestion: str) -> str:
+    """The id of a row of the long road; ``loss`` is in thousandths."""
+    return f"road-{loss / 10:g}-{count}-{way}-{congestion}"
 
 
 def _flows(count: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab, start_target
+from halftunnel_vpn.lab import Lab, congestion, start_target
 from halftunnel_vpn.lab.bench import machine, roads, usage
 from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
 from halftunnel_vpn.lab.bench.peers import Peer
@@ -39,10 +39,13 @@ class Runner:
         self._say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def run(self, classes: Sequence[type[Peer]], measurements: Sequence[Measurement], *, road: bool) -> None:
-        """Measure every peer, alternating, round by round."""
+        """Measure every peer, alternating, round by round; all measurements want the same congestion control.
+
+        ``road``: on the long road, not on the lab's own links.
+        """
         if not measurements:
             return
-        with self._peers(classes, road=road) as peers:
+        with self._peers(classes, measurements[0].congestion, road=road) as peers:
             for number in range(self.rounds):
                 for place, measurement in enumerate(measurements):
                     for peer in rotated(peers, number + place):
@@ -72,7 +75,9 @@ class Runner:
             self.results.fail(peer.title, "setting it up anew", str(error))
 
     @contextlib.contextmanager
-    def _peers(self, classes: Sequence[type[Peer]], *, road: bool) -> Iterator[list[Peer]]:
+    def _peers(
+        self, classes: Sequence[type[Peer]], congestion_control: str | None, *, road: bool
+    ) -> Iterator[list[Peer]]:
         """Each peer that can be set up, in a lab of its own."""
         with contextlib.ExitStack() as stack:
             peers: list[Peer] = []
@@ -81,8 +86,13 @@ class Runner:
                 start_target(lab, file_size=FILE_SIZE)
                 if road:
                     roads.lengthen(lab)
-                self.results.settings |= machine.network(lab)
+                network = machine.network(lab)
+                if congestion_control is not None:
+                    del network["congestion control"]  # the row says it
+                self.results.settings |= network
                 try:
+                    if congestion_control is not None:
+                        congestion.use(lab, congestion_control)
                     peer = kind(lab)
                     seconds = peer.set_up()
                 except (HostError, subprocess.TimeoutExpired) as error:

@@ -17,7 +17,7 @@ from halftunnel_vpn.lab.bench import chart, main, measurements, report, targets,
 from halftunnel_vpn.lab.bench.latency import parse_ping, with_lost
 from halftunnel_vpn.lab.bench.relay import Pipe
 from halftunnel_vpn.lab.bench.results import Contestant, Results
-from halftunnel_vpn.lab.bench.rows import BY_ID, ROWS
+from halftunnel_vpn.lab.bench.rows import BY_ID, ROAD_ROWS, ROWS
 from halftunnel_vpn.lab.bench.runner import rotated
 from halftunnel_vpn.lab.bench.summary import beats, best, percentile, ratio, significant, summarise
 from halftunnel_vpn.lab.bench.traffic import parse_iperf, parse_wrk
@@ -260,6 +260,15 @@ def test_measurements_are_chosen_by_name_or_row():
     assert names("tcp-1-*") == ["tcp-1-up", "tcp-1-down"]
     assert names("cpu-up-client", "http") == ["tcp-1-up", "http"]
     assert names("road-*") == []
+
+
+def test_the_long_road_is_measured_under_each_congestion_control():
+    found = measurements.matching(measurements.ROAD, ["road-1-8-up-*"])
+    assert [(each.name, each.congestion) for each in found] == [
+        ("road-1-8-up-cubic", "cubic"), ("road-1-8-up-bbr", "bbr"),
+    ]  # fmt: skip
+    assert "1 % loss, cubic: TCP, 8 flows, up" in BY_ID["road-1-8-up-cubic"].title
+    assert {row for each in measurements.ROAD for row in each.rows} == {row.id for row in ROAD_ROWS}
 
 
 def test_peers_are_chosen_by_name():
