@@ -7,18 +7,24 @@ import errno
 import os
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS
 
-SLOTS: Final = 64
-"""Datagrams read by one call, at the most."""
+SLOTS: Final = MAX_RUN_SEGMENTS
+"""Datagrams read by one call, at the most: as many as one run may have."""
 
 SLOT_SIZE: Final = 65536
-"""Bytes for one: the longest datagram, or what UDP_GRO makes of several. Pages never used take no memory."""
+"""Bytes of the longest datagram, or of what UDP_GRO makes of several. Pages never used take no memory."""
 
 MAX_JOINED: Final = 65000
 """Bytes of datagrams that are joined, at the most: they fit one run."""
+
+FIRST_SIZE: Final = 1472
+"""Bytes that a datagram is expected to have before there were any: what an Ethernet has room for."""
+
+MAX_LAYOUTS: Final = 32
+"""Expected sizes whose tables for the kernel are kept; with one more all are made anew."""
 
 UDP_GRO: Final = 104
 
@@ -63,77 +69,132 @@ Received = tuple[bytes, int, bytes, int]
 """Source address (4 or 16 bytes), its port, data, and the size of each datagram in it, 0 for one alone."""
 
 
+class Reading(NamedTuple):
+    """What one read has brought: ``runs``, whether there may be ``more``, and the size to expect next."""
+
+    runs: list[Received]
+    more: bool
+    expected: int
+
+
 class DatagramBatch:
-    """Buffers for the datagrams of one read; one is enough for all sockets of a process."""
+    """Buffers for the datagrams of one read; one is enough for all sockets of a process.
+
+    Datagrams of the size that is expected come to lie one behind the other, so that a flood of one size and
+    source needs no joining; what is longer goes on in a buffer of its own.
+    """
 
     __slots__ = (
         "_address",
         "_blank",
-        "_blank_one",
         "_control",
         "_controls",
         "_data",
+        "_expected",
+        "_layouts",
         "_lengths",
         "_messages",
         "_names",
         "_raw",
+        "_start",
+        "_vectors",
     )
 
     def __init__(self) -> None:
-        data = bytearray(SLOTS * SLOT_SIZE)
+        data = bytearray((SLOTS + 1) * SLOT_SIZE)
         names = bytearray(SLOTS * _NAME_SIZE)
         control = bytearray(SLOTS * _CONTROL_SIZE)
-        vectors = (_IoVec * SLOTS)()
+        vectors = (_IoVec * (2 * SLOTS))()
         messages = (_Message * SLOTS)()
         data_at, names_at, control_at = (
             ctypes.addressof((ctypes.c_char * len(memory)).from_buffer(memory))
             for memory in (data, names, control)
         )
         for slot in range(SLOTS):
-            vectors[slot] = _IoVec(data_at + slot * SLOT_SIZE, SLOT_SIZE)
             messages[slot].header = _MessageHeader(
                 names_at + slot * _NAME_SIZE,
                 _NAME_SIZE,
-                ctypes.addressof(vectors) + slot * ctypes.sizeof(_IoVec),
-                1,
+                ctypes.addressof(vectors) + 2 * slot * ctypes.sizeof(_IoVec),
+                2,
                 control_at + slot * _CONTROL_SIZE,
                 _CONTROL_SIZE,
                 0,
             )
-        self._messages = (messages, vectors)  # kept, since the kernel is given their addresses
+        self._messages = messages  # kept, since the kernel is given its address
+        self._vectors = memoryview(vectors).cast("B")
         self._address = ctypes.addressof(messages)
+        self._start = data_at
         self._data = memoryview(data)
         self._names = memoryview(names)
         self._control = control
         self._raw = memoryview(messages).cast("B")
         self._blank = bytes(self._raw)  # the kernel writes into name_length, control_length and flags
-        self._blank_one = self._blank[:_MESSAGE_SIZE]
         self._lengths = self._raw.cast("I")
         self._controls = self._raw.cast("P")
+        self._layouts: dict[int, bytes] = {}
+        self._expected = 0
 
-    def receive(self, sock: socket.socket, *, join: bool) -> tuple[int, list[Received]]:
-        """How many datagrams there were, and what they make: with ``join`` those alike in a row are one.
+    def receive(self, sock: socket.socket, expected: int, *, join: bool) -> Reading:
+        """What waits, as far as it fits one run, if datagrams have ``expected`` bytes each.
 
-        SLOTS datagrams mean that there may be more. Raises OSError as recvmsg(2) does, BlockingIOError when
-        nothing is there.
+        With ``join`` those alike in a row are one run. Begin with FIRST_SIZE, and go on with what the last
+        reading says. Raises OSError as recvmsg(2) does, BlockingIOError when nothing is there.
         """
-        count = _recvmmsg(sock.fileno(), self._address, SLOTS, socket.MSG_DONTWAIT, None)
+        if expected != self._expected:
+            self._expect(expected)
+        limit = min(SLOTS, MAX_JOINED // expected) or 1
+        count = _recvmmsg(sock.fileno(), self._address, limit, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EINTR):
                 raise BlockingIOError(number, os.strerror(number))
             raise OSError(number, os.strerror(number))
+        used = count * _MESSAGE_SIZE
         if count == 1:
             length, control_length = self._lengths[_LENGTH_AT], self._controls[_CONTROL_AT]
-            self._raw[:_MESSAGE_SIZE] = self._blank_one
+            self._raw[:used] = self._blank[:used]
             segment = self._segment_size(0) if control_length else 0
-            name = bytes(self._names[:_NAME_SIZE])
-            return 1, [(*_source(name), bytes(self._data[:length]), segment)]
+            runs = [(*_source(bytes(self._names[:_NAME_SIZE])), self._piece(0, length), segment)]
+            if length and (length > expected or limit == 1):
+                expected = length
+            return Reading(runs, limit == 1, expected)
         lengths = self._lengths[_LENGTH_AT : count * _LENGTH_STEP : _LENGTH_STEP].tolist()
         controls = self._controls[_CONTROL_AT : count * _CONTROL_STEP : _CONTROL_STEP].tolist()
-        used = count * _MESSAGE_SIZE
         self._raw[:used] = self._blank[:used]
         names = bytes(self._names[: count * _NAME_SIZE])
+        longest = max(lengths)
+        if (
+            join
+            and longest == expected
+            and lengths[-1]
+            and lengths.count(expected) >= count - (lengths[-1] != expected)
+            and not any(controls)
+            and names == names[:_NAME_SIZE] * count
+        ):
+            data = bytes(self._data[: (count - 1) * expected + lengths[-1]])
+            runs = [(*_source(names), data, expected)]
+        else:
+            runs = self._sorted_out(count, lengths, controls, names, join=join)
+        return Reading(runs, count == limit, longest or expected)
+
+    def _expect(self, size: int) -> None:
+        """Lay the buffers out for datagrams of ``size`` bytes."""
+        layout = self._layouts.get(size)
+        if layout is None:
+            if len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.clear()
+            first = self._start
+            table: list[int] = []
+            for slot in range(min(SLOTS, MAX_JOINED // size) or 1):
+                table += first + slot * size, size, first + (slot + 1) * SLOT_SIZE, SLOT_SIZE
+            layout = self._layouts[size] = struct.pack(f"@{len(table)}N", *table)
+        self._vectors[: len(layout)] = layout
+        self._expected = size
+
+    def _sorted_out(
+        self, count: int, lengths: list[int], controls: list[int], names: bytes, *, join: bool
+    ) -> list[Received]:
+        """What a reading becomes that is not all of one size and source."""
         runs: list[Received] = []
         first = 0
         while first < count:
@@ -144,28 +205,24 @@ class DatagramBatch:
                 segment = self._segment_size(first)
             elif join:
                 end = _end_of_run(first, count, lengths, controls, names, name)
-            runs.append(
-                (*_source(name), self._joined(first, end, lengths), segment or _size(first, end, lengths))
-            )
+                segment = lengths[first] if end > first + 1 else 0
+            pieces = [self._piece(slot, lengths[slot]) for slot in range(first, end)]
+            runs.append((*_source(name), pieces[0] if end == first + 1 else b"".join(pieces), segment))
             first = end
-        return count, runs
+        return runs
 
     def _segment_size(self, slot: int) -> int:
         _, level, kind, segment = _GRO.unpack_from(self._control, slot * _CONTROL_SIZE)
         return segment if level == socket.IPPROTO_UDP and kind == UDP_GRO else 0
 
-    def _joined(self, first: int, end: int, lengths: list[int]) -> bytes:
-        data = self._data
-        if end == first + 1:
-            return bytes(data[first * SLOT_SIZE : first * SLOT_SIZE + lengths[first]])
-        starts = range(first * SLOT_SIZE, end * SLOT_SIZE, SLOT_SIZE)
-        return b"".join(
-            [data[start : start + length] for start, length in zip(starts, lengths[first:end], strict=True)]
-        )
-
-
-def _size(first: int, end: int, lengths: list[int]) -> int:
-    return lengths[first] if end > first + 1 else 0
+    def _piece(self, slot: int, length: int) -> bytes:
+        """The datagram of ``length`` bytes in a slot."""
+        size, data = self._expected, self._data
+        start = slot * size
+        if length <= size:
+            return bytes(data[start : start + length])
+        rest = (slot + 1) * SLOT_SIZE
+        return b"".join((data[start : start + size], data[rest : rest + length - size]))
 
 
 def _end_of_run(

@@ -27,7 +27,7 @@ from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.datagram_batch import SLOTS, DatagramBatch, Received
+from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, DatagramBatch, Received
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
@@ -35,6 +35,9 @@ from halftunnel_vpn.transport.driver import Driver
 
 READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""
+
+MAX_PAUSE = 0.01
+"""Seconds for which a socket is left unread because enough waits for a leg; then the oldest give way."""
 
 MAX_RUN_DATA = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 """Bytes of data that fit one run whatever its header: half of the longest that is read, or more."""
@@ -104,6 +107,10 @@ class DatagramRelay(ABC):
         self._names: dict[bytes, str] = {}
         self._unresolved: dict[str, list[DataRun]] = {}
         self._is_closed = False
+        self._expected = FIRST_SIZE
+        self._paused: list[socket.socket] = []
+        self._paused_at = 0.0
+        self._pause = driver.wheel.timer(self._pause_is_over)
 
     # --- what differs ----------------------------------------------------------------------------
 
@@ -237,14 +244,19 @@ class DatagramRelay(ABC):
     # --- from the Internet -----------------------------------------------------------------------
 
     def _ready(self, sock: socket.socket, events: int) -> None:
-        stream = self._stream
-        now = stream.session.now = self._driver.clock()
-        family = sock.family
+        now = self._stream.session.now = self._driver.clock()
         if events & FAILED:
             self._pass_on(icmp_errors.read(sock))
+        self._read(sock, now, may_wait=True)
+
+    def _read(self, sock: socket.socket, now: float, *, may_wait: bool) -> None:
+        stream, family = self._stream, sock.family
         for _ in range(READS_PER_WAKE):
+            if may_wait and stream.has_enough:
+                self._leave_unread(sock, now)
+                return
             try:
-                count, runs = self._batch.receive(sock, join=self.joins)
+                runs, more, self._expected = self._batch.receive(sock, self._expected, join=self.joins)
             except BlockingIOError:
                 return
             except OSError:
@@ -255,8 +267,36 @@ class DatagramRelay(ABC):
                 understood = self._understand(family, received)
                 if understood is not None:
                     self._send_run(received[0], *understood, received[3])
-            if count < SLOTS:
+            if not more:
                 return
+
+    def _leave_unread(self, sock: socket.socket, now: float) -> None:
+        """What waits in ``sock`` would only push out what waits for a leg, after it had cost a read."""
+        if sock in self._paused:
+            return
+        self._watch.set(sock, 0, self._ready)
+        if not self._paused:
+            self._paused_at = now
+        self._paused.append(sock)
+        self._stream.tell_when_drained(self._read_again)
+        if not self._pause.armed:
+            self._pause.arm(now + MAX_PAUSE)
+
+    def _read_again(self) -> None:
+        paused, self._paused = self._paused, []
+        for sock in paused:
+            self._watch.set(sock, READABLE, self._ready)
+
+    def _pause_is_over(self, now: float) -> None:
+        if not self._paused:
+            return
+        if now >= self._paused_at + MAX_PAUSE:
+            self._paused_at = self._stream.session.now = now
+            for (
+                sock
+            ) in self._paused:  # the legs are slow, or gone: what is new is worth more than what is old
+                self._read(sock, now, may_wait=False)
+        self._pause.arm(self._paused_at + MAX_PAUSE)
 
     def _send_run(self, address: bytes, port: int, data: Buffer, segment_size: int) -> None:
         host = self._names.get(address, address) if self._names else address
@@ -297,6 +337,8 @@ class DatagramRelay(ABC):
             return
         self._is_closed = True
         self._idle.cancel()
+        self._pause.cancel()
+        self._paused.clear()
         for sock in self._sockets.values():
             self._watch.remove(sock)
             sock.close()

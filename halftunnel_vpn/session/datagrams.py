@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
@@ -22,6 +23,10 @@ QUEUE_RUNS = 256
 QUEUE_BYTES = 512 * 1024
 """Bytes of runs that wait for a leg, per stream."""
 
+ENOUGH_BYTES = 128 * 1024
+ENOUGH_RUNS = QUEUE_RUNS // 2
+"""What keeps a leg busy until more can be queued: who can leave datagrams where they are should not add."""
+
 MAX_RUN = MAX_TRAIN_PAYLOAD
 """Bytes of the longest run, header and data."""
 
@@ -35,6 +40,7 @@ class DatagramStream:
         "_sequence",
         "deficit",
         "handler",
+        "has_drained",
         "is_accepted",
         "kind",
         "queue",
@@ -57,6 +63,7 @@ class DatagramStream:
         self.deficit = 0
         self.resetting = False
         self.is_accepted = False
+        self.has_drained: Callable[[], None] | None = None
         self._runs: deque[tuple[int, tuple[Buffer, ...]]] = deque()
         self._runs_bytes = 0
         self._sequence = 1
@@ -86,6 +93,15 @@ class DatagramStream:
         if self.queue is None:
             session.scheduler.activate(self)
             session.wake()
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so much waits that more had better not be read."""
+        return self._runs_bytes >= ENOUGH_BYTES or len(self._runs) >= ENOUGH_RUNS
+
+    def tell_when_drained(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once, when :attr:`has_enough` is no longer true."""
+        self.has_drained = callback
 
     def close(self) -> None:
         """Forget the stream at both ends."""
@@ -158,6 +174,9 @@ class DatagramStream:
             train.datagram_bytes += length
             under_way.bytes += length
             added += length + HEADER_LENGTH
+        if self.has_drained is not None and not self.has_enough:
+            drained, self.has_drained = self.has_drained, None
+            drained()
         return added
 
     def packet_arrived(self, type_: PacketType, sequence: int, payload: memoryview, now: float) -> None:

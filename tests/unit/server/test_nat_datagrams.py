@@ -99,6 +99,63 @@ async def test_answers_that_wait_together_keep_their_order_sizes_and_sources(tun
     assert len(runs(user)) < 40
 
 
+async def flooded(tunnel, server, hears):
+    """A stream that was used once, and a function that sends so many numbered answers of 1000 bytes to it."""
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"go")
+    _, sender = await hears()
+
+    def answer(first: int, count: int) -> None:
+        for number in range(first, first + count):
+            server.sendto(b"%1000d" % number, sender)
+
+    return user, answer
+
+
+def numbers(user) -> list[int]:
+    return [
+        int(bytes(run.data[at : at + 1000]))
+        for run in runs(user)
+        for at in range(0, len(run.data), run.segment_size or 1000)
+    ]
+
+
+async def test_what_a_busy_leg_cannot_take_stays_in_the_socket_for_a_moment(
+    tunnel, server, hears, counters, until
+):
+    user, answer = await flooded(tunnel, server, hears)
+    for link in tunnel.links:
+        link.blocked = True
+    [stream] = tunnel.exit.streams.values()
+    answer(0, 140)
+    await until(lambda: stream.has_enough)
+    answer(140, 100)
+    for link in tunnel.links:
+        link.blocked = False
+    tunnel.exit.wake()
+    await user.until(lambda: len(numbers(user)) == 240)
+    assert numbers(user) == list(range(240))
+    assert not counters.dropped["datagram-queue-full"]
+
+
+async def test_what_waits_for_a_leg_that_stands_still_is_the_newest(tunnel, server, hears, counters, until):
+    user, answer = await flooded(tunnel, server, hears)
+    for link in tunnel.links:
+        link.blocked = True
+    [stream] = tunnel.exit.streams.values()
+    for first in range(0, 1000, 100):  # few enough for any kernel's buffer
+        answer(first, 100)
+        last = b"%1000d" % (first + 99)
+        await until(lambda last=last: stream._runs and stream._runs[-1][1][-1][-1000:] == last)
+    for link in tunnel.links:
+        link.blocked = False
+    tunnel.exit.wake()
+    await user.until(lambda: 999 in numbers(user))
+    got = numbers(user)
+    assert got == list(range(got[0], 1000)) and got[0] > 0
+    assert counters.dropped["datagram-queue-full"]
+
+
 async def test_datagrams_wait_for_the_name_and_keep_their_order(tunnel, resolver, server, hears):
     resolver.addresses["here.test"] = ["127.0.0.1"]
     user = tunnel.open(b"", 0, StreamKind.UDP)
