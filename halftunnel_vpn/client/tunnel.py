@@ -45,6 +45,7 @@ from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.priority import give_way
 from halftunnel_vpn.tun.device import TunDevice
 
 FRAMES_PER_WAKE = 256
@@ -165,6 +166,7 @@ class Tunnel:
                 random=secrets.token_bytes,
                 clock=self._driver.clock,
                 counters=self.counters,
+                give_way=give_way,
             )
             self._network = network = HostNetwork(
                 host_state(profile, has_ipv6=established.exit_hello.has_ipv6),

@@ -32,7 +32,8 @@ MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 class Surroundings:
     """What all flows of one tracker share.
 
-    ``segments`` tells whether the TUN device takes several UDP datagrams in one frame.
+    ``segments`` tells whether the TUN device takes several UDP datagrams in one frame. ``give_way`` is called
+    after several were written: a socket has room for about a hundred, and its reader must get to it.
     """
 
     write: FrameWriter
@@ -42,6 +43,7 @@ class Surroundings:
     counters: Counters
     open_runs: list[UdpFlow]
     """Flows with datagrams that leave at the end of the batch of frames."""
+    give_way: Callable[[], None]
 
 
 class DatagramFlow(ABC):

@@ -66,13 +66,14 @@ class FlowTracker:
         random: Callable[[int], bytes],
         clock: Callable[[], float],
         counters: Counters,
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
         self._write = write
         self._opener = opener
         self._dns = dns
         self._config = config
         self._open_runs: list[UdpFlow] = []
-        self._around = Surroundings(write, dns, segments, wheel, counters, self._open_runs)
+        self._around = Surroundings(write, dns, segments, wheel, counters, self._open_runs, give_way)
         self._wheel = wheel
         self._random = random
         self._clock = clock

@@ -27,7 +27,7 @@ DNS_IDLE: Final = 17.0
 class UdpFlow(DatagramFlow):
     """One local port."""
 
-    __slots__ = ("_full_idle_timeout", "_headers", "_open_runs", "_path", "_segments")
+    __slots__ = ("_full_idle_timeout", "_give_way", "_headers", "_open_runs", "_path", "_segments")
 
     label = "udp"
 
@@ -43,6 +43,7 @@ class UdpFlow(DatagramFlow):
         super().__init__(around, local, port, min(idle_timeout, DNS_IDLE), on_closed, now)
         self._full_idle_timeout = idle_timeout
         self._segments = around.segments
+        self._give_way = around.give_way
         self._headers: dict[tuple[bytes, int, int, int, int], bytes] = {}
         self._open_runs = around.open_runs
         self._path: UdpPath | None = None
@@ -136,11 +137,15 @@ class UdpFlow(DatagramFlow):
 
     def _deliver(self, source: bytes, run: DataRun) -> None:
         size, data = run.segment_size, run.data
-        if not size or self._segments:
-            self._write_datagrams(source, run.port, data, size)
+        if not size:
+            self._write_datagrams(source, run.port, data, 0)
             return
-        for start in range(0, len(data), size):
-            self._write_datagrams(source, run.port, data[start : start + size], 0)
+        if self._segments:
+            self._write_datagrams(source, run.port, data, size)
+        else:
+            for start in range(0, len(data), size):
+                self._write_datagrams(source, run.port, data[start : start + size], 0)
+        self._give_way()
 
     def _write_datagrams(self, source: bytes, port: int, data: Buffer, segment_size: int) -> None:
         header = udp.build(source, port, self._local, self._number, len(data), segment_size=segment_size)

@@ -32,6 +32,15 @@ def take_priority(nice: int = DEFAULT_NICE) -> None:
         log.debug("nice %d is not allowed here (CAP_SYS_NICE): the priority stays as it is", nice)
 
 
+def give_way() -> None:
+    """Let whoever waits for this processor have it for a moment, if this thread goes before ordinary ones.
+
+    Without a priority that would cost a whole turn: since Linux 6.18 who yields forfeits the rest of it.
+    """
+    if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
+        os.sched_yield()
+
+
 def ordinary_workers() -> ThreadPoolExecutor:
     """Threads for what blocks, at the priority of an ordinary program, whatever the event loop has."""
     return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=_be_ordinary)

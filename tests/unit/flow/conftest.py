@@ -104,6 +104,7 @@ class World:
         self.dns = Resolver()
         self.wheel = Wheel()
         self.frames: list[bytes] = []
+        self.gave_way_after: list[int] = []
         self.tracker = FlowTracker(
             self._write,
             self.streams,
@@ -114,7 +115,11 @@ class World:
             random=lambda count: bytes(range(1, count + 1)),
             clock=lambda: self.now,
             counters=self.counters,
+            give_way=self._give_way,
         )
+
+    def _give_way(self) -> None:
+        self.gave_way_after.append(len(self.frames))
 
     def host_sends(self, packet: Packet | bytes, vnet_header: bytes = vnet.PLAIN) -> None:
         """One packet of the host reaches the device."""

@@ -262,6 +262,16 @@ def test_a_device_without_segmentation_gets_them_one_by_one(new_world):
     assert not world.frames
 
 
+@pytest.mark.parametrize(("segments", "frames"), [(True, 1), (False, 4)])
+def test_the_reader_of_several_datagrams_gets_its_turn(new_world, segments, frames):
+    world = new_world(segments=segments)
+    world.host_sends(datagram())
+    world.exit_sends(encode_run_header(raw(THERE), 5000, segment_size=100) + bytes(350))
+    assert world.gave_way_after == [frames]
+    world.exit_sends(encode_run_header(raw(THERE), 5000) + b"alone")
+    assert world.gave_way_after == [frames]
+
+
 def test_a_run_from_a_name_comes_from_its_fake_address(world):
     world.dns.names[raw("198.18.0.7")] = "www.example.org"
     world.host_sends(datagram())

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
+from halftunnel_vpn.transport.priority import give_way
 
 PRIORITIES = """
 import asyncio, os, subprocess, sys
@@ -52,3 +53,12 @@ def test_a_weaker_priority_holds_for_everything():
 def test_a_priority_that_is_not_allowed_is_done_without():
     drop = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice") if os.geteuid() == 0 else ()
     assert priorities("-20", wrapper=("prlimit", "--nice=0", *drop)) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("nice", "times"), [(-10, 1), (0, 0), (5, 0)])
+def test_only_who_goes_before_others_gives_way(monkeypatch, nice, times):
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: nice)
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
+    give_way()
+    assert len(yielded) == times
