@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from typing import Final
 
 from halftunnel_vpn.protocol.wire import Buffer
 
@@ -39,6 +41,9 @@ LENGTH_16 = struct.Struct("!H")
 LENGTH_64 = struct.Struct("!Q")
 """The length that follows when the second byte says 127."""
 
+MASKS_AT_ONCE: Final = 1024
+"""Masks whose random bytes are asked of the kernel in one system call."""
+
 _HEADER_8 = struct.Struct("!BB")
 _HEADER_16 = struct.Struct("!BBH")
 _HEADER_64 = struct.Struct("!BBQ")
@@ -52,9 +57,21 @@ def _header(length: int, mask_bit: int) -> bytes:
     return _HEADER_8.pack(BINARY_MESSAGE, mask_bit | length)
 
 
+_masks: Iterator[tuple[bytes]] = iter(())
+
+
+def _new_masks() -> bytes:
+    global _masks
+    _masks = struct.iter_unpack("4s", os.urandom(4 * MASKS_AT_ONCE))
+    return next(_masks)[0]
+
+
 def masked_frame(payload: Buffer) -> bytes:
-    """One binary message as a client sends it."""
-    mask = os.urandom(4)
+    """One binary message as a client sends it, with a mask that nobody can foresee (RFC 6455 section 5.3)."""
+    try:
+        (mask,) = next(_masks)
+    except StopIteration:
+        mask = _new_masks()
     # One piece and not two: a header of its own would become a TLS record of its own.
     return _header(len(payload), MASK_BIT) + mask + apply_mask(payload, mask)
 
