@@ -205,6 +205,7 @@ class Connection:
         limits = self._profile.limits
         self.session_number += 1
         hello = established.exit_hello
+        pump = self._driver.pump(lambda now: session.pump(now))
         session = Session(
             established.session_id,
             is_client=True,
@@ -216,7 +217,7 @@ class Connection:
             ),
             wheel=self._driver.wheel,
             random=secrets.token_bytes,
-            wake=lambda: pump.wake(),
+            wake=pump.wake,
             counters=self._counters,
             now=self._driver.clock(),
             initial_credit=hello.stream_window,
@@ -225,7 +226,7 @@ class Connection:
             intervals=self._intervals,
         )
         self.session = session
-        self.pump = pump = self._driver.pump(session.pump)
+        self.pump = pump
         self._keepers = LegKeepers(
             self._connector,
             session,

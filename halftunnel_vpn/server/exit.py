@@ -155,6 +155,7 @@ class Exit:
 
     def _make_session(self, session_id: bytes, client: str) -> Session:
         limits = self.config.limits
+        pump = self._driver.pump(lambda now: session.pump(now))
         session = Session(
             session_id,
             is_client=False,
@@ -167,13 +168,12 @@ class Exit:
             ),
             wheel=self._driver.wheel,
             random=secrets.token_bytes,
-            wake=lambda: pump.wake(),
+            wake=pump.wake,
             counters=self.counters,
             now=self._driver.clock(),
             acceptor=self.nat.for_client(client, self.registry.fairness.share_of(client).opening),
             on_ended=lambda: self.registry.ended(session_id),
         )
-        pump = self._driver.pump(session.pump)
         return session
 
     def _client_memory(self, client: str) -> Memory:

@@ -47,13 +47,21 @@ class SentPacket:
 
     __slots__ = ("acknowledged", "chunks", "leg", "length", "sent_at", "sequence", "type")
 
-    def __init__(self, type_: PacketType, sequence: int, chunks: list[Buffer], length: int) -> None:
+    def __init__(
+        self,
+        type_: PacketType,
+        sequence: int,
+        chunks: list[Buffer],
+        length: int,
+        leg: LegState,
+        sent_at: float,
+    ) -> None:
         self.type = type_
         self.sequence = sequence
         self.chunks = chunks
         self.length = length
-        self.leg: LegState | None = None
-        self.sent_at = 0.0
+        self.leg: LegState | None = leg
+        self.sent_at = sent_at
         self.acknowledged = False
 
 
@@ -179,7 +187,7 @@ class SendSide:
             if not packet.acknowledged:
                 if packet.length + HEADER_LENGTH > train.room:
                     return before - train.room
-                self._emit(train, packet, leg, acknowledgement, now)
+                self._emit_again(train, packet, leg, acknowledgement, now)
             del self.resend[0]
         while self.control:
             type_, payload = self.control[0]
@@ -230,7 +238,9 @@ class SendSide:
                 let_go += packet.length
         del retained[:released]
         if let_go:
-            self._let_go(let_go)
+            self.acknowledged_bytes += let_go
+            if self.memory is not None:
+                self.memory.give_back(let_go)
         self.opening_leg = None
         return True
 
@@ -278,7 +288,12 @@ class SendSide:
         if limit <= 0 or self.next_sequence - self.acknowledged >= RING:
             return [], 0
         unsent = self.unsent
-        chunks: list[Buffer] = []
+        chunks: list[Buffer]
+        if len(unsent) == 1 and len(unsent[0]) <= limit:
+            chunks = [unsent[0]]
+            unsent.clear()
+            return chunks, len(chunks[0])
+        chunks = []
         size = taken = 0
         for head in unsent:
             left = limit - size
@@ -317,12 +332,25 @@ class SendSide:
         acknowledgement: int,
         now: float,
     ) -> None:
-        packet = SentPacket(type_, self.next_sequence, chunks, length)
-        self.next_sequence += 1
-        self.retained.append(packet)
-        self._emit(train, packet, leg, acknowledgement, now)
+        sequence = self.next_sequence
+        self.next_sequence = sequence + 1
+        self.retained.append(SentPacket(type_, sequence, chunks, length, leg, now))
+        leg.outstanding += 1
+        parts = train.parts
+        parts.append(
+            encode_header(
+                type_,
+                self.session_id,
+                self.stream_id,
+                sequence & SERIAL_MASK,
+                acknowledgement & SERIAL_MASK,
+                length,
+            )
+        )
+        parts += chunks
+        train.room -= HEADER_LENGTH + length
 
-    def _emit(
+    def _emit_again(
         self, train: Train, packet: SentPacket, leg: LegState, acknowledgement: int, now: float
     ) -> None:
         packet.leg = leg
@@ -330,15 +358,13 @@ class SendSide:
         packet.sent_at = now
         if packet.type is PacketType.OPEN and self.acknowledged <= packet.sequence:
             self.opening_leg = leg
-        train.parts.append(
-            encode_header(
-                packet.type,
-                self.session_id,
-                self.stream_id,
-                packet.sequence & SERIAL_MASK,
-                acknowledgement & SERIAL_MASK,
-                packet.length,
-            )
+        header = encode_header(
+            packet.type,
+            self.session_id,
+            self.stream_id,
+            packet.sequence & SERIAL_MASK,
+            acknowledgement & SERIAL_MASK,
+            packet.length,
         )
-        train.parts += packet.chunks
+        train.parts += [header, *packet.chunks]
         train.room -= HEADER_LENGTH + packet.length

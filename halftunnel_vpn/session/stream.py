@@ -143,7 +143,10 @@ class ByteStream:
     @property
     def has_something_to_send(self) -> bool:
         """Whether a train would get a packet of this stream now."""
-        return self.sending.has_something_to_send
+        sending = self.sending
+        if sending.unsent or sending.fin_queued or sending.control or sending.resend:
+            return sending.has_something_to_send
+        return False
 
     def must_wait(self, leg: LegState) -> bool:
         """Whether nothing may leave on ``leg`` now, because OPEN is under way on another."""

@@ -101,9 +101,7 @@ class TcpEndpoint(Connection):
         out = self._out
         if not out.ack_due:
             return False
-        if out.may_wait:
-            if out.held_since is None:
-                out.held_since = now
+        if out.wait(now):
             return True
         out.acknowledge(self._sender.nxt)
         return False

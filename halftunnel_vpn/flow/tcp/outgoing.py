@@ -111,16 +111,19 @@ class Outgoing:
         )
         self._write([header])
 
-    @property
-    def may_wait(self) -> bool:
-        """Whether the acknowledgement that is due may wait for an answer that carries it.
+    def wait(self, now: float) -> bool:
+        """Whether the acknowledgement that is due may wait, from ``now`` on, for an answer that carries it.
 
         So it is in a conversation, where what arrives is short and has been answered again and again (as
         in Linux's delayed acknowledgements).
         """
         receiver = self._receiver
         arrived = receiver.next - receiver.reported
-        return self._answers >= CONVERSATION and 0 < arrived < 2 * self.mss and not receiver.has_gap
+        if self._answers < CONVERSATION or not 0 < arrived < 2 * self.mss or receiver.has_gap:
+            return False
+        if self.held_since is None:
+            self.held_since = now
+        return True
 
     def waited_in_vain(self, sequence: int) -> None:
         """No answer came in time; the conversation begins anew, for the host may be waiting for us."""
