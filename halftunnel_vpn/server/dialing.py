@@ -168,7 +168,7 @@ class Dial:
         self._pending: set[socket.socket] = set()
         self._started = False
         self._last_code = ResetCode.HOST_UNREACHABLE
-        self._deadline = dialer.driver.wheel.timer(self._timed_out)
+        self._deadline: Timer | None = None
         self._stagger: Timer | None = None  # most dials have one address
 
     def cancel(self) -> None:
@@ -178,6 +178,7 @@ class Dial:
     def start(self, now: float) -> None:
         """Begin with the first address."""
         self._started = True
+        self._deadline = self._dialer.driver.wheel.timer(self._timed_out)
         self._deadline.arm(now + self._dialer.limits.timeout)
         self._next(now)
 
@@ -238,13 +239,18 @@ class Dial:
     def _timed_out(self, now: float) -> None:
         self.fail(ResetCode.TIMED_OUT)
 
+    def _stop_timers(self) -> None:
+        """And let go of them: who is over must not be left to the garbage collector."""
+        for timer in (self._deadline, self._stagger):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._stagger = None
+
     def _end(self) -> None:
         if self.is_over:
             return
         self.is_over = True
-        self._deadline.cancel()
-        if self._stagger is not None:
-            self._stagger.cancel()
+        self._stop_timers()
         for sock in self._pending:
             self._dialer.watch.forget(sock)
             sock.close()

@@ -42,6 +42,7 @@ class TcpOpening:
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
         relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
         stream.handler = relay
+        self.pending = None
         for data in self._early:
             relay.data_received(data, now)
         if self._finished:

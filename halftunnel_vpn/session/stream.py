@@ -27,6 +27,22 @@ BURST_PAUSE = 0.1
 """Seconds of silence after which a stream is young again."""
 
 
+class _Nobody:
+    """Stands in for the user of a stream that is over: the two must not keep each other."""
+
+    __slots__ = ()
+
+    def opened(self, now: float) -> None: ...
+    def refused(self, code: ResetCode, now: float) -> None: ...
+    def data_received(self, data: memoryview, now: float) -> None: ...
+    def finished(self, now: float) -> None: ...
+    def aborted(self, code: ResetCode, now: float) -> None: ...
+    def room_grew(self, now: float) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
 class ByteStream:
     """One reliable stream of a session; implements StreamPort.
 
@@ -209,12 +225,13 @@ class ByteStream:
         was_over = self.resetting or self.state is StreamState.CLOSED
         self.state = StreamState.CLOSED
         self.release()
+        handler, self.handler = self.handler, NOBODY
         if was_over:
             return
         if was_open:
-            self.handler.refused(code, now)
+            handler.refused(code, now)
         else:
-            self.handler.aborted(code, now)
+            handler.aborted(code, now)
 
     def break_off(self, code: ResetCode, now: float) -> None:
         """End a stream on which the peer broke the rules: the peer and the user both hear ``code``."""
@@ -244,6 +261,7 @@ class ByteStream:
         if self.session.limits.memory is not None and not self.resetting:
             held = self.receiving.received - self.receiving.window.consumed
         self.release(held)
+        self.handler = NOBODY
 
     def _deliver(self, type_: PacketType, payload: memoryview, now: float) -> None:
         if self.state in _FINISHED_BY_PEER:

@@ -122,7 +122,6 @@ class Connection:
             congestion=congestion,
             deadline=self._deadline,
             counters=counters,
-            gave_up=self._give_up,
         )
         self._hold(syn)
 
@@ -231,7 +230,7 @@ class Connection:
     def _let_go(self: Self) -> None:
         if self._stream is not _NO_STREAM:
             self._detach()
-        self._deadline.cancel()
+        self._deadline.end()
         self._out.ack_due = False
         self._on_closed(self)
 
@@ -254,6 +253,8 @@ class Connection:
             self._stream.reset(ResetCode.TIMED_OUT)
             self._refuse(ResetCode.TIMED_OUT, now)
         elif self.state is State.SYN_RECEIVED:
+            self._give_up(now)
+        elif self._sender.is_given_up(now):
             self._give_up(now)
         else:
             self._sender.deadline_passed(now)

@@ -42,6 +42,11 @@ class Deadline(Timer):
         self._at = self._armed_for = inf
         Timer.cancel(self)
 
+    def end(self) -> None:
+        """Never again: lets go of whom it called, so that the garbage collector has nothing to find."""
+        self.cancel()
+        self._callback = _nobody
+
     def _fire(self, now: float) -> None:
         self._bucket = -1
         self._armed_for = inf
@@ -51,3 +56,7 @@ class Deadline(Timer):
         else:
             self._at = inf
             self._callback(now)
+
+
+def _nobody(now: float) -> None:
+    """Whom a deadline calls that is over."""

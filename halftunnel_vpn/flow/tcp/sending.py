@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -24,8 +23,8 @@ class Sender:
     """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``edge`` is the right edge of the host's window.
 
     ``queue`` may be filled before :meth:`start`, but nothing is sent until then. From then until
-    :meth:`release` the ``deadline`` is the sender's, and :meth:`deadline_passed` is called when it has.
-    ``gave_up`` is called with ``now`` when the host has not answered for the user timeout.
+    :meth:`release` the ``deadline`` is the sender's, and when it has passed, whoever owns it asks
+    :meth:`is_given_up` and else calls :meth:`deadline_passed`.
     """
 
     __slots__ = (
@@ -34,7 +33,6 @@ class Sender:
         "_counters",
         "_deadline",
         "_fin_at",
-        "_gave_up",
         "_largest_window",
         "_mss",
         "_out",
@@ -66,7 +64,6 @@ class Sender:
         congestion: CongestionControl,
         deadline: Deadline,
         counters: Counters,
-        gave_up: Callable[[float], None],
     ) -> None:
         self.una = next_sequence
         self.nxt = next_sequence
@@ -79,7 +76,6 @@ class Sender:
         self._config = config
         self._congestion = congestion
         self._counters = counters
-        self._gave_up = gave_up
         self._recovery = NO_LOSS
         self._deadline = deadline
         self._fin_at = NEVER
@@ -338,11 +334,13 @@ class Sender:
 
     # --- the timer -------------------------------------------------------------------------------
 
+    def is_given_up(self, now: float) -> bool:
+        """Whether the host has not answered for the user timeout, so that the connection has to end."""
+        return now - self._waiting_since >= self._config.user_timeout
+
     def deadline_passed(self, now: float) -> None:
-        """Send again, probe, or give up."""
-        if now - self._waiting_since >= self._config.user_timeout:
-            self._gave_up(now)
-        elif self.nxt != self.una:
+        """Send again, or probe."""
+        if self.nxt != self.una:
             self._timed_out(now)
         else:
             self._probe(now)
