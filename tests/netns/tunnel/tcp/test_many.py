@@ -103,7 +103,8 @@ async def test_two_thousand_connections_at_once(rig, crowd, usage_of, eventually
         # sockets of earlier tests may have gone meanwhile, so fewer is no fault
         assert after[process].files <= before[process].files
     assert at_peak[0] == at_second_peak[0] == CROWD
-    assert at_peak[2].files - before[2].files == CROWD + 1  # and the epoll instance that watches them
+    # and the epoll instance that watches them, unless a socket of an earlier test is still watched
+    assert at_peak[2].files - before[2].files in (CROWD, CROWD + 1)
 
 
 @pytest.mark.timeout(180)
