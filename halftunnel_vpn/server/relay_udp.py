@@ -15,6 +15,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import UDP_GRO, Received
 from halftunnel_vpn.server.relay_datagrams import DatagramRelay
+from halftunnel_vpn.transport.priority import give_way
 
 UDP_SEGMENT = 103
 
@@ -57,6 +58,7 @@ class UdpRelay(DatagramRelay):
         segmented = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
         try:
             sock.sendmsg((data,), segmented, 0, destination)
+            give_way()  # to whoever reads them here: a socket has room for about a hundred
         except OSError as error:
             if error.errno not in _NOT_SEGMENTED:
                 raise

@@ -99,6 +99,19 @@ async def test_answers_that_wait_together_keep_their_order_sizes_and_sources(tun
     assert len(runs(user)) < 40
 
 
+async def test_whoever_reads_a_run_of_several_gets_its_turn(tunnel, server, hears, monkeypatch):
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: -10)
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    port = server.getsockname()[1]
+    user.stream.send(encode_run_header(HERE, port, segment_size=100), bytes(350))
+    assert [len((await hears())[0]) for _ in range(4)] == [100, 100, 100, 50]
+    user.stream.send(encode_run_header(HERE, port), b"alone")
+    assert (await hears())[0] == b"alone"
+    assert len(yielded) == 1
+
+
 async def flooded(tunnel, server, hears):
     """A stream that was used once, and a function that sends so many numbered answers of 1000 bytes to it."""
     user = tunnel.open(b"", 0, StreamKind.UDP)
