@@ -97,6 +97,26 @@ async def test_bytes_go_both_ways_and_each_half_closes_alone(connect, address):
     await peer.tunnel.idle()
 
 
+async def test_the_last_bytes_and_the_fin_behind_them_come_together(connect):
+    user, peer = await connect()
+    told = []
+    take = user.data_received
+
+    def look(data, now):
+        told.append((bytes(data), user.stream.fin_follows))
+        take(data, now)
+
+    user.data_received = look
+    await peer.send(b"first")
+    await user.until(lambda: told)
+    peer.sock.send(b"last")
+    peer.sock.shutdown(socket.SHUT_WR)
+    await user.heard("finished")
+    assert told == [(b"first", False), (b"last", True)]
+    user.stream.finish()
+    await peer.tunnel.idle()
+
+
 async def test_the_destination_may_finish_first(connect):
     user, peer = await connect()
     await peer.send(b"banner")

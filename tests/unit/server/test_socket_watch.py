@@ -53,6 +53,24 @@ class Ear:
             pass
 
 
+async def test_a_socket_that_is_closed_at_once_may_be_forgotten_before(udp, watch):
+    """Its number may be another socket's at once, and that is watched like any other."""
+    first = udp()
+    watch.set(first, READABLE, Ear().ready)
+    number = first.fileno()
+    watch.forget(first)
+    first.close()
+    second = udp()
+    assert second.fileno() == number
+    arrived = asyncio.get_running_loop().create_future()
+    watch.set(second, READABLE, lambda sock, events: arrived.set_result(sock.recv(100)))
+    second.sendto(b"hello", second.getsockname())
+    async with asyncio.timeout(5):
+        assert await arrived == b"hello"
+    watch.remove(second)
+    watch.forget(second)  # harmless
+
+
 @pytest.fixture
 async def watch() -> SocketWatch:
     return SocketWatch(asyncio.get_running_loop())
