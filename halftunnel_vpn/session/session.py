@@ -285,6 +285,9 @@ class Session:
 
     def _is_new(self, stream_id: int) -> bool:
         """Note a stream number of the client; False for one seen before. Raises FlowControlError."""
+        if stream_id == self._highest_id + 1:
+            self._highest_id = stream_id
+            return True
         if stream_id > self._highest_id:
             skipped = range(self._highest_id + 1, stream_id)
             if len(skipped) + len(self._missing_ids) > MAX_ID_GAP:

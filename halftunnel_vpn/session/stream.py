@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.errors import FlowControlError, StreamClosed
 from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
@@ -66,6 +66,8 @@ class ByteStream:
     )
 
     handler: StreamHandler
+    cost: Final = STREAM_COST + MIN_WINDOW
+    """Bytes of memory that the stream is counted with for being there."""
 
     def __init__(self, session: Session, stream_id: int, kind: StreamKind, credit: int) -> None:
         self.session = session
@@ -244,11 +246,6 @@ class ByteStream:
             self.handler.refused(code, now)
         else:
             self.handler.aborted(code, now)
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory that the stream is counted with for being there."""
-        return STREAM_COST + MIN_WINDOW
 
     def release(self, unread: int = 0) -> None:
         """Let go of everything that is kept, but for the window of ``unread`` bytes that the user has."""
