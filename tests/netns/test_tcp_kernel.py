@@ -48,10 +48,30 @@ def open_tun() -> int:
     return device
 
 
+class Clock:
+    """The endpoints' time. It stands nearly still while the loop waits for the processor or computes, so that
+    what looks like a loss then is none.
+    """
+
+    STEP = 0.01
+    """Seconds that pass in a round of the loop that had something to do, at the most."""
+
+    def __init__(self) -> None:
+        self.now = self._looked = time.monotonic()
+
+    def advance(self, *, idle: bool) -> None:
+        """A round begins; in an ``idle`` one nothing came until the next timer was due."""
+        looked = time.monotonic()
+        passed = looked - self._looked
+        self._looked = looked
+        self.now += passed if idle else min(passed, self.STEP)
+
+
 class Stream:
     """The far end of one connection, in the place of the session."""
 
-    def __init__(self, port: int, size: int) -> None:
+    def __init__(self, port: int, size: int, clock: Clock) -> None:
+        self.clock = clock
         self.kind = port
         self.left = size
         self.endpoint: TcpEndpoint
@@ -62,7 +82,7 @@ class Stream:
         self.outstanding = 0
 
     def opened(self) -> None:
-        now = time.monotonic()
+        now = self.clock.now
         if self.kind == REFUSED:
             self.endpoint.refused(ResetCode.REFUSED, now)
             return
@@ -75,18 +95,18 @@ class Stream:
             self.hash.update(data)
             self.left -= len(data)
             self.outstanding += len(data)
-            self.endpoint.data_received(memoryview(data), time.monotonic())
+            self.endpoint.data_received(memoryview(data), self.clock.now)
             if not self.left:
-                self.endpoint.finished(time.monotonic())
+                self.endpoint.finished(self.clock.now)
 
     def send(self, data: Buffer) -> None:
         self.hash.update(data)
         if self.kind in (ECHO, SILENT):
             self.room -= len(data)
         if self.kind == ECHO:
-            self.endpoint.data_received(memoryview(data), time.monotonic())
+            self.endpoint.data_received(memoryview(data), self.clock.now)
         elif self.kind == RESETTING:
-            self.endpoint.aborted(ResetCode.CONNECTION_RESET, time.monotonic())
+            self.endpoint.aborted(ResetCode.CONNECTION_RESET, self.clock.now)
 
     fin_follows = False
 
@@ -94,14 +114,14 @@ class Stream:
         self.outstanding -= count
         if self.kind == ECHO:
             self.room += count
-            self.endpoint.room_grew(time.monotonic())
+            self.endpoint.room_grew(self.clock.now)
         self.pump()
 
     def finish(self) -> None:
         if self.kind == SINK:
-            self.endpoint.data_received(memoryview(self.hash.digest()), time.monotonic())
+            self.endpoint.data_received(memoryview(self.hash.digest()), self.clock.now)
         if self.kind != SOURCE:
-            self.endpoint.finished(time.monotonic())
+            self.endpoint.finished(self.clock.now)
 
     def reset(self, code: ResetCode) -> None:
         self.resets.append(code)
@@ -157,6 +177,7 @@ class Host:
         self.inward, self.outward = Weather(), Weather()
         self.counters = Counters()
         self.wheel = Wheel()
+        self.clock = Clock()
         self.endpoints: dict[tuple[bytes, int, int], TcpEndpoint] = {}
         self.streams: list[Stream] = []
         self.calls: list[Callable[[], None]] = []
@@ -183,10 +204,11 @@ class Host:
         try:
             while not self.is_stopping:
                 deadline = self.wheel.next_deadline
-                timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
+                timeout = None if deadline is None else max(deadline - self.clock.now, 0)
                 if self.inward.held or self.outward.held:
                     timeout = 0.002
                 ready, _, _ = select.select([self.device, self.wake_read], [], [], timeout)
+                self.clock.advance(idle=not ready)
                 if self.wake_read in ready:
                     os.read(self.wake_read, 1000)
                 while self.calls:
@@ -196,7 +218,7 @@ class Host:
                 if not ready:
                     self.take_in(self.inward.late())
                     self.put_out(self.outward.late())
-                self.wheel.run(time.monotonic())
+                self.wheel.run(self.clock.now)
         except BaseException as error:
             self.failure = error
 
@@ -208,7 +230,7 @@ class Host:
             if endpoint is not None:
                 touched[endpoint] = None
         for endpoint in touched:
-            endpoint.flush(time.monotonic())
+            endpoint.flush(self.clock.now)
 
     def read_batch(self) -> Iterator[bytes]:
         for _ in range(64):
@@ -222,7 +244,7 @@ class Host:
         if packet.protocol != ip.PROTOCOL_TCP:
             return None
         segment = tcp.parse(packet, checksum_trusted=bool(frame[0] & vnet.CHECKSUM_TRUSTED))
-        now = time.monotonic()
+        now = self.clock.now
         key = (packet.source, segment.source_port, segment.destination_port)
         endpoint = self.endpoints.get(key)
         if endpoint is not None and segment.flags & tcp.SYN and endpoint.may_be_replaced_by(segment):
@@ -251,7 +273,7 @@ class Host:
             now=now,
         )
         self.endpoints[key] = endpoint
-        stream = Stream(syn.destination_port, self.size)
+        stream = Stream(syn.destination_port, self.size, self.clock)
         stream.endpoint = endpoint
         self.streams.append(stream)
         endpoint.attach(stream)
@@ -339,24 +361,15 @@ EXCHANGES = pytest.mark.parametrize("exchange", [upload, download, echo])
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 
 
-TRIES = 4
-"""A host that waits for the processor for longer than the retransmission time-out seems to lose something."""
-
-
 @FAMILIES
 def test_clear_weather_needs_no_retransmission(host: Host, family: socket.AddressFamily) -> None:
-    counted = host.counters.counted
-    spurious = []
-    while not spurious or (spurious[-1] and len(spurious) < TRIES):
-        before = counted["tcp-retransmitted-frames"]
-        upload(host, 100_000_000, family)
-        download(host, 100_000_000, family)
-        echo(host, 20_000_000, family)
-        until(lambda: not host.endpoints)
-        spurious.append(counted["tcp-retransmitted-frames"] - before)
-    assert not spurious[-1], spurious
-    if len(spurious) == 1:
-        assert not host.counters.dropped
+    upload(host, 100_000_000, family)
+    download(host, 100_000_000, family)
+    echo(host, 20_000_000, family)
+    until(lambda: not host.endpoints)
+    assert host.counters.counted["tcp-retransmitted-frames"] == 0
+    # The kernel's own clock goes on when the loop waits for the processor: it may say something twice.
+    assert not host.counters.dropped.keys() - {"tcp-out-of-window"}
 
 
 @EXCHANGES
@@ -456,7 +469,7 @@ def test_a_stream_without_room_stalls_the_host_and_frees_it_again(host: Host) ->
 
         def make_room() -> None:
             stream.room = 4 * CREDIT
-            stream.endpoint.room_grew(time.monotonic())
+            stream.endpoint.room_grew(host.clock.now)
 
         host.call(make_room)
         sending.result()

@@ -62,12 +62,8 @@ def free_port() -> int:
 
 
 def _on(processor: int, *command: str, nice: int = 0, **options: Any) -> subprocess.Popen[str]:
-    """Start ``command`` on one processor, so that nobody takes the exit's time but by asking the exit.
-
-    Nobody counts its lines: that would cost the exit more for what is many calls than for what is many bytes.
-    """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_PROCESS")}
-    environment["ATTACKER_NICE"] = str(nice)
+    """Start ``command`` on one processor, so that nobody takes the exit's time but by asking the exit."""
+    environment = {**os.environ, "ATTACKER_NICE": str(nice)}
     argv = ["taskset", "-c", str(processor), *command]
     return subprocess.Popen(argv, text=True, env=environment, **options)
 
