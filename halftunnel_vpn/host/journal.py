@@ -74,19 +74,7 @@ class Journal:
             "state": self.state.as_dict(),
             "steps": self.steps,
         }
-        scratch = self.path.with_suffix(".new")
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with scratch.open("w") as file:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(self.path)
-        except OSError as error:
-            raise HostError(
-                f"The journal {self.path} cannot be written ({error.strerror}): make room or choose another "
-                "state directory."
-            ) from error
+        write_atomically(self.path, json.dumps(content, indent=1), noun="journal")
 
     def discard(self) -> None:
         """Everything is undone: forget it. HostError when the file is there and cannot be removed."""
@@ -97,6 +85,26 @@ class Journal:
             self.path.unlink()
         except OSError as error:
             raise HostError(f"The journal {self.path} cannot be removed ({error.strerror}).") from error
+
+
+def write_atomically(path: Path, text: str, *, noun: str = "file") -> None:
+    """Replace a file of a state directory as a whole, on disk when this returns.
+
+    Raises HostError with one sentence about what ``noun`` calls it.
+    """
+    scratch = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with scratch.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise HostError(
+            f"The {noun} {path} cannot be written ({error.strerror}): make room or choose another state "
+            "directory."
+        ) from error
 
 
 def path_of(state_dir: Path, device: str) -> Path:

@@ -8,14 +8,13 @@ the rest is put there, and removed after that is gone.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import firewall, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, write_atomically
 from halftunnel_vpn.host.netlink import with_kernel
 
 FILE: Final = "protection.json"
@@ -101,20 +100,3 @@ class Protection:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             raise HostError(f"The file {self.path} cannot be removed ({error.strerror}).") from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole, on disk when this returns; HostError, one sentence, when that fails."""
-    scratch = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with scratch.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        raise HostError(
-            f"The file {path} cannot be written ({error.strerror}): make room or choose another state "
-            "directory."
-        ) from error

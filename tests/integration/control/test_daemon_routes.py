@@ -84,17 +84,17 @@ async def test_what_cannot_be_done_is_one_sentence(
 
 async def test_profiles_are_kept_listed_chosen_and_removed(serve_daemon, socket, store, profile_text):
     async with serve_daemon():
-        for name in ("work", "home"):
+        for name in ("office", "home"):
             assert (await call(socket, "PUT", f"/v1/profiles/{name}", profile_text.encode()))[0] == 200
         (store.directory / "broken.toml").write_text("name = 1")
-        assert (await call(socket, "POST", "/v1/profiles/work/use"))[0] == 200
+        assert (await call(socket, "POST", "/v1/profiles/office/use"))[0] == 200
         _, told = await call(socket, "GET", "/v1/profiles")
         assert [(entry["name"], entry["chosen"]) for entry in told["profiles"]] == [
-            ("broken", False), ("home", False), ("work", True),
+            ("broken", False), ("home", False), ("office", True),
         ]  # fmt: skip
         assert told["profiles"][0]["problem"].startswith(str(store.directory / "broken.toml"))
         assert told["profiles"][1]["problem"] is None
-        assert (await call(socket, "DELETE", "/v1/profiles/work"))[0] == 200
+        assert (await call(socket, "DELETE", "/v1/profiles/office"))[0] == 200
         assert store.names() == ["broken", "home"]
     modes = {path.stat().st_mode & 0o777 for path in store.directory.iterdir() if path.stem != "broken"}
     assert modes == {0o600}
