@@ -90,6 +90,8 @@ class UdpFlow(DatagramFlow):
                 return
         data = frames[0][start:] if count == 1 else b"".join([frame[start:] for frame in frames])
         self.stream.send(header, data)
+        if self.stream.has_enough:
+            self._give_way()  # reading on would be for nothing, and who takes it further may be waiting
 
     def _end(self) -> None:
         if self._path is not None:  # a run was begun when the stream went

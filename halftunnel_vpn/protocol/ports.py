@@ -87,6 +87,11 @@ class DatagramPort(Protocol):
         """Queue one run, given in parts; the oldest queued run is dropped when the queue is full."""
         ...
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether so much waits that more had better not be read."""
+        ...
+
     def close(self) -> None:
         """Forget the stream at both ends."""
         ...

@@ -78,6 +78,8 @@ class _Stream:
 class _Datagrams:
     """The same for a datagram stream."""
 
+    has_enough = False
+
     def __init__(self, handler: DatagramHandler) -> None:
         self.handler = handler
         self.is_over = False

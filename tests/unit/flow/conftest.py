@@ -28,6 +28,7 @@ class Stream:
         self.handler = handler
         self.sent: list[bytes] = []
         self.room = 1 << 20
+        self.has_enough = False
         self.credited = 0
         self.is_finished = False
         self.fin_follows = False

@@ -272,6 +272,16 @@ def test_the_reader_of_several_datagrams_gets_its_turn(new_world, segments, fram
     assert world.gave_way_after == [frames]
 
 
+def test_others_get_their_turn_when_the_road_has_enough(world):
+    partial = vnet.VnetHeader(vnet.NEEDS_CSUM, vnet.GSO_NONE, 28, 0, 20, 6).encode()
+    for number, (has_enough, times) in enumerate([(False, 0), (True, 1), (False, 1)]):
+        if number:
+            world.stream.has_enough = has_enough
+        world.host_sends(datagram(b"load"), partial)
+        assert len(world.stream.sent) == number + 1
+        assert len(world.gave_way_after) == times
+
+
 def test_a_run_from_a_name_comes_from_its_fake_address(world):
     world.dns.names[raw("198.18.0.7")] = "www.example.org"
     world.host_sends(datagram())
