@@ -28,7 +28,7 @@ BURST_PAUSE = 0.1
 
 
 class _Nobody:
-    """Stands in for the user of a stream that is over: the two must not keep each other."""
+    """Stands in for the user of a stream that has none yet, or is over: the two must not keep each other."""
 
     __slots__ = ()
 
@@ -46,7 +46,8 @@ NOBODY = _Nobody()
 class ByteStream:
     """One reliable stream of a session; implements StreamPort.
 
-    Made by the session only. ``handler`` is set before the first packet is handed in.
+    Made by the session only. ``handler`` is set before the first packet is handed in, unless the stream is
+    refused at a bound: that one has no user.
     """
 
     __slots__ = (
@@ -65,7 +66,6 @@ class ByteStream:
         "stream_id",
     )
 
-    handler: StreamHandler
     cost: Final = STREAM_COST + MIN_WINDOW
     """Bytes of memory that the stream is counted with for being there."""
 
@@ -73,6 +73,7 @@ class ByteStream:
         self.session = session
         self.stream_id = stream_id
         self.kind = kind
+        self.handler: StreamHandler = NOBODY
         self.state = StreamState.OPEN
         self.sending = SendSide(session.session_id, stream_id, credit, session.limits.memory)
         self.receiving = ReceiveSide(session.window_pool)

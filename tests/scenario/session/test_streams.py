@@ -9,6 +9,7 @@ import pytest
 from halftunnel_vpn.errors import SessionError, SessionExpired, StreamClosed
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import QUEUE_RUNS
 from halftunnel_vpn.session.states import StreamState
@@ -198,6 +199,17 @@ def test_more_streams_than_the_exit_allows_are_refused(make_pair):
     pair.settle()
     assert fourth.events == ["refused LIMIT"]
     assert pair.exit_counters.dropped["too-many-streams"] == 1
+
+
+def test_a_session_can_end_while_it_has_refused_streams(make_pair):
+    pair = make_pair(limits=SessionLimits(max_streams=1))
+    pair.client.limits = SessionLimits(max_streams=10)
+    pair.open()
+    request = OpenRequest(StreamKind.TCP, b"\xc6\x33\x64\x02", 80, 0)
+    pair.inject(pair.exit, pair.packet(PacketType.OPEN, 5, payload=request.encode()))
+    assert len(pair.exit.streams) == 2  # the RESET of the second one is not acknowledged
+    pair.exit.close(ResetCode.SHUTDOWN, pair.now)
+    assert not pair.exit.streams
 
 
 def test_the_client_opens_no_more_than_its_bound(make_pair):
