@@ -38,6 +38,7 @@ def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolve
         mark=profile.routes.mark,
         connect_timeout=profile.limits.connect_timeout,
         resolve=resolver.resolve,
+        congestion=profile.limits.congestion,
     )
 
 

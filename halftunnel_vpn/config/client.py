@@ -22,7 +22,7 @@ from halftunnel_vpn.config.schema import (
     secret_option,
     section,
 )
-from halftunnel_vpn.config.shared import DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
+from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
 
 MAX_URLS = 16
 """URLs of one direction."""
@@ -183,6 +183,7 @@ class LimitsConfig:
     keepalive_longest: float = option(values.duration(1, 300), default=60.0)
     connect_timeout: float = option(values.duration(1, 120), default=10.0)
     handshake_timeout: float = option(values.duration(1, 120), default=15.0)
+    congestion: str = option(values.congestion_control, default=DEFAULT_CONGESTION)
     nice: int = option(values.integer(MIN_NICE, MAX_NICE), default=DEFAULT_NICE)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from halftunnel_vpn.config import net, values
 from halftunnel_vpn.config.schema import config_table, option, optional_section, parse, required, section
-from halftunnel_vpn.config.shared import DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
+from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
 
 MAX_URLS = 16
 """Public URLs of one direction."""
@@ -106,6 +106,7 @@ class ServerLimitsConfig:
     keepalive: float = option(values.duration(1, 60), default=8.0)
     handshake_timeout: float = option(values.duration(1, 120), default=10.0)
     stop_timeout: float = option(values.duration(0, 60), default=2.0)
+    congestion: str = option(values.congestion_control, default=DEFAULT_CONGESTION)
     nice: int = option(values.integer(MIN_NICE, MAX_NICE), default=DEFAULT_NICE)
 
 

@@ -12,6 +12,12 @@ DEFAULT_NICE = -10
 
 MIN_NICE, MAX_NICE = -20, 19
 
+SYSTEM_CONGESTION = "system"
+"""In place of the name of a congestion control: whatever the system's is."""
+
+DEFAULT_CONGESTION = "bbr"
+"""Congestion control of legs, where the kernel has it and allows it."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 

@@ -34,6 +34,7 @@ _SIZE_UNITS = {
     "GiB": 2**30,
 }
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CONGESTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,14}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _FINGERPRINT = re.compile(r"(?:[0-9a-fA-F]{2}:?){31}[0-9a-fA-F]{2}")
 _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----\s.+-----END CERTIFICATE-----\s*", re.DOTALL)
@@ -80,6 +81,13 @@ def interface_name(value: object) -> str:
     """The name of a network device."""
     if not isinstance(value, str) or not _INTERFACE.fullmatch(value):
         raise Rejected("a device name of 1 to 15 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def congestion_control(value: object) -> str:
+    """The kernel's name of a congestion control, or "system" for the one that the system has."""
+    if not isinstance(value, str) or not _CONGESTION.fullmatch(value):
+        raise Rejected('the name of a congestion control, such as "bbr" or "cubic", or "system"')
     return value
 
 

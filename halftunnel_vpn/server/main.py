@@ -105,6 +105,7 @@ async def _listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dr
                 request_timeout=config.limits.handshake_timeout,
             ),
             trusted_proxies=config.listen.trusted_proxies,
+            congestion=config.limits.congestion,
             counters=exit_.counters,
             clock=driver.clock,
             refused=exit_.log_refusal,

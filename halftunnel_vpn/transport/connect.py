@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain, zip_longest
 from typing import Any
 
+from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.transport.congestion import prepare
 from halftunnel_vpn.transport.sockets import tune
 
 SocketAddress = tuple[Any, ...]
@@ -41,7 +43,14 @@ async def resolve(host: str, port: int) -> list[SocketAddress]:
     return [address for _, _, _, _, address in found]
 
 
-async def connect(host: str, port: int, *, resolver: Resolver, mark: int | None) -> socket.socket:
+async def connect(
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver,
+    mark: int | None,
+    congestion: str = SYSTEM_CONGESTION,
+) -> socket.socket:
     """Connect to the first address of ``host`` that answers; the caller sets the deadline.
 
     Raises RoadError: name-not-resolved, mark-not-permitted, or a reason of the table above. Leaves no socket
@@ -55,7 +64,7 @@ async def connect(host: str, port: int, *, resolver: Resolver, mark: int | None)
         raise _not_resolved(host)
     attempts: list[asyncio.Task[socket.socket]] = []
     try:
-        return await _first_to_answer(addresses, mark, attempts)
+        return await _first_to_answer(addresses, mark, congestion, attempts)
     except OSError as error:
         raise _unreachable(error, host, port) from error
     finally:
@@ -76,7 +85,10 @@ def _family(address: SocketAddress) -> socket.AddressFamily:
 
 
 async def _first_to_answer(
-    addresses: Iterable[SocketAddress], mark: int | None, attempts: list[asyncio.Task[socket.socket]]
+    addresses: Iterable[SocketAddress],
+    mark: int | None,
+    congestion: str,
+    attempts: list[asyncio.Task[socket.socket]],
 ) -> socket.socket:
     """``attempts`` is filled with all that was begun; the winner is taken out of it."""
     waiting = deque(addresses)
@@ -84,7 +96,7 @@ async def _first_to_answer(
     errors: list[OSError] = []
     while waiting or running:
         if waiting:
-            attempt = asyncio.create_task(_attempt(waiting.popleft(), mark))
+            attempt = asyncio.create_task(_attempt(waiting.popleft(), mark, congestion))
             attempts.append(attempt)
             running.add(attempt)
         done, running = await asyncio.wait(
@@ -101,10 +113,11 @@ async def _first_to_answer(
     raise min(errors, key=_rank)
 
 
-async def _attempt(address: SocketAddress, mark: int | None) -> socket.socket:
+async def _attempt(address: SocketAddress, mark: int | None, congestion: str) -> socket.socket:
     sock = socket.socket(_family(address), socket.SOCK_STREAM)
     try:
         tune(sock)
+        prepare(sock, congestion)
         if mark is not None:
             _set_mark(sock, mark)
         await asyncio.get_running_loop().sock_connect(sock, address)

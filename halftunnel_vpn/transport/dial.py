@@ -19,6 +19,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidURI
 from websockets.uri import WebSocketURI, parse_uri
 
+from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.connect import Resolver, connect, resolve
@@ -58,6 +59,8 @@ class DialOptions:
     """Seconds from the name to the end of the upgrade."""
     resolve: Resolver | None = None
     """Finds addresses in place of the system's resolver."""
+    congestion: str = SYSTEM_CONGESTION
+    """Congestion control of the socket, where the kernel allows it."""
 
     def __post_init__(self) -> None:
         if any(len(pin) != 32 for pin in self.certificate_sha256):
@@ -117,8 +120,9 @@ async def _connect(uri: WebSocketURI, options: DialOptions, deadline: float) -> 
     """A TCP connection that ends at the URL's host, by the proxy if there is one."""
     proxy = parse_proxy(options.proxy) if options.proxy is not None else None
     host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
+    resolver = options.resolve or resolve
     async with _within(deadline, "connect-timeout", f"{host} port {port} does not answer"):
-        sock = await connect(host, port, resolver=options.resolve or resolve, mark=options.mark)
+        sock = await connect(host, port, resolver=resolver, mark=options.mark, congestion=options.congestion)
     if proxy is not None:
         try:
             async with _within(deadline, "proxy-timeout", f"the proxy {proxy.name} does not answer"):

@@ -31,6 +31,7 @@ from halftunnel_vpn.transport.frames import (
 )
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
+from halftunnel_vpn.transport.unsent import UnsentBound
 
 PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error"})
 """Causes of ``leg_closed`` that mean that the peer has broken the rules."""
@@ -97,6 +98,7 @@ class Leg(asyncio.BufferedProtocol):
         "_state",
         "_told",
         "_transport",
+        "_unsent",
         "_websocket",
         "bytes_in",
         "bytes_out",
@@ -125,6 +127,7 @@ class Leg(asyncio.BufferedProtocol):
         is_client = isinstance(websocket, ClientProtocol)
         self._websocket = websocket
         self._transport = transport
+        self._unsent = UnsentBound(transport)
         self._frame = masked_frame if is_client else plain_frame
         self._mask_bit = 0 if is_client else MASK_BIT
         self._clock = clock
@@ -175,6 +178,8 @@ class Leg(asyncio.BufferedProtocol):
         self.messages_out += 1
         self.bytes_out += length
         self._transport.write(self._frame(record))
+        if self.bytes_out >= self._unsent.next_look:
+            self._unsent.look(self.bytes_out)
         if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
             self.abort("write-limit")
 

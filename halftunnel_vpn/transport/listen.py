@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.transport.admission import (
@@ -21,6 +22,7 @@ from halftunnel_vpn.transport.admission import (
     Ticket,
     parse_address,
 )
+from halftunnel_vpn.transport.congestion import prepare
 from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.site import Site
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, hold_back, tune
@@ -49,7 +51,8 @@ The second argument is to be called once the leg has joined a session: until the
 class Listener:
     """Accepts legs on any number of addresses, on exactly the paths given.
 
-    Counted: ``connections-accepted``, ``legs-accepted``, ``site-answers``. Dropped, by reason:
+    Counted: ``congestion-control-refused`` (by the kernel), ``connections-accepted``,
+    ``legs-accepted``, ``site-answers``. Dropped, by reason:
     ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``accept-failed``,
     ``tls-failed``, ``request-timeout``, ``too-many-visitors``, ``http-malformed``, ``http-head-too-long``,
     ``http-without-upgrade``, ``upgrade-refused``.
@@ -62,6 +65,7 @@ class Listener:
         *,
         limits: ListenLimits | None = None,
         trusted_proxies: Iterable[IpNetwork] = (),
+        congestion: str = SYSTEM_CONGESTION,
         counters: Counters | None = None,
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[str, str], None] = lambda peer, reason: None,
@@ -73,6 +77,7 @@ class Listener:
         self.admission = Admission(self.limits, trusted_proxies)
         self.counters = counters or Counters()
         self.clock = clock
+        self._congestion = congestion
         self._refused = refused
         self.legs: set[Leg] = set()
         self._visitors: dict[Visitor, None] = {}
@@ -87,6 +92,8 @@ class Listener:
         Raises HostError.
         """
         sock = _listening_socket(address, port)
+        if not prepare(sock, self._congestion):
+            self.counters.count("congestion-control-refused")
         task = asyncio.get_running_loop().create_task(self._accept(sock, tls))
         self._accepting[task] = sock
         return int(sock.getsockname()[1])

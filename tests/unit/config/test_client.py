@@ -92,6 +92,11 @@ url = "http://user:secret@proxy.example.org:3128"
         ("[tun]\nmtu = 1500.0", "[tun] mtu = 1500.0: must be a whole number"),
         ('[tun]\nmtu = "1500"', '[tun] mtu = "1500": must be a whole number'),
         ('[tun]\nname = "../../etc"', '[tun] name = "../../etc": must be a device name'),
+        (
+            '[limits]\ncongestion = "BBR!"',
+            '[limits] congestion = "BBR!": must be the name of a congestion control',
+        ),
+        ("[limits]\ncongestion = 3", '"bbr" or "cubic", or "system"'),
         ('[tun]\nname = "averyverylongname"', "must be a device name of 1 to 15"),
         ('[tun]\nadresses = ["10.0.0.1/32"]', "[tun] adresses: unknown key; did you mean addresses?"),
         ('[tun]\naddresses = ["10.0.0.1/33"]', '[tun] addresses[0] = "10.0.0.1/33": must be an address with'),
