@@ -166,7 +166,7 @@ class ExitUnderAttack:
         process = _on(
             self.processors[1], sys.executable, str(HERE / "attackers.py"), kind, json.dumps(told),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            nice=10,
+            nice=5,
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -174,7 +174,10 @@ class ExitUnderAttack:
         try:
             yield attack
         finally:
-            output, _ = process.communicate("", timeout=30)
+            try:
+                output, _ = process.communicate("", timeout=60)
+            finally:
+                process.kill()
             attack.count = int(output)
 
     def stop(self) -> None:
