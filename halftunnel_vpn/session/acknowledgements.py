@@ -27,7 +27,17 @@ MAX_STATELESS = 4096
 class Acknowledgements:
     """What one session owes. ``wake`` is called when something is to leave with the next train."""
 
-    __slots__ = ("_counters", "_now", "_receipts", "_session_id", "_soon", "_stateless", "_timer", "_wake")
+    __slots__ = (
+        "_counters",
+        "_due_receipts",
+        "_now",
+        "_session_id",
+        "_soon",
+        "_stateless",
+        "_timer",
+        "_wake",
+        "riding",
+    )
 
     def __init__(self, session_id: bytes, wheel: Wheel, wake: Callable[[], None], counters: Counters) -> None:
         self._session_id = session_id
@@ -36,11 +46,13 @@ class Acknowledgements:
         self._now: dict[ByteStream, None] = {}
         self._soon: dict[ByteStream, float] = {}
         self._stateless: dict[int, int] = {}
-        self._receipts: dict[LegState, None] = {}
+        self._due_receipts = False
+        self.riding: dict[LegState, None] = {}
+        """Legs of which a receipt goes along with the next train."""
         self._timer = wheel.timer(self._due)
 
     def __bool__(self) -> bool:
-        return bool(self._now or self._stateless or self._receipts)
+        return bool(self._now or self._stateless or self._due_receipts)
 
     def now(self, stream: ByteStream) -> None:
         """Send credit and acknowledgement of ``stream`` with the next train."""
@@ -67,10 +79,9 @@ class Acknowledgements:
         self._wake()
 
     def receipt(self, leg: LegState) -> None:
-        """Tell how many records have come on ``leg``."""
-        leg.datagram_bytes = 0
-        leg.gives_receipts = True
-        self._receipts[leg] = None
+        """Tell with the next train, and soon, how many records have come on ``leg``."""
+        self.riding[leg] = None
+        self._due_receipts = True
         self._wake()
 
     def forget(self, stream: ByteStream) -> None:
@@ -90,7 +101,8 @@ class Acknowledgements:
         self._now.clear()
         self._soon.clear()
         self._stateless.clear()
-        self._receipts.clear()
+        self.riding.clear()
+        self._due_receipts = False
 
     def write(self, train: Train) -> None:
         """Add ACK packets to ``train``, as many as fit."""
@@ -104,16 +116,23 @@ class Acknowledgements:
             header = encode_header(PacketType.ACK, session_id, stream.stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(receiving.window.granted))
             train.room -= ACK_LENGTH
-        while self._receipts and train.room >= ACK_LENGTH:
-            leg, _ = self._receipts.popitem()
-            header = encode_header(PacketType.ACK, session_id, 0, leg.number, 0, 8)
-            train.parts.append(header + encode_credit(leg.records_received))
-            train.room -= ACK_LENGTH
+        self.write_receipts(train)
         while self._stateless and train.room >= ACK_LENGTH:
             stream_id, number = self._stateless.popitem()
             header = encode_header(PacketType.ACK, session_id, stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(0))
             train.room -= ACK_LENGTH
+
+    def write_receipts(self, train: Train) -> None:
+        """Add receipts to ``train``, as many as fit."""
+        while self.riding and train.room >= ACK_LENGTH:
+            leg, _ = self.riding.popitem()
+            leg.untold_bytes = 0
+            leg.gives_receipts = True
+            header = encode_header(PacketType.ACK, self._session_id, 0, leg.number, 0, 8)
+            train.parts.append(header + encode_credit(leg.records_received))
+            train.room -= ACK_LENGTH
+        self._due_receipts = self._due_receipts and bool(self.riding)
 
     def _due(self, now: float) -> None:
         """Each stream waits its own time: one timer for all must not cut short what a packet will carry."""

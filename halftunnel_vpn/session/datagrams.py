@@ -143,7 +143,7 @@ class DatagramStream:
         sending = self.sending
         if sending.waits_for_other_leg(leg):
             return True
-        return leg.under_way.is_full and not sending.has_something_to_send
+        return leg.under_way.is_full_of_datagrams and not sending.has_something_to_send
 
     def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
@@ -158,7 +158,7 @@ class DatagramStream:
         under_way = leg.under_way
         if runs:
             leg.owes_proof = True  # nothing acknowledges a run
-        while runs and added < limit and not under_way.is_full:
+        while runs and added < limit and not under_way.is_full_of_datagrams:
             length, parts = runs[0]
             if length + HEADER_LENGTH > train.room:
                 break
@@ -172,7 +172,7 @@ class DatagramStream:
             train.parts += parts
             train.room -= length + HEADER_LENGTH
             train.datagram_bytes += length
-            under_way.bytes += length
+            under_way.datagram_bytes += length
             added += length + HEADER_LENGTH
         if self.has_drained is not None and not self.has_enough:
             drained, self.has_drained = self.has_drained, None

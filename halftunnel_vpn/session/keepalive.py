@@ -92,6 +92,7 @@ class Keepalive:
     def received(self, leg: LegState, payload: memoryview, now: float) -> None:
         """A KEEPALIVE packet of ``leg``. Raises WireError when it is malformed."""
         message = KeepaliveMessage.decode(payload)
+        self._session.leg_set.records_arrived(leg, message.records_received, now)
         if message.kind is KeepaliveKind.PING:
             self._send(leg, KeepaliveKind.PONG, message.id, message.sent_us, now)
             if not self._session.is_client and message.interval and leg in self._timers:

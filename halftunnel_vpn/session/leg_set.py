@@ -70,6 +70,7 @@ class LegSet:
         self.all.remove(leg)
         self._keepalive.forget(leg)
         self._draining.pop(leg, None)
+        self._session.acknowledgements.riding.pop(leg, None)
         if leg in self.senders:
             self.senders.remove(leg)
         if leg.direction is self._sends and not (leg.draining and not leg.outstanding):
@@ -105,11 +106,15 @@ class LegSet:
         """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""
         for leg in self.all:
             if leg.number == number and leg.direction is self._sends:
-                if records > leg.records_sent:
-                    raise PeerError("receipt-never-sent", f"leg {number}")
-                leg.under_way.arrived(records, now, leg.round_trip)
-                if self._session.scheduler:
-                    self._session.wake()
+                self.records_arrived(leg, records, now)
+
+    def records_arrived(self, leg: LegState, records: int, now: float) -> None:
+        """So many records have arrived on ``leg``. Raises PeerError for more than were sent on it."""
+        if records > leg.records_sent:
+            raise PeerError("receipt-never-sent", f"leg {leg.number}")
+        leg.under_way.arrived(records, now)
+        if self._session.scheduler:
+            self._session.wake()
 
     def doubt_all(self, now: float) -> None:
         """Ask every leg at once whether it is alive; what is dead is found as under load."""

@@ -9,6 +9,9 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.ports import Buffer
 from halftunnel_vpn.session.receipts import UnderWay
 
+SHARE_PATIENCE = 0.1
+"""Seconds and no more for which bulk waits for a leg of which no receipt comes, to keep the shares."""
+
 
 class LegPort(Protocol):
     """A leg as the session sees it: something that seals trains and puts them on the road."""
@@ -32,7 +35,7 @@ class LegState:
 
     ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
     known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
-    were acknowledged while it had them. ``datagram_bytes`` came on it and no receipt has told of them;
+    were acknowledged while it had them. ``untold_bytes`` came on it and no receipt has told of them;
     ``under_way`` is the sender's side of that.
     """
 
@@ -40,7 +43,6 @@ class LegState:
         "address",
         "bytes_received",
         "bytes_sent",
-        "datagram_bytes",
         "direction",
         "domain",
         "draining",
@@ -65,6 +67,7 @@ class LegState:
         "round_trip",
         "silence",
         "under_way",
+        "untold_bytes",
         "weight",
     )
 
@@ -99,7 +102,7 @@ class LegState:
         self.proves_by_hearing = False
         self.is_watched = False
         self.draining = False
-        self.datagram_bytes = 0
+        self.untold_bytes = 0
         self.gives_receipts = False
         self.under_way = UnderWay()
         self.bytes_sent = self.bytes_received = 0
@@ -111,6 +114,10 @@ class LegPolicy(Protocol):
 
     def choose(self, writable: Sequence[LegState]) -> LegState:
         """One of ``writable``."""
+        ...
+
+    def waits(self, leg: LegState, now: float) -> bool:
+        """Whether bulk waits for ``leg``, which was chosen and has enough under way, and goes on no other."""
         ...
 
 
@@ -127,6 +134,10 @@ class RoundRobin:
         self._turn += 1
         return writable[self._turn % len(writable)]
 
+    def waits(self, leg: LegState, now: float) -> bool:
+        """Never: the others carry more."""
+        return False
+
 
 class Weighted:
     """The writable leg that has carried least for its weight."""
@@ -136,3 +147,8 @@ class Weighted:
     def choose(self, writable: Sequence[LegState]) -> LegState:
         """The leg with the fewest bytes sent by weight."""
         return min(writable, key=lambda leg: leg.bytes_sent / leg.weight)
+
+    def waits(self, leg: LegState, now: float) -> bool:
+        """For a while: else whoever has the smaller share would get what the other one cannot take yet."""
+        since = leg.under_way.full_since
+        return since is not None and now - since < SHARE_PATIENCE

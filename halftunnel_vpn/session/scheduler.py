@@ -52,6 +52,9 @@ class Scheduler:
     def fill(self, train: Train, leg: LegState, now: float) -> None:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
         urgent, bulk = self._urgent, self._bulk
+        if leg.under_way.is_full:
+            self._serve(urgent, train, leg, 0, now)
+            return
         if not (urgent and bulk):
             self._urgent_credit = 0
             self._serve(urgent or bulk, train, leg, 0, now)

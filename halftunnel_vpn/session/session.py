@@ -17,6 +17,7 @@ from halftunnel_vpn.protocol.opening import (
     encode_reset,
 )
 from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler, StreamHandler
+from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import Packet, PacketType, encode_header, iter_train
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.contract import Acceptor, SessionLimits
@@ -24,8 +25,8 @@ from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.leg_set import LegSet
-from halftunnel_vpn.session.legs import LegPolicy, LegState, RoundRobin
-from halftunnel_vpn.session.receipts import RECEIPT_BYTES
+from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, LegState, RoundRobin
+from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
 from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
 from halftunnel_vpn.session.sending import SERIAL_MASK, Train
@@ -100,11 +101,12 @@ class Session:
         self._refused: set[int] = set()
         self._violations = 0
         self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
+        self._patience = wheel.timer(lambda now: wake())
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
         self._keepalive = Keepalive(self, wheel, random, limits.keepalive, intervals)
-        sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
-        self.leg_set = LegSet(self, self._keepalive, sends, wheel)
+        self._sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
+        self.leg_set = LegSet(self, self._keepalive, self._sends, wheel)
         self.legs = self.leg_set.all
 
     # --- streams ---------------------------------------------------------------------------------
@@ -178,12 +180,17 @@ class Session:
         self.now = now
         for _ in range(TRAINS_PER_PUMP):
             if not (self.acknowledgements or self.scheduler):
+                for leg in self.leg_set.senders:
+                    leg.under_way.idle()
                 return
             writable = [leg for leg in self.leg_set.senders if leg.port.writable]
             sent = False
             while writable and not sent:
                 leg = writable[0] if len(writable) == 1 else self._policy.choose(writable)
                 sent = self._send_train(leg, now)
+                if not sent and self._policy.waits(leg, now):
+                    self._patience.arm(now + SHARE_PATIENCE)
+                    return
                 writable.remove(leg)
             if not sent:
                 return
@@ -191,17 +198,19 @@ class Session:
 
     def _send_train(self, leg: LegState, now: float) -> bool:
         train = Train()
-        if self.acknowledgements:
+        acknowledgements = self.acknowledgements
+        if acknowledgements:
             leg.owes_proof = True  # nothing acknowledges an acknowledgement
-            self.acknowledgements.write(train)
+            acknowledgements.write(train)
         self.scheduler.fill(train, leg, now)
         if not train.parts:
             return False
+        if acknowledgements.riding:
+            acknowledgements.write_receipts(train)
         leg.bytes_sent += leg.port.send_train(train.parts)
         leg.records_sent += 1
         leg.last_sent = now
-        if train.datagram_bytes:
-            leg.under_way.sent(leg.records_sent, train.datagram_bytes)
+        leg.under_way.sent(leg.records_sent, MAX_TRAIN - train.room, train.datagram_bytes, now)
         if not leg.is_watched:
             self._keepalive.used(leg, now)
         return True
@@ -243,10 +252,8 @@ class Session:
                 elif type_ is PacketType.OPEN and not self.is_client:
                     self.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
                 else:
-                    if type_ is PacketType.DATA:
-                        if isinstance(stream, DatagramStream):
-                            leg.datagram_bytes += len(payload)
-                        elif behind is not None and behind.type is PacketType.FIN:
+                    if type_ is PacketType.DATA and behind is not None and behind.type is PacketType.FIN:
+                        if isinstance(stream, ByteStream):
                             stream.fin_follows = behind.follows(packet)
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
@@ -257,8 +264,12 @@ class Session:
                     raise FlowControlError("too-many-violations") from error
             if stream.is_over:
                 self._remove(stream)
-        if leg.datagram_bytes >= RECEIPT_BYTES:
-            self.acknowledgements.receipt(leg)
+        if leg.direction is not self._sends:
+            leg.untold_bytes += len(plaintext)
+            if leg.untold_bytes >= RECEIPT_BYTES:
+                self.acknowledgements.receipt(leg)
+            elif leg.untold_bytes >= RIDE_BYTES:
+                self.acknowledgements.riding[leg] = None
 
     def _packet_without_stream(self, leg: LegState, packet: Packet, now: float) -> None:
         type_, _, stream_id, sequence, _, payload = packet
@@ -274,8 +285,6 @@ class Session:
         elif type_ is PacketType.OPEN and not self.is_client:
             self._open_received(stream_id, sequence, payload, now)
         else:
-            if type_ is PacketType.DATA:
-                leg.datagram_bytes += len(payload)  # perhaps of datagrams: the sender waits to hear of them
             if type_ is PacketType.RESET and not self.is_client:
                 self._is_new(stream_id)  # given up before its OPEN came here: it will never be opened
             if stream_id > self._highest_id or stream_id in self._missing_ids:
@@ -395,4 +404,5 @@ class Session:
             stream.reset_received(code, now)
         self.leg_set.close_all()
         self._retry_timer.cancel()
+        self._patience.cancel()
         self.acknowledgements.clear()

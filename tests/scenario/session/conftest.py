@@ -154,7 +154,9 @@ class Pair:
     def inject(self, receiver: Session, *packets: bytes) -> None:
         """Hand a train to ``receiver``, on the first leg that it hears its peer's data on."""
         direction = Direction.DOWNSTREAM if receiver.is_client else Direction.UPSTREAM
-        receiver.train_received(self.end(receiver, direction).state, memoryview(b"".join(packets)), self.now)
+        end = self.end(receiver, direction)
+        end.peer.state.records_sent += 1
+        receiver.train_received(end.state, memoryview(b"".join(packets)), self.now)
 
     def end(self, owner: Session, direction: Direction) -> MemoryLeg:
         """The first leg of ``direction``, at the end of ``owner``."""

@@ -27,10 +27,10 @@ def swallow(pair):
 
 
 def acknowledgements(pair, session):
-    """The ACK packets that ``session`` has put on its road, as (stream, number)."""
+    """The ACK packets of streams that ``session`` has put on its road, as (stream, number)."""
     road = pair.end(session, session.leg_set._sends).road
     packets = [packet for train in road for packet in iter_train(train, session.session_id)]
-    return [(p.stream_id, p.acknowledgement) for p in packets if p.type is PacketType.ACK]
+    return [(p.stream_id, p.acknowledgement) for p in packets if p.type is PacketType.ACK and p.stream_id]
 
 
 def test_a_packet_that_vanished_goes_out_again_on_any_leg(pair, swallow):
