@@ -73,7 +73,8 @@ class LegSet:
         self._session.acknowledgements.riding.pop(leg, None)
         if leg in self.senders:
             self.senders.remove(leg)
-        if leg.direction is self._sends and not (leg.draining and not leg.outstanding):
+        if leg.direction is self._sends:
+            # Also a drained one: nothing acknowledges acknowledgements and credit, and its road may be dead.
             session = self._session
             for stream in session.streams.values():
                 if stream.sending.leg_lost(leg) and stream.queue is None:

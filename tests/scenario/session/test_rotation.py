@@ -57,6 +57,24 @@ def test_a_leg_in_use_is_replaced_without_a_byte_sent_twice(rotating, road):
     assert not pair.client_counters.dropped and not pair.exit_counters.dropped
 
 
+def test_credit_that_a_dead_leg_took_along_is_given_again(rotating):
+    pair = rotating
+    client, exit = pair.open()
+    client.reads = False
+    while room := exit.stream.room:
+        exit.stream.send(bytes(room))
+        pair.settle()
+    old = pair.end(pair.client, UP)
+    pair.swallow(old)  # the road is dead, and nobody knows
+    client.read_all()
+    pair.settle()
+    assert exit.stream.room == 0, "all that it may send has arrived, and the credit for more has not"
+    replace(pair, UP)
+    pair.advance(1.0)
+    assert old not in pair.legs and old.close_cause == LEG_RETIRED
+    assert exit.stream.room > 0
+
+
 @pytest.mark.parametrize("road", Direction)
 def test_what_the_old_leg_carries_is_acknowledged_before_it_closes(rotating, road):
     pair = rotating
