@@ -238,9 +238,7 @@ class SendSide:
                 let_go += packet.length
         del retained[:released]
         if let_go:
-            self.acknowledged_bytes += let_go
-            if self.memory is not None:
-                self.memory.give_back(let_go)
+            self._let_go(let_go)
         self.opening_leg = None
         return True
 
