@@ -72,7 +72,7 @@ class Echo:
 
     identifier: int
     sequence: int
-    payload: memoryview
+    payload: ip.View
     is_v6: bool
 
 

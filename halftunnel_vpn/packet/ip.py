@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from halftunnel_vpn.errors import PacketError
 from halftunnel_vpn.packet.checksum import ONES
 from halftunnel_vpn.packet.extensions import EXTENSION_HEADERS, walk
+
+View: TypeAlias = memoryview
+"""A part of a frame, as a type of fields: the compiled build looks for those in the module."""
 
 PROTOCOL_ICMP: Final = 1
 PROTOCOL_TCP: Final = 6
@@ -36,7 +39,7 @@ _OPTION_END: Final = 0
 _OPTION_NOP: Final = 1
 _SOURCE_ROUTES: Final = frozenset({131, 137})
 
-_ODD_V4_SOURCE: Final = bytes(first in (0, 127) or first >= 224 for first in range(256))
+_ODD_V4_SOURCE: Final = bytes([first in (0, 127) or first >= 224 for first in range(256)])
 """1 at the index of every first byte that makes an IPv4 source worth a closer look."""
 _LIMITED_BROADCAST: Final = b"\xff\xff\xff\xff"
 _MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
@@ -68,7 +71,7 @@ class IpPacket:
     hop_limit: int
     traffic_class: int
     header_length: int
-    raw: memoryview
+    raw: View
     fragment: Fragment | None
 
     @property

@@ -47,7 +47,7 @@ _OPENING: Final = (SYN, SYN | URG, SYN | ACK)
 _RUNNING: Final = (ACK, ACK | URG, FIN | ACK, FIN | ACK | URG)
 _ENDING: Final = (RST, RST | ACK)
 _MEANINGFUL: Final = frozenset(_OPENING + _RUNNING + _ENDING)
-_FLAGS_ARE_VALID: Final = bytes(flags & ~(PSH | ECE | CWR) in _MEANINGFUL for flags in range(256))
+_FLAGS_ARE_VALID: Final = bytes([flags & ~(PSH | ECE | CWR) in _MEANINGFUL for flags in range(256)])
 """1 at the index of every flags byte that a sane sender can produce."""
 
 
@@ -84,7 +84,7 @@ class TcpSegment:
     window_scale: int | None
     sack_permitted: bool
     sack_blocks: tuple[tuple[int, int], ...]
-    payload: memoryview
+    payload: ip.View
 
     def __repr__(self) -> str:
         names = "".join(name for bit, name in enumerate("FSRPAUEC") if self.flags >> bit & 1)

@@ -25,7 +25,7 @@ class UdpDatagram:
 
     source_port: int
     destination_port: int
-    payload: memoryview
+    payload: ip.View
 
 
 def parse(packet: ip.IpPacket, *, checksum_trusted: bool) -> UdpDatagram:

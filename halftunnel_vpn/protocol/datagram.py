@@ -21,7 +21,7 @@ from halftunnel_vpn.protocol.addresses import (
     decode_host,
     encode_host,
 )
-from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.protocol.wire import Buffer, View
 
 RUN_DATA = 1
 RUN_ERROR = 2
@@ -57,7 +57,7 @@ class DataRun(NamedTuple):
     hop_limit: int
     traffic_class: int
     segment_size: int
-    data: memoryview
+    data: View
 
 
 class ErrorRun(NamedTuple):

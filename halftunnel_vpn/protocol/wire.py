@@ -15,12 +15,15 @@ import struct
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from halftunnel_vpn.errors import WireError
 
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes: what the functions of this package take."""
+
+View: TypeAlias = memoryview
+"""A part of a record, as a type of fields: the compiled build looks for those in the module."""
 
 MAGIC = 0x4854
 """The letters "HT"."""
@@ -74,7 +77,7 @@ class Packet(NamedTuple):
     stream_id: int
     sequence: int
     acknowledgement: int
-    payload: memoryview
+    payload: View
 
     def follows(self, other: Packet) -> bool:
         """Whether this is the packet of the same stream right behind ``other``."""

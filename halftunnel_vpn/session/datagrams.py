@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
 from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler
@@ -51,8 +51,8 @@ class DatagramStream:
     )
 
     handler: DatagramHandler
-    is_urgent = True
-    cost = STREAM_COST
+    is_urgent: Final = True
+    cost: Final = STREAM_COST
 
     def __init__(self, session: Session, stream_id: int, kind: StreamKind) -> None:
         self.session = session

@@ -21,8 +21,10 @@ Plain = tuple[bytes, int, int, int, memoryview]
 _IP_AT: Final = vnet.VNET_HEADER_LENGTH
 _V4_TEXT_AT: Final = _IP_AT + ip.IPV4_HEADER_LENGTH + tcp.HEADER_LENGTH
 _V6_TEXT_AT: Final = _IP_AT + ip.IPV6_HEADER_LENGTH + tcp.HEADER_LENGTH
-_V4_KEY: Final = slice(_IP_AT + 12, _IP_AT + 24)
-_V6_KEY: Final = slice(_IP_AT + 8, _IP_AT + 44)
+_V4_KEY_AT: Final = _IP_AT + 12
+_V4_KEY_END: Final = _IP_AT + 24
+_V6_KEY_AT: Final = _IP_AT + 8
+_V6_KEY_END: Final = _IP_AT + 44
 """Addresses and ports: they follow each other in both versions."""
 
 _V4: Final = 0x45
@@ -57,7 +59,13 @@ def read(frame: bytes) -> Plain | None:
             or (high + middle + low) % ONES
         ):
             return None
-        return frame[_V4_KEY], sequence, acknowledgement, window, memoryview(frame)[_V4_TEXT_AT:]
+        return (
+            frame[_V4_KEY_AT:_V4_KEY_END],
+            sequence,
+            acknowledgement,
+            window,
+            memoryview(frame)[_V4_TEXT_AT:],
+        )
     if first >> 4 == _V6 and length >= _V6_TEXT_AT:
         payload_length, protocol, sequence, acknowledgement, shape, window = _read_v6(frame)
         if (
@@ -66,5 +74,11 @@ def read(frame: bytes) -> Plain | None:
             or payload_length + _IP_AT + ip.IPV6_HEADER_LENGTH != length
         ):
             return None
-        return frame[_V6_KEY], sequence, acknowledgement, window, memoryview(frame)[_V6_TEXT_AT:]
+        return (
+            frame[_V6_KEY_AT:_V6_KEY_END],
+            sequence,
+            acknowledgement,
+            window,
+            memoryview(frame)[_V6_TEXT_AT:],
+        )
     return None

@@ -52,7 +52,7 @@ class RoundTrip:
 
     def watch(self, end: int, now: float) -> None:
         """What ends before ``end`` has just been sent, for the first time."""
-        self.watched = end
+        self.watched = float(end)
         self.rests_until = inf
         self._since = now
 

@@ -11,6 +11,7 @@ import pytest
 
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.opening import ResetCode
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -89,7 +90,7 @@ async def test_streams_opened_and_closed_while_no_leg_is_up(
     await until(lambda: not client.connection.session.legs)
     leaving.stream.finish()
     given_up = client.open(echo_server.port)
-    given_up.stream.reset(0)
+    given_up.stream.reset(ResetCode.NORMAL)
     arriving = client.open(echo_server.port)
     arriving.stream.send(b"early bytes")
     await arriving.heard("opened")

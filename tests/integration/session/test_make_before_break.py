@@ -13,6 +13,7 @@ from halftunnel_vpn.client import backoff, connection, slots
 from halftunnel_vpn.client.breaker import Circuit
 from halftunnel_vpn.errors import UpstreamUnavailable
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.opening import ResetCode
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -271,7 +272,7 @@ async def test_a_lost_direction_is_told_and_new_streams_fail_fast_while_old_ones
 
     def fails_fast() -> bool:
         try:
-            client.open(echo_server.port).stream.reset(0)
+            client.open(echo_server.port).stream.reset(ResetCode.NORMAL)
         except UpstreamUnavailable as error:
             return "upstream leg" in str(error)
         return False
@@ -305,7 +306,7 @@ async def test_an_exit_that_has_lost_the_session_is_noticed_though_one_leg_seems
     assert user.events == ["opened", "aborted SHUTDOWN"]
     again = client.open(echo_server.port)
     assert await again.echo(b"anew") == b"anew"
-    member.session.close(0, client.driver.clock())
+    member.session.close(ResetCode.NORMAL, client.driver.clock())
 
 
 async def test_one_refusal_is_enough_for_the_other_direction_to_ask_at_once(
@@ -325,4 +326,4 @@ async def test_one_refusal_is_enough_for_the_other_direction_to_ask_at_once(
     await until(lambda: client.connection.session_number == 2)
     assert user.events == ["opened", "aborted SHUTDOWN"]
     assert client.counters.counted["sessions-refused"] == 1
-    member.session.close(0, client.driver.clock())
+    member.session.close(ResetCode.NORMAL, client.driver.clock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.intervals import IntervalTable
@@ -178,7 +178,7 @@ def test_counts_of_what_is_outstanding_come_to_rest_whatever_happens(make_pair):
             pair.kill(pair.end(pair.client, UP))
             pair.add_leg(UP)
         elif round_ % 3 == 1:
-            client.stream.reset(0)
+            client.stream.reset(ResetCode.NORMAL)
         pair.settle()
     pair.advance(40.0)
     assert [leg.state.outstanding for leg in pair.legs] == [0] * 8

@@ -202,6 +202,7 @@ class Link:
         self._driver = driver
         self.blocked = False
         self.closed: str | None = None
+        self.overhear: Callable[[bytes], None] | None = None
 
     @property
     def writable(self) -> bool:
@@ -214,6 +215,8 @@ class Link:
 
     def _arrive(self, train: bytes) -> None:
         peer = self.peer
+        if self.overhear is not None:
+            self.overhear(train)
         with contextlib.suppress(SessionExpired):
             peer.owner.train_received(peer.state, memoryview(train), self._driver.clock())
 

@@ -259,14 +259,10 @@ async def test_early_bytes_for_a_destination_that_resets_at_once(in_memory, list
 
 async def test_the_client_is_told_the_address_of_the_socket(in_memory, listening):
     tunnel, listener = in_memory(), listening()
-    seen = []
-    original = tunnel.client.train_received
-
-    def look(leg, plaintext, now):
-        seen.append(bytes(plaintext))
-        original(leg, plaintext, now)
-
-    tunnel.client.train_received = look
+    seen: list[bytes] = []
+    for link in tunnel.links:
+        if link.owner is tunnel.exit:
+            link.overhear = seen.append
     user = tunnel.open(HERE, listener.getsockname()[1])
     await user.heard("opened")
     sock, address = listener.accept()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.ports import Buffer
-from halftunnel_vpn.flow.tcp import reassembly
+from halftunnel_vpn.flow.tcp.reassembly import MAX_BLOCKS
 from halftunnel_vpn.flow.tcp.receiving import Receiver
 from halftunnel_vpn.protocol.opening import ResetCode
 
@@ -64,15 +64,21 @@ def test_any_segments_in_any_order_give_the_text_once(pieces: list[tuple[int, in
     assert made.has_gap == any(number > end for number in known)
 
 
-def test_segments_that_find_no_place_are_dropped_and_later_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reassembly, "MAX_SEGMENTS", 1)
-    made, stream = receiver()
-    assert made.arrived(11, view(11, 21), False)
-    assert made.arrived(31, view(31, 41), False)
+def test_segments_that_find_no_place_are_dropped_and_later_taken() -> None:
+    made, stream = receiver(room=20 * MAX_BLOCKS)
+    beyond = 11 + 10 * MAX_BLOCKS
+    for start in range(11, beyond, 10):  # a gap before each
+        assert made.arrived(start, view(1, 2), False)
+    assert made.arrived(beyond, view(2, 3), False)
     assert made._counters.dropped["tcp-reassembly-full"] == 1
-    assert made.arrived(1, view(1, 16), False)
-    assert stream.sent == TEXT[:20]
+    assert made.arrived(1, view(1, 11), False)
+    assert stream.sent == TEXT[:10] + TEXT[:1]
+    assert made.arrived(12, memoryview(bytes(beyond - 12)), False)
     assert not made.has_gap
+    assert made.next == beyond
+    assert not made.arrived(beyond, view(2, 3), False)
+    assert stream.sent[-1:] == TEXT[1:2]
+    assert made._counters.dropped["tcp-reassembly-full"] == 1
 
 
 def test_a_fin_is_believed_once() -> None:
