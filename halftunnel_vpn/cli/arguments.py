@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from typing import NoReturn
 
-from halftunnel_vpn import __version__
+from halftunnel_vpn import __build__
 from halftunnel_vpn.errors import UsageError
 
 CONTROL_SOCKET = "/run/halftunnel/control.sock"
@@ -28,7 +28,7 @@ def build_parser() -> Parser:
         description="A full-tunnel VPN whose two directions never share a road.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not connected.",
     )
-    parser.add_argument("--version", action="version", version=f"htvpn {__version__}")
+    parser.add_argument("--version", action="version", version=f"htvpn {__build__}")
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_server(commands)

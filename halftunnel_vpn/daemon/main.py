@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from halftunnel_vpn import __version__
+from halftunnel_vpn import __build__, __version__
 from halftunnel_vpn.config import net
 from halftunnel_vpn.config.client import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.config.schema import Rejected
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="halftunnel", description="The daemon behind `htvpn up`.")
-    parser.add_argument("--version", action="version", version=f"halftunnel {__version__}")
+    parser.add_argument("--version", action="version", version=f"halftunnel {__build__}")
     parser.add_argument("--profiles", metavar="DIR", default=str(PROFILES), help="profiles (%(default)s)")
     parser.add_argument(
         "--socket",

@@ -43,13 +43,23 @@ class LabTunnel:
     """One exit and one client of it in ``lab``, through the command line as a person would use it.
 
     ``exit_ports`` are where the exit listens; ``server`` and ``profile`` change single keys of the two
-    configuration files. Raises HostError when a command fails.
+    configuration files; ``package`` is the directory of another build of the package to run. Raises HostError
+    when a command fails.
     """
 
     exit_ports: Sequence[int] = (ROAD_PORT,)
 
-    def __init__(self, lab: Lab, *, server: Edits | None = None, profile: Edits | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        server: Edits | None = None,
+        profile: Edits | None = None,
+        package: Path | None = None,
+    ) -> None:
         self.lab = lab
+        # `python -m` looks into the working directory first, unless it is told not to.
+        self._environment = {} if package is None else {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
         self.directory = lab.directory / "exit"
         self.profile = lab.directory / "client.toml"
         self.socket = lab.directory / "control.sock"
@@ -64,7 +74,7 @@ class LabTunnel:
 
     def htvpn(self, host: str, *arguments: str, check: bool = True) -> str:
         """Standard output of `htvpn ARGUMENTS` in a host."""
-        return self.lab.run(host, [*_HTVPN, *arguments], check=check).stdout
+        return self.lab.run(host, [*_HTVPN, *arguments], check=check, env=self._environment).stdout
 
     def add_client(self, name: str, profile: Path) -> None:
         """Admit a client and write its profile."""
@@ -75,7 +85,7 @@ class LabTunnel:
     def start_exit(self, *arguments: str, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start the exit and wait until both roads are open. ``wrapper`` goes before the command."""
         argv = [*wrapper, *_HTVPN, "server", "run", "--dir", str(self.directory), *arguments]
-        self.exit = self.lab.start(EXIT, argv)
+        self.exit = self.lab.start(EXIT, argv, env=self._environment)
         for port in self.exit_ports:
             self.lab.wait_listening(EXIT, port, timeout=CONNECT_TIMEOUT)
         return self.exit
@@ -84,7 +94,8 @@ class LabTunnel:
         """Start the client, without waiting."""
         argv = [*wrapper, *_HTVPN, "up", str(self.profile), "--foreground", *arguments]
         argv += ["--socket", str(self.socket)]
-        self.client = self.lab.start(CLIENT, argv, env={"STATE_DIRECTORY": str(self.state_directory)})
+        state = {"STATE_DIRECTORY": str(self.state_directory)}
+        self.client = self.lab.start(CLIENT, argv, env=self._environment | state)
         return self.client
 
     def start(self) -> None:

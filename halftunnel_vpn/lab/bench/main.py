@@ -15,7 +15,13 @@ from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.bench import chart, machine, measurements, report
 from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
-from halftunnel_vpn.lab.bench.peers import Direct, HalfTunnel, HalfTunnelFourLegs, Peer
+from halftunnel_vpn.lab.bench.peers import (
+    Direct,
+    HalfTunnel,
+    HalfTunnelCompiled,
+    HalfTunnelFourLegs,
+    Peer,
+)
 from halftunnel_vpn.lab.bench.results import Contestant, Results
 from halftunnel_vpn.lab.bench.rivals import (
     OpenConnectDtls,
@@ -30,6 +36,7 @@ from halftunnel_vpn.lab.bench.runner import Runner
 PEERS: Final[tuple[type[Peer], ...]] = (
     Direct,
     HalfTunnel,
+    HalfTunnelCompiled,
     HalfTunnelFourLegs,
     OpenVpnTcp,
     OpenVpnUdp,
@@ -71,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--rows", nargs="+", default=[], metavar="PATTERN", help="only these, as in 'tcp-*'")
     made.add_argument("--peers", nargs="+", default=[], metavar="PEER", help="only these")
+    made.add_argument(
+        "--compiled",
+        action="store_true",
+        help="Half-Tunnel as scripts/compile makes it as well, which is run first",
+    )
     made.add_argument("--quick", action="store_true", help="one round of one second, and fewer flows")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every value")
     made.add_argument("--svg", type=Path, metavar="FILE", help="write a chart")
@@ -99,13 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if results.failures else 0
 
 
-def choose(wanted: Sequence[str]) -> list[type[Peer]]:
-    """The peers by name, all without names. Raises UsageError for a name nobody has."""
+def choose(wanted: Sequence[str], *, compiled: bool = False) -> list[type[Peer]]:
+    """The peers by name; without names all, the compiled build only if asked for by ``compiled``.
+
+    Raises UsageError for a name nobody has.
+    """
     known = {peer.id: peer for peer in PEERS}
     for name in wanted:
         if name not in known:
             raise UsageError(f"no peer is called {name}; there are {', '.join(known)}")
-    return [peer for peer in PEERS if not wanted or peer.id in wanted]
+    named = set(wanted) or {peer.id for peer in PEERS if not peer.when_asked}
+    if compiled:
+        named.add(HalfTunnelCompiled.id)
+    return [peer for peer in PEERS if peer.id in named]
 
 
 def _measure(options: argparse.Namespace) -> Results:
@@ -114,7 +132,7 @@ def _measure(options: argparse.Namespace) -> Results:
     )
     if not local and not road:
         raise UsageError(f"no row matches {' '.join(options.rows)}; --help names all")
-    chosen = choose(options.peers)
+    chosen = choose(options.peers, compiled=options.compiled)
     _check_machine()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     scale = _scale(options)

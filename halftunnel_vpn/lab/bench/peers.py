@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import ClassVar, Final
 
 from halftunnel_vpn.errors import HostError
@@ -27,6 +28,9 @@ DEVICE: Final = "vpn0"
 
 APPEAR_TIMEOUT: Final = 10.0
 """Seconds for something a program makes (a socket, a device) to be there."""
+
+COMPILED: Final = Path(__file__).parents[3] / "build" / "compiled"
+"""Where scripts/compile puts the package."""
 
 _GATEWAY: Final = """\
 add table ip bench
@@ -53,6 +57,8 @@ class Peer(abc.ABC):
     """What is set other than its defaults, for the report."""
     road_only: ClassVar[bool] = False
     """Whether it takes part only where the road is long."""
+    when_asked: ClassVar[bool] = False
+    """Whether it takes part only when it is named."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -159,11 +165,13 @@ class HalfTunnel(Peer):
     id = "ours"
     title = "Half-Tunnel"
     legs: ClassVar[int] = 1
+    package: ClassVar[Path | None] = None
+    """Another build of the package than the one that measures."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
         legs = {} if self.legs == 1 else {"connections": str(self.legs)}
-        self._tunnel = LabTunnel(lab, profile={"upstream": legs, "downstream": legs})
+        self._tunnel = LabTunnel(lab, profile={"upstream": legs, "downstream": legs}, package=self.package)
 
     @classmethod
     def version(cls) -> str:
@@ -187,6 +195,21 @@ class HalfTunnelFourLegs(HalfTunnel):
     options = ("connections = 4 in [upstream] and [downstream]",)
     legs = 4
     road_only = True
+
+
+class HalfTunnelCompiled(HalfTunnel):
+    """Ours as scripts/compile makes it."""
+
+    id = "ours-compiled"
+    title = "Half-Tunnel, compiled"
+    options = ("the pure floors compiled by scripts/compile",)
+    package = COMPILED
+    when_asked = True
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The build, when it has not been made; scripts/bench makes it."""
+        return [] if COMPILED.is_dir() else ["build/compiled"]
 
 
 def first_line(argv: Sequence[str], number: int = 0) -> str:

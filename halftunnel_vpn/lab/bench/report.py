@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from halftunnel_vpn.lab.bench.results import Results
 from halftunnel_vpn.lab.bench.rows import Row
 from halftunnel_vpn.lab.bench.summary import Summary, beats, best, ratio, significant
-from halftunnel_vpn.lab.bench.targets import NO_PEERS, OURS, verdicts
+from halftunnel_vpn.lab.bench.targets import COMPILED, NO_PEERS, OURS, verdicts
 
 ABSENT = "-"
 """Where nothing was measured."""
@@ -24,7 +24,12 @@ def render(results: Results) -> str:
     if any(verdict.reached is not None for verdict in judged):
         words = {True: "yes", False: "NO", None: ABSENT}
         body = [[verdict.title, verdict.wanted, verdict.found, words[verdict.reached]] for verdict in judged]
-        parts.append("Goals:\n\n" + markdown([["row", "wanted", "found", "reached"], *body], right=()))
+        head = ["row", "wanted", "found", "reached"]
+        if any(peer.id == COMPILED for peer in results.peers):
+            head += ["compiled", "reached"]
+            for line, verdict in zip(body, verdicts(results, COMPILED), strict=True):
+                line += [verdict.found, words[verdict.reached]]
+        parts.append("Goals:\n\n" + markdown([head, *body], right=()))
     if results.failures:
         parts.append("Not measured:\n\n" + "\n".join(f"- {_one_line(text)}" for text in results.failures))
     return "\n\n".join(parts) + "\n"

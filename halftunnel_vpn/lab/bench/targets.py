@@ -11,7 +11,8 @@ from halftunnel_vpn.lab.bench.rows import BY_ID, DATAGRAM_SIZES, DIRECTIONS, END
 from halftunnel_vpn.lab.bench.summary import best, ratio, significant
 
 OURS: Final = "ours"
-NO_PEERS: Final = ("direct", "ours", "ours-4")
+COMPILED: Final = "ours-compiled"
+NO_PEERS: Final = ("direct", "ours", "ours-compiled", "ours-4")
 """What is never "the best peer"."""
 
 
@@ -60,15 +61,15 @@ def _goals() -> Iterator[Goal]:
 GOALS: Final = tuple(_goals())
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """One for each goal whose row was measured."""
-    return [_judge(goal, results) for goal in GOALS if goal.row in results.values]
+def verdicts(results: Results, of: str = OURS) -> list[Verdict]:
+    """One for each goal whose row was measured; ``of`` is the peer that is judged."""
+    return [_judge(goal, results, of) for goal in GOALS if goal.row in results.values]
 
 
-def _judge(goal: Goal, results: Results) -> Verdict:
+def _judge(goal: Goal, results: Results, of: str) -> Verdict:
     row = BY_ID[goal.row]
     medians = results.medians(goal.row)
-    ours = medians.get(OURS)
+    ours = medians.get(of)
     bound = "at least" if row.better == "higher" else "at most"
     if goal.limit is not None:
         wanted = f"{bound} {goal.limit:g} {row.unit}"

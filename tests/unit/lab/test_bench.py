@@ -272,7 +272,9 @@ def test_the_long_road_is_measured_under_each_congestion_control():
 
 
 def test_peers_are_chosen_by_name():
-    assert main.choose([]) == list(main.PEERS)
+    assert main.choose([]) == [peer for peer in main.PEERS if peer.id != "ours-compiled"]
+    assert main.choose([], compiled=True) == list(main.PEERS)
+    assert [peer.id for peer in main.choose(["ours-compiled"])] == ["ours-compiled"]
     assert [peer.id for peer in main.choose(["wireguard-go", "ours"])] == ["ours", "wireguard-go"]
     with pytest.raises(UsageError, match=r"no peer is called wg; there are direct, ours"):
         main.choose(["wg"])
@@ -325,6 +327,17 @@ def test_goals_are_judged(results):
     assert found["TCP, 1 flow, up", "at least 6 x Openvpn-Tcp"].reached is True
     bad = found["ping idle, median", "at most 1 x the best peer"]
     assert (bad.found, bad.reached) == ("2.00 x Openvpn-Tcp", False)
+
+
+def test_the_goals_of_the_compiled_build_stand_apart(results):
+    results.peers.append(Contestant("ours-compiled", "Compiled", "1.0"))
+    results.record("ours-compiled", {"tcp-1-up": 2.9, "ping-idle": 0.2})
+    lines = [cells(line) for line in report.render(results).splitlines() if line.startswith("|")]
+    assert ["row", "wanted", "found", "reached", "compiled", "reached"] in lines
+    wanted = "at least 1.4 x Wireguard-Go"
+    assert ["TCP, 1 flow, up", wanted, "1.48 x", "yes", "1.00 x", "NO"] in lines
+    # it is no peer to be compared with
+    assert ["ping idle, median", "Openvpn-Tcp", "2.00", "NO"] in lines
 
 
 def test_a_limit_needs_no_peer():
