@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
+from typing import Final
 
-GRANULARITY = 0.005
+GRANULARITY: Final = 0.005
 """Seconds a deadline may be late by, at the most, beyond the wake-up's own lateness."""
 
 

@@ -10,16 +10,16 @@ from halftunnel_vpn.flow.ports import Buffer, DnsPort
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
 from halftunnel_vpn.protocol.opening import ResetCode
 
-LENGTH_BYTES = 2
+LENGTH_BYTES: Final = 2
 """Bytes of the length in front of every message (RFC 1035 section 4.2.2)."""
 
-ROOM = 128 * 1024
+ROOM: Final = 128 * 1024
 """Bytes of queries that one connection may have on the way."""
 
-MAX_PIPELINED = 64
+MAX_PIPELINED: Final = 64
 """Queries of one connection that may wait for an answer; more close it."""
 
-MAX_UNREAD_ANSWERS = 1024 * 1024
+MAX_UNREAD_ANSWERS: Final = 1024 * 1024
 """Bytes of answers that a client may leave unread; more close the connection."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, SessionError, UpstreamUnavailable, WireError
@@ -27,7 +28,7 @@ from halftunnel_vpn.timers import Wheel
 TcpKey = bytes
 """Source, destination, source port, destination port, as they stand in a packet."""
 
-_UNREACHABLE = {
+_UNREACHABLE: Final = {
     ResetCode.HOST_UNREACHABLE: icmp.IcmpErrorKind.HOST_UNREACHABLE,
     ResetCode.NETWORK_UNREACHABLE: icmp.IcmpErrorKind.NET_UNREACHABLE,
     ResetCode.TIMED_OUT: icmp.IcmpErrorKind.HOST_UNREACHABLE,

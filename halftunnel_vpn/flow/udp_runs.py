@@ -33,7 +33,7 @@ _V4: Final = 0x45
 _V6: Final = 0x60
 """First byte of an IPv6 packet; the low half belongs to the traffic class."""
 
-_identity = struct.Struct(">14xH4xH").unpack_from
+_identity: Final = struct.Struct(">14xH4xH").unpack_from
 """Identification and header checksum of an IPv4 frame: what differs between frames of one path."""
 
 

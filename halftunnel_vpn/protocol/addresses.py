@@ -6,6 +6,7 @@ A host is announced by a family byte; the host itself is the address, or one byt
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol.wire import Buffer
@@ -13,19 +14,19 @@ from halftunnel_vpn.protocol.wire import Buffer
 Host = bytes | str
 """4 bytes (IPv4), 16 bytes (IPv6), a name in ASCII as IDNA makes it, or ``b""`` where none is needed."""
 
-FAMILY_NONE = 0
-FAMILY_NAME = 3
-FAMILY_IPV4 = 4
-FAMILY_IPV6 = 6
+FAMILY_NONE: Final = 0
+FAMILY_NAME: Final = 3
+FAMILY_IPV4: Final = 4
+FAMILY_IPV6: Final = 6
 
-MAX_NAME = 253
+MAX_NAME: Final = 253
 """Characters of a name, without a dot at its end (RFC 1035 section 2.3.4)."""
 
-_FAMILY_OF_LENGTH = {0: FAMILY_NONE, 4: FAMILY_IPV4, 16: FAMILY_IPV6}
-_LENGTH_OF_FAMILY = {family: length for length, family in _FAMILY_OF_LENGTH.items()}
+_FAMILY_OF_LENGTH: Final = {0: FAMILY_NONE, 4: FAMILY_IPV4, 16: FAMILY_IPV6}
+_LENGTH_OF_FAMILY: Final = {family: length for length, family in _FAMILY_OF_LENGTH.items()}
 
 # The last label must not read as a number: "127.1" and "0x7f.1" are addresses to many a resolver.
-_NAME = re.compile(
+_NAME: Final = re.compile(
     r"(?:[a-z0-9_-]{1,63}\.)*(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]{1,63}", re.ASCII | re.IGNORECASE
 )
 

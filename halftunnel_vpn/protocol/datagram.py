@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol.addresses import (
@@ -23,13 +23,13 @@ from halftunnel_vpn.protocol.addresses import (
 )
 from halftunnel_vpn.protocol.wire import Buffer, View
 
-RUN_DATA = 1
-RUN_ERROR = 2
+RUN_DATA: Final = 1
+RUN_ERROR: Final = 2
 
-MAX_RUN_SEGMENTS = 128
+MAX_RUN_SEGMENTS: Final = 128
 """Datagrams in one run, as Linux bounds one segmented UDP send (UDP_MAX_SEGMENTS)."""
 
-MAX_DATAGRAM = 65507
+MAX_DATAGRAM: Final = 65507
 """Bytes of the longest datagram: 65535 less the headers of IPv4 and UDP."""
 
 
@@ -74,13 +74,13 @@ class ErrorRun(NamedTuple):
     mtu: int = 0
 
 
-_IPV4_RUN = struct.Struct(">BBBBHH4s")
-_IPV6_RUN = struct.Struct(">BBBBHH16s")
-_RUN = struct.Struct(">BBBBHH")  # kind, family, hop limit, traffic class, port, segment size
-_ERROR = struct.Struct(">BBBBHH")  # kind, family, error, offender's family, port, mtu
-_ERROR_KINDS = {int(kind): kind for kind in IcmpErrorKind}
+_IPV4_RUN: Final = struct.Struct(">BBBBHH4s")
+_IPV6_RUN: Final = struct.Struct(">BBBBHH16s")
+_RUN: Final = struct.Struct(">BBBBHH")  # kind, family, hop limit, traffic class, port, segment size
+_ERROR: Final = struct.Struct(">BBBBHH")  # kind, family, error, offender's family, port, mtu
+_ERROR_KINDS: Final = {int(kind): kind for kind in IcmpErrorKind}
 
-MAX_RUN_HEADER = _RUN.size + 1 + 253
+MAX_RUN_HEADER: Final = _RUN.size + 1 + 253
 """Bytes of the longest header of a run: one with a name."""
 
 

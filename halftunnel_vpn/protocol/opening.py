@@ -10,7 +10,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol.addresses import FAMILY_NAME, Host, decode_host, encode_host
@@ -55,15 +55,15 @@ class KeepaliveKind(IntEnum):
     acknowledged, or after ``sent_us`` microseconds."""
 
 
-_OPEN_REQUEST = struct.Struct(">BBHI")  # kind, family, port, window
-_OPEN_REPLY = struct.Struct(">IHB")  # window, port, family
-_CREDIT = struct.Struct(">Q")
-_KEEPALIVE = struct.Struct(">BIQQH")  # kind, id, sent_us, records_received, interval
+_OPEN_REQUEST: Final = struct.Struct(">BBHI")  # kind, family, port, window
+_OPEN_REPLY: Final = struct.Struct(">IHB")  # window, port, family
+_CREDIT: Final = struct.Struct(">Q")
+_KEEPALIVE: Final = struct.Struct(">BIQQH")  # kind, id, sent_us, records_received, interval
 
-MAX_TOLD_INTERVAL = 6553.5
+MAX_TOLD_INTERVAL: Final = 6553.5
 """Seconds: the longest keepalive interval that can be told."""
 
-KEEPALIVE_LENGTH = _KEEPALIVE.size
+KEEPALIVE_LENGTH: Final = _KEEPALIVE.size
 """Bytes of a keepalive without padding."""
 
 
@@ -209,6 +209,6 @@ def decode_reset(payload: Buffer) -> ResetCode:
 
 
 # Dictionaries answer faster than calling the enumeration, and without an exception for a stranger.
-_STREAM_KINDS = {int(kind): kind for kind in StreamKind}
-_RESET_CODES = {int(code): code for code in ResetCode}
-_KEEPALIVE_KINDS = {int(kind): kind for kind in KeepaliveKind}
+_STREAM_KINDS: Final = {int(kind): kind for kind in StreamKind}
+_RESET_CODES: Final = {int(code): code for code in ResetCode}
+_KEEPALIVE_KINDS: Final = {int(kind): kind for kind in KeepaliveKind}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,28 +16,28 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from halftunnel_vpn.errors import RecordError
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, Buffer
 
-KEY_LENGTH = 32
+KEY_LENGTH: Final = 32
 """Bytes of a record key."""
 
-TAG_LENGTH = 16
+TAG_LENGTH: Final = 16
 """Bytes that sealing adds."""
 
-MAX_RECORD = 65536
+MAX_RECORD: Final = 65536
 """Bytes of the longest record: the whole WebSocket message."""
 
-MAX_TRAIN = MAX_RECORD - TAG_LENGTH
+MAX_TRAIN: Final = MAX_RECORD - TAG_LENGTH
 """Bytes of the longest train that one record holds."""
 
-MAX_TRAIN_PAYLOAD = MAX_TRAIN - HEADER_LENGTH
+MAX_TRAIN_PAYLOAD: Final = MAX_TRAIN - HEADER_LENGTH
 """Bytes of payload of a packet that fills a record alone."""
 
-RECORD_LIMIT = 1 << 30
+RECORD_LIMIT: Final = 1 << 30
 """Records under one key; the counter of the nonce could tell 2**64."""
 
-BYTE_LIMIT = 1 << 38
+BYTE_LIMIT: Final = 1 << 38
 """Bytes under one key, 256 GiB: less than the 2**24.5 records of 16 KiB of RFC 8446 section 5.5."""
 
-_pack_nonce = struct.Struct(">IQ").pack
+_pack_nonce: Final = struct.Struct(">IQ").pack
 
 
 class Sealer:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from halftunnel_vpn.errors import WireError
 
@@ -25,34 +25,34 @@ Buffer = bytes | bytearray | memoryview
 View: TypeAlias = memoryview
 """A part of a record, as a type of fields: the compiled build looks for those in the module."""
 
-MAGIC = 0x4854
+MAGIC: Final = 0x4854
 """The letters "HT"."""
 
-VERSION = 1
+VERSION: Final = 1
 """Version of the wire format."""
 
-HEADER = struct.Struct(">HBB16sIIIH")
+HEADER: Final = struct.Struct(">HBB16sIIIH")
 """Magic, version, flags, session id, stream id, sequence, acknowledgement, payload length."""
 
-HEADER_LENGTH = 34
+HEADER_LENGTH: Final = 34
 """Bytes of a header."""
 
-MAX_PAYLOAD = 65535
+MAX_PAYLOAD: Final = 65535
 """Bytes of payload that the length field can tell."""
 
-SESSION_ID_LENGTH = 16
+SESSION_ID_LENGTH: Final = 16
 """Bytes of a SessionID, a UUIDv4 or what looks like one."""
 
-FLAG_HMAC = 0x80
+FLAG_HMAC: Final = 0x80
 """Flag: a 32-byte HMAC-SHA256 follows the payload."""
 
-HMAC_LENGTH = 32
+HMAC_LENGTH: Final = 32
 """Bytes of the HMAC behind an authenticated packet."""
 
-MAX_FIRST_MESSAGE = 4096
+MAX_FIRST_MESSAGE: Final = 4096
 """Bytes of the longest HANDSHAKE or RECONNECT message: all that a stranger may make the other end look at."""
 
-SEQUENCE_MODULUS = 1 << 32
+SEQUENCE_MODULUS: Final = 1 << 32
 """SeqNum and AckNum count modulo this."""
 
 
@@ -85,20 +85,22 @@ class Packet(NamedTuple):
 
 
 # The first four bytes as one integer: one dictionary look-up checks magic, version and flags.
-_PREFIX = MAGIC << 16 | VERSION << 8
-_PREFIXED_HEADER = struct.Struct(">I16sIIIH")
-_TYPES_OF_LEGS = {
+_PREFIX: Final = MAGIC << 16 | VERSION << 8
+_PREFIXED_HEADER: Final = struct.Struct(">I16sIIIH")
+_TYPES_OF_LEGS: Final = {
     _PREFIX | packet_type: packet_type for packet_type in (PacketType.HANDSHAKE, PacketType.RECONNECT)
 }
-_TYPES_OF_TRAINS = {
+_TYPES_OF_TRAINS: Final = {
     _PREFIX | packet_type: packet_type
     for packet_type in PacketType
     if packet_type not in (PacketType.HANDSHAKE, PacketType.RECONNECT)
 }
-_TYPES_PLAIN = _TYPES_OF_TRAINS | _TYPES_OF_LEGS
-_TYPES_AUTHENTICATED = {prefix | FLAG_HMAC: packet_type for prefix, packet_type in _TYPES_PLAIN.items()}
+_TYPES_PLAIN: Final = _TYPES_OF_TRAINS | _TYPES_OF_LEGS
+_TYPES_AUTHENTICATED: Final = {
+    prefix | FLAG_HMAC: packet_type for prefix, packet_type in _TYPES_PLAIN.items()
+}
 
-encode_header: Callable[[int, bytes, int, int, int, int], bytes] = partial(HEADER.pack, MAGIC, VERSION)
+encode_header: Final[Callable[[int, bytes, int, int, int, int], bytes]] = partial(HEADER.pack, MAGIC, VERSION)
 """The 34 bytes before a payload, from type (PacketType), SessionID, StreamID, SeqNum, AckNum and PayloadLen.
 
 No function, since every packet needs it: this makes no call in Python."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.opening import encode_credit
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from halftunnel_vpn.session.legs import LegState
     from halftunnel_vpn.session.stream import ByteStream
 
-ACK_DELAY = 0.02
+ACK_DELAY: Final = 0.02
 """Seconds an acknowledgement may wait for a packet that carries it."""
 
-ACK_LENGTH = HEADER_LENGTH + 8
+ACK_LENGTH: Final = HEADER_LENGTH + 8
 
-MAX_STATELESS = 4096
+MAX_STATELESS: Final = 4096
 """Acknowledgements for streams that are over, waiting for a leg."""
 
 

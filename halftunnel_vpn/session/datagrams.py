@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from halftunnel_vpn.session.legs import LegState
     from halftunnel_vpn.session.session import Session
 
-QUEUE_RUNS = 256
+QUEUE_RUNS: Final = 256
 """Runs that wait for a leg, per stream; the oldest is dropped for the newest."""
 
-QUEUE_BYTES = 512 * 1024
+QUEUE_BYTES: Final = 512 * 1024
 """Bytes of runs that wait for a leg, per stream."""
 
-ENOUGH_BYTES = 128 * 1024
-ENOUGH_RUNS = QUEUE_RUNS // 2
+ENOUGH_BYTES: Final = 128 * 1024
+ENOUGH_RUNS: Final = QUEUE_RUNS // 2
 """What keeps a leg busy until more can be queued: who can leave datagrams where they are should not add."""
 
-MAX_RUN = MAX_TRAIN_PAYLOAD
+MAX_RUN: Final = MAX_TRAIN_PAYLOAD
 """Bytes of the longest run, header and data."""
 
 

@@ -8,35 +8,36 @@ longer one is tried; after a cut at a silence that was never survived before, th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-FIRST_INTERVAL = 8.0
+FIRST_INTERVAL: Final = 8.0
 """Seconds: the careful beginning."""
 
-LONGEST_INTERVAL = 60.0
+LONGEST_INTERVAL: Final = 60.0
 """Seconds: an idle leg that is dead is found within an interval, so it must not grow without end."""
 
-SHORTEST_INTERVAL = 2.0
+SHORTEST_INTERVAL: Final = 2.0
 """Seconds: below this nothing is gained."""
 
-SURVIVALS = 3
+SURVIVALS: Final = 3
 """Silences survived before a longer interval is tried."""
 
-GROWTH = 1.5
+GROWTH: Final = 1.5
 """Factor from one interval to the next."""
 
-JITTER_SHARE = 0.7
+JITTER_SHARE: Final = 0.7
 """Share of an interval that a silence must have for it to say something about the interval."""
 
-BACK_OFF = 0.7
+BACK_OFF: Final = 0.7
 """Share of a silence that ended with a cut which is tried next."""
 
-SAME = 0.25
+SAME: Final = 0.25
 """Difference, as a share, up to which two silences count as about the same."""
 
-BAD_FOR = 7 * 86400.0
+BAD_FOR: Final = 7 * 86400.0
 """Seconds for which a cut is remembered: roads change."""
 
-MAX_DOMAINS = 64
+MAX_DOMAINS: Final = 64
 """Domains remembered; the one that was learnt of longest ago makes room."""
 
 

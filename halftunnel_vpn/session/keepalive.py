@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import Keepalive as KeepaliveMessage
@@ -17,25 +17,25 @@ from halftunnel_vpn.timers import Timer, Wheel
 if TYPE_CHECKING:
     from halftunnel_vpn.session.session import Session
 
-LEG_SILENT = "leg-silent"
+LEG_SILENT: Final = "leg-silent"
 """Cause of closing a leg that gives no sign of life."""
 
-MAX_PADDING = 255
+MAX_PADDING: Final = 255
 """Bytes of random padding in a keepalive, at the most."""
 
-JITTER = 0.25
+JITTER: Final = 0.25
 """Share of the interval by which a keepalive comes earlier, at the most."""
 
-EXIT_PATIENCE = 1.5
+EXIT_PATIENCE: Final = 1.5
 """Intervals of the client after which the exit pings by itself: normally the client's pings come first."""
 
 MIN_INTERVAL, MAX_INTERVAL = 1.0, 300.0
 """Seconds: what the exit follows when a client tells its interval."""
 
-MIN_ROUND_TRIP = 0.0005
+MIN_ROUND_TRIP: Final = 0.0005
 """Seconds that a session's round trip counts as at least."""
 
-SMOOTHING = 0.125
+SMOOTHING: Final = 0.125
 """Weight of a new round-trip sample (RFC 6298, alpha)."""
 
 

@@ -6,7 +6,7 @@ end that sends on it, behind its last record, so nothing has to be sent again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
@@ -18,16 +18,16 @@ from halftunnel_vpn.timers import Timer, Wheel
 if TYPE_CHECKING:
     from halftunnel_vpn.session.session import Session
 
-DRAIN_LOOK = 0.05
+DRAIN_LOOK: Final = 0.05
 """Seconds between two looks whether a retired leg has been acknowledged."""
 
-DRAIN_TIMEOUT = 30.0
+DRAIN_TIMEOUT: Final = 30.0
 """Seconds after which a retired leg is closed although something that it carried is not acknowledged."""
 
-LEG_RETIRED = "leg-retired"
+LEG_RETIRED: Final = "leg-retired"
 """Cause of closing a leg that has been replaced and owes nothing."""
 
-LEG_NOT_DRAINED = "leg-not-drained"
+LEG_NOT_DRAINED: Final = "leg-not-drained"
 """Cause of closing a replaced leg that still owes something; that goes out again on another."""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.ports import Buffer
 from halftunnel_vpn.session.receipts import UnderWay
 
-SHARE_PATIENCE = 0.1
+SHARE_PATIENCE: Final = 0.1
 """Seconds and no more for which bulk waits for a leg of which no receipt comes, to keep the shares."""
 
 

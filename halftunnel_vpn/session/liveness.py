@@ -9,26 +9,27 @@ seconds, it is dead. A leg that owes nothing any more is not looked at until it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.timers import Timer, Wheel
 
-TICK = 0.1
+TICK: Final = 0.1
 """Seconds between two looks at a leg that is in use."""
 
-DOUBT_AFTER = 0.4
+DOUBT_AFTER: Final = 0.4
 """Seconds beyond a round trip without progress after which a leg is asked."""
 
-ROUND_TRIPS = 3
+ROUND_TRIPS: Final = 3
 """Round trips without progress after which a leg may be dead,"""
 
-PATIENCE = 2.0
+PATIENCE: Final = 2.0
 """and the seconds beyond them after which it is. Two looks are taken off, so that it is found in time."""
 
-UNKNOWN_ROUND_TRIP = 1.0
+UNKNOWN_ROUND_TRIP: Final = 1.0
 """Seconds that a round trip counts as until one is measured."""
 
-STALL = 2 * TICK
+STALL: Final = 2 * TICK
 """Seconds by which a look may be late; beyond that this process was held up and the time does not count."""
 
 

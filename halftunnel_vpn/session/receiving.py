@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.memory import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
 from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
 
-ACK_BYTES = 256 * 1024
+ACK_BYTES: Final = 256 * 1024
 """Received bytes after which an acknowledgement leaves at once."""
 
-ACK_PACKETS = 64
+ACK_PACKETS: Final = 64
 """Received packets after which an acknowledgement leaves at once."""
 
-INITIAL_WINDOW = 128 * 1024
+INITIAL_WINDOW: Final = 128 * 1024
 """Bytes a new stream may receive before its first credit, while the pool has them."""
 
-MIN_WINDOW = 16 * 1024
+MIN_WINDOW: Final = 16 * 1024
 """Bytes every stream may receive, however empty the pool is."""
 
-MAX_WINDOW = 16 * 1024 * 1024
+MAX_WINDOW: Final = 16 * 1024 * 1024
 """Bytes one stream's window grows to by default."""
 
-GROWTH_HORIZON = 0.010
+GROWTH_HORIZON: Final = 0.010
 """Seconds: a window that is used up within this, or within two round trips, is too small and doubles."""
 
 Arrival = tuple[PacketType, memoryview]

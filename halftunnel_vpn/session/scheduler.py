@@ -7,6 +7,7 @@ ended in the middle of a train would tear every piece in two.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
@@ -15,13 +16,13 @@ from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import ByteStream
 
-QUANTUM = MAX_TRAIN
+QUANTUM: Final = MAX_TRAIN
 """Bytes a stream may send in one turn, on average: a train."""
 
-_TURN_IS_OVER = QUANTUM // 2
+_TURN_IS_OVER: Final = QUANTUM // 2
 # Deficit below which the rest of a turn waits for the next one.
 
-URGENT_SHARE = MAX_TRAIN * 3 // 4
+URGENT_SHARE: Final = MAX_TRAIN * 3 // 4
 """Bytes that urgent streams may take of each train, on average, while bulk streams wait."""
 
 Stream = ByteStream | DatagramStream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.ports import Buffer
 from halftunnel_vpn.protocol.records import MAX_TRAIN
@@ -9,26 +11,26 @@ from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_heade
 from halftunnel_vpn.session.legs import LegState
 from halftunnel_vpn.session.memory import KEEP_TO_SEND, MIN_SEND, Memory
 
-RING = 4096
+RING: Final = 4096
 """Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
 
-UNSENT_LIMIT = 512 * 1024
+UNSENT_LIMIT: Final = 512 * 1024
 """Bytes one stream takes over before any of them has left: what to send next is decided late."""
 
-ROOM_LOW = 64 * 1024
+ROOM_LOW: Final = 64 * 1024
 """Below this room a stream remembers to tell its user when there is room again: a whole piece of the host."""
 
-ROOM_AGAIN = UNSENT_LIMIT // 2
+ROOM_AGAIN: Final = UNSENT_LIMIT // 2
 """From this room on it tells its user, or when nothing waits: a window may never give so much."""
 
-SEND_BUFFER = 16 * 1024 * 1024
+SEND_BUFFER: Final = 16 * 1024 * 1024
 """Bytes of one stream that are kept, sent or not, until the peer has acknowledged them."""
 
-MIN_SPLIT = 8 * 1024
+MIN_SPLIT: Final = 8 * 1024
 """A chunk is not split to fill up less than this at the end of a train: it travels whole in the next one."""
 
-SERIAL_MASK = 0xFFFF_FFFF
-SERIAL_HALF = 0x8000_0000
+SERIAL_MASK: Final = 0xFFFF_FFFF
+SERIAL_HALF: Final = 0x8000_0000
 
 
 class Train:

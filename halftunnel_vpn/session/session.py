@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
+from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired, WireError
@@ -33,28 +34,28 @@ from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
 
-TRAINS_PER_PUMP = 16
+TRAINS_PER_PUMP: Final = 16
 """Trains sent before other events get their turn."""
 
-MAX_ID_GAP = 4096
+MAX_ID_GAP: Final = 4096
 """Stream numbers that may be outstanding because their OPEN is under way on another leg."""
 
-_KEEPALIVE_BYTE = bytes((PacketType.KEEPALIVE,))
+_KEEPALIVE_BYTE: Final = bytes((PacketType.KEEPALIVE,))
 """Flags of the first packet in a train that is a keepalive: nothing follows it."""
 
-RETRY_INTERVAL = 5.0
+RETRY_INTERVAL: Final = 5.0
 """Seconds between two looks for packets that nothing has acknowledged."""
 
-RETRY_AFTER = 15.0
+RETRY_AFTER: Final = 15.0
 """Seconds after which such a packet goes out again although its leg seems alive."""
 
-MAX_REFUSED = 1024
+MAX_REFUSED: Final = 1024
 """Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
 
-MAX_VIOLATIONS = 16
+MAX_VIOLATIONS: Final = 16
 """Streams of a session that end because its peer broke their rules; every one after them costs it a leg."""
 
-DATAGRAM_KINDS = frozenset({StreamKind.UDP, StreamKind.ICMP})
+DATAGRAM_KINDS: Final = frozenset({StreamKind.UDP, StreamKind.ICMP})
 
 
 class Session:

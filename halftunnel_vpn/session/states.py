@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Final
 
 from halftunnel_vpn.errors import IllegalTransition
 
@@ -30,7 +31,7 @@ class StreamEvent(Enum):
     __hash__ = object.__hash__
 
 
-_TRANSITIONS: dict[tuple[StreamState, StreamEvent], StreamState] = {
+_TRANSITIONS: Final[dict[tuple[StreamState, StreamEvent], StreamState]] = {
     (StreamState.OPEN, StreamEvent.OPENED): StreamState.ACTIVE,
     (StreamState.OPEN, StreamEvent.FIN_QUEUED): StreamState.HALF_CLOSED_LOCAL,
     # what the client sent at once may be finished before the exit has connected

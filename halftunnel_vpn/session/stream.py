@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from halftunnel_vpn.session.legs import LegState
     from halftunnel_vpn.session.session import Session
 
-YOUNG_BYTES = 64 * 1024
+YOUNG_BYTES: Final = 64 * 1024
 """Bytes a stream may send in one burst before it counts as bulk and yields to interactive ones."""
 
-SMALL_PAYLOAD = 2048
+SMALL_PAYLOAD: Final = 2048
 """Bytes below which a payload is copied: a reader that stalls must not keep whole trains alive for it."""
 
-BURST_PAUSE = 0.1
+BURST_PAUSE: Final = 0.1
 """Seconds of silence after which a stream is young again."""
 
 
@@ -40,7 +40,7 @@ class _Nobody:
     def room_grew(self, now: float) -> None: ...
 
 
-NOBODY = _Nobody()
+NOBODY: Final = _Nobody()
 
 
 class ByteStream:
@@ -292,5 +292,5 @@ class ByteStream:
 
 
 # Tuples, because the hash of an enum's member is computed in Python.
-_FINISHED_BY_PEER = (StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED)
-_MAY_SEND = (StreamState.ACTIVE, StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+_FINISHED_BY_PEER: Final = (StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED)
+_MAY_SEND: Final = (StreamState.ACTIVE, StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
