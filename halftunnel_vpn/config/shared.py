@@ -7,8 +7,9 @@ from typing import Literal
 from halftunnel_vpn.config import values
 from halftunnel_vpn.config.schema import config_table, option
 
-DEFAULT_NICE = -10
-"""Nice value of the process that carries the traffic: before ordinary programs, which have 0."""
+DEFAULT_NICE = -3
+"""Nice value of the process that carries the traffic: before ordinary programs, which have 0, but not so far
+before them that who reads a flood of datagrams gets no turn."""
 
 MIN_NICE, MAX_NICE = -20, 19
 
