@@ -48,6 +48,10 @@ def read(frame: bytes) -> Plain | None:
     length = len(frame)
     if length < _V4_TEXT_AT or not frame[0] & vnet.CHECKSUM_TRUSTED:
         return None
+    sequence: int
+    acknowledgement: int
+    shape: int
+    window: int
     first = frame[_IP_AT]
     if first == _V4:
         high, middle, low, sequence, acknowledgement, shape, window = _read_v4(frame)
