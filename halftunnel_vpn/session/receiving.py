@@ -25,7 +25,13 @@ MAX_WINDOW: Final = 16 * 1024 * 1024
 """Bytes one stream's window grows to by default."""
 
 GROWTH_HORIZON: Final = 0.010
-"""Seconds: a window that is used up within this, or within two round trips, is too small and doubles."""
+"""Seconds: a window that is half used up within this, or within two round trips, is too small and grows."""
+
+FAST_GROWTH: Final = 4
+"""Factor by which a small window grows, once in a round trip or two, if something was lost;"""
+
+FAST_GROWTH_BELOW: Final = 1024 * 1024
+"""bytes from which on it doubles. bbr forgets a rate that is not used for ten round trips."""
 
 Arrival = tuple[PacketType, memoryview]
 
@@ -117,7 +123,8 @@ class ReceiveWindow:
         self._borrowed = kept
 
     def _grow(self) -> None:
-        more = self._pool.take_to_grow(min(self.size, self._pool.max_window - self.size))
+        wanted = (FAST_GROWTH - 1) * self.size if self.size < FAST_GROWTH_BELOW else self.size
+        more = self._pool.take_to_grow(min(wanted, self._pool.max_window - self.size))
         self._borrowed += more
         self.size += more
 

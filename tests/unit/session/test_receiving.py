@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.receiving import (
+    FAST_GROWTH,
     GROWTH_HORIZON,
     INITIAL_WINDOW,
     MIN_WINDOW,
@@ -170,12 +171,21 @@ def test_credit_is_told_in_steps_and_only_grows(pool):
 @pytest.mark.parametrize(
     ("round_trip", "pause", "grows"), [(0.1, 0.15, True), (0.1, 0.25, False), (0.0, GROWTH_HORIZON / 2, True)]
 )
-def test_a_window_that_is_used_up_within_two_round_trips_doubles(pool, round_trip, pause, grows):
+def test_a_small_window_that_is_used_up_within_two_round_trips_grows_fast(pool, round_trip, pause, grows):
     window = ReceiveWindow(pool)
     window.consume(window.size // 2, round_trip, 50.0)
     before = window.size
     window.consume(before // 2, round_trip, 50.0 + pause)
-    assert window.size == (2 * before if grows else before)
+    assert window.size == (FAST_GROWTH * before if grows else before)
+
+
+def test_a_large_window_doubles(pool):
+    window = ReceiveWindow(pool)
+    sizes = [window.size]
+    for step in range(6):
+        window.consume(window.size // 2, 1.0, 50.0 + step / 1000)
+        sizes.append(window.size)
+    assert sizes == [INITIAL_WINDOW, *(INITIAL_WINDOW * factor for factor in (1, 4, 16, 32, 64, 128))]
 
 
 def test_a_window_stops_at_its_own_bound(pool):
