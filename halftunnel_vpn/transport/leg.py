@@ -178,8 +178,9 @@ class Leg(asyncio.BufferedProtocol):
         self.messages_out += 1
         self.bytes_out += length
         self._transport.write(self._frame(record))
-        if self.bytes_out >= self._unsent.next_look:
-            self._unsent.look(self.bytes_out)
+        now = self._clock()
+        if now >= self._unsent.next_look:
+            self._unsent.look(now)
         if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
             self.abort("write-limit")
 

@@ -1,15 +1,20 @@
-"""Sockets of legs as the kernel reports them: congestion control, and what may wait unsent."""
+"""Sockets of legs as the kernel reports them: congestion control, send buffer, what may wait unsent."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.transport.congestion import SEND_BUFFER, _may_have, prepare
+from halftunnel_vpn.transport.recollection import Recollection, estimate_of
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
-from halftunnel_vpn.transport.unsent import LOOK_EVERY, MAX_NOTSENT, bound_for
+from halftunnel_vpn.transport.unsent import MAX_NOTSENT, bound_for
 
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
 DEFAULT = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
@@ -37,6 +42,15 @@ async def test_what_the_kernel_does_not_have_is_counted_and_gone_without(start_e
     assert control_of(leg) == control_of(await other.opened()) == DEFAULT
 
 
+def test_the_send_buffer_is_enlarged_where_that_is_allowed_and_never_fixed_smaller():
+    with socket.socket() as untouched, socket.socket() as sock:
+        assert prepare(sock, "system")
+        before = untouched.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        after = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    allowed = os.geteuid() == 0 or _may_have(SEND_BUFFER // 2)
+    assert after == (SEND_BUFFER if allowed else before)
+
+
 @pytest.mark.parametrize(
     ("rate", "round_trip", "expected"),
     [
@@ -56,11 +70,76 @@ async def test_the_bound_is_looked_at_again_and_again(start_exit):
     exit_server = await start_exit()
     leg, _, _, other = await exit_server.pair()
     sock = leg._transport.get_extra_info("socket")
+    looks = set()
     sent = 0
-    while sent < 3 * LOOK_EVERY:
+    while len(looks) < 3:
+        sent += 1
         leg.send(bytes(65_000))
-        sent += 65_000
-        await other.received(sent // 65_000)
-    assert leg._unsent.next_look > 3 * LOOK_EVERY
+        await other.received(sent)
+        looks.add(leg._unsent.next_look)
     bound = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
     assert NOTSENT_LOWAT <= bound <= MAX_NOTSENT
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection, which do not block; the first one sends with bbr."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as near:
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        near.connect(server.getsockname())
+        far, _ = server.accept()
+        with far:
+            near.setblocking(False)
+            far.setblocking(False)
+            yield near, far
+
+
+@pytest.mark.skipif("bbr" not in ALLOWED, reason="this kernel lets nobody use bbr")
+def test_bbr_that_has_forgotten_begins_anew_and_nothing_is_lost(connection):
+    near, far = connection
+    piece, sent, received = bytes(range(256)) * 256, 0, bytearray()
+
+    def until(condition: Callable[[], bool]) -> None:
+        nonlocal sent
+        for _ in range(10_000):
+            with contextlib.suppress(BlockingIOError):
+                while True:  # there is always more to send than leaves, so that bbr learns
+                    sent += near.send(piece[sent % 256 :])
+            with contextlib.suppress(BlockingIOError):
+                received.extend(far.recv(65536))
+            if condition():
+                return
+        pytest.fail("it never came to that")
+
+    until(lambda: estimate_of(near).is_steady)
+    recollection = Recollection()
+    recollection.look(near, 1000, 1000)
+    assert recollection.best > 0
+    assert estimate_of(near).is_steady, "it has not forgotten"
+    recollection.best = estimate_of(near).rate * 100.0
+    recollection.look(near, 1000, 1000)
+    assert not estimate_of(near).is_steady
+    assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"bbr"
+    until(lambda: estimate_of(near).is_steady)
+    near.shutdown(socket.SHUT_WR)
+    far.setblocking(True)
+    while data := far.recv(1 << 20):
+        received.extend(data)
+    assert len(received) == sent
+    assert received == (bytes(range(256)) * (sent // 256 + 1))[:sent]
+
+
+@pytest.mark.parametrize("name", ["reno", "cubic"])
+async def test_another_congestion_control_has_nothing_to_forget(start_exit, name):
+    if name not in ALLOWED:
+        name = DEFAULT
+    exit_server = await start_exit(congestion=name)
+    leg, _, _, other = await exit_server.pair()
+    sock = leg._transport.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+    leg.send(bytes(65_000))
+    await other.received(1)
+    recollection = Recollection()
+    recollection.best = 1e12
+    recollection.look(sock, 1000, 1000)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == name.encode()

@@ -1,0 +1,86 @@
+"""What bbr has known of a leg's road, for when it forgets.
+
+bbr (net/ipv4/tcp_bbr.c) goes by the greatest rate of the last ten round trips. Samples of a time with too
+little to send do not count, but a loss hides from it that there was too little: after a pause one such sample
+can be all it knows, a tenth of what the road carries. From there it tries a quarter more every eight round
+trips, so that on a long road the first seconds are slow. Its first phase, which doubles with each round trip,
+finds the rate in a few of them; a socket that chooses bbr anew is in that phase.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+FORGOTTEN = 0.6
+"""Part of the best rate known below which a rate has been forgotten."""
+
+NEAR = 1.125
+"""A round trip within this factor of the least finds no queue: more could be sent."""
+
+LOSS_OF_FAITH = 0.5
+"""Part of the best rate that is believed in after each new beginning: the road may have become slower."""
+
+_TCP_CC_INFO = 26  # linux/tcp.h; Python has no name for it
+_BBR = b"bbr"
+_RENO = b"reno"  # every kernel has it, and lets everybody use it
+_BBR_INFO = struct.Struct("=IIIII")
+# struct tcp_bbr_info (linux/inet_diag.h): bbr_bw_lo and _hi in bytes a second, bbr_min_rtt, bbr_pacing_gain,
+# bbr_cwnd_gain in 1/256.
+_STEADY_GAIN = 512
+# of the window, in the phase PROBE_BW alone: twice what the road holds.
+
+
+class Estimate(NamedTuple):
+    """bbr's: bytes a second, and whether it has ended its first phase and is not measuring the round trip."""
+
+    rate: int
+    is_steady: bool
+
+
+class Recollection:
+    """The best rate that one leg has had, in bytes a second."""
+
+    __slots__ = ("best",)
+
+    def __init__(self) -> None:
+        self.best = 0.0
+
+    def look(self, sock: socket.socket, round_trip: int, least_round_trip: int) -> None:
+        """Let bbr begin anew on ``sock`` if it has forgotten; round trips in microseconds. Raises OSError."""
+        if self.has_forgotten(estimate_of(sock), round_trip, least_round_trip):
+            begin_anew(sock)
+
+    def has_forgotten(self, estimate: Estimate | None, round_trip: int, least_round_trip: int) -> bool:
+        """Whether bbr now goes by much less than it has known, and nothing on the road says that this is so.
+
+        Each time it has, less is believed in, so a road that did become slower is tried a few times only.
+        """
+        if estimate is None or not estimate.is_steady:
+            return False
+        if estimate.rate >= self.best * FORGOTTEN:
+            self.best = max(self.best, float(estimate.rate))
+            return False
+        if round_trip > least_round_trip * NEAR:
+            return False
+        self.best *= LOSS_OF_FAITH
+        return True
+
+
+def estimate_of(sock: socket.socket) -> Estimate | None:
+    """What bbr goes by on ``sock``; None with another congestion control. Raises OSError."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_CC_INFO, _BBR_INFO.size)
+    if len(info) < _BBR_INFO.size:  # vegas and dctcp tell less, most nothing
+        return None
+    low, high, _, _, window_gain = _BBR_INFO.unpack(info)
+    return Estimate(high << 32 | low, window_gain == _STEADY_GAIN)
+
+
+def begin_anew(sock: socket.socket) -> None:
+    """Put bbr on ``sock`` into its first phase. Raises OSError.
+
+    What is under way stays so, and the window. bbr was allowed for this socket, so it is again.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _RENO)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _BBR)
