@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from halftunnel_vpn import __version__
+from halftunnel_vpn import __build__
 from halftunnel_vpn.control.routes import tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 
@@ -65,7 +65,7 @@ def test_nothing_heavy_is_imported_for_it(arguments):
 
 
 def test_version(htvpn):
-    assert htvpn("--version").stdout == f"htvpn {__version__}\n"
+    assert htvpn("--version").stdout == f"htvpn {__build__}\n"
 
 
 def test_nothing_runs(htvpn, tmp_path):
