@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,15 @@ def test_mypyc_takes_every_module_that_is_to_be_compiled(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in done.stdout
     assert "mypyc takes all" in done.stdout
+
+
+def test_what_is_left_out_is_there() -> None:
+    build = runpy.run_path(str(ROOT / "scripts/native.py"))
+    taken = build["modules"](ROOT)
+    for name in build["LEFT_OUT"]:
+        assert name == "__init__.py" or (ROOT / "halftunnel_vpn" / name).exists()
+        assert f"halftunnel_vpn/{name}" not in taken
+    assert all((ROOT / path).is_file() for path in taken)
 
 
 def test_the_version_tells_whether_it_is_compiled() -> None:
