@@ -16,6 +16,13 @@ from halftunnel_vpn.protocol.wire import Buffer
 MAX_RUN_HEADERS: Final = 64
 """Headers of runs that a flow remembers; nearly every flow talks to one destination only."""
 
+READER_SHARE: Final = 64 * 1024
+"""Bytes given to the host, as its socket counts them, after which their reader must get a turn: a third of
+what a socket holds by default."""
+
+SOCKET_COST: Final = 768
+"""Bytes that a socket counts for a datagram beside its payload, about."""
+
 _HEADER: Final = struct.Struct(">HHHH")
 
 
@@ -27,7 +34,7 @@ DNS_IDLE: Final = 17.0
 class UdpFlow(DatagramFlow):
     """One local port."""
 
-    __slots__ = ("_full_idle_timeout", "_give_way", "_headers", "_open_runs", "_path", "_segments")
+    __slots__ = ("_full_idle_timeout", "_give_way", "_headers", "_open_runs", "_path", "_segments", "_unread")
 
     label = "udp"
 
@@ -44,6 +51,7 @@ class UdpFlow(DatagramFlow):
         self._full_idle_timeout = idle_timeout
         self._segments = around.segments
         self._give_way = around.give_way
+        self._unread = 0
         self._headers: dict[tuple[bytes, int, int, int, int], bytes] = {}
         self._open_runs = around.open_runs
         self._path: UdpPath | None = None
@@ -139,15 +147,16 @@ class UdpFlow(DatagramFlow):
 
     def _deliver(self, source: bytes, run: DataRun) -> None:
         size, data = run.segment_size, run.data
-        if not size:
-            self._write_datagrams(source, run.port, data, 0)
-            return
-        if self._segments:
+        length = len(data)
+        if not size or self._segments:
             self._write_datagrams(source, run.port, data, size)
         else:
-            for start in range(0, len(data), size):
+            for start in range(0, length, size):
                 self._write_datagrams(source, run.port, data[start : start + size], 0)
-        self._give_way()
+        self._unread += length + SOCKET_COST * (length // size if size else 1)
+        if self._unread >= READER_SHARE:
+            self._unread = 0
+            self._give_way()
 
     def _write_datagrams(self, source: bytes, port: int, data: Buffer, segment_size: int) -> None:
         header = udp.build(source, port, self._local, self._number, len(data), segment_size=segment_size)

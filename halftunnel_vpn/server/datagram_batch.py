@@ -23,6 +23,9 @@ MAX_JOINED: Final = 65000
 FIRST_SIZE: Final = 1472
 """Bytes that a datagram is expected to have before there were any: what an Ethernet has room for."""
 
+MANY: Final = 8
+"""Datagrams of one reading from which on whoever sends them surely has more to send."""
+
 MAX_LAYOUTS: Final = 32
 """Expected sizes whose tables for the kernel are kept; with one more all are made anew."""
 
@@ -75,6 +78,14 @@ class Reading(NamedTuple):
     runs: list[Received]
     more: bool
     expected: int
+
+    @property
+    def has_many(self) -> bool:
+        """Whether it has MANY datagrams or more; of those of one size and source the last run tells."""
+        if len(self.runs) >= MANY:
+            return True
+        *_, data, segment_size = self.runs[-1]
+        return segment_size > 0 and len(data) >= MANY * segment_size
 
 
 class DatagramBatch:

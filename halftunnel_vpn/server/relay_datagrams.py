@@ -32,6 +32,7 @@ from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.priority import give_way
 
 READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""
@@ -256,18 +257,21 @@ class DatagramRelay(ABC):
                 self._leave_unread(sock, now)
                 return
             try:
-                runs, more, self._expected = self._batch.receive(sock, self._expected, join=self.joins)
+                reading = self._batch.receive(sock, self._expected, join=self.joins)
             except BlockingIOError:
                 return
             except OSError:
                 self._pass_on(icmp_errors.read(sock))
                 return
             self._last_used = now
-            for received in runs:
+            self._expected = reading.expected
+            for received in reading.runs:
                 understood = self._understand(family, received)
                 if understood is not None:
                     self._send_run(received[0], *understood, received[3])
-            if not more:
+            if not reading.more:
+                if reading.has_many:
+                    give_way()  # read too early: a sender on this machine has more, and one run can hold more
                 return
 
     def _leave_unread(self, sock: socket.socket, now: float) -> None:

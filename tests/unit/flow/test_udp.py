@@ -16,6 +16,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
+from halftunnel_vpn.flow.udp import READER_SHARE, SOCKET_COST
 from halftunnel_vpn.packet import vnet
 from halftunnel_vpn.protocol.datagram import (
     DataRun,
@@ -262,14 +263,21 @@ def test_a_device_without_segmentation_gets_them_one_by_one(new_world):
     assert not world.frames
 
 
-@pytest.mark.parametrize(("segments", "frames"), [(True, 1), (False, 4)])
-def test_the_reader_of_several_datagrams_gets_its_turn(new_world, segments, frames):
+@pytest.mark.parametrize(("segments", "frames"), [(True, 1), (False, 40)])
+def test_the_reader_of_many_datagrams_gets_its_turn(new_world, segments, frames):
     world = new_world(segments=segments)
     world.host_sends(datagram())
-    world.exit_sends(encode_run_header(raw(THERE), 5000, segment_size=100) + bytes(350))
-    assert world.gave_way_after == [frames]
-    world.exit_sends(encode_run_header(raw(THERE), 5000) + b"alone")
-    assert world.gave_way_after == [frames]
+    for number in range(1, 5):
+        world.exit_sends(encode_run_header(raw(THERE), 5000, segment_size=1200) + bytes(40 * 1200))
+        assert world.gave_way_after == [frames * one for one in range(1, number + 1)]
+
+
+def test_small_datagrams_share_a_turn_of_their_reader(world):
+    world.host_sends(datagram())
+    each = SOCKET_COST + 64
+    for number in range(1, 3 * READER_SHARE // each):
+        world.exit_sends(encode_run_header(raw(THERE), 5000) + bytes(64))
+        assert len(world.gave_way_after) == number // -(-READER_SHARE // each)
 
 
 def test_others_get_their_turn_when_the_road_has_enough(world):

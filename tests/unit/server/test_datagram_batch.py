@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.server.datagram_batch import (
     FIRST_SIZE,
+    MANY,
     MAX_JOINED,
     MAX_LAYOUTS,
     SLOTS,
@@ -90,6 +91,18 @@ def test_a_flood_of_one_size_fills_its_runs(pair, size, in_a_run):
     assert more and expected == size
     assert [(data, segment) for _, _, data, segment in runs] == [(b"".join(sent[:in_a_run]), size)]
     assert read_all(reader, expected)[0] == sent[in_a_run:]
+
+
+@pytest.mark.parametrize("join", [True, False])
+@pytest.mark.parametrize("sizes", [[64] * MANY, [*[64] * (MANY - 2), 9, 64], [0] * MANY])
+def test_many_are_many_whatever_they_become(pair, sizes, join):
+    sender, reader = pair
+    for datagram in datagrams(sizes[1:]):
+        sender.send(datagram)
+    assert not batch.receive(reader, 64, join=join).has_many
+    for datagram in datagrams(sizes):
+        sender.send(datagram)
+    assert batch.receive(reader, 64, join=join).has_many == (join is False or len(set(sizes)) == 1)
 
 
 def test_a_run_may_end_with_a_shorter_one(pair):

@@ -19,6 +19,7 @@ from halftunnel_vpn.protocol.datagram import (
     encode_run_header,
 )
 from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, MANY, MAX_JOINED
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.relay_datagrams import MAX_RUN_DATA, MAX_UNRESOLVED
 
@@ -131,6 +132,18 @@ def numbers(user) -> list[int]:
         for run in runs(user)
         for at in range(0, len(run.data), run.segment_size or 1000)
     ]
+
+
+@pytest.mark.parametrize(("count", "times"), [(MANY - 1, 0), (MANY, 1), (MAX_JOINED // FIRST_SIZE, 0)])
+async def test_a_sender_of_many_may_fill_a_run(tunnel, server, hears, monkeypatch, count, times):
+    user, answer = await flooded(tunnel, server, hears)
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: -3)
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
+    answer(0, count)
+    await user.until(lambda: len(numbers(user)) == count)
+    assert len(runs(user)) == 1
+    assert len(yielded) == times
 
 
 async def test_what_a_busy_leg_cannot_take_stays_in_the_socket_for_a_moment(
