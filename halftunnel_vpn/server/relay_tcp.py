@@ -14,8 +14,8 @@ from halftunnel_vpn.transport.driver import Driver
 READ_SIZE = 65000
 """Bytes asked of a socket at once: they leave as one packet that fills a record."""
 
-READS_PER_WAKE = 4
-"""Reads of one socket before other events get their turn."""
+READS_PER_WAKE = 2
+"""Reads of one socket before other events get their turn: two pieces."""
 
 PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""

@@ -14,8 +14,10 @@ from halftunnel_vpn.session.memory import KEEP_TO_SEND, MIN_SEND, Memory
 RING: Final = 4096
 """Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
 
-UNSENT_LIMIT: Final = 512 * 1024
-"""Bytes one stream takes over before any of them has left: what to send next is decided late."""
+UNSENT_LIMIT: Final = 256 * 1024
+"""Bytes one stream takes over before any of them has left: what to send next is decided late.
+
+At the client that is the TCP window of a flow, all of which may wait in the TUN device, before others."""
 
 ROOM_LOW: Final = 64 * 1024
 """Below this room a stream remembers to tell its user when there is room again: a whole piece of the host."""

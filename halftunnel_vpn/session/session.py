@@ -34,8 +34,8 @@ from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
 
-TRAINS_PER_PUMP: Final = 16
-"""Trains sent before other events get their turn."""
+TRAINS_PER_PUMP: Final = 4
+"""Trains sent before other events get their turn: about half a millisecond."""
 
 MAX_ID_GAP: Final = 4096
 """Stream numbers that may be outstanding because their OPEN is under way on another leg."""
