@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from hypothesis import settings
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("project")
 
+# A shell that starts the tests in the background makes them ignore SIGINT, and what they start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 
