@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from halftunnel_vpn.client.backoff import MAX_DELAY
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.daemon import LabDaemon
+from halftunnel_vpn.lab.daemon import STATE_TIMEOUT, LabDaemon
 from halftunnel_vpn.lab.target import start_target
 from halftunnel_vpn.lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
 from halftunnel_vpn.lab.tunnel import LabTunnel, edit
@@ -162,7 +163,7 @@ def test_an_exit_that_goes_and_comes_back(lab, tunnel, daemon):
         assert around() == errno.ECONNREFUSED and not fetch(lab, check=False)
     finally:
         tunnel.start_exit()
-    daemon.wait_state("connected")
+    daemon.wait_state("connected", timeout=MAX_DELAY + STATE_TIMEOUT)  # a pause may just have begun
     assert fetch(lab)
 
 
