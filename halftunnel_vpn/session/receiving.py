@@ -28,10 +28,10 @@ GROWTH_HORIZON: Final = 0.010
 """Seconds: a window that is half used up within this, or within two round trips, is too small and grows."""
 
 FAST_GROWTH: Final = 4
-"""Factor by which a small window grows, once in a round trip or two, if something was lost;"""
+"""Factor by which a small window grows; behind a loss it does so once in a round trip or two, no oftener."""
 
 FAST_GROWTH_BELOW: Final = 1024 * 1024
-"""bytes from which on it doubles. bbr forgets a rate that is not used for ten round trips."""
+"""Bytes from which on a window doubles. bbr forgets a rate that is not used for ten round trips."""
 
 Arrival = tuple[PacketType, memoryview]
 
