@@ -57,7 +57,11 @@ def servers_in(content: bytes) -> list[str]:
 
 
 def read(path: Path) -> bytes | None:
-    """The file's content, None when there is none; HostError when it cannot be kept."""
+    """The file's content, None when there is none; HostError when it cannot be kept.
+
+    Zeros at its end are not content: a program that cut the file to its length, while another one wrote
+    it anew and shorter, leaves them there.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_RESOLV_CONF + 1)
@@ -69,7 +73,7 @@ def read(path: Path) -> bytes | None:
         ) from error
     if len(content) > MAX_RESOLV_CONF:
         raise HostError(f"{path} is longer than {MAX_RESOLV_CONF} bytes: shorten it.")
-    return content
+    return content.rstrip(b"\0")
 
 
 def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
@@ -87,9 +91,11 @@ def write(path: Path, content: bytes) -> str | None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # Never empty: first the new bytes in one call, then the end of a longer old content.
-            os.pwrite(descriptor, content, 0)
-            os.ftruncate(descriptor, len(content))
+            # Never empty, and no torn line of a longer old content: blank ones up to its end, in one call.
+            os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size, b"\n"), 0)
+            # Cut only, never grow: what somebody else wrote meanwhile may be shorter.
+            if os.fstat(descriptor).st_size > len(content):
+                os.ftruncate(descriptor, len(content))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,35 @@ def test_a_file_that_somebody_wrote_meanwhile_stays(path: Path) -> None:
     path.write_bytes(b"nameserver 192.0.2.1\n")
     assert resolv_conf.restore(path, ORIGINAL) is None
     assert path.read_bytes() == b"nameserver 192.0.2.1\n"
+
+
+def test_what_somebody_else_writes_while_we_write_stays_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = b"nameserver 192.0.2.1\n"
+    seen = []
+    pwrite = os.pwrite
+
+    def pwrite_and_then_the_other(descriptor: int, data: bytes, offset: int) -> int:
+        written = pwrite(descriptor, data, offset)
+        seen.append(path.read_bytes())
+        path.write_bytes(foreign)
+        return written
+
+    path.write_bytes(ORIGINAL + b"\n#" + b"x" * 500)
+    monkeypatch.setattr(os, "pwrite", pwrite_and_then_the_other)
+    ours = resolv_conf.render(SERVERS, ORIGINAL)
+    assert resolv_conf.write(path, ours) is None
+    assert path.read_bytes() == foreign
+    assert seen[0].rstrip(b"\n") == ours.rstrip(b"\n"), "no reader sees the rest of the old content"
+
+
+def test_zeros_that_a_cut_has_left_are_not_content(path: Path) -> None:
+    path.write_bytes(ORIGINAL + b"\0" * 80)
+    backend = resolver.choose("htvpn0", path)
+    assert backend.apply("htvpn0", SERVERS) is None
+    assert backend.undo("htvpn0") is None
+    assert path.read_bytes() == ORIGINAL
 
 
 def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
