@@ -1,17 +1,19 @@
-"""Waiting between attempts: exponential, with full jitter."""
+"""Waiting between attempts: exponential, with equal jitter.
+
+Half of each pause is fixed and half is chance ("Exponential Backoff And Jitter", AWS Architecture Blog,
+2015). Full jitter would let the bound double while the pauses drawn are short, and then wait a minute at the
+end of a short outage; here a pause is at most FIRST_DELAY and twice as long as all that were before it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 FIRST_DELAY = 1.0
-"""Seconds: the bound of the first pause."""
+"""Seconds: the bound of the first pause; each later one's is twice as long."""
 
 MAX_DELAY = 60.0
-"""Seconds: the bound of every later pause."""
-
-MIN_DELAY = 0.1
-"""Seconds that every pause has at least: an attempt that fails at once must not become a busy loop."""
+"""Seconds: no pause is longer."""
 
 
 class Backoff:
@@ -24,8 +26,8 @@ class Backoff:
         self._bound = FIRST_DELAY
 
     def next_delay(self) -> float:
-        """Seconds to wait before the next attempt."""
-        delay = max(MIN_DELAY, self._bound * self._random())
+        """Seconds to wait before the next attempt: from half the bound to the bound."""
+        delay = self._bound * (1 + self._random()) / 2
         self._bound = min(self._bound * 2, MAX_DELAY)
         return delay
 

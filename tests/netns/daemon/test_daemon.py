@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from halftunnel_vpn.client.backoff import MAX_DELAY
+from halftunnel_vpn.client.backoff import FIRST_DELAY
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.daemon import STATE_TIMEOUT, LabDaemon
@@ -156,6 +156,7 @@ def test_a_table_that_is_flushed_while_all_is_blocked_is_put_back(lab, tunnel, d
 def test_an_exit_that_goes_and_comes_back(lab, tunnel, daemon):
     daemon.up()
     daemon.wait_state("connected")
+    began = time.monotonic()
     tunnel.stop_exit()
     try:
         status = daemon.wait_state("reconnecting")
@@ -163,7 +164,8 @@ def test_an_exit_that_goes_and_comes_back(lab, tunnel, daemon):
         assert around() == errno.ECONNREFUSED and not fetch(lab, check=False)
     finally:
         tunnel.start_exit()
-    daemon.wait_state("connected", timeout=MAX_DELAY + STATE_TIMEOUT)  # a pause may just have begun
+    longest_pause = FIRST_DELAY + 2 * (time.monotonic() - began)  # it may just have begun
+    daemon.wait_state("connected", timeout=longest_pause + STATE_TIMEOUT)
     assert fetch(lab)
 
 

@@ -1,4 +1,4 @@
-"""Pauses between attempts: they grow, they are never long, and no two clients wait in step."""
+"""Pauses between attempts: they grow with the outage and no faster, and no two clients wait in step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.client.backoff import FIRST_DELAY, MAX_DELAY, MIN_DELAY, Backoff
+from halftunnel_vpn.client.backoff import FIRST_DELAY, MAX_DELAY, Backoff
+
+CHANCES = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=50)
 
 
 def test_the_bound_doubles_from_one_second_to_a_minute():
@@ -25,23 +27,34 @@ def test_success_begins_anew():
     assert backoff.next_delay() == FIRST_DELAY
 
 
-def test_a_pause_is_never_nothing():
+def test_a_pause_is_never_shorter_than_half_its_bound():
     backoff = Backoff(lambda: 0.0)
-    assert [backoff.next_delay() for _ in range(10)] == [MIN_DELAY] * 10
+    assert [backoff.next_delay() for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_jitter_uses_the_whole_range():
+def test_jitter_uses_the_whole_upper_half():
     backoff = Backoff(random.Random(1).random)
     delays = [backoff.next_delay() for _ in range(1000)][6:]
-    assert min(delays) < 2 and max(delays) > 58
-    assert sum(delays) / len(delays) == pytest.approx(30, rel=0.1)
+    assert min(delays) < 31 and max(delays) > 59
+    assert sum(delays) / len(delays) == pytest.approx(45, rel=0.05)
 
 
-@given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=50))
+@given(CHANCES)
 def test_every_pause_is_within_bounds(numbers):
     values = iter(numbers)
     backoff = Backoff(lambda: next(values))
     bound = FIRST_DELAY
     for _ in numbers:
-        assert MIN_DELAY <= backoff.next_delay() <= max(bound, MIN_DELAY)
+        assert bound / 2 <= backoff.next_delay() <= bound
         bound = min(2 * bound, MAX_DELAY)
+
+
+@given(CHANCES)
+def test_a_short_outage_is_never_followed_by_a_long_pause(numbers):
+    values = iter(numbers)
+    backoff = Backoff(lambda: next(values))
+    waited = 0.0
+    for _ in numbers:
+        pause = backoff.next_delay()
+        assert pause <= FIRST_DELAY + 2 * waited
+        waited += pause
