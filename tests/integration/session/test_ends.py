@@ -131,25 +131,24 @@ async def test_an_exit_that_stops_delivers_what_it_has_and_takes_nothing_new(
 async def test_a_stopping_exit_refuses_new_streams_and_waits_no_longer_than_it_may(
     running_exit, make_client, echo_server, until
 ):
-    await running_exit.start(stop_timeout=0.5)
+    await running_exit.start(stop_timeout=1.0)
     client = await make_client().up()
     reader = client.open(echo_server.port)
     await reader.heard("opened")
-    reader.data_received = lambda data, now: None  # takes nothing: the exit keeps something for ever
-    reader.stream.handler = reader
-    sending = asyncio.ensure_future(reader.send(secrets.token_bytes(3_000_000)))
+    (downstream,) = client.legs(Direction.DOWNSTREAM)
+    downstream._transport.pause_reading()  # so nothing is ever acknowledged to the exit
+    await reader.send(b"an echo that is owed for ever")
     (member,) = running_exit.sessions()
     await until(lambda: not member.session.leg_set.owes_nothing)
     stopping = asyncio.ensure_future(running_exit.stop())
     await until(lambda: running_exit.exit.nat.is_stopping)
     late = client.open(echo_server.port)
-    await late.until(lambda: late.events)
-    assert late.events == ["refused SHUTDOWN"]
     async with asyncio.timeout(30):
         await stopping
+    downstream._transport.resume_reading()
+    await late.until(lambda: late.events)
+    assert late.events == ["refused SHUTDOWN"]
     await until(lambda: reader.events[-1] == "aborted SHUTDOWN")
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_client_that_leaves_delivers_what_its_flows_have_sent(
