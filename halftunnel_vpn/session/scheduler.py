@@ -78,7 +78,6 @@ class Scheduler:
                 stream.deficit += QUANTUM
             added = stream.fill(train, leg, train.room - reserve, now)
             stream.deficit -= added
-            idle_turns = 0 if added else idle_turns + 1
             if not stream.has_something_to_send:
                 queue.popleft()
                 stream.queue = None
@@ -90,5 +89,6 @@ class Scheduler:
                 self._bulk.append(stream)
             elif stream.deficit < _TURN_IS_OVER or stream.must_wait(leg):
                 queue.rotate(-1)
+                idle_turns = 0 if added else idle_turns + 1
             else:
                 return  # the train is full; the stream keeps what is left of its turn

@@ -104,3 +104,16 @@ def test_a_stream_that_ran_dry_keeps_its_debt_and_no_claim(session, bulk_stream,
     fill_up(other, 65_000)
     carriers = [train[0][0] for train in trains(session, leg, packets, 8)]
     assert carriers.count(stream.stream_id) == carriers.count(other.stream_id) == 4
+
+
+@pytest.mark.parametrize("over", [1, 2, 5])
+def test_streams_that_are_over_do_not_end_the_turn_of_those_behind_them(
+    session, bulk_stream, leg, packets, over
+):
+    streams = [bulk_stream() for _ in range(over + 1)]
+    for stream in streams:
+        stream.send(bytes(1000))
+    for stream in streams[:-1]:
+        stream.sending.drop_everything()  # reset by the peer while they waited
+    assert list(trains(session, leg, packets, 1)) == [[(streams[-1].stream_id, 1000)]]
+    assert not session.scheduler
