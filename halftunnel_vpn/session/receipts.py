@@ -120,6 +120,8 @@ class UnderWay:
         The datagrams' are in ``datagram_bytes`` already.
         """
         entries = self._entries
+        if self._probing and not self._probe_record and self.bytes < MIN_UNDER_WAY:
+            self._probe_record = record  # what is ahead of it is little enough
         self.bytes += count - datagram_count
         if self.full_since is None and self.bytes >= self.limit:
             self.full_since = now
@@ -128,8 +130,6 @@ class UnderWay:
             count += last.bytes
             datagram_count += last.datagram_bytes
         entries.append(_Entry(record, count, datagram_count, now))
-        if self._probing and not self._probe_record and self.bytes <= MIN_UNDER_WAY:
-            self._probe_record = record  # what was ahead of it is nearly gone
 
     def idle(self) -> None:
         """Nothing waits for the leg: until what is under way has arrived, no sample says what it can do."""

@@ -13,6 +13,7 @@ from halftunnel_vpn.session.receipts import (
     MIN_UNDER_WAY,
     PRODUCTS,
     RECEIPT_BYTES,
+    RIDE_BYTES,
     ROUND_TRIP_AGE,
     UnderWay,
 )
@@ -24,8 +25,9 @@ DEEP = 1 << 30
 class Road:
     """A leg by itself: so many bytes a second, so many seconds there and back, and receipts."""
 
-    def __init__(self, rate: float, round_trip: float) -> None:
+    def __init__(self, rate: float, round_trip: float, told_every: int = RECEIPT_BYTES) -> None:
         self.under_way = UnderWay()
+        self.told_every = told_every
         self.rate, self.round_trip = rate, round_trip
         self.now = 1000.0
         self.record = 0
@@ -58,7 +60,7 @@ class Road:
         self.under_way.sent(self.record, TRAIN, 0, self.now)
         self.greatest = max(self.greatest, self.under_way.bytes)
         self._untold += TRAIN
-        if self._untold >= RECEIPT_BYTES:
+        if self._untold >= self.told_every:
             self._tell(self._free_at)
 
     def _tell(self, time: float) -> None:
@@ -99,9 +101,10 @@ def test_a_road_that_becomes_slower_gets_a_smaller_bound():
     assert road.under_way.bytes < MIN_UNDER_WAY + 2 * PRODUCTS * 2.5e6 * 0.2
 
 
-def test_a_queue_of_our_own_does_not_pass_for_a_longer_road():
+@pytest.mark.parametrize("told_every", [RECEIPT_BYTES, RIDE_BYTES], ids=["in time", "of every record"])
+def test_a_queue_of_our_own_does_not_pass_for_a_longer_road(told_every):
     """The bound keeps a queue standing, so no round trip is as short as the first ones were."""
-    road = Road(25e6, 0.05)
+    road = Road(25e6, 0.05, told_every)
     road.run(5.0)
     limit = road.under_way.limit
     sent = road.run(10 * ROUND_TRIP_AGE)
