@@ -80,7 +80,9 @@ class Keepalive:
 
     def used(self, leg: LegState, now: float) -> None:
         """Something was sent on ``leg``, or heard, that wants an answer, and nobody looks at it yet."""
-        self._watches[leg].begin(now)
+        watch = self._watches.get(leg)
+        if watch is not None:  # else it is gone, and what its peer had sent before still comes in
+            watch.begin(now)
 
     def doubt(self, leg: LegState, now: float) -> None:
         """There is reason to think that ``leg`` is dead: ask it now."""
@@ -130,14 +132,14 @@ class Keepalive:
             if self._intervals is not None:
                 leg.interval = self._intervals.interval(leg.domain)
         interval = leg.interval or self._interval
+        jitter = self._random(1)[0] / 255 * JITTER
+        self._timers[leg].arm(now + interval * (1 - jitter))  # first: the ping may be the end of the leg
         if not leg.ping_sent:
             silence = now - max(leg.last_received, leg.last_sent)
             self._ask(leg, now)
             leg.silence = silence
         if not leg.is_watched:
             self.used(leg, now)
-        jitter = self._random(1)[0] / 255 * JITTER
-        self._timers[leg].arm(now + interval * (1 - jitter))
 
     def _ask(self, leg: LegState, now: float) -> None:
         leg.owes_proof = False  # the answer proves that everything before it has arrived

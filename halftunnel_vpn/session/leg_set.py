@@ -119,7 +119,7 @@ class LegSet:
 
     def doubt_all(self, now: float) -> None:
         """Ask every leg at once whether it is alive; what is dead is found as under load."""
-        for leg in self.all:
+        for leg in list(self.all):  # one may be gone by being asked
             self._keepalive.doubt(leg, now)
 
     def close_all(self) -> None:

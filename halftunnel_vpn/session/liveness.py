@@ -96,6 +96,6 @@ class Watch:
         elif not (leg.outstanding or leg.owes_proof):
             leg.is_watched = False
             return
-        elif quiet >= round_trip_of(leg) + DOUBT_AFTER:
-            self._ask(leg, now)
         self._rest(now)
+        if not leg.ping_sent and quiet >= round_trip_of(leg) + DOUBT_AFTER:
+            self._ask(leg, now)  # last: when its key has sealed all that it may, the leg is gone by that

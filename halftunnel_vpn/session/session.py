@@ -396,7 +396,7 @@ class Session:
         self.now = now
         if tell_peer:
             goodbye = encode_header(PacketType.RESET, self.session_id, 0, 0, 0, 1) + encode_reset(code)
-            for leg in self.legs:
+            for leg in list(self.legs):  # one may be gone by being told
                 self.send_on(leg, [goodbye], now)
         streams = list(self.streams.values())
         for stream in streams:

@@ -117,3 +117,93 @@ def test_random_deaths_leave_streams_whole(seed, legs, make_pair):
     pair.advance(60.0)
     assert not pair.client.streams and not pair.exit.streams
     assert not pair.client_counters.dropped and not pair.exit_counters.dropped
+
+
+# --- legs that are lost by being used: their key has sealed all that it may --------------------------
+
+
+@pytest.fixture
+def use_up(pair):
+    """Have a leg closed, at its own end first, by the next train that is to leave on it."""
+
+    def arrange(leg):
+        def send_train(parts):
+            leg.send_train = lambda parts: 0
+            pair.hang_up(leg)
+            return 0
+
+        leg.send_train = send_train
+
+    return arrange
+
+
+def test_a_leg_that_a_ping_uses_up_is_gone_and_no_more(pair, use_up):
+    client, exit = pair.open()
+    pair.advance(1.0)
+    up, down = (pair.end(pair.client, direction) for direction in Direction)
+    assert not up.state.is_watched and not down.state.is_watched
+    use_up(up)
+    use_up(down)
+    pair.advance(30.0)
+    assert not pair.legs and not pair.client.legs
+    for direction in Direction:
+        pair.add_leg(direction)
+    client.stream.send(b"goes on")
+    pair.advance(1.0)
+    assert bytes(exit.received) == b"goes on"
+
+
+def test_a_leg_that_data_use_up_is_gone_and_no_more(pair, use_up):
+    client, exit = pair.open()
+    pair.advance(1.0)
+    use_up(pair.end(pair.client, Direction.UPSTREAM))
+    client.stream.send(b"goes out on the next one")
+    pair.settle()
+    pair.add_leg(Direction.UPSTREAM)
+    pair.settle()
+    assert bytes(exit.received) == b"goes out on the next one"
+
+
+def test_a_leg_that_is_used_up_when_it_is_in_doubt_is_not_dead_as_well(pair, use_up):
+    client, _ = pair.open()
+    pair.advance(1.0)
+    up = pair.end(pair.client, Direction.UPSTREAM)
+    client.stream.send(b"is not acknowledged")
+    pair.client.pump(pair.now)
+    pair.swallow(up)
+    use_up(up)
+    pair.advance(30.0)
+    assert up not in pair.legs
+    assert not pair.client_counters.counted["legs-silent"]
+
+
+def test_all_legs_are_asked_and_told_even_if_that_uses_one_up(pair, use_up):
+    pair.add_leg(Direction.UPSTREAM)
+    pair.add_leg(Direction.UPSTREAM)
+    pair.settle()
+    first, *others = pair.ends(pair.client, Direction.UPSTREAM)
+    for round_, act in enumerate(
+        (
+            lambda: pair.client.leg_set.doubt_all(pair.now),
+            lambda: pair.client.close(ResetCode.SHUTDOWN, pair.now),
+        )
+    ):
+        if round_:
+            first, *others = others
+        use_up(first)
+        before = [leg.carried for leg in others]
+        act()
+        assert all(leg.carried > count for leg, count in zip(others, before, strict=True))
+
+
+def test_what_still_comes_in_on_a_leg_that_this_end_has_closed_is_taken(pair):
+    """The closing handshake takes a while, in which the peer's records arrive."""
+    client, exit = pair.open()
+    pair.advance(1.0)
+    down = pair.end(pair.client, Direction.DOWNSTREAM)
+    assert not down.state.is_watched
+    exit.stream.send(b"was on its way")
+    pair.exit.pump(pair.now)
+    pair.client.leg_lost(down.state, pair.now)
+    pair.deliver()
+    assert bytes(client.received) == b"was on its way"
