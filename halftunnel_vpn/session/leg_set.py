@@ -58,6 +58,8 @@ class LegSet:
         """``leg`` has joined."""
         self.all.append(leg)
         if leg.direction is self._sends:
+            # not from nothing: it would have to carry all until it has caught up with the others
+            leg.handicap = leg.weight * max((other.load for other in self.senders), default=0.0)
             self.senders.append(leg)
         elif self._session.is_client:
             leg.proves_by_hearing = True  # only the client can replace a leg, so it must find out by itself

@@ -36,7 +36,7 @@ class LegState:
     ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
     known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
     were acknowledged while it had them. ``untold_bytes`` came on it and no receipt has told of them;
-    ``under_way`` is the sender's side of that.
+    ``under_way`` is the sender's side of that. ``handicap`` is what it counts as having sent before it came.
     """
 
     __slots__ = (
@@ -47,6 +47,7 @@ class LegState:
         "domain",
         "draining",
         "gives_receipts",
+        "handicap",
         "interval",
         "is_watched",
         "last_received",
@@ -106,7 +107,13 @@ class LegState:
         self.gives_receipts = False
         self.under_way = UnderWay()
         self.bytes_sent = self.bytes_received = 0
+        self.handicap = 0.0
         self.records_sent = self.records_received = 0
+
+    @property
+    def load(self) -> float:
+        """Bytes that it has carried, or counts as having carried, for each unit of its weight."""
+        return (self.bytes_sent + self.handicap) / self.weight
 
 
 class LegPolicy(Protocol):
@@ -140,15 +147,19 @@ class RoundRobin:
 
 
 class Weighted:
-    """The writable leg that has carried least for its weight."""
+    """The writable leg that has carried least for its weight; a new one counts as having carried its part."""
 
     __slots__ = ()
 
     def choose(self, writable: Sequence[LegState]) -> LegState:
-        """The leg with the fewest bytes sent by weight."""
-        return min(writable, key=lambda leg: leg.bytes_sent / leg.weight)
+        """The leg with the least load."""
+        return min(writable, key=_load)
 
     def waits(self, leg: LegState, now: float) -> bool:
         """For a while: else whoever has the smaller share would get what the other one cannot take yet."""
         since = leg.under_way.full_since
         return since is not None and now - since < SHARE_PATIENCE
+
+
+def _load(leg: LegState) -> float:
+    return leg.load

@@ -168,13 +168,13 @@ class Pair:
 
     # --- driving ---------------------------------------------------------------------------------
 
-    def add_leg(self, direction: Direction) -> tuple[MemoryLeg, MemoryLeg]:
+    def add_leg(self, direction: Direction, weight: int = 1) -> tuple[MemoryLeg, MemoryLeg]:
         number = self.numbers[direction]
         self.numbers[direction] += 1
         ends = MemoryLeg(self.client), MemoryLeg(self.exit)
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         for end in ends:
-            end.state = LegState(end, direction, number, self.now)
+            end.state = LegState(end, direction, number, self.now, weight=weight)
             self.legs.append(end)
         for end in ends:
             end.owner.leg_joined(end.state, self.now)

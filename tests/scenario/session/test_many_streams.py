@@ -116,6 +116,30 @@ def test_the_policy_shares_the_work(make_pair):
     assert heavy.carried == pytest.approx(3 * light.carried, rel=0.1)
 
 
+@pytest.mark.parametrize("replaced", [0, 1], ids=["heavy", "light"])
+def test_the_shares_stay_when_a_leg_is_replaced(make_pair, replaced):
+    pair = make_pair(2, 1)
+    legs = pair.ends(pair.client, Direction.UPSTREAM)
+    weights = 3, 1
+    for leg, weight in zip(legs, weights, strict=True):
+        leg.state.weight = weight
+    pair.client._policy = Weighted()
+    client, _ = pair.open()
+
+    def send(times):
+        for _ in range(times):
+            client.stream.send(bytes(min(client.stream.room, 20_000)))
+            pair.settle()
+
+    send(200)
+    pair.client.leg_set.retire(legs[replaced].state, pair.now)
+    legs[replaced] = pair.add_leg(Direction.UPSTREAM, weight=weights[replaced])[0]
+    before = [leg.carried for leg in legs]
+    send(100)
+    heavy, light = (leg.carried - count for leg, count in zip(legs, before, strict=True))
+    assert heavy == pytest.approx(3 * light, rel=0.1)
+
+
 def test_streams_whose_open_is_on_another_leg_let_the_others_pass(make_pair):
     pair = make_pair(2, 1)
     first, second = pair.ends(pair.client, Direction.UPSTREAM)
