@@ -5,25 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.errors import ConfigError, HostError
-
-
-def read_text(path: Path, *, missing: str) -> str:
-    """The text of a file. Raises ConfigError with the sentence ``missing`` when it is not there."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_TEXT + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(missing) from None
-    except PermissionError:
-        raise HostError(f"{path} may not be read by this user; run this as its owner or as root") from None
-    except OSError as error:
-        raise HostError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no UTF-8 text; write it again") from None
 
 
 def write_new(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from halftunnel_vpn.cli.arguments import build_parser
-from halftunnel_vpn.errors import HalfTunnelError, UsageError
+from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
 
 DONE, FAILED, WRONG_USAGE, NOT_CONNECTED = range(4)
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         return _say(str(error), WRONG_USAGE)
     try:
         code = int(options.run(options))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None when whoever called us had closed it
+            sys.stdout.flush()
         return code
     except UsageError as error:
         return _fail(options, error, WRONG_USAGE)
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         # Whoever read our output has gone. The interpreter must not complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        return _fail(options, HostError(f"{what}"), FAILED)
     except Exception as error:
         known = _known_cause(error)
         if known is not None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from halftunnel_vpn.cli import service
-from halftunnel_vpn.errors import UsageError
 
 
 def show(options: Namespace) -> int:
@@ -72,14 +71,12 @@ def _store(options: Namespace) -> Any:
 
 
 def _text(file: str) -> str:
-    if file == "-":
-        try:
-            return sys.stdin.read()
-        except UnicodeDecodeError:
-            raise UsageError("standard input is no UTF-8 text") from None
-    from halftunnel_vpn.control.profile_store import read_profile_text
+    from halftunnel_vpn.config.schema import MAX_TEXT
+    from halftunnel_vpn.control import text_file
 
-    return read_profile_text(Path(file))
+    if file == "-":
+        return text_file.decode(sys.stdin.buffer.read(MAX_TEXT + 1), "standard input")
+    return text_file.read_text(Path(file))
 
 
 def _in_url(name: str) -> str:

@@ -15,6 +15,7 @@ from halftunnel_vpn.config import values, writing
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
+from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
 from halftunnel_vpn.protocol.keys import KeyPair, decode_key, encode_key
 
@@ -51,7 +52,7 @@ def add(options: Namespace) -> int:
     try:
         sys.stdout.write(profile)
         sys.stdout.flush()
-    except OSError:
+    except BaseException:
         # Nobody has the private key, so the public key is worth nothing.
         path.unlink(missing_ok=True)
         raise
@@ -86,7 +87,7 @@ def _name(text: str) -> str:
 def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> str:
     key_path = directory / config.server.private_key
     missing = f"there is no {key_path}, which [server] private_key names; put it back"
-    exit_key = KeyPair(decode_key(files.read_text(key_path, missing=missing)))
+    exit_key = KeyPair(decode_key(read_text(key_path, missing=missing)))
     upstream, downstream = config.public.upstream, config.public.downstream
     document: dict[str, Any] = {
         "name": name,
@@ -112,4 +113,4 @@ def _authority(directory: Path, road: PublicRoadConfig) -> str:
     if not road.ca:
         return ""
     path = directory / road.ca
-    return files.read_text(path, missing=f"there is no {path}, which [public] names as ca; put it back")
+    return read_text(path, missing=f"there is no {path}, which [public] names as ca; put it back")

@@ -15,6 +15,7 @@ from halftunnel_vpn.cli import files, server_directory
 from halftunnel_vpn.config import net, writing
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, UsageError
 from halftunnel_vpn.protocol.certificates import make_authority, make_server_certificate
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
@@ -131,7 +132,7 @@ def _given_certificate(options: Namespace) -> CertificateFiles | None:
         raise UsageError("--certificate and --certificate-key belong together; give both")
     chain, key = Path(options.certificate).resolve(), Path(options.certificate_key).resolve()
     for path in (chain, key):
-        files.read_text(path, missing=f"there is no file {path}")
+        read_text(path, missing=f"there is no file {path}")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
     except ssl.SSLError as error:

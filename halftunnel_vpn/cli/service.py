@@ -50,9 +50,9 @@ def import_profile(path: str, profile: str | None) -> str | None:
     if profile is None or not ("/" in profile or profile.endswith(".toml")):
         return profile
     from halftunnel_vpn.config.client import parse_client
-    from halftunnel_vpn.control.profile_store import read_profile_text
+    from halftunnel_vpn.control.text_file import read_text
 
-    text = read_profile_text(Path(profile))
+    text = read_text(Path(profile))
     name = parse_client(text, source=profile).name
     command(path, "PUT", f"/v1/profiles/{name}?replace=no", text.encode())
     return name

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from halftunnel_vpn.config.client import ClientProfile, parse_client
-from halftunnel_vpn.config.schema import MAX_TEXT, Rejected
+from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.values import identifier
+from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, HostError
 
 PROFILES = Path("/etc/halftunnel/profiles")
@@ -18,6 +19,7 @@ PROFILES = Path("/etc/halftunnel/profiles")
 MAX_PROFILES = 1000
 """Profiles in one store."""
 
+_SUFFIX = ".toml"
 _CHOICE = ".default"
 """The file that holds the name of the profile `htvpn profile use` chose."""
 
@@ -44,7 +46,14 @@ class ProfileStore:
     def names(self) -> list[str]:
         """Names of the profiles, in order."""
         try:
-            found = sorted(path.stem for path in self.directory.glob("*.toml") if path.is_file())
+            with os.scandir(self.directory) as files:
+                found = sorted(
+                    file.name.removesuffix(_SUFFIX)
+                    for file in files
+                    if file.name.endswith(_SUFFIX) and file.is_file()
+                )
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise HostError(f"{self.directory} cannot be read: {error.strerror}; run this as root") from error
         return [name for name in found if _is_name(name)][:MAX_PROFILES]
@@ -81,7 +90,7 @@ class ProfileStore:
     def load(self, name: str) -> ClientProfile:
         """Read and check a profile."""
         path = self._existing(name)
-        return parse_client(read_profile_text(path), source=str(path))
+        return parse_client(read_text(path), source=str(path))
 
     def put(self, name: str, text: str, *, replace: bool = True) -> None:
         """Check a profile and keep it under ``name``, mode 0600.
@@ -90,12 +99,13 @@ class ProfileStore:
         """
         path = self._path(name)
         parse_client(text, source=name)
-        if not replace and path.exists() and read_profile_text(path) != text:
+        is_there = _is_file(path)
+        if is_there and not replace and read_text(path) != text:
             raise ConfigError(
                 f"there is another profile {name} already; 'htvpn profile add --replace {name} FILE' "
                 "replaces it"
             )
-        if not path.exists() and len(self.names()) >= MAX_PROFILES:
+        if not is_there and len(self.names()) >= MAX_PROFILES:
             raise HostError(f"there are {MAX_PROFILES} profiles already; remove one first")
         self._write(path, text)
 
@@ -125,11 +135,11 @@ class ProfileStore:
                 f"{name[:80]!r} is no name for a profile: letters, digits, dots, dashes and underscores, "
                 "at most 64, beginning with a letter or digit"
             )
-        return self.directory / f"{name}.toml"
+        return self.directory / f"{name}{_SUFFIX}"
 
     def _existing(self, name: str) -> Path:
         path = self._path(name)
-        if not path.is_file():
+        if not _is_file(path):
             raise ConfigError(
                 f"there is no profile {name} in {self.directory}; 'htvpn profile list' shows which"
             )
@@ -152,19 +162,11 @@ class ProfileStore:
             raise HostError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def read_profile_text(path: Path) -> str:
-    """The text of a profile's file. Raises HostError or ConfigError with one sentence."""
+def _is_file(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_TEXT + 1)
-    except PermissionError:
-        raise HostError(f"{path} may not be read by this user; run this as root") from None
+        return path.is_file()
     except OSError as error:
-        raise HostError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no UTF-8 text; write it again") from None
+        raise HostError(f"{path} cannot be read: {error.strerror}; run this as root") from error
 
 
 def _is_name(name: str) -> bool:

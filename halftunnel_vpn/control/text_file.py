@@ -1,0 +1,37 @@
+"""Text that people wrote: configurations, profiles, keys, certificates; read whole, within a bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from halftunnel_vpn.config.schema import MAX_TEXT
+from halftunnel_vpn.errors import ConfigError, HostError
+
+
+def read_text(path: Path, *, missing: str | None = None) -> str:
+    """The text of a file. Raises HostError when it cannot be read, ConfigError as :func:`decode` does.
+
+    ``missing`` is the sentence of the ConfigError that a file that is not there is, None for the usual one.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_TEXT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if missing is not None:
+            raise ConfigError(missing) from None
+        raise HostError(f"{path} cannot be read: {error.strerror}") from error
+    except PermissionError:
+        raise HostError(f"{path} may not be read by this user; run this as its owner or as root") from None
+    except OSError as error:
+        raise HostError(f"{path} cannot be read: {error.strerror}") from error
+    return decode(raw, str(path))
+
+
+def decode(raw: bytes, source: str) -> str:
+    """``raw`` as text; ``source`` names it. Raises ConfigError for more than MAX_TEXT bytes, or no UTF-8."""
+    if len(raw) > MAX_TEXT:
+        raise ConfigError(f"{source}: longer than {MAX_TEXT} bytes, so it is not read")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is no UTF-8 text; write it again") from None
