@@ -115,13 +115,15 @@ def request_stop(path: str) -> bool:
 
 
 def is_served(path: str) -> bool:
-    """Whether a process listens at ``path``."""
+    """Whether a process listens at ``path``, be it one that is too busy or may not be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(TIMEOUT)
         try:
             probe.connect(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
+        except OSError:
+            return True  # whoever asks it next is told what is wrong
     return True
 
 

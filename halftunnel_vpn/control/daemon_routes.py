@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypedDict
 from urllib.parse import parse_qs
 
+from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.control.peer import GROUP, may_control
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
@@ -19,7 +20,7 @@ from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 MAX_PORTAL = 3600.0
 """Seconds for which a captive portal may be reached at most."""
 
-MAX_PROFILE = 1024 * 1024
+MAX_PROFILE = MAX_TEXT
 """Bytes of a request's body, which is a profile at most (``max_body`` of the daemon's ControlService)."""
 
 

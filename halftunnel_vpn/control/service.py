@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import h11
@@ -39,6 +40,9 @@ HANDLER_TIMEOUT = 60.0
 
 READ_SIZE = 16 * 1024
 """Bytes asked of the socket at a time."""
+
+KEEPS_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Python 3.13 and later remove a Unix socket's file with its server, also one that systemd keeps."""
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -114,10 +118,15 @@ class ControlService:
     async def serve_socket(self, listener: socket.socket) -> None:
         """Serve a Unix socket that was made by somebody else (socket activation), who will also remove it."""
         listener.setblocking(False)
-        self._servers.append(await asyncio.start_unix_server(self._accept, sock=listener, limit=READ_SIZE))
+        server = await asyncio.start_unix_server(self._accept, sock=listener, limit=READ_SIZE, **KEEPS_FILE)
+        self._servers.append(server)
 
     async def close(self) -> None:
-        """Stop listening, end every connection, remove the Unix sockets."""
+        """Remove the Unix sockets, stop listening, end every connection."""
+        for path in self._unix_paths:
+            # First: what is at this path once nobody listens any more may be the next process's.
+            unix_socket.release(path)
+        self._unix_paths.clear()
         for server in self._servers:
             server.close()
         for task in list(self._connections):
@@ -125,10 +134,7 @@ class ControlService:
         await asyncio.gather(*self._connections, return_exceptions=True)
         for server in self._servers:
             await server.wait_closed()
-        for path in self._unix_paths:
-            unix_socket.release(path)
         self._servers.clear()
-        self._unix_paths.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._max_connections:

@@ -59,9 +59,10 @@ def _clear(path: str) -> None:
             raise HostError(f"{path} is in the way of the control socket and is no socket; remove it")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(path)
+            with contextlib.suppress(BlockingIOError):  # one that hangs has not taken the last who came
+                probe.connect(path)
         except ConnectionRefusedError:
             release(path)
         else:

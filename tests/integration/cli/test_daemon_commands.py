@@ -81,6 +81,17 @@ async def test_a_file_is_handed_over_under_its_own_name(serve_daemon, on, store,
         assert up.stderr == f"htvpn: {tmp_path}/gone.toml cannot be read: No such file or directory\n"
 
 
+async def test_a_long_block_list_is_handed_over(serve_daemon, on, store, profile_text, tmp_path):
+    names = ", ".join(f'"host{number}.ads.example.org"' for number in range(50_000))
+    file = tmp_path / "long.toml"
+    file.write_text(profile_text.replace("\nblock = []\n", f"\nblock = [{names}]\n"))
+    assert file.stat().st_size > 1024 * 1024
+    async with serve_daemon():
+        up = await on("up", file)
+        assert (up.returncode, up.stderr) == (0, "")
+        assert len(store.load("example").dns.block) == 50_000
+
+
 async def test_nobody_there_is_one_sentence(on, socket):
     for words in (["up"], ["reconnect"], ["logs"], ["portal"], ["reload"]):
         done = await on(*words)

@@ -206,6 +206,44 @@ async def test_what_a_dead_process_left_is_replaced(tmp_path):
         assert await asyncio.to_thread(client.read_status, path) == {"pid": 2}
 
 
+async def test_a_process_that_hangs_is_not_replaced(tmp_path):
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as waiting:
+        hung.bind(path)
+        hung.listen(0)
+        waiting.connect(path)  # the queue is full now, and nobody takes from it
+        assert client.is_served(path)
+        with pytest.raises(HostError, match="another htvpn is running"):
+            await ControlService({}).serve_unix(path)
+    assert os.listdir(tmp_path) == ["control.sock"]
+
+
+async def test_the_socket_of_a_successor_is_left(tmp_path):
+    path = str(tmp_path / "control.sock")
+    successor = ControlService({})
+    asked = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await successor.serve_unix(path)  # started while this one ends
+        raise AssertionError("nobody sets it")
+
+    service = ControlService({("GET", "/slow"): slow})
+    await service.serve_unix(path)
+    _, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asked.wait()
+    await service.close()
+    assert await asyncio.to_thread(client.is_served, path)
+    await successor.close()
+    assert os.listdir(tmp_path) == []
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_file_in_the_way_is_not_removed(tmp_path):
     path = tmp_path / "control.sock"
     path.write_text("precious")
