@@ -67,6 +67,7 @@ CompletedText = subprocess.CompletedProcess[str]
 _PACKAGE_ROOT: Final = Path(__file__).parents[2]
 _POLL: Final = 0.01
 _LISTEN_STATE: Final = "0A"  # /proc/net/tcp: TCP_LISTEN
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)  # a terminal that closes reaches no other session
 _serials = itertools.count(1)
 
 
@@ -74,23 +75,27 @@ class Lab:
     """The namespaces, what runs in them, and a directory; all of it goes when the lab is left.
 
     A context manager. Several may live at once, in one process or several. Raises HostError, one sentence,
-    when something cannot be set up. SIGTERM ends the ``with`` block as SystemExit, unless the program
-    handles it.
+    when something cannot be set up. SIGTERM and SIGHUP end the ``with`` block as SystemExit, unless the
+    program handles them.
+
+    With ``own_sessions`` each command that it runs or starts has a session of its own, as a service has:
+    the kernel weighs sessions against each other, and `nice` inside of one only (autogroups, sched(7)).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, own_sessions: bool = False) -> None:
+        self._own_sessions = own_sessions
         self._label = f"{namespaces.PREFIX}-{os.getpid()}-{next(_serials)}"
         self._processes: list[subprocess.Popen[str]] = []
         self._outputs: dict[int, Path] = {}
         self._kept = False
-        self._old_handler: Any = None
+        self._old_handlers: dict[signal.Signals, Any] = {}
         self.directory = Path()
         """A directory of the lab's own, for files and the output of processes."""
 
     # --- life -------------------------------------------------------------------------------------
 
     def __enter__(self) -> Lab:
-        self._watch_for_sigterm()
+        self._watch_for_signals()
         try:
             self.directory = Path(tempfile.mkdtemp(prefix=f"{self._label}-"))
             self._build()
@@ -116,7 +121,7 @@ class Lab:
             namespaces.delete(self.namespace(host))
         if self.directory != Path():
             shutil.rmtree(self.directory, ignore_errors=True)
-        self._forget_sigterm()
+        self._forget_signals()
 
     def keep(self) -> None:
         """Leave everything up when the block ends; :meth:`sweep` removes it once this process is gone."""
@@ -174,6 +179,7 @@ class Lab:
             errors="replace",
             timeout=timeout,
             env=self.environment(env),
+            start_new_session=self._own_sessions,
             check=False,
         )
         if check and result.returncode:
@@ -199,6 +205,7 @@ class Lab:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=self.environment(env),
+                start_new_session=self._own_sessions,
             )
         self._processes.append(process)
         self._outputs[process.pid] = path
@@ -319,17 +326,17 @@ class Lab:
         rows = [line.split() for table in tables for line in table.splitlines()[1:]]
         return any(row[3] == _LISTEN_STATE and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
-    # --- SIGTERM ----------------------------------------------------------------------------------
+    # --- signals ----------------------------------------------------------------------------------
 
-    def _watch_for_sigterm(self) -> None:
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            with contextlib.suppress(ValueError):  # not the main thread: its owner sees to signals
-                self._old_handler = signal.signal(signal.SIGTERM, _leave)
+    def _watch_for_signals(self) -> None:
+        for number in _ENDING:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                with contextlib.suppress(ValueError):  # not the main thread: its owner sees to signals
+                    self._old_handlers[number] = signal.signal(number, _leave)
 
-    def _forget_sigterm(self) -> None:
-        if self._old_handler is not None:
-            signal.signal(signal.SIGTERM, self._old_handler)
-            self._old_handler = None
+    def _forget_signals(self) -> None:
+        while self._old_handlers:
+            signal.signal(*self._old_handlers.popitem())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

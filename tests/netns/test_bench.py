@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab import Lab, congestion
-from halftunnel_vpn.lab.bench import flows, latency, roads, rows
-from halftunnel_vpn.lab.bench.peers import Direct
+from halftunnel_vpn.lab.bench import flows, latency, roads, rows, traffic
+from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
+from halftunnel_vpn.lab.bench.peers import Direct, Peer
+from halftunnel_vpn.lab.bench.results import Results
+from halftunnel_vpn.lab.bench.runner import Runner
 from halftunnel_vpn.lab.bench.summary import percentile
 from halftunnel_vpn.lab.namespaces import CONFIGURATION
 from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET_ADDRESS
+from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET, TARGET_ADDRESS
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -61,6 +68,32 @@ def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab)
     with flows.held(lab, 300):
         established = lab.run(CLIENT, ["ss", "-Htn", "state", "established"]).stdout.splitlines()
         assert len(established) == 300
+
+
+def test_each_program_of_a_run_has_a_session_of_its_own() -> None:
+    sessions: list[int] = []
+
+    def look(peer: Peer, scale: Scale) -> dict[str, float]:
+        with traffic.bulk_flow(peer.lab, "up", 5):
+            names = [f"/run/netns/{peer.lab.namespace(host)}" for host in (CLIENT, TARGET)]
+            hosts = {os.stat(name).st_ino for name in names}
+            sessions.extend(sid for net, sid in _iperf3_processes() if net in hosts)
+        return {}
+
+    results = Results({}, {})
+    with contextlib.redirect_stderr(io.StringIO()):
+        Runner(results, Scale(1, 1, 1), 1).run([Direct], [Measurement("look", (), look)], road=False)
+    assert results.failures == []
+    assert len(sessions) == 3, "iperf3's client, the target's server and the measurement's own"
+    assert len({*sessions, os.getsid(0)}) == 4
+
+
+def _iperf3_processes() -> Iterator[tuple[int, int]]:
+    """The network and the session of each."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (path / "comm").read_text() == "iperf3\n":
+                yield (path / "ns/net").stat().st_ino, os.getsid(int(path.name))
 
 
 def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:

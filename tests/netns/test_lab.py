@@ -214,6 +214,19 @@ def test_a_started_process_ends_with_the_lab_even_if_it_will_not(tmp_path: Path)
     assert remains(label) == []
 
 
+def test_commands_have_sessions_of_their_own_where_that_is_asked_for() -> None:
+    of_mine = "import os; print(os.getsid(0), flush=True)"
+    with Lab() as lab:
+        assert int(lab.python(EXIT, of_mine).stdout) == os.getsid(0)
+        assert os.getsid(lab.start(EXIT, ["sleep", "60"]).pid) == os.getsid(0)
+    with Lab(own_sessions=True) as lab:
+        started = [lab.start(host, ["sleep", "60"]).pid for host in (CLIENT, EXIT)]
+        assert [os.getsid(pid) for pid in started] == started
+        assert int(lab.python(EXIT, of_mine).stdout) not in (os.getsid(0), *started)
+        label = lab.namespace("").rstrip("-")
+    assert remains(label) == []
+
+
 def test_two_labs_live_side_by_side(lab: Lab, ping: Callable[..., int]) -> None:
     with Lab() as second:
         assert second.namespace(CLIENT) != lab.namespace(CLIENT)
@@ -242,8 +255,9 @@ def test_being_inside_ends_also_with_an_error(lab: Lab) -> None:
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from halftunnel_vpn.lab import Lab
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 with Lab() as lab:
     lab.start("target", ["sleep", "60"])
     if "keep" in sys.argv:
@@ -254,7 +268,7 @@ with Lab() as lab:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_leaves_nothing_behind_or_what_the_next_one_sweeps_up(number: signal.Signals) -> None:
     command = [sys.executable, "-c", PROGRAM]
     with subprocess.Popen(
@@ -264,7 +278,7 @@ def test_a_signal_leaves_nothing_behind_or_what_the_next_one_sweeps_up(number: s
         label = process.stdout.readline().strip()
         assert len(remains(label)) == 2 * len(HOSTS) + 1
         process.send_signal(number)
-    if number == signal.SIGTERM:
+    if number in (signal.SIGTERM, signal.SIGHUP):
         assert process.returncode == 128 + number
     if number == signal.SIGKILL:
         assert len(remains(label)) == 2 * len(HOSTS) + 1

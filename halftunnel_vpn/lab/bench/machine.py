@@ -25,6 +25,7 @@ def describe() -> dict[str, str]:
         "tools": ", ".join(_tools()),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "load when it began": f"{os.getloadavg()[0]:.2f}",
+        "sessions": f"each program has one of its own, autogroups are {_autogroups()}",
     }
 
 
@@ -35,6 +36,15 @@ def network(lab: Lab) -> dict[str, str]:
         path = f"/proc/sys/net/ipv4/{key}"
         found[name] = " ".join(lab.run(CLIENT, ["cat", path]).stdout.split())
     return found
+
+
+def _autogroups() -> str:
+    """Whether the scheduler weighs session against session, or program against program by `nice`."""
+    try:
+        enabled = Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
+    except FileNotFoundError:  # a kernel made without
+        enabled = False
+    return "on" if enabled else "off"
 
 
 def _tools() -> list[str]:

@@ -82,7 +82,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             peers: list[Peer] = []
             for kind in classes:
-                lab = stack.enter_context(Lab())
+                lab = stack.enter_context(Lab(own_sessions=True))
                 start_target(lab, file_size=FILE_SIZE)
                 if road:
                     roads.lengthen(lab)
