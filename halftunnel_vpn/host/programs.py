@@ -94,7 +94,7 @@ def _root() -> Path:
 
 def _mount_point() -> Path:
     """Where control groups of version 2 are; HostError where they are not."""
-    with open("/proc/thread-self/mountinfo") as mounts:
+    with open("/proc/thread-self/mountinfo", errors="surrogateescape") as mounts:
         for line in mounts:
             before, _, after = line.partition(" - ")
             if after.split()[:1] == ["cgroup2"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 from pathlib import Path
@@ -89,7 +88,7 @@ def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
 def write(path: Path, content: bytes) -> str | None:
     """Write in place (it may be a bind mount); a sentence when that is not possible, else None."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open_to_write(path)
         try:
             # Never empty, and no torn line of a longer old content: blank ones up to its end, in one call.
             os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size, b"\n"), 0)
@@ -104,14 +103,30 @@ def write(path: Path, content: bytes) -> str | None:
     return None
 
 
+def _open_to_write(path: Path) -> int:
+    """A descriptor of the file, made if it is not there. Raises OSError."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        os.fchmod(descriptor, 0o644)  # every program reads it, whatever umask a service has
+        return descriptor
+
+
 def restore(path: Path, original: bytes | None) -> str | None:
     """Put the original back, unless somebody else has written the file since; a sentence on failure."""
-    content = read(path)
+    try:
+        content = read(path)
+    except HostError as error:
+        return str(error)
     if content is None or not content.startswith(MARKER):
         return None
     if original is not None:
         return write(path, original)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"{path} could not be removed ({error.strerror}): remove it, there was none before."
     return None
 
 
@@ -134,23 +149,22 @@ def commands_here() -> set[str]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            try:
-                is_here = os.path.samestat(os.stat(process / "ns/net"), here)
-            except (
-                PermissionError
-            ):  # another user's, and we have no CAP_SYS_PTRACE: taken for one of this host
-                is_here = True
-            if is_here:
-                found.add((process / "comm").read_text().strip())
-        except PermissionError:  # of another user, without the capability SYS_PTRACE: most likely here
-            with contextlib.suppress(OSError):
-                found.add((process / "comm").read_text().strip())
+            if _is_in_network(process, here):
+                found.add((process / "comm").read_text(errors="replace").strip())
         except OSError:  # it ended while we looked
             continue
     return found
 
 
+def _is_in_network(process: Path, network: os.stat_result) -> bool:
+    """Whether a process, by its directory in /proc, has that namespace. Raises OSError when it is gone."""
+    try:
+        return os.path.samestat(os.stat(process / "ns/net"), network)
+    except PermissionError:  # another user's, and we have no CAP_SYS_PTRACE: taken for one of this host
+        return True
+
+
 def is_mount_point(path: Path) -> bool:
     """Whether something is mounted over the file, as `ip netns exec` does."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return any(line.split()[4] == str(path) for line in mounts)

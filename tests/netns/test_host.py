@@ -217,6 +217,25 @@ def test_a_process_of_the_client_sees_the_tunnels_resolver_at_once(
     network(ROUTE_ALL).cleanup()
 
 
+def test_a_mount_point_may_have_any_name(client: Lab, tmp_path: Path) -> None:
+    program = """
+import os, pathlib, subprocess, sys
+from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host.resolv_conf import is_mount_point
+from halftunnel_vpn.tun import TunDevice
+directory = pathlib.Path(sys.argv[1])
+place = directory / os.fsdecode(b"Ger\\xe4t")  # Latin-1, as an old stick has it
+place.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+assert is_mount_point(place)
+device = TunDevice.open("htvpn0", mtu=1500)
+network = HostNetwork(HostState(addresses=("10.72.84.2/32",)), directory / "state")
+print(network.apply())
+network.cleanup()
+"""
+    assert client.python(CLIENT, program, str(tmp_path)).stdout == "[]\n"
+
+
 def test_the_journal_is_private_and_readable(client: Lab, device: TunDevice, network: Network) -> None:
     network(ROUTE_ALL).apply()
     journal = client.directory / "state" / "htvpn0.journal.json"

@@ -13,6 +13,7 @@ import pytest
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host.resolv_conf import MAX_RESOLV_CONF
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
@@ -165,6 +166,21 @@ def test_a_resolver_written_by_somebody_else_meanwhile_stays(
     resolv_conf.write_text("nameserver 192.0.2.99\n")
     assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
     assert resolv_conf.read_text() == "nameserver 192.0.2.99\n"
+
+
+def test_a_resolver_that_cannot_be_given_back_leaves_nothing_else(
+    client: Lab, snapshot: Snapshot, resolv_conf: Path, state_dir: Path, kill_tunnel: Callable[..., None]
+) -> None:
+    before = snapshot()
+    kill_tunnel()
+    ours = resolv_conf.read_bytes()
+    resolv_conf.write_bytes(ours + b"#" * MAX_RESOLV_CONF)
+    with pytest.raises(HostError, match="is longer than 65536 bytes: shorten it"):
+        HostNetwork.cleanup_leftovers(state_dir)
+    assert snapshot() | {"resolv.conf": before["resolv.conf"]} == before
+    resolv_conf.write_bytes(ours)
+    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    assert snapshot() == before
 
 
 def test_a_journal_that_cannot_be_read_says_what_to_do(state_dir: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,16 @@ def test_where_there_was_no_file_there_is_none_afterwards(tmp_path: Path) -> Non
     assert resolv_conf.restore(path, None) is None
 
 
+def test_a_file_that_was_not_there_is_readable_by_every_program(tmp_path: Path) -> None:
+    path = tmp_path / "absent"
+    before = os.umask(0o077)  # as systemd runs the daemon
+    try:
+        assert resolv_conf.write(path, resolv_conf.render(SERVERS, None)) is None
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_a_file_that_somebody_wrote_meanwhile_stays(path: Path) -> None:
     resolv_conf.write(path, resolv_conf.render(SERVERS, ORIGINAL))
     path.write_bytes(b"nameserver 192.0.2.1\n")
@@ -115,6 +127,12 @@ def test_a_file_that_cannot_be_kept_is_an_error(path: Path, tmp_path: Path) -> N
         resolv_conf.read(tmp_path)
 
 
+def test_what_cannot_be_given_back_is_a_sentence(path: Path) -> None:
+    path.write_bytes(resolv_conf.MARKER + b"#" * resolv_conf.MAX_RESOLV_CONF)
+    problem = resolver.FileBackend(path, ORIGINAL).undo("htvpn0")
+    assert problem == f"{path} is longer than 65536 bytes: shorten it."
+
+
 def test_the_systems_servers_are_known_unless_the_file_is_ours(path: Path) -> None:
     assert resolver.system_servers(path) == ("192.168.1.1", "fe80::1")
     resolv_conf.write(path, resolv_conf.render(SERVERS, ORIGINAL))
@@ -151,6 +169,13 @@ def test_a_writer_who_leaves_no_name_is_guessed_from_what_runs(monkeypatch: pyte
     ):
         monkeypatch.setattr(resolv_conf, "commands_here", lambda running=running: running)
         assert resolv_conf.writer_of(content) == expected
+
+
+def test_a_command_may_have_any_name(tmp_path: Path) -> None:
+    program = tmp_path / os.fsdecode(b"r\xe9solveur")  # Latin-1, as is whatever is cut within a character
+    shutil.copy("/bin/cat", program)
+    with subprocess.Popen([program], stdin=subprocess.PIPE):
+        assert "r\ufffdsolveur" in resolv_conf.commands_here()
 
 
 def test_a_stub_without_its_process_in_this_network_is_a_plain_file(path: Path) -> None:
