@@ -48,7 +48,7 @@ class Link:
 
 
 def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
-    """Run ``work`` with a netlink socket and return what it returns; HostError when the kernel refuses.
+    """Run ``work`` with a netlink socket and return what it returns; HostError when the kernel refuses it.
 
     It runs in a thread of its own, in this thread's network namespace: pyroute2's plain calls run an event
     loop, and one loop cannot run inside another.
@@ -64,6 +64,8 @@ def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
                 outcome.append(work(Kernel(socket_)))
         except NetlinkError as error:
             failure.append(HostError(f"The kernel refused a change of the network: {error.args[-1]}."))
+        except OSError as error:  # no descriptor is left, say
+            failure.append(HostError(f"The kernel cannot be asked about the network now ({error.strerror})."))
         except BaseException as error:  # carried over to the caller, whatever it is
             failure.append(error)
 

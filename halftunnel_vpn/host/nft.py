@@ -190,9 +190,12 @@ def _run(arguments: list[str], text: str | None = None) -> subprocess.CompletedP
             input=text,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=NFT_TIMEOUT,
             check=False,
         )
+    except OSError as error:  # no process, memory or descriptor is left
+        raise HostError(f"nft cannot be run now ({error.strerror}).") from error
     except subprocess.TimeoutExpired as error:
         raise HostError(
             f"nft did not answer within {NFT_TIMEOUT:.0f} s: see what else uses nftables."

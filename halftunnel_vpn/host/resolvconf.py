@@ -76,31 +76,36 @@ def _program() -> str | None:
 
 def _is_debians() -> bool:
     """Debian's own one takes no options, and says its name."""
-    program = _program()
-    if program is None:
-        return False
-    said = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, timeout=PROGRAM_TIMEOUT, check=False
-    )
-    return said.stdout.startswith("Debian resolvconf")
+    said = _ask(["--version"])
+    return not isinstance(said, str) and said.stdout.startswith("Debian resolvconf")
 
 
 def _run(arguments: list[str], text: str) -> str | None:
-    program = _program()
-    if program is None:
-        return "resolvconf is not there any more: write the host's servers into /etc/resolv.conf."
-    try:
-        result = subprocess.run(
-            [program, *arguments],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"resolvconf did not end within {PROGRAM_TIMEOUT:.0f} s: see what its hooks do."
+    result = _ask(arguments, text)
+    if isinstance(result, str):
+        return result
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["it gave no reason"])[-1]
         return f"resolvconf failed: {reason}"
     return None
+
+
+def _ask(arguments: list[str], text: str = "") -> subprocess.CompletedProcess[str] | str:
+    """What it says; a sentence when it says nothing."""
+    program = _program()
+    if program is None:
+        return "resolvconf is not there any more: write the host's servers into /etc/resolv.conf."
+    try:
+        return subprocess.run(
+            [program, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROGRAM_TIMEOUT,
+            check=False,
+        )
+    except OSError as error:
+        return f"resolvconf cannot be run now ({error.strerror})."
+    except subprocess.TimeoutExpired:
+        return f"resolvconf did not end within {PROGRAM_TIMEOUT:.0f} s: see what its hooks do."
