@@ -14,7 +14,7 @@ from typing import Final
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import firewall, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, write_atomically
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, remove_durably, write_atomically
 from halftunnel_vpn.host.netlink import with_kernel
 
 FILE: Final = "protection.json"
@@ -97,6 +97,6 @@ class Protection:
     def forget(self) -> None:
         """Remove the file if it is there."""
         try:
-            self.path.unlink(missing_ok=True)
+            remove_durably(self.path)
         except OSError as error:
             raise HostError(f"The file {self.path} cannot be removed ({error.strerror}).") from error

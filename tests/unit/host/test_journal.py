@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,24 @@ def test_a_discarded_journal_is_gone(tmp_path: Path) -> None:
     assert Journal.load(journal.path) is None
 
 
+def test_its_name_is_on_disk_too_when_it_is_written_and_when_it_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal.new(tmp_path, STATE)
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), journal.path.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    journal.record("device")
+    assert synced[-1] == (str(tmp_path), True)
+    journal.discard()
+    assert synced[-1] == (str(tmp_path), False)
+
+
 def test_a_journal_of_another_boot_says_so(tmp_path: Path) -> None:
     journal = Journal.new(tmp_path, STATE)
     journal.record("device")
@@ -58,3 +79,20 @@ def test_a_state_directory_that_cannot_be_written_is_an_error(tmp_path: Path) ->
     journal = Journal.new(tmp_path / "file", STATE)
     with pytest.raises(HostError, match=r"The journal .* cannot be written"):
         journal.record("device")
+
+
+def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    journal = Journal.new(tmp_path, STATE)
+    journal.record("device")
+    before = journal.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heeded = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))  # File too large, as ENOSPC comes
+    try:
+        with pytest.raises(HostError, match=r"The journal .* cannot be written \(File too large\)"):
+            journal.record("resolver", kind="file", original="x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, heeded)
+    assert journal.path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [journal.path]
