@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import CloseCode, Opcode
+from websockets.frames import CloseCode
 from websockets.server import ServerProtocol
 
 from halftunnel_vpn.errors import IllegalTransition, RoadError
@@ -30,10 +29,11 @@ from halftunnel_vpn.transport.frames import (
     plain_frame,
 )
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
+from halftunnel_vpn.transport.side_frames import SideFrames
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
 from halftunnel_vpn.transport.unsent import UnsentBound
 
-PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error"})
+PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error", "side-frame-flood"})
 """Causes of ``leg_closed`` that mean that the peer has broken the rules."""
 
 WEBSOCKET_LOGGER = logging.getLogger("halftunnel_vpn.transport.websockets")
@@ -81,20 +81,20 @@ class Leg(asyncio.BufferedProtocol):
 
     Causes of :meth:`LegListener.leg_closed`: ``closed`` (we asked), ``refused`` (by us), ``aborted``,
     ``close-timeout``, ``peer-closed-CODE``, ``connection-lost``, ``text-frame``, ``message-too-big``,
-    ``websocket-protocol-error``, ``write-limit``.
+    ``websocket-protocol-error``, ``side-frame-flood``, ``write-limit``.
     """
 
     __slots__ = (
         "_cause",
         "_clock",
         "_deadline",
-        "_fragments",
         "_frame",
         "_held",
         "_lost",
         "_mask_bit",
         "_paused",
         "_pong",
+        "_side",
         "_state",
         "_told",
         "_transport",
@@ -139,10 +139,10 @@ class Leg(asyncio.BufferedProtocol):
         self._held = b""
         self._paused = False
         self._pong = b""
-        self._fragments: bytearray | None = None
         self.peer = peer
         self.writable = True
         self.opened_at = self.last_received_at = clock()
+        self._side = SideFrames(websocket, self.opened_at)
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
 
     @property
@@ -281,7 +281,7 @@ class Leg(asyncio.BufferedProtocol):
             acceptable = length <= MAX_RECORD and second & MASK_BIT == mask_bit
             if acceptable and stop > end:
                 break
-            if acceptable and view[position] == BINARY_MESSAGE and self._fragments is None:
+            if acceptable and view[position] == BINARY_MESSAGE and self._side.fragments is None:
                 self.messages_in += 1
                 self.bytes_in += length
                 if mask_bit:
@@ -292,7 +292,7 @@ class Leg(asyncio.BufferedProtocol):
                     with view[start:stop] as record:
                         self.listener.record_received(self, record)
             else:
-                self._other_frame(bytes(view[position : min(stop, end)]))
+                self._side_frame(bytes(view[position : min(stop, end)]))
             position = stop
         if position < end and self._state <= _CLOSING:
             self._held = bytes(view[position:end])
@@ -311,43 +311,21 @@ class Leg(asyncio.BufferedProtocol):
 
     # --- everything that is no whole binary message ---------------------------------------------------
 
-    def _other_frame(self, data: bytes) -> None:
-        """Let websockets judge one frame that it alone understands: control, fragment, or nonsense."""
-        websocket = self._websocket
-        websocket.receive_data(data)
-        for frame in websocket.events_received():
-            opcode = getattr(frame, "opcode", None)
-            if opcode is Opcode.TEXT:
-                websocket.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
-                self._write_out()
-                self._finish("text-frame")
-                return
-            if opcode is Opcode.BINARY or opcode is Opcode.CONT:
-                self._fragment(frame.data, frame.fin)  # type: ignore[union-attr]
-        if websocket.parser_exc is not None:
+    def _side_frame(self, data: bytes) -> None:
+        record, cause, is_goodbye = self._side.take(data, self.bytes_in, self.last_received_at)
+        if record is not None:
+            self.messages_in += 1
+            self.bytes_in += len(record)
+            self.listener.record_received(self, record)
+        elif cause is not None:
             self._write_out()
-            too_big = isinstance(websocket.parser_exc, PayloadTooBig)
-            self._finish("message-too-big" if too_big else "websocket-protocol-error")
-        elif websocket.close_rcvd is not None:
-            self._write_out()
-            answered = self._state is LegState.CLOSING
-            self._finish(self._cause if answered else f"peer-closed-{websocket.close_rcvd.code:d}")
+            we_asked = is_goodbye and self._state is LegState.CLOSING
+            self._finish(self._cause if we_asked else cause)
         elif self.writable:
             self._write_out()
         else:
             # Pongs must not pile up for a peer that does not read; the last one answers them all.
-            self._pong = b"".join(websocket.data_to_send()[-1:]) or self._pong
-
-    def _fragment(self, data: Buffer, final: bool) -> None:
-        # websockets bounds the sum of the fragments by MAX_RECORD.
-        if self._fragments is None:
-            self._fragments = bytearray()
-        self._fragments += data
-        if final:
-            record, self._fragments = bytes(self._fragments), None
-            self.messages_in += 1
-            self.bytes_in += len(record)
-            self.listener.record_received(self, record)
+            self._pong = b"".join(self._websocket.data_to_send()[-1:]) or self._pong
 
     def _write_out(self) -> None:
         for data in self._websocket.data_to_send():

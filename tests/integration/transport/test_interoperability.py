@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import struct
@@ -10,7 +11,7 @@ import struct
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 
 from halftunnel_vpn.transport.dial import DialOptions, dial
 
@@ -230,6 +231,28 @@ async def test_bad_frames_close_the_leg_with_the_right_code(start_exit, secret_p
     writer.close()
 
 
+@pytest.mark.parametrize("first", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "fragments"])
+async def test_a_flood_of_empty_frames_closes_the_leg(start_exit, first):
+    exit_server = await start_exit(tls=False)
+    peer = await connect(exit_server.url, ping_interval=None)
+    owner = await exit_server.arrived()
+    await peer.send(b"before")
+    if first == 0x00:
+        peer.transport.write(frame(0x02))
+    peer.transport.write(frame(first) * 20_000)
+    assert await owner.closed() == "side-frame-flood"
+    assert owner.records == [b"before"]
+    with contextlib.suppress(ConnectionClosed):
+        await peer.recv()
+
+
+async def test_records_that_a_proxy_has_cut_up_are_no_flood(visit):
+    peer, owner = await visit(ping_interval=None)
+    for number in range(50):
+        await peer.send([bytes([number]) * 512] * 128)
+    assert await owner.received(50) == [bytes([number]) * 65_536 for number in range(50)]
+
+
 async def test_pongs_do_not_pile_up_for_a_peer_that_does_not_read(start_exit, secret_path):
     exit_server = await start_exit(tls=False)
     peer = await connect(exit_server.url, max_size=None, ping_interval=None)
@@ -240,7 +263,7 @@ async def test_pongs_do_not_pile_up_for_a_peer_that_does_not_read(start_exit, se
         leg.send(bytes(65_536))
         await asyncio.sleep(0)
     waiting = leg._transport.get_write_buffer_size()
-    peer.transport.writelines([frame(0x89, bytes(125))] * 1000)
+    peer.transport.writelines([frame(0x89, bytes(125))] * 500)
     last = await peer.ping(b"the last")
     await peer.send(b"the pings were read")
     assert await owner.received(1) == [b"the pings were read"]
