@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.backlog import Backlog, keep
 from halftunnel_vpn.server.dialing import Dial
 from halftunnel_vpn.server.relay_tcp import TcpRelay
 from halftunnel_vpn.server.socket_watch import SocketWatch
@@ -31,7 +32,7 @@ class TcpOpening:
         self._stream = stream
         self._watch = watch
         self._on_closed = on_closed
-        self._early: list[memoryview] = []
+        self._early: Backlog = []
         self._finished = False
 
     def connected(self, sock: socket.socket) -> None:
@@ -44,7 +45,7 @@ class TcpOpening:
         stream.handler = relay
         self.pending = None
         for data in self._early:
-            relay.data_received(data, now)
+            relay.data_received(memoryview(data), now)
         if self._finished:
             relay.finished(now)
 
@@ -66,7 +67,7 @@ class TcpOpening:
 
     def data_received(self, data: memoryview, now: float) -> None:
         """Bytes that came before the connection."""
-        self._early.append(data)
+        keep(self._early, data)
 
     def finished(self, now: float) -> None:
         """A FIN that came before the connection."""

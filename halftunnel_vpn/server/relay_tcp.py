@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server.backlog import Backlog, keep, let_go
 from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
@@ -57,7 +58,7 @@ class TcpRelay:
         self._driver = driver
         self._watch = watch
         self._on_closed = on_closed
-        self._backlog: list[memoryview] = []  # not a deque, which has 760 bytes when empty
+        self._backlog: Backlog = []
         self._reading = True
         self._fin_received = False
         self._fin_sent = False
@@ -89,7 +90,7 @@ class TcpRelay:
             if sent == len(data):
                 return
             self._wait_for(self._events | WRITABLE)
-        self._backlog.append(data[sent:] if sent else data)
+        keep(self._backlog, data[sent:] if sent else data)
 
     def finished(self, now: float) -> None:
         """The client sends nothing more: pass the FIN on once everything before it is gone."""
@@ -156,14 +157,7 @@ class TcpRelay:
             self._fail()
             return
         self._stream.consumed(sent)
-        while sent:
-            head = backlog[0]
-            if len(head) <= sent:
-                sent -= len(head)
-                del backlog[0]
-            else:
-                backlog[0] = head[sent:]
-                break
+        let_go(backlog, sent)
         if not backlog:
             self._wait_for(self._events & ~WRITABLE)
             if self._fin_received:

@@ -167,6 +167,23 @@ async def test_a_destination_that_does_not_read_stops_the_client_and_then_gets_a
     assert received == bytes(sent) and len(sent) >= held
 
 
+async def test_single_bytes_that_wait_come_behind_what_waits_and_cost_little(connect, until):
+    user, peer = await connect()
+    stalled = asyncio.ensure_future(send_all(user, bytes(40_000_000)))
+    handler = next(iter(peer.tunnel.exit.streams.values())).handler
+    sending = user.stream.sending
+    await until(lambda: handler._backlog and not user.stream.room and sending.finished)
+    stalled.cancel()
+    sent = sending.accepted
+    pieces, tail = len(handler._backlog), os.urandom(50_000)
+    for place in range(len(tail)):
+        handler.data_received(memoryview(tail)[place : place + 1], user.stream.session.now)
+    assert len(handler._backlog) <= pieces + 2
+    user.stream.finish()
+    received = await peer.receive_all()
+    assert received == bytes(sent) + tail
+
+
 async def test_a_client_that_does_not_read_stops_the_destination(connect):
     user, peer = await connect()
     user.reads = False
@@ -244,6 +261,16 @@ async def test_what_the_client_sends_with_its_open_arrives_first(in_memory, list
     assert await peer.receive_all() == b"early bird"
     peer.sock.close()
     await tunnel.idle()
+
+
+async def test_single_bytes_that_come_early_are_few_pieces(in_memory, listening, until):
+    tunnel, data = in_memory(), os.urandom(100_000)
+    tunnel.open(HERE, listening(full=True).getsockname()[1])
+    await until(lambda: tunnel.exit.streams)
+    opening = tunnel.exit.streams[1].handler
+    for place in range(len(data)):
+        opening.data_received(memoryview(data)[place : place + 1], tunnel.exit.now)
+    assert len(opening._early) == 2 and b"".join(opening._early) == data
 
 
 async def test_early_bytes_for_a_destination_that_resets_at_once(in_memory, listening):
