@@ -8,7 +8,6 @@ import ipaddress
 import json
 import logging
 import os
-import resource
 import secrets
 import time
 from collections.abc import Coroutine
@@ -25,6 +24,7 @@ from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, decode_key
 from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.server import machine
 from halftunnel_vpn.server.clients import ClientList
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
@@ -47,8 +47,8 @@ DRAIN_LOOK = 0.02
 GUARD_FILE = "handshakes.json"
 """Where the last accepted timestamp of each client survives a restart."""
 
-SHARE_OF_RAM = 2
-"""One part in so many of the machine's memory is what all sessions may hold, unless configured."""
+SHARE_OF_MEMORY = 2
+"""All sessions may hold one part in so many of the memory that there is for the exit, unless configured."""
 
 SHARE_OF_CLIENT = 4
 """One part in so many of that is what the sessions of one client may hold."""
@@ -72,7 +72,7 @@ class Exit:
         self._peer_log = PeerLog(log)
         self._guard = ReplayGuard()
         self._ipv6 = False
-        self.memory = Memory(limits.memory or _ram() // SHARE_OF_RAM)
+        self.memory = Memory(limits.memory or machine.memory() // SHARE_OF_MEMORY)
         self._memory_of: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
@@ -92,7 +92,7 @@ class Exit:
             UpstreamResolver(_resolvers(config), counters=self.counters),
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
-            max_streams=min(limits.max_streams, _descriptors() * 3 // 4),  # the rest is for legs
+            max_streams=min(limits.max_streams, machine.open_files() * 3 // 4),  # the rest is for legs
             has_ipv6=lambda: self._ipv6,
             start=self._start,
             counters=self.counters,
@@ -220,17 +220,6 @@ class Exit:
 def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
     """The listener's configuration for the road of ``direction``."""
     return config.listen.upstream if direction is Direction.UPSTREAM else config.listen.downstream
-
-
-def _descriptors() -> int:
-    """Files that this process may have open once it has raised its own limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return hard if hard != resource.RLIM_INFINITY else 1 << 30
-
-
-def _ram() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _read_keys(path: Path) -> KeyPair:
