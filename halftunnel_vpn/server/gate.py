@@ -21,7 +21,7 @@ from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receiving import MIN_WINDOW
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegState
 
 MAX_WAITING = 1024
 """Legs that have not said who they are, and halves of handshakes that wait for the other half."""
@@ -168,6 +168,8 @@ class Gate:
         if downstream is None or token not in self._upstream_halves:
             return
         upstream, offer, hello, client, status = self._upstream_halves[token]
+        if not (upstream.is_open and downstream.is_open):
+            return  # each is forgotten with its leg
         if status is ExitStatus.OK:
             status = self._room_for(client)
         exit_nonce = self._random(NONCE_LENGTH)
@@ -250,11 +252,18 @@ class Newcomer:
         self.has_spoken = False
         self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the leg is not being closed: an exit that stops says goodbye to newcomers, too."""
+        return self.leg.state is LegState.OPEN
+
     def leg_opened(self, leg: Leg) -> None:
         """The HTTP upgrade is done; the clock runs since the connection was accepted."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
         """The first message opens a door or closes the leg; a second one has no business here."""
+        if not self.is_open:
+            return  # the exit stops
         if self.has_spoken:
             self._gate.refuse(self, "message-before-session")
             return

@@ -369,6 +369,30 @@ async def test_a_half_whose_leg_is_lost_waits_for_nobody(house):
     assert not house.counters.dropped, "who hangs up was not refused"
 
 
+@pytest.mark.parametrize("closing", [UP, DOWN])
+@pytest.mark.parametrize("last", [UP, DOWN])
+async def test_a_half_whose_leg_is_being_closed_opens_no_session(house, closing, last):
+    attempt = Attempt()
+    said = {UP: attempt.message, DOWN: attempt.token}
+    ends = {direction: house.come(direction) for direction in said}
+    ends[closing].leg.close(1001)  # as the exit does with every leg when it stops
+    for direction in sorted(said, key=lambda one: one is last):
+        ends[direction].say(said[direction])
+    assert not house.registry and not house.counters.dropped
+    assert not any(end.heard() or end.joins for end in ends.values())
+
+
+async def test_a_leg_that_is_being_closed_joins_no_session(house):
+    _, keys, _, _ = house.enter()
+    late = house.come(UP)
+    late.leg.close(1001)
+    late.say(encode_join(keys, UP, 1, bytes(16), b"padding"))
+    assert not late.heard() and not late.joins and not house.counters.dropped
+    assert len(house.registry.sessions_of("laptop")[0].session.legs) == 2
+    house.join(keys, UP, 1)
+    assert len(house.registry.sessions_of("laptop")[0].session.legs) == 3
+
+
 async def test_newcomers_have_a_bound_and_the_oldest_goes_first(house, monkeypatch):
     monkeypatch.setattr(gate_module, "MAX_WAITING", 5)
     ends = [house.come(UP) for _ in range(7)]
