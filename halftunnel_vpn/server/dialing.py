@@ -207,14 +207,16 @@ class Dial:
             # the application's own keepalives end at the client: a destination that vanished is noticed here
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
+            if status in (0, errno.EINPROGRESS):
+                self._dialer.watch.set(sock, WRITABLE, self._settled)
+                status = 0
         except OSError as error:
             status = error.errno or errno.EINVAL
-        if status not in (0, errno.EINPROGRESS):
+        if status:
             sock.close()
             self._attempt_failed(status)
             return
         self._pending.add(sock)
-        self._dialer.watch.set(sock, WRITABLE, self._settled)
         if self._addresses:
             if self._stagger is None:
                 self._stagger = self._dialer.driver.wheel.timer(self._next)

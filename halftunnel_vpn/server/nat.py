@@ -79,7 +79,7 @@ class Nat:
         return ClientNat(self, client, opening)
 
     def take(self, client: str) -> bool:
-        """Count one more stream of ``client``; False at a limit."""
+        """Count one more stream of ``client``, or socket of one; False at a limit."""
         used = self._streams.get(client, 0)
         if used >= self._streams_per_client or self.total >= self._max_streams:
             self.counters.drop("stream-limit")
@@ -178,7 +178,7 @@ class ClientNat:
         if not nat.take(self._client):
             stream.reset(ResetCode.LIMIT)
             return _OVER
-        closed = _Place(nat, self._client).give_back
+        place = _Place(nat, self._client)
         stream.accept()
         relay: type[DatagramRelay]
         if request.kind is StreamKind.ICMP:
@@ -194,7 +194,8 @@ class ClientNat:
             self._resolve,
             idle_timeout,
             nat.counters,
-            closed,
+            place.room_for,
+            place.give_back,
         )
 
     async def _query(self, message: bytes) -> bytes:
@@ -263,17 +264,25 @@ _OVER = _Over()
 
 
 class _Place:
-    """That of one stream of ``client`` in the NAT table."""
+    """That of one stream of ``client`` in the NAT table: one for its socket, and one for each further one."""
 
-    __slots__ = ("_client", "_is_taken", "_nat")
+    __slots__ = ("_client", "_nat", "_taken")
 
     def __init__(self, nat: Nat, client: str) -> None:
-        self._nat = nat
         self._client = client
-        self._is_taken = True
+        self._nat = nat
+        self._taken = 1
+
+    def room_for(self, sockets: int) -> bool:
+        """Whether the stream may have so many sockets, one more than it has had at the most."""
+        if sockets > self._taken:
+            if not self._nat.take(self._client):
+                return False
+            self._taken += 1
+        return True
 
     def give_back(self) -> None:
         """The stream is over; told again it does nothing."""
-        if self._is_taken:
-            self._is_taken = False
+        for _ in range(self._taken):
             self._nat.give_back(self._client)
+        self._taken = 0

@@ -69,7 +69,8 @@ _KINDS = {
 class DatagramRelay(ABC):
     """Moves datagrams between ``stream`` and its sockets; implements DatagramHandler.
 
-    The stream and its sockets are closed after ``idle_timeout`` seconds without any.
+    The stream and its sockets are closed after ``idle_timeout`` seconds without any. ``room_for`` is asked
+    whether there may be so many.
     """
 
     label: ClassVar[str]
@@ -88,6 +89,7 @@ class DatagramRelay(ABC):
         resolve: Resolve,
         idle_timeout: float,
         counters: Counters,
+        room_for: Callable[[int], bool],
         on_closed: Callable[[], None],
     ) -> None:
         self._stream = stream
@@ -97,6 +99,7 @@ class DatagramRelay(ABC):
         self._policy = policy
         self._resolve = resolve
         self._counters = counters
+        self._room_for = room_for
         self._on_closed = on_closed
         self._idle_timeout = idle_timeout
         self._idle = driver.wheel.timer(self._check_idle)
@@ -224,6 +227,8 @@ class DatagramRelay(ABC):
             self._send_to_name(name, run)
 
     def _open(self, family: socket.AddressFamily) -> socket.socket:
+        if not self._room_for(len(self._sockets) + 1):
+            raise OSError(errno.EMFILE, "no more sockets for this client")
         sock = self._make_socket(family)
         try:
             icmp_errors.enable(sock)

@@ -23,7 +23,7 @@ from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, MANY, MAX_JOINED
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.relay_datagrams import MAX_RUN_DATA, MAX_UNRESOLVED
 
-HERE = ipaddress.ip_address("127.0.0.1").packed
+HERE, SIX = (ipaddress.ip_address(text).packed for text in ("127.0.0.1", "::1"))
 UDP_SEGMENT = 103
 
 
@@ -260,3 +260,28 @@ async def test_a_stream_given_up_leaves_no_socket(tunnel, server, hears, until):
     await tunnel.idle()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", sender[1]))  # the port is free
+
+
+async def test_a_second_socket_of_a_stream_counts_as_one(in_memory, server, hears, counters, until):
+    tunnel = in_memory(streams_per_client=3)
+    users = [tunnel.open(b"", 0, StreamKind.UDP) for _ in range(2)]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+        six.bind(("::1", 0))
+        six.settimeout(30)
+        for number, user in enumerate(users):
+            user.stream.send(encode_run_header(HERE, server.getsockname()[1]), b"four")
+            await hears()
+            user.stream.send(encode_run_header(SIX, six.getsockname()[1]), b"six")
+            if not number:
+                await asyncio.to_thread(six.recvfrom, 100)
+        await users[1].heard("run")
+        assert runs(users[1]) == [ErrorRun(IcmpErrorKind.HOST_UNREACHABLE, b"", SIX, six.getsockname()[1])]
+        assert counters.dropped == {"stream-limit": 1, "udp-no-socket": 1}
+        assert tunnel.nat.total == 3
+        users[0].stream.close()
+        await until(lambda: tunnel.nat.total == 1)
+        users[1].stream.send(encode_run_header(SIX, six.getsockname()[1]), b"now")
+        assert (await asyncio.to_thread(six.recvfrom, 100))[0] == b"now"
+    for user in users:
+        user.stream.close()
+    await tunnel.idle()
