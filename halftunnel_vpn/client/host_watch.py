@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.host_turn import HostTurn
 from halftunnel_vpn.client.resolver_guard import ResolverGuard
 from halftunnel_vpn.client.resolving import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile
@@ -34,8 +33,6 @@ PROBES = ("192.0.2.1", "2001:db8::1")
 
 log = logging.getLogger(__name__)
 
-_Result = TypeVar("_Result")
-
 
 class HostWatch:
     """Start it with :meth:`run` after ``network`` is applied, :meth:`stop` it before that is undone."""
@@ -48,19 +45,19 @@ class HostWatch:
         resolver: RoadResolver,
         driver: Driver,
         counters: Counters,
+        in_turn: HostTurn,
     ) -> None:
         self._network = network
+        self._in_turn = in_turn
         self._connection = connection
         self._resolver = resolver
         self._counters = counters
         self._mark = profile.routes.mark
         self._guards_dns = profile.dns.mode != "off"
-        self._guard = ResolverGuard(network, profile.dns.takeover, driver.clock, counters, self._in_thread)
+        self._guard = ResolverGuard(network, profile.dns.takeover, driver.clock, counters, in_turn)
         self._sleep = SuspendWatch()
         self._places: dict[str, None] = {}
         self._ways: Ways = {}
-        self._work: asyncio.Future[Any] | None = None
-        self._busy = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._exit_has_ipv6 = network.state.ipv6
@@ -82,12 +79,11 @@ class HostWatch:
                 raise
 
     async def stop(self) -> None:
-        """End, and wait for what a thread is doing to the host at this moment."""
+        """End; when this returns, nothing of it does anything to the host any more."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
-        if self._work is not None:
-            await asyncio.wait([self._work])
+            await asyncio.wait((self._task,))
 
     def exit_changed(self, *, has_ipv6: bool) -> None:
         """Let the host have IPv6 in the tunnel, or have it refused at once, as the exit has it now."""
@@ -103,7 +99,7 @@ class HostWatch:
                 continue
             self._network.state = replace(self._network.state, ipv6=has_ipv6)
             try:
-                for warning in await self._in_thread(self._network.apply):
+                for warning in await self._in_turn(self._network.apply):
                     log.warning("%s", warning)
             except HostError as error:
                 log.warning("the exit's IPv6 has changed, and this host could not follow: %s", error)
@@ -152,7 +148,7 @@ class HostWatch:
         while len(self._places) > MAX_PLACES:
             del self._places[next(iter(self._places))]
         places = tuple(self._places) or PROBES
-        before, self._ways = self._ways, await self._in_thread(lambda: ways(places, self._mark))
+        before, self._ways = self._ways, await self._in_turn(lambda: ways(places, self._mark))
         if moved or changed(before, self._ways):
             await self._move()
         elif any(before.values()) and not any(self._ways.values()):
@@ -164,14 +160,4 @@ class HostWatch:
         self._connection.reconnect()
         if self._guards_dns:
             await self._guard.look()  # it tells what the host's own resolvers are now
-        await self._resolver.learn(await self._in_thread(self._network.own_servers))
-
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
-        """Do something that blocks, one at a time; :meth:`stop` waits for it."""
-        async with self._busy:
-            self._work = future = asyncio.ensure_future(asyncio.to_thread(work))
-            try:
-                return await asyncio.shield(future)
-            finally:
-                if future.done():
-                    self._work = None
+        await self._resolver.learn(await self._in_turn(self._network.own_servers))

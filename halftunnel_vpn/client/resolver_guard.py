@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Literal
 
+from halftunnel_vpn.client.host_turn import HostTurn
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.file_watch import FileWatch
@@ -23,15 +25,6 @@ CHECK_EVERY = 15.0
 
 SETTLE = 0.2
 """Seconds in which a writer may finish what it began."""
-
-_Result = TypeVar("_Result")
-
-
-class InThread(Protocol):
-    """Does in a thread what blocks; the owner sees to it that only one thing is done at a time."""
-
-    async def __call__(self, work: Callable[[], _Result], /) -> _Result: ...
-
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +42,20 @@ class ResolverGuard:
         policy: Literal["mend", "report"],
         clock: Callable[[], float],
         counters: Counters,
-        in_thread: InThread,
+        in_turn: HostTurn,
     ) -> None:
         self._network = network
         self._policy = policy
         self._clock = clock
         self._counters = counters
-        self._in_thread = in_thread
+        self._in_turn = in_turn
         self._mends: deque[float] = deque(maxlen=MAX_MENDS_PER_MINUTE)
         self._reported: Takeover | None = None
 
     async def run(self) -> None:
         """Look after every change of the file, and now and then."""
-        watch = await self._in_thread(self._open_watch)
+        path = await self._in_turn(self._watched_file)
+        watch = None if path is None else _watch(path)
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -90,14 +84,14 @@ class ResolverGuard:
     async def look(self) -> None:
         """Compare once, and do what the policy says."""
         try:
-            takeover = await self._in_thread(self._network.takeover)
+            takeover = await self._in_turn(self._network.takeover)
         except HostError as error:
             takeover = Takeover(str(error), "somebody")
         if takeover is None:
             self._reported = None
             return
         if self._policy == "mend" and self._may_mend():
-            problem = await self._in_thread(self._mend)
+            problem = await self._in_turn(self._mend)
             if problem is None:
                 self._counters.count("resolver-mended")
                 log.info("the resolver configuration was taken over by %s, and is mended", takeover.by)
@@ -123,10 +117,17 @@ class ResolverGuard:
         except HostError as error:
             return str(error)
 
-    def _open_watch(self) -> FileWatch | None:
+    def _watched_file(self) -> Path | None:
         try:
-            path = self._network.watched_file()
-            return None if path is None else FileWatch(path)
+            return self._network.watched_file()
         except HostError as error:
             log.warning("%s", error)
             return None
+
+
+def _watch(path: Path) -> FileWatch | None:
+    try:
+        return FileWatch(path)
+    except HostError as error:
+        log.warning("%s", error)
+        return None

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
+from halftunnel_vpn.client.host_turn import HostTurn
 from halftunnel_vpn.client.host_watch import HostWatch
 from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
 from halftunnel_vpn.client.mending import Mender
@@ -51,8 +51,6 @@ from halftunnel_vpn.tun.device import TunDevice
 FRAMES_PER_WAKE = 256
 """Frames read from the TUN device before other events get their turn."""
 
-Result = TypeVar("Result")
-
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +69,7 @@ class Tunnel:
         self._policy = traffic_policy(profile, tunnel=profile.tun.name)
         self._policy_after = traffic_policy(profile)
         self._owns_table = False
-        self._host_turn = asyncio.Lock()
+        self._in_turn = HostTurn()
         self._device: TunDevice | None = None
         self._mender = Mender(self.mend, self.counters)
         self.connected = asyncio.Event()
@@ -175,7 +173,7 @@ class Tunnel:
                 after=self._policy_after,  # whoever runs this puts in place what holds afterwards
             )
             self._watch = watch = HostWatch(
-                profile, network, self._connection, self._resolver, self._driver, self.counters
+                profile, network, self._connection, self._resolver, self._driver, self.counters, self._in_turn
             )
             self._readable = self._reader(device, tracker)
             self._driver.loop.add_reader(device.fd, self._readable)
@@ -185,7 +183,7 @@ class Tunnel:
                 mender = None
                 try:
                     self._owns_table = True
-                    for warning in await self._with_host(network.apply):
+                    for warning in await self._in_turn(network.apply):
                         log.warning("%s", warning)
                     tasks.create_task(watch.run())
                     mender = tasks.create_task(self._mender.run())
@@ -202,7 +200,7 @@ class Tunnel:
                     await asyncio.shield(watch.stop())
                     if mender is not None:
                         mender.cancel()
-                    await self._with_host(network.cleanup)
+                    await self._in_turn(network.cleanup)
                     self._owns_table = False
                     connection.cancel()
                     self._dns.close()
@@ -249,7 +247,7 @@ class Tunnel:
         network = self._network
         if network is not None and not self._is_closing:
             network.policy, network.after = policy, after
-            await self._with_host(network.apply)
+            await self._in_turn(network.apply)
 
     @property
     def owns_table(self) -> bool:
@@ -265,7 +263,7 @@ class Tunnel:
         network, device = self._network, self._device
         if network is None or device is None or self._is_closing:
             return []
-        found = await self._with_host(network.kernel_differences)
+        found = await self._in_turn(network.kernel_differences)
         if not found or self._is_closing:
             return []
         work: Callable[[], object] = network.mend_kernel
@@ -280,18 +278,8 @@ class Tunnel:
                 self.stop()
                 return found
             self._driver.loop.add_reader(device.fd, self._readable)
-        await self._with_host(work)
+        await self._in_turn(work)
         return found
-
-    async def _with_host(self, work: Callable[[], Result]) -> Result:
-        """Do in a thread what blocks: one thing at a time, and to its end even if this task is cancelled."""
-        async with self._host_turn:
-            doing = asyncio.ensure_future(asyncio.to_thread(work))
-            try:
-                return await asyncio.shield(doing)
-            except asyncio.CancelledError:
-                await asyncio.wait((doing,))
-                raise
 
     def _stop_reading(self, device: TunDevice) -> None:
         if device.fd >= 0:
