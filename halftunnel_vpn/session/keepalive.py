@@ -68,7 +68,7 @@ class Keepalive:
     def watch(self, leg: LegState, now: float) -> None:
         """Begin with ``leg``: the first ping leaves at once and measures the round trip."""
         self._timers[leg] = self._wheel.timer(lambda time: self._due(leg, time))
-        self._watches[leg] = Watch(leg, self._wheel, self._ask, self._dead)
+        self._watches[leg] = Watch(leg, self._wheel, self._ask, self._dead, self._is_last)
         self._due(leg, now)
 
     def forget(self, leg: LegState) -> None:
@@ -147,6 +147,12 @@ class Keepalive:
         leg.ping_id = (leg.ping_id + 1) & 0xFFFF_FFFF
         leg.ping_sent = now
         self._send(leg, KeepaliveKind.PING, leg.ping_id, int(now * 1e6), now)
+
+    def _is_last(self, leg: LegState) -> bool:
+        """Whether an exit, which can open no other, would give up its last leg while data are under way."""
+        session, under_way = self._session, leg.under_way
+        is_loaded = under_way.bytes > 0 or under_way.datagram_bytes > 0
+        return is_loaded and not session.is_client and session.leg_set.senders == [leg]
 
     def _dead(self, leg: LegState, now: float) -> None:
         self._session.counters.count("legs-silent")

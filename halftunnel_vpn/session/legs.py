@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.ports import Buffer
@@ -11,6 +11,18 @@ from halftunnel_vpn.session.receipts import UnderWay
 
 SHARE_PATIENCE: Final = 0.1
 """Seconds and no more for which bulk waits for a leg of which no receipt comes, to keep the shares."""
+
+
+class Movement(NamedTuple):
+    """How far the bytes of a leg have come: bytes ``given`` to its road so far, ``taken`` of them by the next
+    hop, and ``received`` from there. They only grow, and know nothing of records."""
+
+    given: int
+    taken: int
+    received: int
+
+
+NO_MOVEMENT: Final = Movement(0, 0, 0)
 
 
 class LegPort(Protocol):
@@ -23,6 +35,10 @@ class LegPort(Protocol):
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
         """Seal and send one train; returns the length of the record in bytes."""
+        ...
+
+    def movement(self) -> Movement:
+        """How far its bytes have come; NO_MOVEMENT where nobody knows."""
         ...
 
     def close(self, cause: str) -> None:

@@ -4,6 +4,12 @@ A leg that is in use is looked at every ``TICK``. Progress is any record that ar
 acknowledgement of a packet that it carried. Where something waits for an answer and there has been no
 progress for a round trip, the leg is pinged; when there is still none after three round trips and two
 seconds, it is dead. A leg that owes nothing any more is not looked at until it is used again.
+
+A slow road is not a dead one: a single record takes eight seconds at 64 kbit/s. So a leg is excused as long
+as bytes come in on its connection, or the next hop takes of those that were written up to the ping. What it
+takes later says nothing: it may be all that is alive. It may also have taken everything at once, in front of
+the slow road; then the other end sees the bytes come in, and an exit, which can open no other leg, has more
+patience with its last one if data are under way there.
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import LegState, Movement
 from halftunnel_vpn.timers import Timer, Wheel
 
 TICK: Final = 0.1
@@ -25,6 +31,12 @@ ROUND_TRIPS: Final = 3
 
 PATIENCE: Final = 2.0
 """and the seconds beyond them after which it is. Two looks are taken off, so that it is found in time."""
+
+LAST_PATIENCE: Final = 10.0
+"""Seconds without progress after which the last leg of an exit's direction is dead: a record at 64 kbit/s."""
+
+MOVES_WITHIN: Final = 1.0
+"""Seconds, the last ones of a leg's patience, in which its bytes must move to excuse it."""
 
 UNKNOWN_ROUND_TRIP: Final = 1.0
 """Seconds that a round trip counts as until one is measured."""
@@ -46,9 +58,24 @@ def round_trip_of(leg: LegState) -> float:
 
 
 class Watch:
-    """The looks at one leg. ``ask`` pings it, ``dead`` is told when it has given no sign of life in time."""
+    """The looks at one leg. ``ask`` pings it, ``dead`` is told when it has given no sign of life in time.
 
-    __slots__ = ("_ask", "_dead", "_leg", "_looked_at", "_proofs", "_quiet_since", "_records", "_timer")
+    ``is_last`` tells that there would be nothing in its place, and that data may be what it waits for.
+    """
+
+    __slots__ = (
+        "_ask",
+        "_dead",
+        "_given",
+        "_is_last",
+        "_leg",
+        "_looked_at",
+        "_moved",
+        "_proofs",
+        "_quiet_since",
+        "_records",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -56,10 +83,14 @@ class Watch:
         wheel: Wheel,
         ask: Callable[[LegState, float], None],
         dead: Callable[[LegState, float], None],
+        is_last: Callable[[LegState], bool],
     ) -> None:
         self._leg = leg
         self._ask = ask
         self._dead = dead
+        self._is_last = is_last
+        self._moved: Movement | None = None
+        self._given = 0
         self._timer: Timer = wheel.timer(self._look)
         self._quiet_since = self._looked_at = 0.0
         self._records = self._proofs = 0
@@ -68,13 +99,28 @@ class Watch:
         """The leg has just been used, and was not looked at before."""
         leg = self._leg
         leg.is_watched = True
-        self._quiet_since = now
-        self._records, self._proofs = leg.records_received, leg.proofs
+        self._progress(now)
         self._rest(now)
 
     def end(self) -> None:
         """The leg is gone."""
         self._timer.cancel()
+
+    def _progress(self, now: float) -> None:
+        leg = self._leg
+        self._records, self._proofs = leg.records_received, leg.proofs
+        self._quiet_since = now
+        self._moved = None
+
+    def _moves(self) -> bool:
+        """Whether bytes have moved since the last call, up to the ping that is under way in the first."""
+        before, self._moved = self._moved, self._leg.port.movement()
+        if before is None:
+            self._given = self._moved.given
+            return False
+        if self._moved.received > before.received:
+            return True
+        return before.taken < self._given and self._moved.taken > before.taken
 
     def _rest(self, now: float) -> None:
         self._looked_at = now
@@ -86,11 +132,16 @@ class Watch:
         if late > STALL:
             self._quiet_since += late  # nobody has read the socket meanwhile
         if leg.records_received != self._records or leg.proofs != self._proofs:
-            self._records, self._proofs = leg.records_received, leg.proofs
-            self._quiet_since = now
+            self._progress(now)
         quiet = now - self._quiet_since
         if leg.ping_sent:
-            if quiet >= patience_for(leg):
+            patience = patience_for(leg)
+            if quiet < patience:
+                if self._moved is None and quiet >= patience - MOVES_WITHIN:
+                    self._moves()
+            elif self._moves():
+                self._quiet_since = now - patience + MOVES_WITHIN
+            elif quiet >= LAST_PATIENCE or not self._is_last(leg):
                 self._dead(leg, now)
                 return
         elif not (leg.outstanding or leg.owes_proof):

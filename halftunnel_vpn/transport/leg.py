@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from halftunnel_vpn.errors import IllegalTransition, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.session.legs import Movement
 from halftunnel_vpn.transport.frames import (
     BINARY_MESSAGE,
     LENGTH_16,
@@ -28,6 +29,7 @@ from halftunnel_vpn.transport.frames import (
     masked_frame,
     plain_frame,
 )
+from halftunnel_vpn.transport.movement import movement_of
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
 from halftunnel_vpn.transport.side_frames import SideFrames
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
@@ -183,6 +185,10 @@ class Leg(asyncio.BufferedProtocol):
             self._unsent.look(now)
         if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
             self.abort("write-limit")
+
+    def movement(self) -> Movement:
+        """How far the bytes of its connection have come, TLS and all; asked when no record comes."""
+        return movement_of(self._transport)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake; records still come in until the peer answers. Idempotent."""

@@ -11,7 +11,7 @@ from halftunnel_vpn.protocol.keys import LegKeys
 from halftunnel_vpn.protocol.records import Opener, Sealer
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.keepalive import LEG_SILENT
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import LegState, Movement
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
 
@@ -85,6 +85,10 @@ class SealedLeg:
         except RoadError:
             return 0  # closed meanwhile: once it is lost, what it should have carried goes out again
         return len(record)
+
+    def movement(self) -> Movement:
+        """How far the bytes of the leg have come."""
+        return self._leg.movement()
 
     def close(self, cause: str) -> None:
         """Close the leg; nothing is sent on it any more, and what it carried is sent again."""

@@ -17,7 +17,7 @@ from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter_train
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
 from halftunnel_vpn.session.session import MAX_ID_GAP, Session
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
@@ -50,6 +50,9 @@ class _Leg:
         assert 0 < len(train) <= MAX_TRAIN
         iter_train(train, SESSION_ID)
         return len(train)
+
+    def movement(self) -> Movement:
+        return NO_MOVEMENT
 
     def close(self, cause: str) -> None:
         self.owner.lose(self)

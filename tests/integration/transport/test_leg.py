@@ -14,6 +14,7 @@ import termios
 import pytest
 
 from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.session.legs import NO_MOVEMENT
 from halftunnel_vpn.transport import leg as leg_module
 from halftunnel_vpn.transport.leg import LegState
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT, WRITE_LIMIT
@@ -121,6 +122,27 @@ async def test_an_owner_that_sends_without_asking_loses_the_leg(exit_server):
     assert await owner.closed() == "write-limit"
     assert leg.bytes_out > WRITE_LIMIT
     other_leg._transport.resume_reading()
+
+
+async def test_its_bytes_are_seen_to_move_whether_or_not_they_make_records(exit_server, until):
+    leg, owner, other_leg, _ = await exit_server.pair()
+    before = other_leg.movement().received
+    other_leg._transport.pause_reading()
+    await fill(leg, owner)
+    stuck = leg.movement()
+    assert stuck.taken < stuck.given
+    assert other_leg.movement().received > before
+    other_leg._transport.resume_reading()
+    await until(lambda: leg.movement().taken >= stuck.given)
+    assert leg.movement().given >= stuck.given
+
+
+async def test_a_leg_that_is_gone_does_not_move(exit_server):
+    leg, owner, _, other = await exit_server.pair()
+    leg.abort()
+    await owner.closed()
+    await other.closed()
+    assert leg.movement() == NO_MOVEMENT
 
 
 async def test_close_ends_in_good_order_on_both_sides(exit_server):

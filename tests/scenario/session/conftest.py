@@ -13,7 +13,7 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
 from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Wheel
 
@@ -42,6 +42,9 @@ class MemoryLeg:
             self.carried += len(train)
             self.writable = len(self.road) < self.capacity
         return len(train)
+
+    def movement(self) -> Movement:
+        return NO_MOVEMENT
 
     def close(self, cause: str) -> None:
         self.close_cause = cause

@@ -30,6 +30,7 @@ from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement
 from halftunnel_vpn.session.legs import LegState as LegOfSession
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
@@ -219,6 +220,9 @@ class Link:
             self.overhear(train)
         with contextlib.suppress(SessionExpired):
             peer.owner.train_received(peer.state, memoryview(train), self._driver.clock())
+
+    def movement(self) -> Movement:
+        return NO_MOVEMENT
 
     def close(self, cause: str) -> None:
         self.closed = cause

@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer, Packet, iter_train
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
 from halftunnel_vpn.session.sending import SendSide, Train
 
 SESSION_ID = bytes(range(16))
@@ -25,6 +25,9 @@ class Road:
     def send_train(self, parts: Sequence[Buffer]) -> int:
         self.trains.append(b"".join(parts))
         return len(self.trains[-1])
+
+    def movement(self) -> Movement:
+        return NO_MOVEMENT
 
     def close(self, cause: str) -> None:
         self.closed = cause
