@@ -28,9 +28,12 @@ class DnsExchange:
         self._fail(code)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """The answer, in one piece or several."""
-        self._received += data
+        """The answer, in one piece or several; an exit that goes on after it is told to stop."""
         self.stream.consumed(len(data))
+        if self.answer.done():
+            self.stream.reset(ResetCode.PROTOCOL_ERROR)
+            return
+        self._received += data
         length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
         if len(self._received) >= LENGTH_BYTES + length and not self.answer.done():
             self.answer.set_result(bytes(self._received[LENGTH_BYTES : LENGTH_BYTES + length]))
