@@ -15,6 +15,9 @@ KIND: Final = "resolvconf"
 PROGRAM_TIMEOUT: Final = 20.0
 """Seconds within which it must end: it runs the hooks of other programs."""
 
+MAXNS: Final = 3
+"""Servers that programs read of a resolv.conf(5), and that Debian's resolvconf writes there."""
+
 INTERFACE_ORDER: Final = Path("/etc/resolvconf/interface-order")
 """Where Debian's has the order of precedence: only names that begin as a line there come first."""
 
@@ -64,7 +67,7 @@ def difference(path: Path, servers: tuple[str, ...]) -> str | None:
     """How ``path`` differs from what should have come out; None when the tunnel's servers stand first."""
     found = resolv_conf.servers_in(resolv_conf.read(path) or b"")
     # A host's own forwarder (dnsmasq, say) may have been told instead, and stand there alone.
-    if found[: len(servers)] == list(servers[:3]) or found in (["127.0.0.1"], ["::1"]):
+    if found[:MAXNS][: len(servers)] == list(servers[:MAXNS]) or found in (["127.0.0.1"], ["::1"]):
         return None
     return f"{path} does not name the tunnel's servers first."
 

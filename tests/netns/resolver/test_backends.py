@@ -110,6 +110,20 @@ def test_resolvconf_is_told(
     assert file.read_text() == before
 
 
+@pytest.mark.parametrize("package", ["openresolv", "resolvconf"])
+def test_of_many_servers_the_first_three_count(
+    package: str, client: Lab, device: TunDevice, resolvconf_of: Callable[[str], Path]
+) -> None:
+    servers = tuple(f"10.72.84.{number}" for number in range(1, 9))
+    file = resolvconf_of(package)
+    client.run(CLIENT, ["sh", "-c", "echo nameserver 192.168.77.53 | resolvconf -a lan0"])
+    tunnel = HostNetwork(replace(STATE, dns=servers), client.directory / "state", resolv_conf=file)
+    assert tunnel.apply() == []
+    assert resolv_conf_servers(file)[:3] == list(servers[:3])
+    assert tunnel.verify() == []
+    tunnel.cleanup()
+
+
 def resolv_conf_servers(path: Path) -> list[str]:
     return resolver.resolv_conf.servers_in(path.read_bytes())
 
