@@ -27,6 +27,6 @@ def local_addresses() -> frozenset[Address]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")  # a device may have any name
     except FileNotFoundError:
         return ""  # a kernel without this family

@@ -14,6 +14,7 @@ import pytest
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState, preflight, system_servers
+from halftunnel_vpn.host.addresses import local_addresses
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
@@ -215,6 +216,17 @@ def test_a_process_of_the_client_sees_the_tunnels_resolver_at_once(
     seen, _ = watcher.communicate("go\n", timeout=10)
     assert "nameserver 10.72.84.1\n" in seen
     network(ROUTE_ALL).cleanup()
+
+
+def test_the_addresses_of_every_device_are_known_whatever_its_name(client: Lab) -> None:
+    for command in (
+        "link add küche type veth",
+        "link set dev küche up",
+        "address add fd77:9::1/64 dev küche",
+    ):
+        client.run(CLIENT, ["ip", *command.split()])
+    found = {str(address) for address in local_addresses()}
+    assert {"fd77:9::1", "192.168.77.2"} <= found
 
 
 def test_a_mount_point_may_have_any_name(client: Lab, tmp_path: Path) -> None:
