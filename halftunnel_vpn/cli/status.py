@@ -24,22 +24,26 @@ CLEAR = "\x1b[H\x1b[J"
 
 def run(options: Namespace) -> int:
     """Print the status, with ``--watch`` again and again; exit code 3 when not connected."""
-    state = _show(options, before="")
+    status = _read(options)
+    _show(options, status, before="")
     try:
         while options.watch:
             time.sleep(INTERVAL)
-            state = _show(options, before=CLEAR if sys.stdout.isatty() else "\n")
+            status = _read(options)
+            _show(options, status, before=CLEAR if sys.stdout.isatty() else "\n")
     except KeyboardInterrupt:
         pass  # the way to end it
-    return 0 if state in CONNECTED_STATES else 3
+    return 0 if status.get("state") in CONNECTED_STATES else 3
 
 
-def _show(options: Namespace, *, before: str) -> str:
-    status: Mapping[str, Any] = client.read_status(options.socket) or DISCONNECTED
+def _read(options: Namespace) -> Mapping[str, Any]:
+    return client.read_status(options.socket) or DISCONNECTED
+
+
+def _show(options: Namespace, status: Mapping[str, Any], *, before: str) -> None:
     if options.json:
         print(json.dumps(status), flush=True)
     else:
         from halftunnel_vpn.cli.status_text import lines
 
         print(before + "\n".join(lines(status)), flush=True)
-    return str(status.get("state"))

@@ -22,6 +22,9 @@ TICK = 1.0
 ENDED = ("disconnected", "blocked")
 """States that a failure leads to."""
 
+GIVEN_UP = ("disconnecting", "disconnected")
+"""States that nothing leads out of by itself."""
+
 
 def run(options: Namespace) -> int:
     """Connect: in the foreground until SIGINT, SIGTERM or `htvpn down`; or let the daemon do it, and wait."""
@@ -54,6 +57,8 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
             sentence = event["sentence"] or sentence
             if event["sentence"] and event["state"] in ENDED:
                 raise HostError(str(event["sentence"]))
+        if status["state"] in GIVEN_UP:
+            raise HostError("not connected: somebody has said 'htvpn down' meanwhile")
         if time.monotonic() - began > PATIENCE:
             last = f"; the last failure: {sentence}" if sentence else ""
             raise HostError(

@@ -9,10 +9,16 @@ from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.ring import Ring
 from halftunnel_vpn.daemon.events import Happening
 from halftunnel_vpn.daemon.states import START, STATES, State
-from halftunnel_vpn.errors import IllegalTransition
+from halftunnel_vpn.errors import HalfTunnelError, IllegalTransition
 
 MAX_EVENTS: Final = 256
 """Events kept for those who come back for more."""
+
+
+def sentence_of(error: HalfTunnelError) -> str:
+    """What an error says, on one line: events and the status have no room for a list of problems."""
+    first, *more = str(error).splitlines()
+    return " ".join(filter(None, (first, "; ".join(line.strip() for line in more))))
 
 
 class Machine:

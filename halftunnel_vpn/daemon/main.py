@@ -26,6 +26,7 @@ from halftunnel_vpn.control.routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing
+from halftunnel_vpn.daemon.machine import sentence_of
 from halftunnel_vpn.daemon.service import Daemon
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 from halftunnel_vpn.host.journal import state_directory
@@ -157,7 +158,7 @@ async def _reload_on_hangup(daemon: Daemon, hangups: asyncio.Event) -> None:
         try:
             await daemon.reload()
         except HalfTunnelError as error:
-            log.warning("%s", error)
+            log.warning("%s", sentence_of(error))
         systemd.notify("READY=1")
 
 

@@ -27,7 +27,7 @@ from halftunnel_vpn.daemon import portals
 from halftunnel_vpn.daemon.events import Happening
 from halftunnel_vpn.daemon.guard import Guard
 from halftunnel_vpn.daemon.log_ring import LogRing
-from halftunnel_vpn.daemon.machine import Machine
+from halftunnel_vpn.daemon.machine import Machine, sentence_of
 from halftunnel_vpn.daemon.states import STATES, Protection
 from halftunnel_vpn.daemon.wanted import Wanted
 from halftunnel_vpn.errors import (
@@ -97,7 +97,7 @@ class Daemon:
             try:
                 profile = await asyncio.to_thread(self._store.load, self._wanted.profile)
             except HalfTunnelError as error:
-                problem = str(error)
+                problem = sentence_of(error)
             else:
                 self._protect(profile)
                 if self._wanted.up:
@@ -108,7 +108,7 @@ class Daemon:
             if self._target is None:
                 self.machine.on(Happening.BLOCKED, problem)
         elif problem is not None:
-            self.machine.tell(problem)
+            self.machine.note(problem)
         await self._enforce()
         if self._target is None:
             await self._clean_up()
@@ -119,7 +119,8 @@ class Daemon:
             mender = tasks.create_task(self._mender.run())
             look_out = tasks.create_task(portals.look_out(self._portals, self.machine, lambda: self._tunnel))
             try:
-                while not self._is_stopping:
+                # A `down` that came before is carried out: a kill switch that it lifts must not stay behind.
+                while not self._is_stopping or self.machine.state.name == "disconnecting":
                     target = self._target
                     if target is None:
                         await self._rest()
@@ -326,6 +327,10 @@ class Daemon:
 
     async def down(self) -> None:
         """Disconnect and put the host back. Already down is no error, and lifts what a crash left."""
+        async with self._commands:
+            self._down()
+
+    def _down(self) -> None:
         self._target = None
         self._close_portal()
         if self._switch != "always":
@@ -337,15 +342,20 @@ class Daemon:
 
     async def reconnect(self) -> None:
         """Open every leg anew, or try again now. Raises HostError when nothing is wanted up."""
-        if self._target is None:
-            raise HostError("nothing is up: say `htvpn up` first")
-        if self._tunnel is not None:
-            self._tunnel.reconnect()
-        else:
-            self._woken.set()
+        async with self._commands:
+            if self._target is None:
+                raise HostError("nothing is up: say `htvpn up` first")
+            if self._tunnel is not None:
+                self._tunnel.reconnect()
+            else:
+                self._woken.set()
 
     async def portal(self, seconds: float) -> None:
         """Open what a captive portal needs, for so long; 0 closes it again."""
+        async with self._commands:
+            await self._portal(seconds)
+
+    async def _portal(self, seconds: float) -> None:
         self._close_portal()
         if seconds > 0:
             state = self.machine.state.name
@@ -363,6 +373,10 @@ class Daemon:
 
     async def reload(self) -> None:
         """Read the profile again; what may leave is changed at once, the rest with the next `htvpn up`."""
+        async with self._commands:
+            await self._reload()
+
+    async def _reload(self) -> None:
         name = self._wanted.profile
         if name is None:
             return
@@ -382,6 +396,10 @@ class Daemon:
 
     async def repair(self) -> list[str]:
         """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
+        async with self._commands:
+            return await self._repair()
+
+    async def _repair(self) -> list[str]:
         if self._tunnel is not None:
             return await self._tunnel.mend()
         found = await self._guard.mend()

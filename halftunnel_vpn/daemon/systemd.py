@@ -30,7 +30,10 @@ def notify(*assignments: str) -> None:
     except ImportError:
         _send_datagram(address, message)
     else:
-        send(message)
+        try:
+            send(message)
+        except OSError as error:
+            _is_deaf(error)
 
 
 def notify_reloading() -> None:
@@ -122,4 +125,8 @@ def _send_datagram(address: str, message: str) -> None:
         try:
             speaker.sendto(message.encode(), address)
         except OSError as error:
-            logging.getLogger(__name__).debug("the service manager does not listen: %s", error.strerror)
+            _is_deaf(error)
+
+
+def _is_deaf(error: OSError) -> None:
+    logging.getLogger(__name__).debug("the service manager does not listen: %s", error.strerror)

@@ -25,6 +25,7 @@ class SmallDaemon:
         self.profiles = profiles
         self.told: list[object] = []
         self.failure: str | None = None
+        self.hangs = False
         self.ring: Ring[tuple[float, str, str | None]] = Ring(16)
         self.lines: Ring[str] = Ring(4)
         self.state = "disconnected"
@@ -58,7 +59,8 @@ class SmallDaemon:
         self.told.append(("up", name))
         self.profile = name
         self.become("connecting")
-        self.become("blocked" if self.failure else "connected", self.failure)
+        if not self.hangs:
+            self.become("blocked" if self.failure else "connected", self.failure)
 
     async def down(self) -> None:
         self.told.append("down")

@@ -64,6 +64,19 @@ async def test_what_failed_is_told_in_one_sentence(serve_daemon, on, store, prof
         assert up.returncode == 1 and up.stderr.startswith("htvpn: there is no profile away in ")
 
 
+async def test_up_ends_when_somebody_says_down_meanwhile(serve_daemon, on, store, profile_text):
+    store.put("home", profile_text)
+    async with serve_daemon() as daemon:
+        daemon.hangs = True
+        up = asyncio.create_task(on("up", "home"))
+        while not daemon.told:
+            await daemon.ring.read(0, 5)
+        assert (await on("down")).returncode == 0
+        ended = await up
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == "htvpn: not connected: somebody has said 'htvpn down' meanwhile\n"
+
+
 async def test_a_file_is_handed_over_under_its_own_name(serve_daemon, on, store, profile_text, tmp_path):
     file = tmp_path / "some.toml"
     file.write_text(profile_text)

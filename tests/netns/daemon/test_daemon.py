@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -89,6 +91,32 @@ def test_up_and_down(lab, daemon):
         daemon.command("POST", "/v1/reconnect")
     with pytest.raises(HostError, match="there is no profile nobody"):
         daemon.up("nobody")
+
+
+def test_a_down_is_carried_out_whatever_comes_between(lab, daemon):
+    with ThreadPoolExecutor(1) as pool:
+        up = pool.submit(daemon.up)
+        while not wanted(daemon)["up"]:
+            time.sleep(0.001)  # now it puts the kill switch in place, and after that it begins to connect
+        daemon.down()
+        up.result()
+    assert daemon.status()["state"] == "disconnected" and not wanted(daemon)["up"]
+    assert not daemon.status()["protection"]["active"]
+
+    daemon.up()
+    daemon.wait_state("connected")
+    daemon.command("POST", "/v1/down")
+    assert daemon.stop() == 0  # before everything was put back
+    assert around() != errno.ECONNREFUSED, "the kill switch was on until down"
+    assert not (daemon.state_directory / "protection.json").exists()
+
+
+def wanted(daemon):
+    """What the daemon remembers for its next start."""
+    try:
+        return json.loads((daemon.state_directory / "wanted.json").read_text())
+    except FileNotFoundError:
+        return {"up": False}
 
 
 def test_killed_it_leaves_no_gap_and_goes_up_again_by_itself(lab, daemon):
@@ -317,6 +345,23 @@ def test_a_name_that_is_taken_and_a_profile_that_cannot_be_read(lab, daemon):
     daemon.add_profile("broken", "name = 7\n")
     with pytest.raises(HostError, match=r"broken\.toml has"):
         daemon.up("broken")
+
+
+def test_a_profile_that_was_spoilt_meanwhile_is_told_on_one_line(lab, tunnel, daemon):
+    daemon.up()
+    daemon.wait_state("connected")
+    said = []
+    for end in (daemon.kill, daemon.stop):
+        end()
+        daemon.add_profile("laptop", 'name = "laptop"\n[tun]\nmtu = 1\n')
+        daemon.start()
+        said.append((daemon.status()["state"], daemon.status()["sentence"]))
+        daemon.down()
+    daemon.add_profile("laptop", tunnel.profile.read_text())
+    problems = "laptop.toml has 5 problems: [exit] public_key is missing; [client] private_key is missing; "
+    assert [state for state, _ in said] == ["blocked", "disconnected"]
+    assert all(problems in sentence and "\n" not in sentence for _, sentence in said)
+    assert around() != errno.ECONNREFUSED
 
 
 def test_a_disk_that_is_full_and_a_clock_in_1970(lab, tunnel, shared, snapshot):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,6 +31,20 @@ def test_the_service_manager_hears_what_is_said(manager: socket.socket) -> None:
     assert manager.recv(1000) == b"READY=1\nSTATUS=connected"
     systemd.notify_reloading()
     assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+
+
+def test_one_that_does_not_listen_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    systemd.notify("READY=1")
+
+    def send(message: str) -> None:
+        raise FileNotFoundError(2, "No such file or directory")  # as systemd-python's does
+
+    package, module = ModuleType("systemd"), ModuleType("systemd.daemon")
+    vars(module)["notify"] = send
+    monkeypatch.setitem(sys.modules, "systemd", package)
+    monkeypatch.setitem(sys.modules, "systemd.daemon", module)
+    systemd.notify("READY=1")
 
 
 def test_without_a_service_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
