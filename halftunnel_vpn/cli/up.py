@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
     for option in ("metrics", "log_format", "log_level"):
         if getattr(options, option) is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} is for --foreground; the profile says it to the daemon"
+                f"--{option.replace('_', '-')} is for --foreground; to the daemon its unit says it"
             )
     path = service.ensure(options.socket)
     name = service.import_profile(path, options.profile)

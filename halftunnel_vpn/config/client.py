@@ -33,6 +33,9 @@ MAX_CONNECTIONS = 16
 MAX_WEIGHT = 1000
 """Share of one URL, relative to the others."""
 
+KERNELS_TABLES = (253, 254, 255)
+"""Routing tables default, main and local (rtnetlink(7)); a tunnel has its table for itself."""
+
 DEFAULT_CONTROL_SOCKET = "/run/halftunnel/control.sock"
 """Where a running client answers `htvpn status`."""
 
@@ -256,6 +259,10 @@ def _contradictions(profile: ClientProfile) -> Iterator[str]:
             yield f"[{name}] weights: must have one number for each of the {len(road.urls)} urls, or none"
     if profile.downstream.weights or profile.downstream.spread != "round-robin":
         yield "[downstream] spread, weights: the exit chooses among downstream legs; leave both out"
+    if profile.routes.table in KERNELS_TABLES:
+        yield f"[routes] table: {profile.routes.table} holds this host's own routes; choose another"
+    if not profile.control.socket:
+        yield "[control] socket: must name a file"
     if profile.exit.public_key == profile.client.private_key:
         yield "[exit] public_key: is the same as [client] private_key; it must be the exit's public key"
     fake = profile.dns.fake_networks

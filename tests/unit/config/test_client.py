@@ -112,6 +112,8 @@ url = "http://user:secret@proxy.example.org:3128"
         ),
         ('[routes]\nexclude = ["fe80::1%eth0"]', "must be a network like"),
         ("[routes]\npriority = 0", "must be a whole number from 1 to 32000"),
+        ("[routes]\ntable = 254", "[routes] table: 254 holds this host's own routes; choose another"),
+        ('[control]\nsocket = ""', "[control] socket: must name a file"),
         ('[dns]\nmode = "forwrd"', 'must be one of "forward", "fake-ip", "off"'),
         ('[dns]\naddresses = ["10.73.72.1"]', "[dns] addresses: 10.73.72.1 is this machine's own"),
         ('[dns]\nfake_networks = ["198.18.0.0/15"]', "must be an array of 2 to 2 elements"),
