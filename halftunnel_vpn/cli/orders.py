@@ -37,24 +37,38 @@ def portal(options: Namespace) -> int:
 
 def repair(options: Namespace) -> int:
     """Undo what a killed client left: through the daemon where one runs, else here, as root."""
-    if client.is_served(options.socket) and not options.lift:
-        repaired = service.command(options.socket, "POST", "/v1/repair")["repaired"]
+    is_root = os.geteuid() == 0
+    # To lift, a daemon that runs is asked, but none is started: it may be what a spoilt file prevents.
+    if client.is_served(options.socket) and not (options.lift and is_root and not _daemon_runs()):
+        content = {"lift": True} if options.lift else {}
+        repaired = service.command(options.socket, "POST", "/v1/repair", content)["repaired"]
+    elif not is_root:
+        raise HostError("no daemon runs, so only root can repair this host; run this as root")
+    elif _daemon_runs():
+        raise HostError(f"the daemon runs, and does not answer at {options.socket}; name its --socket")
     else:
-        if os.geteuid() != 0:
-            raise HostError("no daemon runs, so only root can repair this host; run this as root")
         repaired = _repair_here(lift=options.lift)
     print("\n".join(f"put back: {what}" for what in repaired) if repaired else "nothing was left to put back")
     return 0
 
 
-def _repair_here(*, lift: bool) -> list[str]:
-    from pathlib import Path
+def _daemon_runs() -> bool:
+    from halftunnel_vpn.host.claim import is_claimed
+    from halftunnel_vpn.host.journal import state_directory
 
-    from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR
+    return is_claimed(state_directory())
+
+
+def _repair_here(*, lift: bool) -> list[str]:
+    from halftunnel_vpn.host.journal import state_directory
     from halftunnel_vpn.host.network import HostNetwork
     from halftunnel_vpn.host.protection import Protection
+    from halftunnel_vpn.host.wanted import Wanted
 
-    state_dir = Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE_DIR))
+    state_dir = state_directory()
+    living = HostNetwork.living(state_dir) if lift else []
+    if living:
+        raise HostError(f"a tunnel is up (device {living[0]}); say 'htvpn down' first")
     guard = Protection(state_dir)
     after = None if lift else guard.remembered()  # no gap while the kill switch is to stay
     repaired = [
@@ -63,6 +77,7 @@ def _repair_here(*, lift: bool) -> list[str]:
     ]
     if lift and (guard.path.exists() or _protects()):
         guard.lift()
+        Wanted.forget(state_dir)  # or the next start of a daemon would put back what its profile says
         repaired.append("the kill switch")
     elif guard.path.exists():
         print("htvpn: the kill switch stays; 'htvpn repair --lift' lifts it", file=sys.stderr)

@@ -83,8 +83,12 @@ class DaemonPort(Protocol):
         """Read the profile again and apply what changed."""
         ...
 
-    async def repair(self) -> list[str]:
-        """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
+    async def repair(self, *, lift: bool) -> list[str]:
+        """Undo whatever an earlier process left on this host; what was put back, one sentence each.
+
+        ``lift``: also a kill switch, which no start brings back until the next ``up``. Raises when something
+        is up.
+        """
         ...
 
     async def adopt(self, pid: int, programs: str) -> None:
@@ -140,8 +144,11 @@ def _commands(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
         await daemon.reload()
         return _begun()
 
-    async def repair(_request: Request) -> Response:
-        return _json({"repaired": await daemon.repair()})
+    async def repair(request: Request) -> Response:
+        lift = _body(request).get("lift", False)
+        if not isinstance(lift, bool):
+            raise UsageError("lift must be true or false")
+        return _json({"repaired": await daemon.repair(lift=lift)})
 
     async def adopt(request: Request) -> Response:
         programs = _body(request).get("list")

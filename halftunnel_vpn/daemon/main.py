@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -12,7 +11,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from halftunnel_vpn import __build__, __version__
 from halftunnel_vpn.config import net
@@ -29,13 +27,12 @@ from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.machine import sentence_of
 from halftunnel_vpn.daemon.service import Daemon
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
+from halftunnel_vpn.host.claim import claim
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.observe import logs
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.loop import run
-
-LOCK: Final = "daemon.lock"
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT. Exit code 0; 1 after one sentence on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        lock = _claim_host(state_directory())
+        lock = claim(state_directory())
         try:
             run(_main(options))
         except BaseExceptionGroup as group:
@@ -170,22 +167,3 @@ def _start_log(options: Namespace, lines: LogRing) -> None:
         if journal is not None:
             root.handlers[:] = [journal]
     root.addHandler(lines)
-
-
-def _claim_host(state_dir: Path) -> int:
-    """A lock that one daemon has; the kernel takes it back when that dies. Raises HostError."""
-    path = state_dir / LOCK
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostError(
-            f"The state directory {state_dir} cannot be written ({error.strerror}): run this as root, or "
-            "name another one in STATE_DIRECTORY."
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise HostError("Another Half-Tunnel daemon runs on this host: stop that one first.") from None
-    return descriptor

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-import os
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from halftunnel_vpn import __version__
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import explain
 from halftunnel_vpn.client.mending import Mender
-from halftunnel_vpn.client.portal import RETRY_DELAY, Portal, PortalWatch
+from halftunnel_vpn.client.portal import RETRY_DELAY, PortalWatch
 from halftunnel_vpn.client.protection import check_alone
-from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event, LogLine
 from halftunnel_vpn.control.profile_store import ProfileStore
-from halftunnel_vpn.control.status import ProtectionStatus, Status
+from halftunnel_vpn.control.status import Status
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.daemon import portals
+from halftunnel_vpn.daemon.enforcement import Enforcement
 from halftunnel_vpn.daemon.events import Happening
-from halftunnel_vpn.daemon.guard import Guard
 from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.machine import Machine, sentence_of
-from halftunnel_vpn.daemon.states import STATES, Protection
-from halftunnel_vpn.daemon.wanted import Wanted
+from halftunnel_vpn.daemon.status import status_of
 from halftunnel_vpn.errors import (
     HalfTunnelError,
     HandshakeError,
@@ -37,13 +36,17 @@ from halftunnel_vpn.errors import (
     RoadError,
     first_leaf,
 )
-from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import preflight_host
+from halftunnel_vpn.host.wanted import Wanted
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.transport.driver import Driver
 
 log = logging.getLogger(__name__)
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,19 @@ class Target:
 
     name: str
     profile: ClientProfile
+
+
+def _in_turn(
+    command: Callable[Concatenate[Daemon, _Arguments], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate[Daemon, _Arguments], Coroutine[Any, Any, _Result]]:
+    """One command after the other: what one has looked at, no other changes before it is done."""
+
+    @functools.wraps(command)
+    async def waiting(daemon: Daemon, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        async with daemon.commands:
+            return await command(daemon, *args, **kwargs)
+
+    return waiting
 
 
 class Daemon:
@@ -65,22 +81,20 @@ class Daemon:
         self._state_dir = state_dir
         self._lines = lines
         self._started = driver.clock()
-        self._guard = Guard(state_dir)
-        self._mender = Mender(self._mend_guard, self.counters)
-        self._protection = Protection()
-        self._switch = "off"
+        self._enforcement = Enforcement(state_dir, self.machine, lambda: self._tunnel)
+        self._mender = Mender(self._enforcement.mend, self.counters)
         self._wanted = Wanted()
         self._target: Target | None = None
         self._tunnel: Tunnel | None = None
         self._tunnel_was_told = False
         self._is_resumed = False
         self._is_stopping = False
-        self._commands = asyncio.Lock()
+        self.commands = asyncio.Lock()
         self._woken = asyncio.Event()
         self._settled = asyncio.Event()
         self._backoff = Backoff(random.random)
-        self._portal_timer: asyncio.TimerHandle | None = None
         self._portals = PortalWatch(self.counters, driver.clock)
+        self._door = portals.Door(self._enforcement, self._mender, driver.loop)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -89,8 +103,7 @@ class Daemon:
 
         Raises HostError when what was left cannot be read or put back.
         """
-        left = self._guard.remembered()
-        self._protection = Protection(wanted=left, unwanted=left)
+        left = self._enforcement.take_over()
         self._wanted = Wanted.load(self._state_dir)
         problem = None
         if self._wanted.profile is not None:
@@ -99,7 +112,7 @@ class Daemon:
             except HalfTunnelError as error:
                 problem = sentence_of(error)
             else:
-                self._protect(profile)
+                self._enforcement.protect(profile)
                 if self._wanted.up:
                     self._target = Target(self._wanted.profile, profile)
                     self._is_resumed = True
@@ -109,7 +122,7 @@ class Daemon:
                 self.machine.on(Happening.BLOCKED, problem)
         elif problem is not None:
             self.machine.note(problem)
-        await self._enforce()
+        await self._enforcement.enforce()
         if self._target is None:
             await self._clean_up()
 
@@ -129,7 +142,7 @@ class Daemon:
             finally:
                 mender.cancel()
                 look_out.cancel()
-                self._close_portal()
+                self._door.close()
 
     def stop(self) -> None:
         """Have :meth:`run` put the host back and return; what is wanted is remembered for the next start."""
@@ -140,7 +153,7 @@ class Daemon:
         """Nothing is wanted: put the host back, and wait."""
         if self.machine.state.name == "disconnecting":
             # first the deed, then the word: who hears "disconnected" finds the host as it was
-            problem = await self._try_to_enforce(STATES["disconnected"].allows(self._protection))
+            problem = await self._enforcement.attempt("disconnected")
             self.machine.on(Happening.STOPPED, problem)
         else:
             await self._enforce_or_tell()
@@ -155,7 +168,7 @@ class Daemon:
         tunnel = Tunnel(target.profile, self._driver, changed=self._tunnel_changed)
         self._tunnel, self._woken = tunnel, asyncio.Event()
         try:
-            await self._enforce()
+            await self._enforcement.enforce()
             if self._target is target and not self._is_stopping:
                 await tunnel.run()
         except BaseExceptionGroup as group:
@@ -173,10 +186,10 @@ class Daemon:
         sentence = explain(failure) if isinstance(failure, HandshakeError) else str(failure)
         log.warning("%s", sentence)
         passing = isinstance(failure, RoadError | HandshakeRefused)
-        portal = await self._look_for_portal(target, failure)
+        portal = await portals.look(self._portals, target.profile, failure, self._woken)
         if self._target is not target or self._is_stopping:
             return
-        is_guarded = self._protection.wanted is not None
+        is_guarded = self._enforcement.protection.wanted is not None
         if portal is not None:
             portals.log_portal(portal)
             goes_on = is_guarded or self._is_resumed
@@ -198,19 +211,6 @@ class Daemon:
         if self._target is target and not self._is_stopping:
             self.machine.on(Happening.RETRY)
 
-    async def _look_for_portal(self, target: Target, failure: HalfTunnelError) -> Portal | None:
-        """The captive portal because of which the tunnel has failed; no command waits for the answer."""
-        reason = failure.reason if isinstance(failure, RoadError) else ""
-        looking = asyncio.ensure_future(self._portals.look(target.profile, reason))
-        woken = asyncio.ensure_future(self._woken.wait())
-        try:
-            await asyncio.wait((looking, woken), return_when=asyncio.FIRST_COMPLETED)
-            return looking.result() if looking.done() else None
-        finally:
-            looking.cancel()
-            woken.cancel()
-            await asyncio.gather(looking, woken, return_exceptions=True)
-
     async def _wait(self, seconds: float | None) -> None:
         """Until a command comes, at most so long."""
         if self._is_stopping:
@@ -230,8 +230,8 @@ class Daemon:
             self._portals.forget()
             self._is_resumed = True  # it has worked, so a road that fails later is worth waiting for
             self.machine.on(Happening.ESTABLISHED)
-            if self._portal_timer is not None:
-                self._close_portal()
+            if self._door.is_open:
+                self._door.close()
             now = "connected"
         if now == "connected" and phase == "reconnecting":
             self.machine.on(Happening.LOST)
@@ -243,44 +243,16 @@ class Daemon:
             self._tunnel.stop()
         self._woken.set()
 
-    # --- what may leave --------------------------------------------------------------------------
-
-    def _protect(self, profile: ClientProfile) -> None:
-        """From now on this profile says what may leave outside the tunnel."""
-        self._switch = profile.protection.kill_switch
-        self._protection = replace(
-            self._protection,
-            device=profile.tun.name,
-            wanted=traffic_policy(profile),
-            unwanted=lockdown_policy(profile),
-        )
-
-    async def _enforce(self) -> None:
-        """Put in place what the state allows; while a tunnel's own table is there, it does that itself."""
-        if self._tunnel is None or not self._tunnel.owns_table:
-            await self._guard.enforce(self.machine.state.allows(self._protection))
+    # --- the host ---------------------------------------------------------------------------------
 
     async def _enforce_or_tell(self) -> None:
-        problem = await self._try_to_enforce(self.machine.state.allows(self._protection))
+        problem = await self._enforcement.attempt()
         if problem is not None:
             self.machine.tell(problem)
 
-    async def _try_to_enforce(self, policy: TrafficPolicy | None) -> str | None:
-        try:
-            await self._guard.enforce(policy)
-        except HostError as error:
-            log.error("%s", error)
-            return str(error)
-        return None
-
-    async def _mend_guard(self) -> list[str]:
-        if self._tunnel is not None and self._tunnel.owns_table:
-            return []
-        return await self._guard.mend()
-
     async def _clean_up(self) -> list[str]:
-        policy = self.machine.state.allows(self._protection)
-        left = await asyncio.to_thread(HostNetwork.cleanup_leftovers, self._state_dir, after=policy)
+        after = self._enforcement.allowed
+        left = await asyncio.to_thread(HostNetwork.cleanup_leftovers, self._state_dir, after=after)
         for device in left:
             log.warning("put back what an earlier tunnel had left on this host: %s", device)
         return [f"what the tunnel {device} had changed" for device in left]
@@ -295,12 +267,9 @@ class Daemon:
 
     # --- commands --------------------------------------------------------------------------------
 
+    @_in_turn
     async def up(self, profile: str | None) -> None:
         """Connect through the profile of that name, None for the one that is meant."""
-        async with self._commands:
-            await self._up(profile)
-
-    async def _up(self, profile: str | None) -> None:
         name = await asyncio.to_thread(self._store.resolve, profile)
         target = Target(name, await asyncio.to_thread(self._store.load, name))
         while self.machine.state.name == "disconnecting":
@@ -316,72 +285,61 @@ class Daemon:
         wanted = Wanted(name, up=True)
         wanted.save(self._state_dir)  # raises before anything has changed
         self._wanted = wanted
-        self._protect(target.profile)
+        self._enforcement.protect(target.profile)
         if self._tunnel is None:
-            await self._guard.enforce(STATES["connecting"].allows(self._protection))
+            await self._enforcement.prepare("connecting")
         self._target, self._is_resumed = target, False
         self._backoff = Backoff(random.random)
         self._portals.forget()
         self.machine.on(Happening.UP)
         self._end_tunnel()
 
+    @_in_turn
     async def down(self) -> None:
         """Disconnect and put the host back. Already down is no error, and lifts what a crash left."""
-        async with self._commands:
-            self._down()
-
-    def _down(self) -> None:
         self._target = None
-        self._close_portal()
-        if self._switch != "always":
-            self._protection = replace(self._protection, unwanted=None)
+        self._door.close()
+        self._enforcement.release()
         self._remember(Wanted(self._wanted.profile, up=False))
         self._settled.clear()
         self.machine.on(Happening.DOWN)
         self._end_tunnel()
 
+    @_in_turn
     async def reconnect(self) -> None:
         """Open every leg anew, or try again now. Raises HostError when nothing is wanted up."""
-        async with self._commands:
-            if self._target is None:
-                raise HostError("nothing is up: say `htvpn up` first")
-            if self._tunnel is not None:
-                self._tunnel.reconnect()
-            else:
-                self._woken.set()
+        if self._target is None:
+            raise HostError("nothing is up: say `htvpn up` first")
+        if self._tunnel is not None:
+            self._tunnel.reconnect()
+        else:
+            self._woken.set()
 
+    @_in_turn
     async def portal(self, seconds: float) -> None:
         """Open what a captive portal needs, for so long; 0 closes it again."""
-        async with self._commands:
-            await self._portal(seconds)
-
-    async def _portal(self, seconds: float) -> None:
-        self._close_portal()
+        self._door.close()
         if seconds > 0:
             state = self.machine.state.name
             if state == "reconnecting":
                 self.machine.on(Happening.UP)
                 self._end_tunnel()  # which has no legs, and would swallow what browsers ask
-            elif state not in ("connecting", "blocked") or self._protection.wanted is None:
+            elif state not in ("connecting", "blocked") or self._enforcement.protection.wanted is None:
                 raise HostError(
                     "nothing stands in the way of a captive portal now: it is opened while the kill switch "
                     "blocks and there is no tunnel, or none with legs"
                 )
-            self._protection = replace(self._protection, portal=portals.OPENINGS)
-            self._portal_timer = self._driver.loop.call_later(seconds, self._portal_is_over)
-        await self._enforce()
+            self._door.open(seconds)
+        await self._enforcement.enforce()
 
+    @_in_turn
     async def reload(self) -> None:
         """Read the profile again; what may leave is changed at once, the rest with the next `htvpn up`."""
-        async with self._commands:
-            await self._reload()
-
-    async def _reload(self) -> None:
         name = self._wanted.profile
         if name is None:
             return
         profile = await asyncio.to_thread(self._store.load, name)
-        self._protect(profile)
+        self._enforcement.protect(profile)
         target, tunnel = self._target, self._tunnel
         if target is not None and tunnel is None:
             self._target = Target(name, profile)
@@ -391,18 +349,20 @@ class Daemon:
                 "the profile has changed: what it says beyond [protection] takes effect at the next up"
             )
         if tunnel is not None:
-            await tunnel.change_policy(self._protection.with_tunnel(), self._protection.with_legs())
-        await self._enforce()
+            protection = self._enforcement.protection
+            await tunnel.change_policy(protection.with_tunnel(), protection.with_legs())
+        await self._enforcement.enforce()
 
-    async def repair(self) -> list[str]:
+    @_in_turn
+    async def repair(self, *, lift: bool) -> list[str]:
         """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
-        async with self._commands:
-            return await self._repair()
-
-    async def _repair(self) -> list[str]:
+        if lift and self.machine.state.name != "disconnected":
+            raise HostError("a tunnel is wanted up: say `htvpn down`, and then lift what that leaves")
         if self._tunnel is not None:
             return await self._tunnel.mend()
-        found = await self._guard.mend()
+        if lift:
+            self._remember(Wanted())  # or the next start would put back what its profile says
+        found = await (self._enforcement.lift() if lift else self._enforcement.mend())
         return found + await self._clean_up()
 
     async def adopt(self, pid: int, programs: str) -> None:
@@ -410,17 +370,6 @@ class Daemon:
         if self._tunnel is None:
             raise HostError("The tunnel is not up: connect first.")
         await self._tunnel.adopt_program(pid, programs)
-
-    def _portal_is_over(self) -> None:
-        self._close_portal()
-        self._mender.wake()
-
-    def _close_portal(self) -> None:
-        if self._portal_timer is not None:
-            self._portal_timer.cancel()
-            self._portal_timer = None
-        self._protection = replace(self._protection, portal=())
-        self._guard.intend(self.machine.state.allows(self._protection))
 
     # --- what it says of itself ------------------------------------------------------------------
 
@@ -434,40 +383,14 @@ class Daemon:
 
     def status(self) -> Status:
         """As ``control/status.py`` describes it."""
-        machine, tunnel = self.machine, self._tunnel
-        policy = machine.state.allows(self._protection)
-        is_tunnels = tunnel is not None and tunnel.owns_table
-        protection = ProtectionStatus(
-            kill_switch=self._switch,
-            active=policy is not None,
-            verified=policy is not None and (is_tunnels or self._guard.is_verified),
+        return status_of(
+            self.machine,
+            self._tunnel,
+            profile=self._target.name if self._target is not None else None,
+            uptime=self._driver.clock() - self._started,
+            protection=self._enforcement.status(),
+            counters=self.counters,
         )
-        if tunnel is not None:
-            status = tunnel.status()
-        else:
-            status = Status(
-                version=__version__,
-                state=machine.state.name,
-                since=machine.since,
-                sentence=machine.sentence,
-                profile=None,
-                pid=os.getpid(),
-                uptime=0.0,
-                device=None,
-                session=0,
-                round_trip=None,
-                lost=[],
-                flows={"tcp": 0, "udp": 0, "icmp": 0},
-                protection=protection,
-                dropped=dict(self.counters.dropped),
-            )
-        status["state"] = machine.state.name
-        status["since"] = machine.since
-        status["sentence"] = machine.sentence
-        status["profile"] = self._target.name if self._target is not None else None
-        status["uptime"] = self._driver.clock() - self._started
-        status["protection"] = protection
-        return status
 
     @property
     def is_ready(self) -> bool:

@@ -78,7 +78,7 @@ class Protection:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise HostError(
                 f"The file {self.path} cannot be read ({error}): see that nothing should be blocked on this "
-                "host, then run `htvpn repair`."
+                "host, then run `htvpn repair --lift`."
             ) from error
 
     def remember(self, policy: TrafficPolicy) -> None:

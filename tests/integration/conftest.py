@@ -78,7 +78,9 @@ class SmallDaemon:
     async def reload(self) -> None:
         self.told.append("reload")
 
-    async def repair(self) -> list[str]:
+    async def repair(self, *, lift: bool) -> list[str]:
+        if lift:
+            self.told.append("lift")
         return ["the route table 18516 was removed"]
 
     async def adopt(self, pid: int, programs: str) -> None:

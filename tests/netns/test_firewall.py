@@ -315,5 +315,5 @@ def test_a_policy_that_cannot_be_remembered_is_not_put_in_place(client: Lab, tmp
         Protection(tmp_path / "file").put(BASE)
     assert nft.listing() is None
     (tmp_path / "protection.json").write_text("{")
-    with pytest.raises(HostError, match=r"cannot be read .* run `htvpn repair`"):
+    with pytest.raises(HostError, match=r"cannot be read .* run `htvpn repair --lift`"):
         Protection(tmp_path).remembered()

@@ -57,7 +57,8 @@ class _Daemon:
     async def reload(self) -> None:
         self._told()
 
-    async def repair(self) -> list[str]:
+    async def repair(self, *, lift: bool) -> list[str]:
+        assert isinstance(lift, bool)
         self._told()
         return ["nothing"]
 

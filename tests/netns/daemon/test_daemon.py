@@ -303,6 +303,43 @@ def test_a_profile_that_always_protects_is_read_again_on_demand(lab, tunnel, dae
     assert around() != errno.ECONNREFUSED
 
 
+def htvpn(lab, daemon, *words):
+    """What a command says, and its exit code."""
+    command = [sys.executable, "-m", "halftunnel_vpn.cli", *words, "--socket", daemon.socket]
+    environment = {"STATE_DIRECTORY": str(daemon.state_directory)}
+    done = lab.run(CLIENT, command, env=environment, check=False)
+    return done.stdout + done.stderr, done.returncode
+
+
+def test_a_kill_switch_is_lifted_for_good_but_not_from_a_tunnel(lab, tunnel, daemon, snapshot):
+    before = snapshot()
+    edit(
+        daemon.add_profile("always", tunnel.profile.read_text()), {"protection": {"kill_switch": '"always"'}}
+    )
+    daemon.up("always")
+    daemon.wait_state("connected")
+    up = snapshot()
+    said = "htvpn: a tunnel is wanted up: say `htvpn down`, and then lift what that leaves\n"
+    assert htvpn(lab, daemon, "repair", "--lift") == (said, 1)
+    assert snapshot() == up
+    for is_running in (True, False):
+        daemon.down()
+        if not is_running:
+            daemon.kill()
+        assert around() == errno.ECONNREFUSED
+        assert htvpn(lab, daemon, "repair", "--lift") == ("put back: the kill switch\n", 0)
+        assert snapshot() == before
+        if is_running:
+            assert not daemon.status()["protection"]["active"]
+            assert daemon.stop() == 0
+        daemon.start()
+        assert snapshot() == before, "the next start brings nothing back"
+        daemon.up("always")
+        daemon.wait_state("connected")
+    daemon.down()
+    htvpn(lab, daemon, "repair", "--lift")
+
+
 def test_two_daemons_and_two_tunnels(lab, daemon, tunnel):
     first, first_socket = daemon.process, daemon.socket
     daemon.socket = first_socket + "2"

@@ -83,6 +83,14 @@ def test_always_holds_after_down_until_a_repair_lifts_it(lab, tunnel, snapshot, 
     kill_switch("always")
     tunnel.start_client()
     tunnel.wait_connected()
+    repair = [sys.executable, "-m", "halftunnel_vpn.cli", "repair", "--socket", str(tunnel.socket)]
+    environment = {"STATE_DIRECTORY": str(tunnel.state_directory)}
+    up = snapshot()
+    refused = lab.run(CLIENT, [*repair, "--lift"], env=environment, check=False)
+    assert (refused.returncode, refused.stderr) == (
+        1, "htvpn: a tunnel is up (device htvpn0); say 'htvpn down' first\n",
+    )  # fmt: skip
+    assert snapshot() == up
     assert tunnel.stop_client() == 0, tunnel.client_output()
     assert around() == errno.ECONNREFUSED
     down = snapshot()
@@ -95,8 +103,6 @@ def test_always_holds_after_down_until_a_repair_lifts_it(lab, tunnel, snapshot, 
     }
     assert {name for name in down if down[name] != before[name]} == locks
 
-    repair = [sys.executable, "-m", "halftunnel_vpn.cli", "repair", "--socket", str(tunnel.socket)]
-    environment = {"STATE_DIRECTORY": str(tunnel.state_directory)}
     assert "stays" in lab.run(CLIENT, repair, env=environment).stderr
     assert snapshot() == down
     assert "the kill switch" in lab.run(CLIENT, [*repair, "--lift"], env=environment).stdout

@@ -40,6 +40,15 @@ class Wanted:
                 f"The file {path} cannot be read ({error}): remove it and say `htvpn up`."
             ) from error
 
+    @staticmethod
+    def forget(state_dir: Path) -> None:
+        """Nothing is wanted, nor known. Raises HostError."""
+        path = state_dir / FILE
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"The file {path} cannot be removed ({error.strerror}).") from error
+
     def save(self, state_dir: Path) -> None:
         """Put it on disk, atomically. Raises HostError."""
         write_atomically(state_dir / FILE, json.dumps({"format": _FORMAT, **asdict(self)}))
