@@ -6,15 +6,14 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.lab.certificates import make_certificate
 from halftunnel_vpn.lab.topology import DOMAIN_A, DOMAIN_B, EXIT, TARGET_ADDRESS, Lab
 from halftunnel_vpn.lab.tunnel import ALLOWED_EGRESS, ROAD_PORT, LabTunnel, edit
-from halftunnel_vpn.protocol.certificates import make_authority, make_server_certificate
 
 PORTS: Final = {"upstream": 8001, "downstream": 8002}
 """Where the exit listens, on loopback, without TLS."""
@@ -139,9 +138,9 @@ class FrontedTunnel(LabTunnel):
         self._kind = kind
         self._front_directory = lab.directory / "front"
         self._front_directory.mkdir()
-        self._authority = self._make_certificate()
+        authority = make_certificate(self._front_directory / "both.pem")
         super().__init__(lab)
-        edit(self.profile, {"tls": {"ca": f'"""\n{self._authority}"""'}})
+        edit(self.profile, {"tls": {"ca": f'"""\n{authority}"""'}})
         self._file = self._configure(idle)
         self._front: subprocess.Popen[str] | None = None
 
@@ -186,16 +185,6 @@ class FrontedTunnel(LabTunnel):
             EXIT, "server", "init", "--dir", str(self.directory), "--behind-proxy", *roads,
             "--allow-egress", *ALLOWED_EGRESS, "--dns", TARGET_ADDRESS,
         )  # fmt: skip
-
-    def _make_certificate(self) -> str:
-        """One certificate for both domains, with its key, in both.pem; the authority that signed it."""
-        now = datetime.now(UTC)
-        began, ends = now - timedelta(days=1), now + timedelta(days=1)
-        root = make_authority("an authority of the lab", not_before=began, not_after=ends)
-        made = make_server_certificate(root, [DOMAIN_A, DOMAIN_B], not_before=began, not_after=ends)
-        path = self._front_directory / "both.pem"
-        path.write_bytes(made.certificate + made.private_key)
-        return root.certificate.decode()
 
     def _configure(self, idle: int) -> Path:
         listen = parse_server((self.directory / "server.toml").read_text()).listen
