@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
+import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -43,6 +46,10 @@ UNCOUNTED = ("fuzz", "netns/tunnel", "netns/leaks", "chaos", "systemd")
 """Whose programs run without anybody counting their lines, which halves their speed; others run the same."""
 
 
+SWEEPING = Path(tempfile.gettempdir(), "halftunnel-sweeping.lock")
+"""`Lab.sweep`, and so `htvpn demo`, removes the labs of every dead process on the machine."""
+
+
 def _place(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
 
@@ -71,6 +78,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def sweeping() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """``with sweeping()``: in no other test process are labs swept, or looked at that nobody owns."""
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        with SWEEPING.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    return alone
 
 
 def _problems(value, kind, where="status"):

@@ -14,11 +14,11 @@ from halftunnel_vpn.control import client
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.lab.topology import CLIENT, Lab
 
-START_TIMEOUT: Final = 20.0
+START_TIMEOUT: Final = 60.0
 """Seconds within which the daemon serves its socket."""
 
-STATE_TIMEOUT: Final = 30.0
-"""Seconds that a state is waited for."""
+STATE_TIMEOUT: Final = 90.0
+"""Seconds that a state is waited for: a pause of 60 between two attempts may just have begun."""
 
 
 class LabDaemon:

@@ -17,10 +17,10 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 
-BOOT_TIMEOUT: Final = 60.0
+BOOT_TIMEOUT: Final = 180.0
 """Seconds from the start of PID 1 until systemd has started everything."""
 
-OFF_TIMEOUT: Final = 40.0
+OFF_TIMEOUT: Final = 90.0
 """Seconds a machine may take to power off before it is killed."""
 
 _POLL: Final = 0.05

@@ -24,8 +24,8 @@ CONFIGURATION: Final = Path("/etc/netns")
 COMMAND_TIMEOUT: Final = 30.0
 """Seconds within which a command that only sets something up must end."""
 
-END_TIMEOUT: Final = 10.0
-"""Seconds a process may take to end by itself before it is killed: more than an exit takes at most.
+END_TIMEOUT: Final = 30.0
+"""Seconds a process may take to end by itself before it is killed: far more than an exit takes at most.
 
 That drains its streams (stop_timeout), and then waits for its legs' last words (CLOSE_TIMEOUT).
 """
@@ -53,11 +53,27 @@ def create(name: str) -> None:
     command(["ip", "-n", name, "link", "set", "dev", "lo", "up"])
 
 
+def configure(name: str) -> Path:
+    """Make the directory of the namespace's own files for /etc."""
+    directory = CONFIGURATION / name
+    while True:
+        CONFIGURATION.mkdir(exist_ok=True)
+        try:
+            directory.mkdir()
+        except FileNotFoundError:  # another lab has just removed its last one, and with it the place for all
+            continue
+        return directory
+
+
 def delete(name: str) -> None:
     """End what runs in the namespace and remove it with its configuration; harmless when it is gone."""
     end_processes(name)
     if (_RUNTIME / name).exists():
-        command(["ip", "netns", "del", name])
+        try:
+            command(["ip", "netns", "del", name])
+        except HostError:
+            if (_RUNTIME / name).exists():  # else somebody else has swept at the same time
+                raise
     shutil.rmtree(CONFIGURATION / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         CONFIGURATION.rmdir()  # only when it is empty

@@ -229,7 +229,7 @@ class Lab:
                 process.kill()
         return process.wait()
 
-    def wait_listening(self, host: str, port: int, *, timeout: float = 10.0) -> None:
+    def wait_listening(self, host: str, port: int, *, timeout: float = 60.0) -> None:
         """Return once something in the host listens on a TCP port; HostError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while not self._listens(host, port):
@@ -292,8 +292,7 @@ class Lab:
                     ) from error
 
     def _write_configuration(self, host: str) -> None:
-        directory = namespaces.CONFIGURATION / self.namespace(host)
-        directory.mkdir(parents=True)
+        directory = namespaces.configure(self.namespace(host))
         (directory / "resolv.conf").write_text(f"nameserver {_RESOLVERS[host]}\n")
         (directory / "hosts").write_text(
             f"127.0.0.1 localhost\n::1 localhost\n{EXIT_A} {DOMAIN_A}\n{EXIT_B} {DOMAIN_B}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -19,9 +20,10 @@ SEED = 20260
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers() -> None:
+def no_leftovers(sweeping: Callable[[], AbstractContextManager[None]]) -> None:
     """A test run that was killed left namespaces behind."""
-    Lab.sweep()
+    with sweeping():
+        Lab.sweep()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from halftunnel_vpn.tun import TunDevice
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers() -> None:
+def no_leftovers(sweeping: Callable[[], AbstractContextManager[None]]) -> None:
     """A test run that was killed left namespaces behind."""
-    Lab.sweep()
+    with sweeping():
+        Lab.sweep()
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def snapshot(client: Lab, resolv_conf: Path) -> Callable[[], dict[str, str]]:
 def eventually() -> Callable[..., None]:
     """Returns once a question is answered with True; fails the test after some seconds."""
 
-    def wait(question: Callable[[], bool], *, within: float = 30.0) -> None:
+    def wait(question: Callable[[], bool], *, within: float = 90.0) -> None:
         deadline = time.monotonic() + within
         while not question():
             assert time.monotonic() < deadline, f"not so after {within:.0f} s"

@@ -106,7 +106,7 @@ def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, env=Lab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        table, progress = process.communicate(timeout=100)
+        table, progress = process.communicate(timeout=280)
     assert process.returncode == 0, progress + table
     found = {row["id"]: set(row["peers"]) for row in json.loads(document.read_text())["rows"]}
     both = {"direct", "ours"}

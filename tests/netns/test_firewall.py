@@ -222,7 +222,7 @@ def gather(wire: Wire, kinds: set[str]) -> set[str]:
     """What has left, once everything of these kinds has, and a moment longer."""
     expected = set().union(*(TRAFFIC[kind][1] for kind in kinds))
     found: set[str] = set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not expected <= found and time.monotonic() < deadline:
         found |= wire.left()
     time.sleep(0.05)

@@ -213,7 +213,7 @@ def test_a_process_of_the_client_sees_the_tunnels_resolver_at_once(
         text=True,
     )
     network(ROUTE_ALL).apply()
-    seen, _ = watcher.communicate("go\n", timeout=10)
+    seen, _ = watcher.communicate("go\n", timeout=60)
     assert "nameserver 10.72.84.1\n" in seen
     network(ROUTE_ALL).cleanup()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab, start_lan_resolver, start_target, target
+from halftunnel_vpn.lab import Lab, namespaces, start_lan_resolver, start_target, target
 from halftunnel_vpn.lab.namespaces import CONFIGURATION
 from halftunnel_vpn.lab.topology import (
     CLIENT,
@@ -47,7 +48,7 @@ def ping(lab: Lab) -> Callable[..., int]:
     """How many of some pings were answered."""
 
     def send(host: str, destination: str, *options: str, count: int = 1) -> int:
-        argv = ["ping", "-q", "-n", "-c", str(count), "-i", "0.01", "-W", "0.3", *options, destination]
+        argv = ["ping", "-q", "-n", "-c", str(count), "-i", "0.01", "-W", "2", *options, destination]
         output = lab.run(host, argv, check=False).stdout
         return int(output.split(" received")[0].split()[-1]) if " received" in output else 0
 
@@ -75,7 +76,7 @@ def test_each_reaches_its_neighbours_and_the_target_is_out_of_the_clients_reach(
         assert ping(CLIENT, destination) == 1, destination
     for destination in (TARGET_ADDRESS, TARGET_ADDRESS6):
         assert ping(EXIT, destination) == 1, destination
-        assert ping(CLIENT, destination) == 0, destination
+        assert ping(CLIENT, destination, "-W", "0.3") == 0, destination
 
 
 def test_the_client_has_a_default_route_to_win_against(lab: Lab) -> None:
@@ -100,7 +101,7 @@ def test_each_host_has_a_resolver_and_the_domains_names(lab: Lab) -> None:
 
 def test_a_link_counts_what_it_carried(lab: Lab, ping: Callable[..., int]) -> None:
     before = lab.counters(CLIENT, ROAD_B), lab.counters(EXIT, ROAD_B), lab.counters(CLIENT, ROAD_A)
-    assert ping(CLIENT, EXIT_B, "-s", "1000", count=20) == 20
+    assert ping(CLIENT, EXIT_B, "-s", "1000", "-i", "0.2", count=20) == 20
     here = lab.counters(CLIENT, ROAD_B) - before[0]
     there = lab.counters(EXIT, ROAD_B) - before[1]
     other = lab.counters(CLIENT, ROAD_A) - before[2]
@@ -113,10 +114,11 @@ def test_a_link_can_be_made_worse_and_better(lab: Lab, ping: Callable[..., int])
     lab.lose(EXIT, ROAD_A, 500)
     assert 20 < ping(CLIENT, EXIT_A, count=100) < 80
     lab.lose(EXIT, ROAD_A, 1000)
-    assert ping(CLIENT, EXIT_A) == 0
+    assert ping(CLIENT, EXIT_A, "-W", "0.3") == 0
     assert ping(CLIENT, EXIT_B) == 1
     lab.lose(EXIT, ROAD_A, 0)
-    assert ping(CLIENT, EXIT_A, count=20) == 20
+    # ping does not wait long for the last answer, which a busy machine may keep it from seeing in time
+    assert max(ping(CLIENT, EXIT_A, count=20) for _ in range(3)) == 20
     assert lab.run(EXIT, ["nft", "list", "ruleset"]).stdout == ""
 
 
@@ -166,7 +168,7 @@ def test_the_targets_nameserver_answers(lab: Lab, server: str, transport: str) -
     start_target(lab)
 
     def dig(*words: str) -> str:
-        return lab.run(EXIT, ["dig", f"@{server}", transport, "+tries=1", "+time=3", *words]).stdout
+        return lab.run(EXIT, ["dig", f"@{server}", transport, "+tries=1", "+time=20", *words]).stdout
 
     assert dig("+short", "target.test").split() == [TARGET_ADDRESS]
     assert dig("+short", "TARGET.test", "AAAA").split() == [TARGET_ADDRESS6]
@@ -197,7 +199,10 @@ def test_a_command_that_fails_says_where_and_why(lab: Lab) -> None:
         lab.wait_listening(EXIT, 99, timeout=0)
 
 
-def test_a_started_process_ends_with_the_lab_even_if_it_will_not(tmp_path: Path) -> None:
+def test_a_started_process_ends_with_the_lab_even_if_it_will_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespaces, "END_TIMEOUT", 0.5)
     stubborn = (
         "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     )
@@ -269,11 +274,16 @@ with Lab() as lab:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_a_signal_leaves_nothing_behind_or_what_the_next_one_sweeps_up(number: signal.Signals) -> None:
+def test_a_signal_leaves_nothing_behind_or_what_the_next_one_sweeps_up(
+    number: signal.Signals, sweeping: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
     command = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=Lab.environment()
-    ) as process:
+    with (
+        sweeping(),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=Lab.environment()
+        ) as process,
+    ):
         assert process.stdout is not None
         label = process.stdout.readline().strip()
         assert len(remains(label)) == 2 * len(HOSTS) + 1
@@ -286,7 +296,14 @@ def test_a_signal_leaves_nothing_behind_or_what_the_next_one_sweeps_up(number: s
     assert remains(label) == []
 
 
-def test_a_kept_lab_stays_up_until_it_is_swept(lab: Lab) -> None:
+def test_a_kept_lab_stays_up_until_it_is_swept(
+    lab: Lab, sweeping: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    with sweeping():
+        keep_and_sweep(lab)
+
+
+def keep_and_sweep(lab: Lab) -> None:
     command = [sys.executable, "-c", PROGRAM, "keep"]
     ended = subprocess.run(command, capture_output=True, text=True, env=Lab.environment(), check=True)
     label = ended.stdout.strip()

@@ -43,7 +43,7 @@ def set_up(lab: Lab, words: str) -> str:
 
 def next_frame(device: TunDevice, protocol: int) -> tuple[bytes, IP]:
     """The next IPv4 frame of a protocol: vnet header and packet. (The kernel sends MLD of its own.)"""
-    while select.select([device.fd], [], [], 5)[0]:
+    while select.select([device.fd], [], [], 30)[0]:
         frame = device.read()
         packet = IP(frame[10:])
         if packet.version == 4 and packet.proto == protocol:

@@ -59,7 +59,7 @@ class Site:
 
     def reach(self, *, check: bool = True, host: str = TARGET_ADDRESS) -> str:
         """What the client gets from the target's web server."""
-        patience = 10 if check else 2
+        patience = 30 if check else 2
         done = self.client.run(f"curl -sS -m {patience} http://{host}/small.txt | wc -c", check=False)
         if check:
             assert done.stdout.strip() == "1000", done.stderr

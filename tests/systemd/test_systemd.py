@@ -219,7 +219,7 @@ def test_the_kill_switch_always_stands_before_the_network_at_boot(site, client):
     client.power_off()
     # What a machine that is off has lost; the lab's namespace would keep it.
     site.lab.run(CLIENT, ["nft", "flush", "ruleset"])
-    assert site.lab.run(CLIENT, ["ping", "-c1", "-W2", LAN_RESOLVER]).returncode == 0
+    assert site.lab.run(CLIENT, ["ping", "-c1", "-W20", LAN_RESOLVER]).returncode == 0
     client.boot()
     assert client.run("systemctl is-active halftunnel-lockdown.service").stdout == "active\n"
     assert "halftunnel" in client.run("nft list tables").stdout

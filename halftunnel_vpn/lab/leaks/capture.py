@@ -31,7 +31,7 @@ from halftunnel_vpn.lab.tunnel import ROAD_PORT
 ENDS: Final = ((EXIT, ROAD_A), (EXIT, ROAD_B), (LAN, LAN_LINK))
 """Every wire that leads out of the client, at its far end: no rule of the client's is behind it."""
 
-START_TIMEOUT: Final = 10.0
+START_TIMEOUT: Final = 60.0
 """Seconds until tcpdump must be listening."""
 
 SNAPSHOT: Final = 128

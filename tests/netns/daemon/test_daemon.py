@@ -71,7 +71,7 @@ def around(device="road-a", address=TARGET_ADDRESS):
 
 def fetch(lab, *, check=True):
     """A page of the target's, as any program of the client gets it."""
-    command = ["curl", "-sSf", "--max-time", "10", "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"]
+    command = ["curl", "-sSf", "--max-time", "30", "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"]
     return lab.run(CLIENT, command, check=check).returncode == 0
 
 

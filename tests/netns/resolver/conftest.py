@@ -56,7 +56,7 @@ class Resolved:
     def ctl(self, *arguments: str) -> str:
         """What `resolvectl ARGUMENTS` prints."""
         asked = subprocess.run(
-            [self._resolvectl, *arguments], capture_output=True, text=True, timeout=20, check=True
+            [self._resolvectl, *arguments], capture_output=True, text=True, timeout=60, check=True
         )
         return asked.stdout
 
@@ -147,7 +147,7 @@ def _answers(resolved: Resolved) -> bool:
         return False
 
 
-def _wait_for(question: Callable[[], bool], within: float = 20.0) -> None:
+def _wait_for(question: Callable[[], bool], within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not question():
         assert time.monotonic() < deadline, f"not so after {within:.0f} s"

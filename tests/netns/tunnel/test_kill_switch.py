@@ -72,7 +72,7 @@ def test_a_client_that_does_not_come_up_opens_the_host_again(tunnel, snapshot, k
     tunnel.stop_exit()
     try:
         tunnel.start_client()
-        assert tunnel.client.wait(20) == 1
+        assert tunnel.client.wait(60) == 1
     finally:
         tunnel.start_exit()
     assert snapshot() == before

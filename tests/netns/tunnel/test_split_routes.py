@@ -44,7 +44,7 @@ def seen_from(new_rig):
                     listener = socket.create_server((address, 0), family=family)
                 with listener, rig.lab.inside(CLIENT):
                     listener.settimeout(30)
-                    with socket.create_connection(listener.getsockname()[:2], timeout=10):
+                    with socket.create_connection(listener.getsockname()[:2], timeout=30):
                         connection, peer = listener.accept()
                         connection.close()
                         return peer[0]

@@ -35,30 +35,30 @@ def hops(output: str) -> list[str]:
 def test_ping_of_any_size(rig, version, size):
     """Beyond 1472 bytes the client's kernel sends fragments, and so does the exit's."""
     target = TARGET_ADDRESS if version == 4 else TARGET_ADDRESS6
-    said = rig.client(f"ping -n -c 3 -i 0.1 -w 10 -s {size} {target}")
+    said = rig.client(f"ping -n -c 3 -i 0.1 -w 30 -s {size} {target}")
     assert " 3 received" in said
     assert "DUP" not in said and "wrong data" not in said
 
 
 @both_versions
 def test_ping_shows_the_hop_limit_and_a_short_time(rig, version):
-    said = rig.client(f"ping -n -c 5 -i 0.1 -w 10 {ROAD[version][0]}")
+    said = rig.client(f"ping -n -c 20 -i 0.05 -w 30 {ROAD[version][0]}")
     minimum = float(re.search(r"rtt min/avg/max/mdev = ([\d.]+)/", said)[1])
-    assert minimum < 50
+    assert minimum < 200
     assert "ttl=64" in said
 
 
 @pytest.mark.parametrize("method", ["", "-I"], ids=["UDP", "ICMP"])
 @both_versions
 def test_traceroute_shows_every_hop_behind_the_exit(rig, road_beyond, version, method):
-    said = rig.client(f"traceroute -n -{version} -w 5 {method} {ROAD[version][-1]}")
+    said = rig.client(f"traceroute -n -{version} -w 20 {method} {ROAD[version][-1]}")
     assert hops(said) == ROAD[version]
     assert "!" not in said
 
 
 @both_versions
 def test_ping_with_a_small_hop_limit_names_the_router(rig, road_beyond, version):
-    said = rig.client(f"ping -n -c 1 -W 5 -t 2 {ROAD[version][-1]}", check=False)
+    said = rig.client(f"ping -n -c 1 -W 20 -t 2 {ROAD[version][-1]}", check=False)
     assert re.search(rf"From {ROAD[version][1]} icmp_seq=1 Time (to live )?exceeded", said)
 
 
@@ -74,13 +74,13 @@ def test_ping_with_a_small_hop_limit_names_the_router(rig, road_beyond, version)
     ],
 )
 def test_ping_to_where_nobody_is_shows_the_error(rig, address, told):
-    said = rig.client(f"ping -n -c 1 -W 8 {address}", check=False)
+    said = rig.client(f"ping -n -c 1 -W 20 {address}", check=False)
     assert told in said
 
 
 @both_versions
 def test_ping_too_long_for_a_link_behind_the_exit_is_told_the_mtu(rig, new_far_address, version):
-    said = rig.client(f"ping -n -c 1 -W 5 -M do -s 1400 {new_far_address(version)}", check=False)
+    said = rig.client(f"ping -n -c 1 -W 20 -M do -s 1400 {new_far_address(version)}", check=False)
     assert re.search(r"(mtu ?= ?1280|Packet too big: mtu=1280)", said)
 
 
@@ -105,7 +105,7 @@ def test_many_pings_at_once(ends, version):
 
 @both_versions
 def test_a_flood_of_pings(rig, version):
-    said = rig.client(f"ping -n -q -f -c 2000 -w 20 {ROAD[version][0]}")
+    said = rig.client(f"ping -n -q -f -c 2000 -w 60 {ROAD[version][0]}")
     assert " 2000 received" in said
 
 

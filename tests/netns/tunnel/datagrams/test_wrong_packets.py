@@ -6,7 +6,6 @@ import collections
 import errno
 import random
 import socket
-import time
 from collections.abc import Callable
 
 import pytest
@@ -27,8 +26,6 @@ from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS, TARGET_ADDRESS6
 pytestmark = pytest.mark.root
 
 ME, ME6 = "10.73.72.1", "fd48:5456:504e::1"
-FRAGMENTS_WAIT = 30.0
-"""Seconds that a datagram waits for its fragments, see halftunnel_vpn/packet/fragments.py."""
 
 V4 = IP(src=ME, dst=TARGET_ADDRESS)
 V6 = IPv6(src=ME6, dst=TARGET_ADDRESS6)
@@ -161,16 +158,9 @@ def newly_dropped(rig, settle) -> Callable[[], dict[str, int]]:
 
 def check_that_it_works(rig) -> None:
     for address in (TARGET_ADDRESS, TARGET_ADDRESS6):
-        assert " 2 received" in rig.client(f"ping -n -c 2 -w 10 -i 0.1 {address}")
+        assert " 2 received" in rig.client(f"ping -n -c 2 -w 30 -i 0.1 {address}")
     assert len(rig.client(f"curl -sS http://{TARGET_ADDRESS}/small.txt")) == 1000
     assert rig.tunnel.status()["state"] == "connected"
-
-
-def test_a_datagram_whose_end_never_comes_is_given_up(rig, incomplete_datagram):
-    """It was sent before the first test of this directory, so that little of its time is left."""
-    while "fragment-timeout" not in rig.dropped():
-        assert time.monotonic() - incomplete_datagram < FRAGMENTS_WAIT + 10
-    assert time.monotonic() - incomplete_datagram > FRAGMENTS_WAIT
 
 
 def test_every_kind_of_malformed_packet_is_dropped_under_its_own_reason(rig, put, newly_dropped):
@@ -271,7 +261,7 @@ def test_a_flood_of_fragments_evicts_the_oldest_and_harms_nobody(rig, put, newly
     assert 600 - 256 <= drops.pop("fragment-evicted") <= 600
     assert not drops
     check_that_it_works(rig)
-    assert " 2 received" in rig.client(f"ping -n -c 2 -w 10 -i 0.1 -s 4000 {TARGET_ADDRESS}")
+    assert " 2 received" in rig.client(f"ping -n -c 2 -w 30 -i 0.1 -s 4000 {TARGET_ADDRESS}")
 
 
 def test_noise_of_every_sort_stops_nothing(rig, put, settle, newly_dropped):

@@ -84,8 +84,10 @@ def deaf_target(rig) -> Callable[[str], contextlib.AbstractContextManager[None]]
         rule = f"meta l4proto {{ tcp, udp }} th dport 53 {verdict}"
         table = f"table inet deaf {{ chain in {{ type filter hook input priority 0; {rule}; }}; }}"
         rig.on_target(f"nft '{table}'")
-        yield
-        rig.on_target("nft delete table inet deaf")
+        try:
+            yield
+        finally:
+            rig.on_target("nft delete table inet deaf")
 
     return deaf
 

@@ -52,7 +52,7 @@ def udp_on(rig, host: str, version: int) -> Iterator[socket.socket]:
     with rig.lab.inside(host):
         sock = socket.socket(FAMILIES[version], socket.SOCK_DGRAM)
     with sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         yield sock
 
 
@@ -82,16 +82,16 @@ def test_a_connection_goes_to_the_name_at_the_exit(own, asked_of_target, version
 
 
 def test_a_connection_to_a_name_that_does_not_exist_fails_at_once(own):
-    said = own.client("curl -sS -m 20 -w ' %{time_total}' http://nobody.target.test/", check=False)
+    said = own.client("curl -sS -m 60 -w ' %{time_total}' http://nobody.target.test/", check=False)
     assert "Failed to connect" in said or "Couldn't connect" in said or "No route to host" in said
-    assert float(said.split()[-1]) < 5
+    assert float(said.split()[-1]) < 20
 
 
 @both_versions
 def test_ping_to_a_fake_address_is_answered(own, fake, version):
     address = fake("www.target.test", version)
-    assert " 2 received" in own.client(f"ping -n -c 2 -i 0.1 -w 10 {address}")
-    assert f"bytes from {address}" in own.client(f"ping -n -c 1 -w 10 -s 5000 {address}")
+    assert " 2 received" in own.client(f"ping -n -c 2 -i 0.1 -w 30 {address}")
+    assert f"bytes from {address}" in own.client(f"ping -n -c 1 -w 30 -s 5000 {address}")
 
 
 @both_versions
@@ -165,5 +165,5 @@ def test_a_name_that_no_packet_can_carry_does_no_harm(own, fake):
     address = fake("looks-like.127.1", 4)
     with udp_on(own, CLIENT, 4) as app:
         app.sendto(b"where to?", (address, 1234))
-    assert " 1 received" in own.client(f"ping -n -c 1 -w 10 {TARGET_ADDRESS}")
+    assert " 1 received" in own.client(f"ping -n -c 1 -w 30 {TARGET_ADDRESS}")
     assert own.dropped()["datagram-bad-name"] == 1

@@ -8,6 +8,7 @@ import random
 import resource
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -130,16 +131,18 @@ class Bulk:
         self._threads = threads
         self._block = memoryview(random.Random(77).randbytes(1 << 24))
 
-    def send(self, sock: socket.socket, size: int) -> Future[str]:
-        """Send ``size`` bytes, then FIN; the future holds their hash."""
+    def send(self, sock: socket.socket, size: int, enough: threading.Event | None = None) -> Future[str]:
+        """Send ``size`` bytes, more until ``enough`` is set, then FIN; the future holds their hash."""
 
         def work() -> str:
             digest = hashlib.sha256()
-            for number, start in enumerate(range(0, size, PIECE)):
-                offset = number * 1_000_003 % (len(self._block) - PIECE)
-                piece = self._block[offset : offset + min(PIECE, size - start)]
+            sent = 0
+            while sent < size or not (enough is None or enough.is_set()):
+                offset = sent // PIECE * 1_000_003 % (len(self._block) - PIECE)
+                piece = self._block[offset : offset + (min(PIECE, size - sent) if sent < size else PIECE)]
                 sock.sendall(piece)
                 digest.update(piece)
+                sent += len(piece)
             sock.shutdown(socket.SHUT_WR)
             return digest.hexdigest()
 

@@ -39,7 +39,6 @@ def share(road_bytes):
     return measure
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("version", "size"), ((4, GIGABYTE), (6, HUNDRED_MEGABYTES)))
 def test_an_upload_arrives_whole(ends, bulk, version, size):
     client, target = ends.pair(version)
@@ -47,7 +46,6 @@ def test_an_upload_arrives_whole(ends, bulk, version, size):
     assert bulk.receive(target).result() == sent.result()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("version", "size"), ((4, HUNDRED_MEGABYTES), (6, GIGABYTE)))
 def test_a_download_arrives_whole(ends, bulk, version, size):
     client, target = ends.pair(version)
@@ -55,7 +53,6 @@ def test_a_download_arrives_whole(ends, bulk, version, size):
     assert bulk.receive(client).result() == sent.result()
 
 
-@pytest.mark.timeout(300)
 def test_up_and_down_at_once_on_one_connection_and_on_two(ends, bulk):
     one = ends.pair()
     uploading, downloading = ends.pair(), ends.pair(6)

@@ -142,4 +142,4 @@ def test_after_the_target_is_gone_writing_fails_as_on_any_other_road(pair, event
             return True
         return False
 
-    eventually(fails, within=5)
+    eventually(fails)

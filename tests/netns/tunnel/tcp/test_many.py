@@ -67,7 +67,7 @@ def crowd(rig, ends):
         everybody_is_here = asyncio.Barrier(size)
         with rig.lab.inside(CLIENT):
             sockets = [socket.socket() for _ in range(size)]
-        async with server, asyncio.timeout(60):
+        async with server, asyncio.timeout(180):
             answers = await asyncio.gather(
                 *(
                     ask(number, sock, listener.getsockname(), everybody_is_here, meanwhile)
@@ -96,18 +96,18 @@ async def test_two_thousand_connections_at_once(rig, crowd, usage_of, eventually
         eventually(lambda: rig.exit_number("halftunnel_streams") <= streams)
     look()
     before, at_peak, _, at_second_peak, between, _, after = seen
-    for process in (1, 2):
-        peak = at_peak[process].memory - before[process].memory
+    for number, process in ((1, tunnel.client), (2, tunnel.exit)):
+        peak = at_peak[number].memory - before[number].memory
         assert peak < CROWD * MEMORY_PER_CONNECTION
-        assert after[process].memory - between[process].memory < 8 * MEGABYTE
-        # sockets of earlier tests may have gone meanwhile, so fewer is no fault
-        assert after[process].files <= before[process].files
+        assert after[number].memory - between[number].memory < 8 * MEGABYTE
+        # sockets of earlier tests may have gone meanwhile, so fewer is no fault; who was asked about
+        # itself may not have closed the asker's connection yet
+        eventually(lambda process=process, files=before[number].files: usage_of(process).files <= files)
     assert at_peak[0] == at_second_peak[0] == CROWD
-    # and the epoll instance that watches them, unless a socket of an earlier test is still watched
-    assert at_peak[2].files - before[2].files in (CROWD, CROWD + 1)
+    # and what is open for a moment or a while: who asks, an epoll instance, what an earlier test has left
+    assert abs(at_peak[2].files - before[2].files - CROWD) < 10
 
 
-@pytest.mark.timeout(180)
 def test_five_thousand_connections_one_after_the_other(rig, ends, usage_of, eventually):
     tunnel = rig.tunnel
     listener = ends.listen()
@@ -125,7 +125,7 @@ def test_five_thousand_connections_one_after_the_other(rig, ends, usage_of, even
                 assert connection.recv(1) == b""
 
     def visit(number):
-        with socket.create_connection(address, timeout=10) as client:
+        with socket.create_connection(address, timeout=30) as client:
             question = number.to_bytes(2, "little") * 50
             client.sendall(question)
             assert client.recv(100, socket.MSG_WAITALL) == question[::-1]
@@ -142,7 +142,6 @@ def test_five_thousand_connections_one_after_the_other(rig, ends, usage_of, even
         serving.result()
     eventually(lambda: tunnel.status()["flows"]["tcp"] == 0)
     eventually(lambda: rig.exit_number("halftunnel_streams") <= streams)
-    after = usage_of(tunnel.client), usage_of(tunnel.exit)
-    for early, late in zip(before, after, strict=True):
-        assert late.files <= early.files
-        assert late.memory - early.memory < 5 * MEGABYTE
+    for process, early in zip((tunnel.client, tunnel.exit), before, strict=True):
+        eventually(lambda process=process, early=early: usage_of(process).files <= early.files)
+        assert usage_of(process).memory - early.memory < 5 * MEGABYTE
