@@ -115,7 +115,7 @@ async def test_head_is_answered_like_get_without_the_body():
 
 async def test_who_says_nothing_is_cut_off():
     async with served({}, timeout=0.05) as port:
-        assert await asyncio.wait_for(talk(port, b"GET / HT"), 5) == b""
+        assert await asyncio.wait_for(talk(port, b"GET / HT"), 30) == b""
 
 
 async def test_connections_beyond_the_limit_are_closed_and_leave_room_again():
@@ -138,8 +138,8 @@ async def test_closing_ends_the_connections_that_are_open():
     service = ControlService({})
     port = await service.serve_tcp("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.wait_for(service.close(), 5)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    await asyncio.wait_for(service.close(), 30)
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
 
 

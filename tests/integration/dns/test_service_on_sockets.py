@@ -34,7 +34,7 @@ async def host(server: NameServer, config: DnsConfig, **more: Any) -> AsyncItera
     async def query(message: bytes, *, stream: bool = False) -> DNSRecord:
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         service.query(message, reply.set_result, stream=stream)
-        return DNSRecord.parse(await asyncio.wait_for(reply, 10.0))
+        return DNSRecord.parse(await asyncio.wait_for(reply, 30.0))
 
     try:
         yield query

@@ -40,7 +40,7 @@ class Healthy:
 @pytest.fixture
 async def healthy(running_exit, make_client, echo_server):
     """An exit with such a client."""
-    await running_exit.start(handshake_timeout=1.5)
+    await running_exit.start(handshake_timeout=3.0)
     client = await make_client("healthy").up()
     user = client.open(echo_server.port)
     await user.heard("opened")
@@ -207,7 +207,7 @@ async def test_a_client_whose_downstream_never_answers(running_exit, healthy, ma
 
     silent = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
-    client = make_client("lost", urls={DOWN: [f"ws://127.0.0.1:{port}/"]}, limits={"connect_timeout": 1.0})
+    client = make_client("lost", urls={DOWN: [f"ws://127.0.0.1:{port}/"]}, limits={"connect_timeout": 3.0})
     with pytest.raises(RoadError) as raised:
         await client.connection.establish()
     assert raised.value.reason == "handshake-timeout"

@@ -184,7 +184,7 @@ class Recorder:
         self._changed.set()
 
     async def until(self, condition: Callable[[Recorder], Any]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
@@ -234,7 +234,7 @@ class Exit:
 
     async def arrived(self) -> Recorder:
         """The owner of the leg that came in next."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.owners.get()
 
 
@@ -304,7 +304,7 @@ def open_sockets() -> set[str]:
 
 
 async def poll(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

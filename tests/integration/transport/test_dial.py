@@ -128,7 +128,7 @@ async def test_an_address_that_is_silent_costs_a_quarter_of_a_second(start_exit,
 
             begun = asyncio.get_running_loop().time()
             await exit_server.dial(recorder(), resolve=both)
-            assert 0.2 < asyncio.get_running_loop().time() - begun < 8
+            assert 0.2 < asyncio.get_running_loop().time() - begun < 20
 
 
 async def test_no_more_than_eight_addresses_are_tried(start_exit, recorder):
@@ -251,11 +251,11 @@ async def test_a_port_that_greets_before_tls_can_begin(refusal):
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert (await refusal(f"wss://127.0.0.1:{port}/a3f9", connect_timeout=5))[0] == "tls-failed"
+        assert (await refusal(f"wss://127.0.0.1:{port}/a3f9", connect_timeout=30))[0] == "tls-failed"
 
 
 async def test_a_server_that_is_silent_in_tls(refusal, silent_port):
-    reason, _ = await refusal(f"wss://localhost:{silent_port}/a3f9", connect_timeout=0.1)
+    reason, _ = await refusal(f"wss://localhost:{silent_port}/a3f9", connect_timeout=0.5)
     assert reason == "tls-timeout"
 
 
@@ -348,7 +348,7 @@ async def test_an_answer_that_is_wrong(answering, refusal, answer, expected):
 
 
 async def test_a_server_that_never_answers_the_upgrade(refusal, silent_port):
-    reason, _ = await refusal(f"ws://127.0.0.1:{silent_port}/a3f9", connect_timeout=0.1)
+    reason, _ = await refusal(f"ws://127.0.0.1:{silent_port}/a3f9", connect_timeout=0.5)
     assert reason == "handshake-timeout"
 
 

@@ -127,7 +127,7 @@ async def test_pings_are_answered_between_records(visit):
     for number in range(5):
         answered = await peer.ping(b"%d" % number)
         await peer.send(b"record %d" % number)
-        await asyncio.wait_for(answered, 5)
+        await asyncio.wait_for(answered, 30)
     assert len(await owner.received(5)) == 5
 
 
@@ -141,7 +141,7 @@ async def test_a_ping_within_a_fragmented_message_is_answered(visit):
         yield b"second"
 
     sending = asyncio.create_task(peer.send(pieces()))
-    await asyncio.wait_for(await peer.ping(), 5)
+    await asyncio.wait_for(await peer.ping(), 30)
     assert owner.records == []
     finish.set()
     await sending
@@ -272,7 +272,7 @@ async def test_pongs_do_not_pile_up_for_a_peer_that_does_not_read(start_exit, se
     peer.transport.resume_reading()
     for _ in range(leg.messages_out):
         await peer.recv()
-    await asyncio.wait_for(last, 5)
+    await asyncio.wait_for(last, 30)
     await peer.close()
     await owner.closed()
 
@@ -307,7 +307,7 @@ async def test_a_servers_oversized_message_closes_the_leg(dialled):
 async def test_a_servers_fragments_and_pings_are_understood(dialled):
     _, owner, peer = dialled
     await peer.send([b"a" * 100, b"b" * 70])
-    await asyncio.wait_for(await peer.ping(), 5)
+    await asyncio.wait_for(await peer.ping(), 30)
     assert await owner.received(1) == [b"a" * 100 + b"b" * 70]
 
 

@@ -66,13 +66,12 @@ async def test_a_visitor_that_drips_bytes_is_told_that_time_is_up(start_exit, go
 
 
 async def test_a_visitor_that_never_greets_in_tls_is_dropped_and_holds_a_place_until_then(
-    start_exit, count, gone
+    start_exit, count, gone, until
 ):
     exit_server = await start_exit(limits=ListenLimits(request_timeout=0.2))
     reader, writer = await asyncio.open_connection("127.0.0.1", exit_server.port)
     writer.write(b"\x16\x03\x01")
-    await asyncio.sleep(0.05)
-    assert exit_server.listener.admission.connections == 1
+    await until(lambda: exit_server.listener.admission.connections == 1)
     assert await reader.read() == b""
     await count(exit_server, "tls-failed", 1)
     writer.close()

@@ -149,4 +149,4 @@ async def test_a_proxy_that_is_not_there(refusal, free_port):
 
 
 async def test_a_proxy_that_is_silent(refusal, silent_port):
-    assert (await refusal(f"http://127.0.0.1:{silent_port}", connect_timeout=0.1))[0] == "proxy-timeout"
+    assert (await refusal(f"http://127.0.0.1:{silent_port}", connect_timeout=0.5))[0] == "proxy-timeout"

@@ -78,7 +78,7 @@ async def test_a_greeting_that_is_there_before_it_is_accepted(start_exit, tls_cl
     greeting = asyncio.create_task(
         tls_client.handshake(reader, writer, request=b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
     )
-    await asyncio.wait_for(greeting, 5)
+    await asyncio.wait_for(greeting, 30)
     assert (await tls_client.answer(reader)).startswith(b"HTTP/1.1 404 Not Found")
     writer.close()
 

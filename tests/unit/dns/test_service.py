@@ -46,7 +46,7 @@ class Host:
     async def query(self, message: bytes, *, stream: bool = False) -> DNSRecord:
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.service.query(message, reply.set_result, stream=stream)
-        return DNSRecord.parse(await asyncio.wait_for(reply, 5.0))
+        return DNSRecord.parse(await asyncio.wait_for(reply, 30.0))
 
     def query_now(self, message: bytes) -> DNSRecord:
         replies: list[bytes] = []
@@ -62,7 +62,7 @@ class Host:
             yield self
         finally:
             self.service.close()
-            await asyncio.wait_for(task, 5.0)
+            await asyncio.wait_for(task, 30.0)
 
 
 Zone = Callable[..., Answering]

@@ -184,13 +184,12 @@ async def test_single_bytes_that_wait_come_behind_what_waits_and_cost_little(con
     assert received == bytes(sent) + tail
 
 
-async def test_a_client_that_does_not_read_stops_the_destination(connect):
+async def test_a_client_that_does_not_read_stops_the_destination(connect, until):
     user, peer = await connect()
     user.reads = False
     pushing = asyncio.ensure_future(peer.send(bytes(30_000_000)))
-    await asyncio.sleep(0.5)
+    await until(lambda: len(user.received) == user.stream.receiving.window.granted)
     assert not pushing.done()
-    assert len(user.received) == user.stream.receiving.window.granted
     user.stream.reset(ResetCode.NORMAL)
     with pytest.raises(OSError):
         await pushing
