@@ -23,7 +23,7 @@ EXAMPLES = 30
 SECONDS = 1
 """Seconds of coverage-guided fuzzing for each target."""
 
-PATIENCE = 100.0
+PATIENCE = 280.0
 """Seconds that the fuzzers of all targets may take to come to their end."""
 
 _EXECUTIONS = re.compile(r"stat::number_of_executed_units:\s*(\d+)")

@@ -20,7 +20,7 @@ def test_mypyc_takes_every_module_that_is_to_be_compiled(tmp_path: Path) -> None
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

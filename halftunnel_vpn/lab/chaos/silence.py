@@ -12,6 +12,9 @@ from halftunnel_vpn.lab.tunnel import LabTunnel
 FIRST: Final = 2_000_000
 """Bytes that each direction carries before and must carry afterwards."""
 
+SILENCE: Final = 12.0
+"""Seconds: more than the client waits before it refuses new flows (FAIL_FAST_AFTER); those it has must live."""
+
 PATIENCE: Final = 90.0
 """Seconds within which bytes must flow again."""
 
@@ -19,7 +22,7 @@ EVERYTHING: Final = 1000
 """A thousand of a thousand packets are lost."""
 
 
-def silence(lab: Lab, tunnel: LabTunnel, *, seconds: float = 20.0) -> Outcome:
+def silence(lab: Lab, tunnel: LabTunnel, *, seconds: float = SILENCE) -> Outcome:
     """Let both roads swallow every packet for so long, in both directions, in mid-transfer."""
     outcome = Outcome(f"both roads dead for {seconds:.0f} s")
     with trial(outcome, tunnel), traffic(lab, 1 << 20) as flows:

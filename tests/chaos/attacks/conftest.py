@@ -129,7 +129,7 @@ class ExitUnderAttack:
         return self._labelled("halftunnel_events_total", "event")
 
     def _labelled(self, metric: str, label: str) -> dict[str, int]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         found = {}
         for line in lines:
@@ -183,7 +183,7 @@ class ExitUnderAttack:
     def stop(self) -> None:
         for process in (self.process, self._source):
             process.terminate()
-            process.wait(20)
+            process.wait(60)
         self._source.stdout.close()  # type: ignore[union-attr]
 
 
@@ -303,7 +303,7 @@ class Honest:
 @pytest.fixture
 async def honest(attacked_exit: ExitUnderAttack) -> AsyncIterator[Honest]:
     """Connected, with its download under way."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 made = Honest(attacked_exit)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.alone]
 DRIP = 0.1
 """Seconds between two bytes: twenty of them in the handshake timeout of this exit."""
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds after which a visitor counts as one that stays; its time is up after two."""
 
 UPGRADE = (

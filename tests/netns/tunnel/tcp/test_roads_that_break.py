@@ -15,7 +15,7 @@ from halftunnel_vpn.lab.tunnel import ROAD_PORT
 pytestmark = pytest.mark.root
 
 LARGE = 200_000_000
-MOVED = 20_000_000
+MOVED = 5_000_000
 LEGS = 3
 
 
