@@ -19,6 +19,7 @@ _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?")
 # Blanks around the value are stripped afterwards: three repetitions in a row that all match blanks would try
 # every way of sharing a long run of them.
 _HEADER_LINE = re.compile(r"([-!#$%&'*+.^_`|~0-9A-Za-z]+):([^\x00\r\n]*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _METHOD_START = re.compile(rb"[A-Z]{1,32}(?: |$)")
 
 
@@ -73,6 +74,14 @@ class Request:
     def values(self, name: str) -> list[str]:
         """All values of a header, in order; ``name`` in lower case."""
         return [value for key, value in self.headers if key == name]
+
+    @property
+    def body_length(self) -> int | None:
+        """Bytes that follow the head (RFC 9112 section 6.3); None when only the body itself tells."""
+        if self.values("transfer-encoding"):
+            return None
+        lengths = self.values("content-length")
+        return int(lengths[0]) if lengths and _LENGTH.fullmatch(lengths[0]) else 0
 
     @property
     def wants_websocket(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ class Visitor(asyncio.Protocol):
         self._reader = HeadReader()
         self._early = b""
         self._answered = False
+        self._unread = 0.0
         self._deadline = asyncio.get_running_loop().call_later(
             listener.limits.request_timeout, self._run_out_of_time
         )
@@ -64,6 +66,7 @@ class Visitor(asyncio.Protocol):
             self._early += data  # in one piece with the end of the TLS handshake
             return
         if self._answered:
+            self._thrown_away(len(data))
             return
         try:
             whole = self._reader.feed(data)
@@ -101,7 +104,9 @@ class Visitor(asyncio.Protocol):
         else:
             listener.refuse(ticket.peer, "http-without-upgrade")
         listener.counters.count("site-answers")
-        self._answer(listener.site.answer(request.method, request.target))
+        length = request.body_length
+        unread = math.inf if length is None else length - len(rest)
+        self._answer(listener.site.answer(request.method, request.target), unread=unread)
 
     def _charge(self, origin: IpAddress) -> str | None:
         """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
@@ -145,8 +150,12 @@ class Visitor(asyncio.Protocol):
 
     # --- answers ------------------------------------------------------------------------------------
 
-    def _answer(self, response: bytes) -> None:
-        """Send ``response`` and end the connection in an order that lets the visitor read it."""
+    def _answer(self, response: bytes, *, unread: float = 0.0) -> None:
+        """Send ``response`` and end the connection in an order that lets the visitor read it.
+
+        ``unread`` are the bytes of its request that are still to come: TLS cannot end one way alone, and what
+        comes when it has ended is answered with RST, which takes the response away from who still sends.
+        """
         assert self._transport is not None
         self._answered = True
         self._deadline.cancel()
@@ -154,8 +163,18 @@ class Visitor(asyncio.Protocol):
         self._transport.write(response)
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        elif unread > 0:
+            self._unread = unread
         else:
             self._transport.close()
+
+    def _thrown_away(self, count: int) -> None:
+        """So much has come behind the answer."""
+        if self._unread > 0:
+            self._unread -= count
+            if self._unread <= 0:
+                assert self._transport is not None
+                self._transport.close()
 
     def _run_out_of_time(self) -> None:
         if not self.arrived:

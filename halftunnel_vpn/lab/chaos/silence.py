@@ -13,7 +13,7 @@ FIRST: Final = 2_000_000
 """Bytes that each direction carries before and must carry afterwards."""
 
 SILENCE: Final = 12.0
-"""Seconds: more than the client waits before it refuses new flows (FAIL_FAST_AFTER); those it has must live."""
+"""Seconds: more than until the client refuses new flows (FAIL_FAST_AFTER); those it has must live."""
 
 PATIENCE: Final = 90.0
 """Seconds within which bytes must flow again."""

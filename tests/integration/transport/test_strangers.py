@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
+import http.client
 import re
+import ssl
 import subprocess
 import time
 
@@ -31,9 +34,9 @@ def curl(authority, tmp_path):
     bundle.write_text(authority.pem)
 
     async def run(*arguments):
-        command = ["curl", "--silent", "--show-error", "--include", "--max-time", "10", "--cacert", bundle]
+        command = ["curl", "--silent", "--show-error", "--include", "--max-time", "60", "--cacert", bundle]
         done = await asyncio.to_thread(
-            subprocess.run, [*command, *arguments], capture_output=True, timeout=20, check=True
+            subprocess.run, [*command, *arguments], capture_output=True, timeout=90, check=True
         )
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         status_line, *lines = head.decode().split("\r\n")
@@ -145,6 +148,28 @@ async def test_a_post_with_a_large_body_gets_its_answer(exit_server, curl, tmp_p
         status, headers, _ = await curl("--data-binary", f"@{body}", *hurry, exit_server.http_url + "/")
         assert status == 405
         assert headers["allow"] == "GET, HEAD"
+
+
+async def test_a_visitor_that_says_all_before_it_listens_gets_its_answer(exit_server, authority):
+    def visit(body):
+        connection = http.client.HTTPConnection("localhost", exit_server.port, timeout=60)
+        if exit_server.http_url.startswith("https"):
+            context = ssl.create_default_context(cadata=authority.pem)
+            connection = http.client.HTTPSConnection(
+                "localhost", exit_server.port, timeout=60, context=context
+            )
+        with contextlib.closing(connection):
+            connection.request("POST", "/", body=body)
+            answer = connection.getresponse()
+            return answer.status, len(answer.read())
+
+    def in_pieces():
+        for _ in range(30):
+            yield bytes(100_000)
+            time.sleep(0.002)
+
+    whole, chunked = [await asyncio.to_thread(visit, body) for body in (bytes(3_000_000), in_pieces())]
+    assert whole == chunked and whole[0] == 405
 
 
 @pytest.mark.parametrize(
