@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import firewall, nft, resolver, routing, sysctls
+from halftunnel_vpn.host import firewall, nft, routing, sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
 from halftunnel_vpn.host.preflight import device_exists
 from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
+from halftunnel_vpn.host.resolver_step import ResolverStep, Takeover
 from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.state import HostState
 
@@ -27,17 +27,8 @@ DEVICE: Final = "device"
 NFT: Final = "nft"
 ROUTING: Final = "routing"
 SYSCTL: Final = "sysctl"
-RESOLVER: Final = "resolver"
 PROGRAMS: Final = "programs"
 FORWARDING: Final = "forwarding"
-
-
-@dataclass(frozen=True, slots=True)
-class Takeover:
-    """Somebody else changed the resolver configuration: what differs (a sentence), and who it was."""
-
-    difference: str
-    by: str
 
 
 def _one_at_a_time(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -72,10 +63,8 @@ class HostNetwork:
         self.state = state
         self.policy = policy
         self.after = after
-        self.resolver_kind: str | None = None
-        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
         self._state_dir = state_dir
-        self._resolv_conf = resolv_conf
+        self._resolver = ResolverStep(resolv_conf)
         self._lock = threading.RLock()
 
     @_one_at_a_time
@@ -85,7 +74,7 @@ class HostNetwork:
         The device must be open. If the first apply fails, what it did is undone; a later one that fails
         leaves the host as far as it came.
         """
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        journal = self._journal()
         if journal is not None and not journal.here:
             raise HostError(
                 f"A tunnel that was killed left {journal.path}: clean up before a new one starts."
@@ -109,12 +98,14 @@ class HostNetwork:
     @_one_at_a_time
     def verify(self) -> list[str]:
         """How the host differs from the state, a sentence each; an empty list when it does not."""
-        return self.kernel_differences() + self._resolver_differences(self._steps())
+        found = self._resolver.difference(self._journal(), self.state)
+        return self.kernel_differences() + ([] if found is None else [found])
 
     @_one_at_a_time
     def kernel_differences(self) -> list[str]:
         """As :meth:`verify`, but for the resolver, which others may rule by right."""
-        steps = self._steps()
+        journal = self._journal()
+        steps = {} if journal is None else journal.steps
         differences = with_kernel(self._kernel_differences)
         listing = nft.listing()
         if listing is None:
@@ -128,7 +119,7 @@ class HostNetwork:
     @_one_at_a_time
     def mend_kernel(self) -> None:
         """Put the table, the device, the setting and the routes back as the state says: the table first."""
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        journal = self._journal()
         if journal is None:
             raise HostError("The tunnel's journal is gone: bring the tunnel down and up again.")
         self._apply_nft(journal)
@@ -144,50 +135,47 @@ class HostNetwork:
                 'Everything goes through the tunnel already: with [routes] programs = "only" in the profile '
                 "nothing but chosen programs does."
             )
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        journal = self._journal()
         if journal is None:
             raise HostError("The tunnel is not up: connect first.")
         journal.record(PROGRAMS)
         self._lists().adopt(pid, programs)
 
+    @property
+    def resolver_kind(self) -> str | None:
+        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
+        return self._resolver.kind
+
     @_one_at_a_time
     def takeover(self) -> Takeover | None:
         """Whether somebody else has changed the host's resolver configuration; None when it is as applied."""
-        backend = self._resolver_backend()
-        if backend is None or self.state.dns is None:
-            return None
-        difference = backend.difference(self.state.tun, self.state.dns)
-        return None if difference is None else Takeover(difference, backend.taken_by())
+        return self._resolver.takeover(self._journal(), self.state)
 
     @_one_at_a_time
     def mend_resolver(self) -> str | None:
         """Point the host to the tunnel's servers again; a sentence when that is not possible."""
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
-        return None if journal is None else self._apply_resolver(journal)
+        journal = self._journal()
+        return None if journal is None else self._resolver.apply(journal, self.state)
 
     @_one_at_a_time
     def own_servers(self) -> tuple[str, ...]:
         """The resolvers the host would ask without the tunnel, as far as it tells."""
-        backend = self._resolver_backend()
-        if backend is None:
-            return resolver.system_servers(self._resolv_conf)
-        return backend.own_servers(self.state.tun)
+        return self._resolver.own_servers(self._journal(), self.state)
 
     @_one_at_a_time
     def watched_file(self) -> Path | None:
         """The file in which a takeover of the resolver configuration shows first, None when there is none."""
-        backend = self._resolver_backend()
-        return None if backend is None else backend.watched()
+        return self._resolver.watched_file(self._journal())
 
     @_one_at_a_time
     def cleanup(self) -> None:
         """Undo everything; needs no live tunnel; repeatable. HostError when a file cannot be put back."""
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
+        journal = self._journal()
         if journal is None:
             journal = Journal.new(self._state_dir, self.state)
         if journal.here and self.after is not None:
             nft.replace(nft.render(firewall.chains(self.after)))
-        problem = self._undo_resolver(journal)
+        problem = self._resolver.undo(journal, self.state)
         if journal.here:
             with_kernel(self._remove_from_kernel)
             if self.after is None:
@@ -244,7 +232,7 @@ class HostNetwork:
         with_kernel(self._set_routing)
         warnings += self._apply_forwarding(journal)
         self._lists().resume()
-        warnings.append(self._apply_resolver(journal))
+        warnings.append(self._resolver.apply(journal, self.state))
         journal.save()
         return [warning for warning in warnings if warning is not None]
 
@@ -288,33 +276,10 @@ class HostNetwork:
         nft.replace(wanted)
         journal.record(NFT, wanted=wanted, listing=nft.listing())
 
-    def _apply_resolver(self, journal: Journal) -> str | None:
-        servers = self.state.dns
-        if servers is None:
-            return self._undo_resolver(journal)
-        step = journal.steps.get(RESOLVER)
-        if step is None and resolver.is_orphaned(self._resolv_conf):
-            return (
-                f"{self._resolv_conf} still names an earlier tunnel's servers and its original is lost: "
-                "write the host's own servers into it."
-            )
-        backend = (
-            resolver.choose(self.state.tun, self._resolv_conf)
-            if step is None
-            else resolver.from_step(step, self._resolv_conf)
-        )
-        backend.adopt()
-        step = backend.step()
-        journal.record(RESOLVER, **step)
-        problem = backend.apply(self.state.tun, servers)
-        self.resolver_kind = None if problem is not None else str(step["kind"])
-        return problem
-
     # --- what differs -----------------------------------------------------------------------------
 
-    def _steps(self) -> dict[str, dict[str, Any]]:
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
-        return {} if journal is None else journal.steps
+    def _journal(self) -> Journal | None:
+        return Journal.load(path_of(self._state_dir, self.state.tun))
 
     def _kernel_differences(self, kernel: Kernel) -> list[str]:
         device = self.state.tun
@@ -334,21 +299,6 @@ class HostNetwork:
         found += sorted(f"The {item} should not be there." for item in actual - wanted)
         return found
 
-    def _resolver_backend(self) -> resolver.ResolverBackend | None:
-        journal = Journal.load(path_of(self._state_dir, self.state.tun))
-        step = None if journal is None else journal.steps.get(RESOLVER)
-        return None if step is None else resolver.from_step(step, self._resolv_conf)
-
-    def _resolver_differences(self, steps: dict[str, dict[str, Any]]) -> list[str]:
-        servers = self.state.dns
-        step = steps.get(RESOLVER)
-        if servers is None:
-            return []
-        if step is None:
-            return [f"{self._resolv_conf} does not name the tunnel's servers."]
-        found = resolver.from_step(step, self._resolv_conf).difference(self.state.tun, servers)
-        return [] if found is None else [found]
-
     # --- undo -------------------------------------------------------------------------------------
 
     def _remove_from_kernel(self, kernel: Kernel) -> None:
@@ -361,18 +311,6 @@ class HostNetwork:
             for address in sorted(link.addresses & {str(item) for item in self.state.interfaces()}):
                 kernel.remove_address(link.index, address)
             kernel.set_link(link.index, state="down")
-
-    def _undo_resolver(self, journal: Journal) -> str | None:
-        step = journal.steps.get(RESOLVER)
-        if step is None:
-            return None
-        problem = None
-        # What is in the memory of this boot's systemd-resolved is gone with the boot, and with the device.
-        if step["kind"] != resolver.ResolvedBackend.KIND or (journal.here and device_exists(self.state.tun)):
-            problem = resolver.from_step(step, self._resolv_conf).undo(self.state.tun)
-        if problem is None:
-            del journal.steps[RESOLVER]
-        return problem
 
     # --- the wanted state, for this kernel --------------------------------------------------------
 
