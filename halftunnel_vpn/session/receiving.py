@@ -16,7 +16,7 @@ ACK_PACKETS: Final = 64
 """Received packets after which an acknowledgement leaves at once."""
 
 INITIAL_WINDOW: Final = 128 * 1024
-"""Bytes a new stream may receive before its first credit, while the pool has them."""
+"""Bytes a new stream may receive before its first credit, while the pool has them and no bound is smaller."""
 
 MIN_WINDOW: Final = 16 * 1024
 """Bytes every stream may receive, however empty the pool is."""
@@ -89,7 +89,7 @@ class ReceiveWindow:
 
     def __init__(self, pool: WindowPool) -> None:
         self._pool = pool
-        self._borrowed = pool.take(INITIAL_WINDOW - MIN_WINDOW)
+        self._borrowed = pool.take(min(INITIAL_WINDOW, pool.max_window) - MIN_WINDOW)
         self.size = MIN_WINDOW + self._borrowed
         self.granted = self.size
         self.consumed = 0

@@ -196,6 +196,16 @@ def test_a_window_stops_at_its_own_bound(pool):
     assert window.size == 300_000
 
 
+@pytest.mark.parametrize("bound", [64 * 1024, INITIAL_WINDOW, 200 * 1024])
+def test_a_window_is_never_larger_than_its_bound(bound):
+    window = ReceiveWindow(WindowPool(1 << 30, bound))
+    assert window.size == min(bound, INITIAL_WINDOW)
+    for turn in range(20):
+        assert window.granted - window.consumed <= bound
+        window.consume(window.granted - window.consumed, 1.0, 100.0 + turn * 0.01)
+    assert window.size == bound
+
+
 def test_an_empty_pool_leaves_the_minimum():
     pool = WindowPool(INITIAL_WINDOW - MIN_WINDOW + 100)
     first, second, third = ReceiveWindow(pool), ReceiveWindow(pool), ReceiveWindow(pool)
