@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import FlowControlError, PeerError, SessionError, SessionExpired, WireError
+from halftunnel_vpn.errors import SessionError, SessionExpired, WireError
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import (
-    OpenRequest,
-    ResetCode,
-    StreamKind,
-    decode_credit,
-    decode_reset,
-    encode_reset,
-)
+from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, encode_reset
 from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN
-from halftunnel_vpn.protocol.wire import Packet, PacketType, encode_header, iter_train
+from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
+from halftunnel_vpn.session.arrivals import Arrivals
 from halftunnel_vpn.session.contract import Acceptor, SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, LegState, RoundRobin
-from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
+from halftunnel_vpn.session.numbers import StreamNumbers
 from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
-from halftunnel_vpn.session.sending import SERIAL_MASK, Train
+from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
 
 TRAINS_PER_PUMP: Final = 4
 """Trains sent before other events get their turn: about half a millisecond."""
 
-MAX_ID_GAP: Final = 4096
-"""Stream numbers that may be outstanding because their OPEN is under way on another leg."""
-
-_KEEPALIVE_BYTE: Final = bytes((PacketType.KEEPALIVE,))
-"""Flags of the first packet in a train that is a keepalive: nothing follows it."""
-
 RETRY_INTERVAL: Final = 5.0
 """Seconds between two looks for packets that nothing has acknowledged."""
 
 RETRY_AFTER: Final = 15.0
 """Seconds after which such a packet goes out again although its leg seems alive."""
-
-MAX_REFUSED: Final = 1024
-"""Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
-
-MAX_VIOLATIONS: Final = 16
-"""Streams of a session that end because its peer broke their rules; every one after them costs it a leg."""
-
-DATAGRAM_KINDS: Final = frozenset({StreamKind.UDP, StreamKind.ICMP})
 
 
 class Session:
@@ -94,13 +73,9 @@ class Session:
         self.window_pool = WindowPool(limits.window_pool, limits.stream_window, limits.memory)
         self.round_trip = 0.1
         self.is_closed = False
-        self._acceptor = acceptor
         self._policy: LegPolicy = policy or RoundRobin()
         self._initial_credit = initial_credit
-        self._highest_id = 0
-        self._missing_ids: set[int] = set()
-        self._refused: set[int] = set()
-        self._violations = 0
+        self.numbers = StreamNumbers()
         self.acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
         self._patience = wheel.timer(lambda now: wake())
         self._retry_timer = wheel.timer(self._retry)
@@ -109,6 +84,9 @@ class Session:
         self._sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
         self.leg_set = LegSet(self, self._keepalive, self._sends, wheel)
         self.legs = self.leg_set.all
+        self._arrivals = Arrivals(self, acceptor, self._keepalive, self._sends)
+        self.train_received = self._arrivals.train_received
+        """Takes the opened record of a leg, see :meth:`Arrivals.train_received`; no call more on its way."""
 
     # --- streams ---------------------------------------------------------------------------------
 
@@ -140,36 +118,38 @@ class Session:
             raise SessionExpired("the session is over")
         if len(self.streams) >= self.limits.max_streams:
             raise SessionError("too many streams are open")
-        if self._highest_id >= SERIAL_MASK:
-            raise SessionExpired("the session has used up its stream numbers")
+        number = self.numbers.next
         self.now = now
-        return self._highest_id + 1
+        return number
 
     def _opened(self, stream: Stream) -> None:
         """Its request could be encoded: only now is the number used, so the exit sees no gap."""
-        self._highest_id = stream.stream_id
-        self._add(stream)
+        self.numbers.use(stream.stream_id)
+        self.add(stream)
 
     def served(self, stream: Stream) -> None:
         """The scheduler has nothing more to send for ``stream``: forget it if it is over."""
         if stream.is_over:
-            self._remove(stream)
+            self.remove(stream)
 
-    def _add(self, stream: Stream) -> None:
+    def add(self, stream: Stream) -> None:
+        """``stream`` is there from now on."""
         self.streams[stream.stream_id] = stream
         if self.limits.memory is not None:
             self.limits.memory.take(stream.cost)
 
-    def _forget(self, stream: Stream) -> bool:
+    def forget(self, stream: Stream) -> bool:
+        """``stream`` is there no more; False when that was known already."""
         if self.streams.pop(stream.stream_id, None) is None:
             return False
-        self._refused.discard(stream.stream_id)
+        self._arrivals.refused.discard(stream.stream_id)
         if self.limits.memory is not None:
             self.limits.memory.give_back(stream.cost)
         return True
 
-    def _remove(self, stream: Stream) -> None:
-        if self._forget(stream):
+    def remove(self, stream: Stream) -> None:
+        """``stream`` is over, and in peace: what is still owed for it is told."""
+        if self.forget(stream):
             stream.settle()
             if isinstance(stream, ByteStream):
                 self.acknowledgements.settle(stream)
@@ -222,137 +202,6 @@ class Session:
         leg.records_sent += 1
         leg.last_sent = now
 
-    # --- receiving -------------------------------------------------------------------------------
-
-    def train_received(self, leg: LegState, plaintext: memoryview, now: float) -> None:
-        """The opened record of ``leg``. Raises PeerError when the protocol is broken: the leg must go."""
-        if self.is_closed:
-            return
-        self.now = now
-        leg.last_received = now
-        leg.records_received += 1
-        leg.bytes_received += len(plaintext)
-        if leg.proves_by_hearing and plaintext[3:4] != _KEEPALIVE_BYTE:
-            leg.owes_proof = True  # when it falls silent from now on, it is asked
-            if not leg.is_watched:
-                self._keepalive.used(leg, now)
-        streams = self.streams
-        packets = iter_train(plaintext, self.session_id)
-        for packet, behind in zip(packets, chain(islice(packets, 1, None), (None,)), strict=True):
-            type_, _, stream_id, sequence, acknowledgement, payload = packet
-            stream = streams.get(stream_id)
-            if stream is None:
-                self._packet_without_stream(leg, packet, now)
-                continue
-            try:
-                stream.acknowledged(acknowledgement, now)
-                if type_ is PacketType.ACK:
-                    stream.credited(decode_credit(payload), now)
-                elif type_ is PacketType.RESET:
-                    self._reset_received(stream, sequence, payload, now)
-                elif type_ is PacketType.OPEN and not self.is_client:
-                    self.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
-                else:
-                    if type_ is PacketType.DATA and behind is not None and behind.type is PacketType.FIN:
-                        if isinstance(stream, ByteStream):
-                            stream.fin_follows = behind.follows(packet)
-                    stream.packet_arrived(type_, sequence, payload, now)
-            except FlowControlError as error:
-                self.counters.drop(error.reason)
-                stream.break_off(ResetCode.PROTOCOL_ERROR, now)
-                self._violations += 1
-                if self._violations > MAX_VIOLATIONS:
-                    raise FlowControlError("too-many-violations") from error
-            if stream.is_over:
-                self._remove(stream)
-        if leg.direction is not self._sends:
-            leg.untold_bytes += len(plaintext)
-            if leg.untold_bytes >= RECEIPT_BYTES:
-                self.acknowledgements.receipt(leg)
-            elif leg.untold_bytes >= RIDE_BYTES:
-                self.acknowledgements.riding[leg] = None
-
-    def _packet_without_stream(self, leg: LegState, packet: Packet, now: float) -> None:
-        type_, _, stream_id, sequence, _, payload = packet
-        if type_ is PacketType.KEEPALIVE:
-            self._keepalive.received(leg, payload, now)
-        elif type_ is PacketType.ACK:
-            if stream_id == 0:  # else of a stream that is over
-                self.leg_set.receipt_received(sequence, decode_credit(payload), now)
-        elif stream_id == 0:
-            if type_ is PacketType.RESET:
-                raise SessionExpired("the peer has ended the session")
-            raise PeerError("packet-out-of-place", type_.name)
-        elif type_ is PacketType.OPEN and not self.is_client:
-            self._open_received(stream_id, sequence, payload, now)
-        else:
-            if type_ is PacketType.RESET and not self.is_client:
-                self._is_new(stream_id)  # given up before its OPEN came here: it will never be opened
-            if stream_id > self._highest_id or stream_id in self._missing_ids:
-                self.counters.drop("packet-before-open")
-            else:
-                self.acknowledgements.stateless(stream_id, sequence + 1)
-
-    def _is_new(self, stream_id: int) -> bool:
-        """Note a stream number of the client; False for one seen before. Raises FlowControlError."""
-        if stream_id == self._highest_id + 1:
-            self._highest_id = stream_id
-            return True
-        if stream_id > self._highest_id:
-            skipped = range(self._highest_id + 1, stream_id)
-            if len(skipped) + len(self._missing_ids) > MAX_ID_GAP:
-                raise FlowControlError("stream-number-gap")
-            self._missing_ids.update(skipped)
-            self._highest_id = stream_id
-            return True
-        if stream_id in self._missing_ids:
-            self._missing_ids.discard(stream_id)
-            return True
-        return False
-
-    def _open_received(self, stream_id: int, sequence: int, payload: memoryview, now: float) -> None:
-        if len(self._refused) >= MAX_REFUSED:
-            raise FlowControlError("too-many-refusals")
-        if not self._is_new(stream_id):
-            self.acknowledgements.stateless(stream_id, sequence + 1)
-            return
-        request = OpenRequest.decode(payload)
-        assert self._acceptor is not None
-        if request.kind in DATAGRAM_KINDS:
-            datagrams = DatagramStream(self, stream_id, request.kind)
-            self._add(datagrams)
-            self.acknowledgements.stateless(stream_id, 1)
-            if not self._is_full(datagrams):
-                datagrams.handler = self._acceptor.datagrams_opened(datagrams, request, now)
-        else:
-            stream = ByteStream(self, stream_id, request.kind, request.window)
-            stream.receiving.expected = 1
-            self._add(stream)
-            self.acknowledgements.soon(stream, now)
-            stream.receiving.packets_unacknowledged = 1
-            if not self._is_full(stream):
-                stream.handler = self._acceptor.stream_opened(stream, request, now)
-
-    def _is_full(self, stream: Stream) -> bool:
-        memory = self.limits.memory
-        if len(self.streams) > self.limits.max_streams:
-            self.counters.drop("too-many-streams")
-        elif memory is not None and memory.is_full:
-            self.counters.drop("stream-memory-full")
-        else:
-            return False
-        self._refused.add(stream.stream_id)
-        stream.reset(ResetCode.LIMIT)
-        return True
-
-    def _reset_received(self, stream: Stream, sequence: int, payload: memoryview, now: float) -> None:
-        code = decode_reset(payload)
-        self.acknowledgements.stateless(stream.stream_id, sequence + 1)
-        stream.reset_received(code, now)
-        if isinstance(stream, ByteStream):
-            self.acknowledgements.forget(stream)
-        self._forget(stream)
-
     # --- legs ------------------------------------------------------------------------------------
 
     def leg_joined(self, leg: LegState, now: float) -> None:
@@ -400,7 +249,7 @@ class Session:
                 self.send_on(leg, [goodbye], now)
         streams = list(self.streams.values())
         for stream in streams:
-            self._forget(stream)
+            self.forget(stream)
         for stream in streams:
             stream.reset_received(code, now)
         self.leg_set.close_all()

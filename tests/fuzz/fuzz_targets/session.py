@@ -18,7 +18,8 @@ from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
-from halftunnel_vpn.session.session import MAX_ID_GAP, Session
+from halftunnel_vpn.session.numbers import MAX_GAP
+from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Wheel
 
@@ -287,7 +288,7 @@ class Harness:
 
     def _check(self) -> None:
         session = self.session
-        assert len(session._missing_ids) <= MAX_ID_GAP
+        assert len(session.numbers.missing) <= MAX_GAP
         assert 0 <= session.window_pool.available <= WINDOW_POOL
         assert len([s for s in session.streams.values() if not s.resetting]) <= MAX_STREAMS
 

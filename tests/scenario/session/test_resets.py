@@ -225,4 +225,4 @@ def test_random_resets_with_random_deaths_leave_no_stream_and_no_credit_behind(s
     assert not pair.client.streams and not pair.exit.streams
     assert pair.client.window_pool.available == pair.client.limits.window_pool
     assert pair.exit.window_pool.available == pair.exit.limits.window_pool
-    assert not pair.exit._missing_ids, "no number is waited for that will never come"
+    assert not pair.exit.numbers.missing, "no number is waited for that will never come"

@@ -193,7 +193,7 @@ def test_a_lost_leg_makes_its_sender_acknowledge_every_stream_again(pair):
 
 
 def test_acknowledgements_of_streams_that_are_over_have_a_bound(pair):
-    pair.exit._highest_id = 3 * MAX_STATELESS
+    pair.exit.numbers.highest = 3 * MAX_STATELESS
     for number in range(1, MAX_STATELESS + 11):
         pair.inject(pair.exit, pair.packet(PacketType.FIN, number, 5))
     assert pair.exit_counters.dropped == {"ack-queue-full": 10}
@@ -206,7 +206,7 @@ def test_acknowledgements_of_streams_that_are_over_have_a_bound(pair):
 
 def test_acknowledgements_fill_several_trains_if_need_be(pair):
     pair.end(pair.exit, Direction.DOWNSTREAM).capacity = 100
-    pair.exit._highest_id = MAX_STATELESS
+    pair.exit.numbers.highest = MAX_STATELESS
     count = 2 * Train().room // ACK_LENGTH
     for number in range(1, count + 1):
         pair.inject(pair.exit, pair.packet(PacketType.FIN, number, 5))

@@ -7,10 +7,10 @@ import pytest
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.session.arrivals import MAX_REFUSED
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.memory import MIN_SEND, STREAM_COST, Memory
 from halftunnel_vpn.session.receiving import MIN_WINDOW
-from halftunnel_vpn.session.session import MAX_REFUSED
 
 MIB = 1024 * 1024
 

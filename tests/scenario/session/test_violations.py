@@ -14,8 +14,8 @@ from halftunnel_vpn.protocol.opening import (
     encode_reset,
 )
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
+from halftunnel_vpn.session.numbers import MAX_GAP
 from halftunnel_vpn.session.sending import RING
-from halftunnel_vpn.session.session import MAX_ID_GAP
 
 DATA, ACK, FIN, KEEPALIVE, OPEN, RESET = (
     PacketType.DATA, PacketType.ACK, PacketType.FIN, PacketType.KEEPALIVE, PacketType.OPEN, PacketType.RESET,
@@ -217,15 +217,13 @@ def test_data_for_a_stream_that_the_client_never_opened_is_dropped(pair):
 
 
 def test_a_gap_in_stream_numbers_has_a_bound(pair):
-    pair.inject(pair.exit, pair.packet(OPEN, 1 + MAX_ID_GAP, 0, 0, REQUEST))
-    assert list(pair.exit.streams) == [1 + MAX_ID_GAP]
+    pair.inject(pair.exit, pair.packet(OPEN, 1 + MAX_GAP, 0, 0, REQUEST))
+    assert list(pair.exit.streams) == [1 + MAX_GAP]
     with pytest.raises(FlowControlError) as raised:
-        pair.inject(pair.exit, pair.packet(OPEN, 3 + MAX_ID_GAP, 0, 0, REQUEST))
+        pair.inject(pair.exit, pair.packet(OPEN, 3 + MAX_GAP, 0, 0, REQUEST))
     assert raised.value.reason == "stream-number-gap"
-    pair.inject(
-        pair.exit, pair.packet(OPEN, 2 + MAX_ID_GAP, 0, 0, REQUEST), pair.packet(OPEN, 5, 0, 0, REQUEST)
-    )
-    pair.inject(pair.exit, pair.packet(OPEN, 4 + MAX_ID_GAP, 0, 0, REQUEST))
+    pair.inject(pair.exit, pair.packet(OPEN, 2 + MAX_GAP, 0, 0, REQUEST), pair.packet(OPEN, 5, 0, 0, REQUEST))
+    pair.inject(pair.exit, pair.packet(OPEN, 4 + MAX_GAP, 0, 0, REQUEST))
     assert len(pair.exit.streams) == 4, "one number came in late, so another may be missing"
 
 
