@@ -125,11 +125,11 @@ class DnsService:
         """Different questions that resolvers are being asked now."""
         return len(self._pending)
 
-    def query(self, message: bytes, reply: Reply, *, stream: bool) -> None:
+    def query(self, message: bytes, reply: Reply, *, stream: bool) -> bool:
         """Answer the query in ``message`` by calling ``reply``, at once where no resolver has to be asked.
 
         ``stream``: the query came by TCP, so that the answer may have any size. Nothing is raised: a
-        malformed query is answered with FORMERR or, if it has no header or is a response, not at all.
+        malformed query is answered with FORMERR or, if it has no header or is a response, not at all: False.
         """
         try:
             query = parse_query(message)
@@ -138,18 +138,19 @@ class DnsService:
             refusal = refuse(message, error)
             if refusal is not None:
                 reply(refusal)
-            return
+            return refusal is not None
         hit = self._cache.get(query.key, self._clock())
         if hit is not None:
             answer, age = hit
             reply(answer.render(query, age, stream=stream))
-            return
+            return True
         local = self._rules.answer(query, stream=stream) or self._fake_answer(query, stream)
         if local is not None:
             self._counters.count("dns-answered-locally")
             reply(local)
-            return
+            return True
         self._ask(query, reply, stream)
+        return True
 
     def is_fake(self, address: bytes) -> bool:
         """Whether ``address`` (4 or 16 bytes) is one that only stands for a name, now or formerly."""

@@ -45,9 +45,9 @@ _FAILURES = (Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED)
 class UpstreamResolver:
     """Resolvers that are asked one after the other, the one that answered last first.
 
-    Each try (UDP, and TCP if the answer was truncated) takes at most ``timeout`` seconds; every server is
-    tried ``attempts`` times. ``mark`` is put on the sockets (SO_MARK, needs CAP_NET_ADMIN). A server that is
-    no IP address raises ConfigError.
+    Each try (UDP, TCP if the answer was truncated, and both without EDNS if that is not known) takes at most
+    ``timeout`` seconds; every server is tried ``attempts`` times. ``mark`` is put on the sockets (SO_MARK,
+    needs CAP_NET_ADMIN). A server that is no IP address raises ConfigError.
     """
 
     def __init__(
@@ -141,12 +141,21 @@ class UpstreamResolver:
             self._servers.insert(0, server)
 
     async def _ask(self, server: Server, message: bytes, query: Query) -> bytes:
+        answer = await self._ask_once(server, message, query.question)
+        if query.edns and _rcode(answer) == Rcode.FORMERR:
+            # RFC 6891 section 7: a server that knows no EDNS says so with FORMERR, and may know the answer.
+            self._counters.count("dns-asked-without-edns")
+            message = HEADER.pack(0, _flags(message), 1, 0, 0, 0) + query.question
+            answer = await self._ask_once(server, message, query.question)
+        parse_answer(answer, query)
+        return answer
+
+    async def _ask_once(self, server: Server, message: bytes, question: bytes) -> bytes:
         message = secrets.token_bytes(2) + message[2:]
-        answer = await self._ask_by_udp(server, message, query.question)
+        answer = await self._ask_by_udp(server, message, question)
         if answer is None:
             self._counters.count("dns-asked-by-tcp")
-            answer = await self._ask_by_tcp(server, message, query.question)
-        parse_answer(answer, query)
+            answer = await self._ask_by_tcp(server, message, question)
         return answer
 
     async def _ask_by_udp(self, server: Server, message: bytes, question: bytes) -> bytes | None:
@@ -157,8 +166,8 @@ class UpstreamResolver:
             sock.connect(server)
             sock.send(message)
             for _ in range(MAX_WRONG_ANSWERS):
-                answer = await loop.sock_recv(sock, MAX_MESSAGE)
-                if _answers(answer, message, question):
+                answer = _answer_in(await loop.sock_recv(sock, MAX_MESSAGE), message, question)
+                if answer is not None:
                     return None if _flags(answer) & FLAG_TRUNCATED else answer
                 self._counters.drop("dns-wrong-answer")
         return None
@@ -169,8 +178,8 @@ class UpstreamResolver:
             await loop.sock_connect(sock, server)
             await loop.sock_sendall(sock, _LENGTH.pack(len(message)) + message)
             (length,) = _LENGTH.unpack(await _receive(sock, _LENGTH.size))
-            answer = await _receive(sock, length)
-        if not _answers(answer, message, question):
+            answer = _answer_in(await _receive(sock, length), message, question)
+        if answer is None:
             raise DnsError("dns-wrong-answer")
         return answer
 
@@ -229,14 +238,21 @@ def parse_resolv_conf(text: str) -> list[Server]:
     return servers[:MAX_NAMESERVERS]
 
 
-def _answers(answer: bytes, message: bytes, question: bytes) -> bool:
-    """Whether ``answer`` is a response to ``message``, which asks ``question``."""
-    return (
-        len(answer) >= HEADER_LENGTH
-        and answer[:2] == message[:2]
-        and bool(_flags(answer) & FLAG_RESPONSE)
-        and same_question(answer, question)
-    )
+def _answer_in(received: bytes, message: bytes, question: bytes) -> bytes | None:
+    """The response to ``message``, which asks ``question``, that was received; None when it is none.
+
+    Some servers refuse with the header alone: those get the question back.
+    """
+    if len(received) < HEADER_LENGTH or received[:2] != message[:2]:
+        return None
+    identifier, flags, questions, *_ = HEADER.unpack_from(received)
+    if not flags & FLAG_RESPONSE:
+        return None
+    if same_question(received, question):
+        return received
+    if questions == 0 and flags & RCODE_MASK in (Rcode.FORMERR, *_FAILURES):
+        return HEADER.pack(identifier, flags & ~FLAG_TRUNCATED, 1, 0, 0, 0) + question
+    return None
 
 
 def _flags(message: bytes) -> int:

@@ -77,7 +77,9 @@ class DnsStream:
                 self._break_off("dns-too-many-pipelined")
                 return
             self._asked += 1
-            self._dns.query(message, self._answered, stream=True)
+            if not self._dns.query(message, self._answered, stream=True):
+                self._break_off("dns-no-question")  # or the connection would wait for an answer for ever
+                return
 
     def finish(self) -> None:
         """The client asks nothing more: close once everything is answered."""

@@ -36,8 +36,8 @@ FrameWriter: TypeAlias = Callable[[Sequence[Buffer]], None]
 class DnsPort(Protocol):
     """The resolver, seen by the flows whose port is 53 and by those to a fake address."""
 
-    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> None:
-        """Answer one DNS message by calling ``reply`` once, now or later, or never.
+    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
+        """Answer one DNS message by calling ``reply`` once, now or later; False: it gets no answer.
 
         ``stream`` tells that the answer goes out over TCP and needs no truncation.
         """

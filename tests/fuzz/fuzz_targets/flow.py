@@ -98,11 +98,12 @@ class _Dns:
     def __init__(self) -> None:
         self.late: list[Callable[[bytes], None]] = []
 
-    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> None:
+    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
         if len(message) & 1:
             self.late.append(reply)
-        else:
+        elif message:
             reply(message)
+        return bool(message)
 
     def name_of(self, address: bytes) -> str | None:
         return NAME if address == FAKE else None

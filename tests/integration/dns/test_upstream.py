@@ -190,6 +190,37 @@ async def test_a_server_that_reports_a_failure_is_asked_once_and_the_next_tried(
     assert (len(server.queries), len(second.queries)) == (3, 3)
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["with the question", "the header alone"])
+async def test_a_server_that_knows_no_edns_is_asked_without(
+    server: NameServer, second: NameServer, ask: Ask, is_whole: bool
+) -> None:
+    def old(message: bytes) -> list[bytes]:
+        if not DNSRecord.parse(message).ar:
+            return [server.answer(message)]
+        refusal = server.answer(message, rcode="FORMERR")
+        return [refusal if is_whole else refusal[:4] + bytes(8)]
+
+    server.by_udp = old
+    counters = Counters()
+    answer = await resolver_for(server, second, counters=counters).query(ask("Plain.example", edns=1232))
+    assert str(DNSRecord.parse(answer).a.rdata) == "192.0.2.3"
+    assert (len(server.queries), len(second.queries), counters.dropped) == (2, 0, {})
+    assert {str(record.q.qname) for _, record in server.queries} == {"Plain.example."}
+    assert await resolver_for(server).resolve("plain.example", 4) == ["192.0.2.3"]
+
+
+@pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "NOTIMP"])
+async def test_a_refusal_without_the_question_costs_no_time(
+    server: NameServer, second: NameServer, ask: Ask, rcode: str
+) -> None:
+    server.by_udp = lambda message: [server.answer(message, rcode=rcode)[:4] + bytes(8)]
+    counters = Counters()
+    answer = await resolver_for(server, second, counters=counters, timeout=60.0).query(ask("plain.example"))
+    assert DNSRecord.parse(answer).rr and counters.dropped == {}
+    alone = DNSRecord.parse(await resolver_for(server, timeout=60.0).query(ask("plain.example")))
+    assert (alone.header.rcode, str(alone.q.qname)) == (getattr(RCODE, rcode), "plain.example.")
+
+
 async def test_an_answer_whose_records_are_damaged_is_not_passed_on(
     server: NameServer, second: NameServer, ask: Ask
 ) -> None:

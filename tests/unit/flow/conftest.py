@@ -81,9 +81,11 @@ class Resolver:
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, Callable[[bytes], None], bool]] = []
         self.names: dict[bytes, str] = {}
+        self.is_deaf = False
 
-    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> None:
+    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
         self.asked.append((message, reply, stream))
+        return not self.is_deaf
 
     def name_of(self, address: bytes) -> str | None:
         return self.names.get(address)

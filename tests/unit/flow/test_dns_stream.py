@@ -120,6 +120,14 @@ def test_a_host_that_closes_without_a_question_is_let_go(world, asker):
     assert "F" in asker.hears()[1]
 
 
+def test_who_sends_what_gets_no_answer_is_not_waited_for(world, asker):
+    world.dns.is_deaf = True
+    asker.asks(b"")
+    assert "R" in asker.hears()[1]
+    assert world.tracker.counts.tcp == 0
+    assert world.counters.dropped["dns-no-question"] == 1
+
+
 def test_an_answer_after_a_reset_goes_nowhere(world, asker):
     asker.asks(b"one")
     asker.breaks_off()
