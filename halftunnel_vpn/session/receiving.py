@@ -40,7 +40,9 @@ class WindowPool:
     """The bytes that all streams of a session together may have granted beyond their minimum.
 
     A quarter of them is for the first window of new streams: readers that stall with grown windows must not
-    leave everybody else with the minimum. ``memory`` is what other sessions share with this one.
+    leave everybody else with the minimum. Of the rest no window takes so much that less than its own size is
+    left: credit cannot be taken back, and connections that were fast once may idle for hours. ``memory`` is
+    what other sessions share with this one.
     """
 
     __slots__ = ("_reserve", "available", "max_window", "memory")
@@ -60,11 +62,12 @@ class WindowPool:
         self.available -= granted
         return granted
 
-    def take_to_grow(self, wanted: int) -> int:
-        """At most ``wanted`` bytes for a window that grows; 0 when only the reserve is left."""
+    def take_to_grow(self, wanted: int, size: int) -> int:
+        """At most ``wanted`` bytes for a window of ``size`` that grows; 0 when less than that is left."""
+        wanted = min(wanted, (self.available - self._reserve - size) // 2)
         if self.memory is not None:
             wanted = min(wanted, self.memory.spare(KEEP_TO_GROW))
-        return self.take(min(wanted, max(0, self.available - self._reserve)))
+        return self.take(max(wanted, 0))
 
     def give_back(self, count: int) -> None:
         """Return what :meth:`take` gave."""
@@ -124,7 +127,7 @@ class ReceiveWindow:
 
     def _grow(self) -> None:
         wanted = (FAST_GROWTH - 1) * self.size if self.size < FAST_GROWTH_BELOW else self.size
-        more = self._pool.take_to_grow(min(wanted, self._pool.max_window - self.size))
+        more = self._pool.take_to_grow(min(wanted, self._pool.max_window - self.size), self.size)
         self._borrowed += more
         self.size += more
 

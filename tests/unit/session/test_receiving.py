@@ -206,6 +206,18 @@ def test_a_window_is_never_larger_than_its_bound(bound):
     assert window.size == bound
 
 
+def test_streams_that_were_fast_once_leave_those_that_come_something_to_grow_by(pool):
+    """Credit cannot be taken back: a connection that idles keeps what it has grown to."""
+    sizes = []
+    for _ in range(6):
+        window = ReceiveWindow(pool)
+        for step in range(100):
+            window.consume(window.size // 2, 1.0, 50.0 + step / 1000)
+        sizes.append(window.size // MIB)
+    assert sizes[:2] == [16, 16]
+    assert sizes[-1] >= 1
+
+
 def test_an_empty_pool_leaves_the_minimum():
     pool = WindowPool(INITIAL_WINDOW - MIN_WINDOW + 100)
     first, second, third = ReceiveWindow(pool), ReceiveWindow(pool), ReceiveWindow(pool)
