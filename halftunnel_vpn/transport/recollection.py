@@ -23,7 +23,7 @@ LOSS_OF_FAITH = 0.5
 """Part of the best rate that is believed in after each new beginning: the road may have become slower."""
 
 _TCP_CC_INFO = 26  # linux/tcp.h; Python has no name for it
-_BBR = b"bbr"
+_MAX_NAME = 16  # TCP_CA_NAME_MAX
 _RENO = b"reno"  # every kernel has it, and lets everybody use it
 _BBR_INFO = struct.Struct("=IIIII")
 # struct tcp_bbr_info (linux/inet_diag.h): bbr_bw_lo and _hi in bytes a second, bbr_min_rtt, bbr_pacing_gain,
@@ -49,23 +49,27 @@ class Recollection:
 
     def look(self, sock: socket.socket, round_trip: int, least_round_trip: int) -> None:
         """Let bbr begin anew on ``sock`` if it has forgotten; round trips in microseconds. Raises OSError."""
-        if self.has_forgotten(estimate_of(sock), round_trip, least_round_trip):
+        estimate = estimate_of(sock)
+        if self.has_forgotten(estimate, round_trip, least_round_trip):
+            self.doubt()
             begin_anew(sock)
+        else:
+            self.remember(estimate)
 
     def has_forgotten(self, estimate: Estimate | None, round_trip: int, least_round_trip: int) -> bool:
-        """Whether bbr now goes by much less than it has known, and nothing on the road says that this is so.
-
-        Each time it has, less is believed in, so a road that did become slower is tried a few times only.
-        """
+        """Whether bbr now goes by much less than it has known, and nothing on the road says why."""
         if estimate is None or not estimate.is_steady:
             return False
-        if estimate.rate >= self.best * FORGOTTEN:
+        return estimate.rate < self.best * FORGOTTEN and round_trip <= least_round_trip * NEAR
+
+    def remember(self, estimate: Estimate | None) -> None:
+        """A steady estimate is what the road carries, if there has been no better one."""
+        if estimate is not None and estimate.is_steady:
             self.best = max(self.best, float(estimate.rate))
-            return False
-        if round_trip > least_round_trip * NEAR:
-            return False
+
+    def doubt(self) -> None:
+        """Believe in less, so that a road that did become slower is tried a few times only."""
         self.best *= LOSS_OF_FAITH
-        return True
 
 
 def estimate_of(sock: socket.socket) -> Estimate | None:
@@ -80,7 +84,9 @@ def estimate_of(sock: socket.socket) -> Estimate | None:
 def begin_anew(sock: socket.socket) -> None:
     """Put bbr on ``sock`` into its first phase. Raises OSError.
 
-    What is under way stays so, and the window. bbr was allowed for this socket, so it is again.
+    What is under way stays so, and the window. It has a name of its own where a kernel has more than one, and
+    was allowed for this socket, so it is again.
     """
+    name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _MAX_NAME)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _RENO)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _BBR)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)

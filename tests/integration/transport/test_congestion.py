@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.transport.congestion import SEND_BUFFER, _may_have, prepare
-from halftunnel_vpn.transport.recollection import Recollection, estimate_of
+from halftunnel_vpn.transport.recollection import Recollection, begin_anew, estimate_of
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 from halftunnel_vpn.transport.unsent import MAX_NOTSENT, bound_for
 
@@ -51,6 +52,19 @@ def test_the_send_buffer_is_enlarged_where_that_is_allowed_and_never_fixed_small
     assert after == (SEND_BUFFER if allowed else before)
 
 
+def test_a_sandbox_without_the_option_leaves_the_buffer_to_wmem_max():
+    class Sandboxed(socket.socket):
+        def setsockopt(self, level, name, value):
+            if (level, name) == (socket.SOL_SOCKET, 32):  # SO_SNDBUFFORCE
+                raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+            super().setsockopt(level, name, value)
+
+    with Sandboxed() as sock, socket.socket() as untouched:
+        assert prepare(sock, "system")
+        size, before = (one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for one in (sock, untouched))
+    assert size == (SEND_BUFFER if _may_have(SEND_BUFFER // 2) else before)
+
+
 @pytest.mark.parametrize(
     ("rate", "round_trip", "expected"),
     [
@@ -83,9 +97,10 @@ async def test_the_bound_is_looked_at_again_and_again(start_exit):
 
 @pytest.fixture
 def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a TCP connection, which do not block; the first one sends with bbr."""
+    """Both ends of a TCP connection, which do not block; the first one sends with bbr, if that is there."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as near:
-        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        if "bbr" in ALLOWED:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
         near.connect(server.getsockname())
         far, _ = server.accept()
         with far:
@@ -127,6 +142,14 @@ def test_bbr_that_has_forgotten_begins_anew_and_nothing_is_lost(connection):
         received.extend(data)
     assert len(received) == sent
     assert received == (bytes(range(256)) * (sent // 256 + 1))[:sent]
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_begins_anew_is_what_was_there(connection, name):
+    near, _ = connection
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+    begin_anew(near)
+    assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == name.encode()
 
 
 @pytest.mark.parametrize("name", ["reno", "cubic"])
