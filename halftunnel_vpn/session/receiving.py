@@ -33,6 +33,9 @@ FAST_GROWTH: Final = 4
 FAST_GROWTH_BELOW: Final = 1024 * 1024
 """Bytes from which on a window doubles. bbr forgets a rate that is not used for ten round trips."""
 
+WAITING_COST: Final = 256
+"""Bytes of memory that a packet costs beside its payload while it waits for its turn."""
+
 Arrival = tuple[PacketType, memoryview]
 
 
@@ -140,6 +143,7 @@ class ReceiveSide:
     """
 
     __slots__ = (
+        "_memory",
         "_ring",
         "_waiting_bytes",
         "expected",
@@ -154,6 +158,7 @@ class ReceiveSide:
         self.received = 0
         self.window = ReceiveWindow(pool)
         self.packets_unacknowledged = 0
+        self._memory = pool.memory
         self._ring: list[Arrival | None] | None = None
         self.waiting = 0
         self._waiting_bytes = 0
@@ -161,7 +166,8 @@ class ReceiveSide:
     def accept(self, type_: PacketType, wire_number: int, payload: memoryview) -> bool:
         """Take a packet; True when it is the next one, False when it was kept for later or seen before.
 
-        Raises FlowControlError for data beyond the window, in bytes or in packets.
+        Raises FlowControlError for data beyond the window, in bytes or in packets, and for what would have to
+        wait when memory is full.
         """
         offset = (wire_number - self.expected) & SERIAL_MASK
         length = len(payload) if type_ is PacketType.DATA else 0
@@ -180,8 +186,13 @@ class ReceiveSide:
             self._ring = [None] * RING
         slot = (self.expected + offset) % RING
         if self._ring[slot] is None:
+            length = len(payload)  # of any type: it is kept
             if self.received + self._waiting_bytes + length > self.window.granted:
                 raise FlowControlError("beyond-credit")
+            if self._memory is not None:
+                if self._memory.is_full:
+                    raise FlowControlError("reorder-memory-full")
+                self._memory.take(WAITING_COST)
             self._ring[slot] = (type_, payload)
             self.waiting += 1
             self._waiting_bytes += length
@@ -199,9 +210,20 @@ class ReceiveSide:
         self.waiting -= 1
         self.expected += 1
         self.packets_unacknowledged += 1
+        length = len(arrival[1])
+        self._waiting_bytes -= length
         if arrival[0] is PacketType.DATA:
-            self._waiting_bytes -= len(arrival[1])
-            self.received += len(arrival[1])
+            self.received += length
+        if self._memory is not None:
+            self._memory.give_back(WAITING_COST)
         if not self.waiting:
             self._ring = None
         return arrival
+
+    def release(self, unread: int = 0) -> None:
+        """Let go of what waits, and of the window but for ``unread`` bytes that somebody still holds."""
+        if self._memory is not None:
+            self._memory.give_back(WAITING_COST * self.waiting)
+        self._ring = None
+        self.waiting = self._waiting_bytes = 0
+        self.window.release(unread)

@@ -121,7 +121,7 @@ class ByteStream:
         self.state = next_state(self.state, StreamEvent.RESET)
         self.resetting = True
         self.sending.drop_everything()
-        self.receiving.window.release()
+        self.receiving.release()
         self.sending.control.append((PacketType.RESET, encode_reset(code)))
         self._activate()
 
@@ -251,7 +251,7 @@ class ByteStream:
     def release(self, unread: int = 0) -> None:
         """Let go of everything that is kept, but for the window of ``unread`` bytes that the user has."""
         self.sending.drop_everything()
-        self.receiving.window.release(unread)
+        self.receiving.release(unread)
 
     def settle(self) -> None:
         """Nothing is left to do for the stream; at the exit, what its user still holds stays counted."""

@@ -10,7 +10,8 @@ from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.arrivals import MAX_REFUSED
 from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.memory import MIN_SEND, STREAM_COST, Memory
-from halftunnel_vpn.session.receiving import MIN_WINDOW
+from halftunnel_vpn.session.receiving import MIN_WINDOW, WAITING_COST
+from halftunnel_vpn.session.sending import RING
 
 MIB = 1024 * 1024
 
@@ -76,6 +77,54 @@ def test_streams_that_are_open_go_on_and_all_comes_through(pair, memory):
         pair.settle()
         pair.advance(0.1)
     assert len(client.received) == 1_000_000
+
+
+def test_packets_that_come_before_their_turn_cost_what_they_are_until_memory_is_full(pair, memory):
+    streams = [pair.open()[1].stream.stream_id for _ in range(10)]
+    places = ((stream_id, number) for stream_id in streams for number in range(2, RING))
+    kept = 0
+    for stream_id, number in places:
+        pair.inject(pair.exit, pair.packet(PacketType.DATA, stream_id, number, 1, b"x"))
+        if pair.exit_counters.dropped:
+            break
+        kept += 1
+    assert pair.exit_counters.dropped == {"reorder-memory-full": 1}
+    assert kept * WAITING_COST > memory.limit // 4
+    assert memory.used <= memory.limit
+    pair.exit.close(ResetCode.SHUTDOWN, pair.now)
+    assert memory.used == 0
+
+
+@pytest.mark.parametrize("end", ["the gap is filled", "reset-exit", "reset-client", "close"])
+def test_packets_that_waited_are_counted_no_more(pair, memory, end):
+    client, exit = pair.open()
+    before = memory.used
+    later = [pair.packet(PacketType.DATA, 1, number, 1, b"later") for number in range(2, 102)]
+    pair.inject(pair.exit, *later)
+    assert memory.used == before + 100 * WAITING_COST
+    if end == "the gap is filled":
+        pair.inject(pair.exit, pair.packet(PacketType.DATA, 1, 1, 1, b"first"))
+        assert exit.received == b"first" + 100 * b"later"
+        assert memory.used == before
+        return
+    if end == "reset-exit":
+        exit.stream.reset(ResetCode.NORMAL)
+    elif end == "reset-client":
+        client.stream.reset(ResetCode.NORMAL)
+        pair.settle()
+    else:
+        pair.exit.close(ResetCode.SHUTDOWN, pair.now)
+    assert memory.used <= STREAM_COST + MIN_WINDOW
+
+
+def test_what_a_fin_carries_counts_while_it_waits(pair):
+    _, exit = pair.open()
+    size = exit.stream.receiving.window.granted // 4
+    for number in range(2, 6):
+        pair.inject(pair.exit, pair.packet(PacketType.FIN, 1, number, 1, bytes(size)))
+    assert not pair.exit_counters.dropped
+    pair.inject(pair.exit, pair.packet(PacketType.FIN, 1, 6, 1, bytes(size)))
+    assert pair.exit_counters.dropped == {"beyond-credit": 1}
 
 
 @pytest.mark.parametrize("end", ["finish", "reset-client", "reset-exit", "close"])
