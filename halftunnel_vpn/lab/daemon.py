@@ -44,7 +44,7 @@ class LabDaemon:
         return path
 
     def start(self, *arguments: str, wrapper: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        """Start it and wait until its socket is served."""
+        """Start it and wait until its socket is served; one that does not get so far is ended."""
         argv = [*wrapper, sys.executable, "-m", "halftunnel_vpn.daemon"]
         argv += ["--profiles", str(self.profiles), "--socket", self.socket, *arguments]
         environment = {"STATE_DIRECTORY": str(self.state_directory)}
@@ -53,6 +53,7 @@ class LabDaemon:
         deadline = time.monotonic() + START_TIMEOUT
         while not client.is_served(self.socket):
             if process.poll() is not None or time.monotonic() > deadline:
+                self.lab.stop(process)
                 raise HostError(f"The daemon did not start:\n{self.output()}")
             time.sleep(0.01)
         return process
