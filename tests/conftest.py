@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import tempfile
 import types
 import typing
@@ -13,10 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is no reason to fail; in CI the same examples run every time.
-settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile(
+    "project",
+    deadline=None,
+    suppress_health_check=(HealthCheck.too_slow,),
+    derandomize=bool(os.environ.get("CI")),
+)
 settings.load_profile("project")
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and what they start inherits that.
@@ -91,6 +97,25 @@ def sweeping() -> Callable[[], contextlib.AbstractContextManager[None]]:
             yield
 
     return alone
+
+
+@pytest.fixture
+def free_port() -> Iterator[Callable[..., int]]:
+    """Gives ports of loopback on which nothing listens; nobody else gets them before the test is over.
+
+    A socket that is bound and does not listen keeps each. It refuses connections, and is no obstacle to a
+    server that listens there, since that sets SO_REUSEADDR.
+    """
+    with contextlib.ExitStack() as held:
+
+        def take(address: str = "127.0.0.1") -> int:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            sock = held.enter_context(socket.socket(family))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, 0))
+            return int(sock.getsockname()[1])
+
+        yield take
 
 
 def _problems(value, kind, where="status"):

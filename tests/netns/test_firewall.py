@@ -244,7 +244,9 @@ def test_what_the_host_forwards_is_held_back_as_well(client: Lab, wire: Wire) ->
     client.run(LAN, ["ip", "route", "add", "default", "via", CLIENT_LAN])
     program = f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('{PUBLIC}', 21))"
     client.python(LAN, program)
-    assert f"udp {PUBLIC} 21" in wire.left()
+    deadline = time.monotonic() + 30
+    while f"udp {PUBLIC} 21" not in wire.left():
+        assert time.monotonic() < deadline
     nft.replace(nft.render(chains(replace(BASE, lan=LAN_NETWORKS))))
     client.python(LAN, program)
     assert not any(PUBLIC in packet for packet in wire.left())

@@ -27,7 +27,7 @@ PROFILE: Final = "laptop"
 TRAFFIC_PAUSE: Final = 0.05
 """Seconds between two rounds of traffic of every kind."""
 
-STEP_TIMEOUT: Final = 30.0
+STEP_TIMEOUT: Final = 120.0
 """Seconds in which the host must have come to rest after what befell it."""
 
 _WEIGHTS: Final = {"up": 5}

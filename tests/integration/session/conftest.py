@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import logging
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -62,19 +61,6 @@ def until() -> Callable[..., Any]:
     return poll
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
-
-
-@pytest.fixture(name="free_port")
-def free_port_fixture() -> Callable[..., int]:
-    """A port on which nothing listens."""
-    return free_port
-
-
 # --- certificates -----------------------------------------------------------------------------------
 
 
@@ -126,7 +112,7 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
 class RunningExit:
     """The exit of a test: upstream on 127.0.0.1, downstream on ::1, unless told otherwise."""
 
-    def __init__(self, directory: Path, authorities: Authorities) -> None:
+    def __init__(self, directory: Path, authorities: Authorities, free_port: Callable[..., int]) -> None:
         self.directory = directory
         self.authorities = authorities
         self.keys = KeyPair(secrets.token_bytes(32))
@@ -227,9 +213,11 @@ class RunningExit:
 
 
 @pytest.fixture
-async def running_exit(tmp_path: Path, authorities: Authorities) -> AsyncIterator[RunningExit]:
+async def running_exit(
+    tmp_path: Path, authorities: Authorities, free_port: Callable[..., int]
+) -> AsyncIterator[RunningExit]:
     """An exit that is still to be started."""
-    made = RunningExit(tmp_path, authorities)
+    made = RunningExit(tmp_path, authorities, free_port)
     made.listeners = []
     yield made
     if made.listeners:

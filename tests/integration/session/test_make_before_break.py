@@ -32,7 +32,6 @@ class Domain:
 
     async def up(self) -> None:
         self._server = await asyncio.start_server(self._serve, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
         """Refuse, and cut what there is."""
@@ -77,12 +76,12 @@ class Domain:
 
 
 @pytest.fixture
-async def make_domain(running_exit) -> AsyncIterator[Callable[..., Domain]]:
+async def make_domain(running_exit, free_port) -> AsyncIterator[Callable[..., Domain]]:
     """Makes domains that lead to a road of the exit."""
     made = []
 
     async def make(road: Direction, *, up: bool = True) -> Domain:
-        domain = Domain("127.0.0.1", 0, (running_exit.addresses[road], running_exit.ports[road]))
+        domain = Domain("127.0.0.1", free_port(), (running_exit.addresses[road], running_exit.ports[road]))
         await domain.up()
         if not up:
             await domain.down()

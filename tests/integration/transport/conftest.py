@@ -327,11 +327,9 @@ async def nothing_left_behind() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def free_port() -> int:
+def free_port(free_port: Callable[..., int]) -> int:
     """A port on which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

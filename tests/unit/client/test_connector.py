@@ -15,11 +15,9 @@ from halftunnel_vpn.transport.dial import DialOptions
 
 
 @pytest.fixture
-def closed_port():
+def closed_port(free_port):
     """A port of loopback that refuses."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

@@ -74,11 +74,9 @@ def port_of(sock):
 
 
 @pytest.fixture
-def closed_port(listening):
-    """A port that refuses on every loopback address."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return port_of(sock)
+def closed_port(free_port):
+    """A port that refuses."""
+    return free_port()
 
 
 # --- one address -----------------------------------------------------------------------------------
