@@ -172,11 +172,13 @@ class LegKeepers:
                     self._session.leg_set.retire(old, now)
 
     async def _attempt(self, slot: Slot, url: str) -> NewLeg | None:
-        """One try at a new leg; None when it failed."""
+        """One try at a new leg; None when it failed, or is another keeper's."""
         direction = slot.direction
         if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
             self.expire()  # the exit would not accept the next number
         breaker = self._roads.breakers[direction][url]
+        if not breaker.is_ready(self._driver.clock()):
+            return None  # a keeper that woke with this one was first
         breaker.tried()
         number = self._next_number[direction]
         self._next_number[direction] += 1

@@ -179,6 +179,28 @@ async def test_failover_in_order_and_back_again(
     assert third.accepted == 1
 
 
+async def test_of_several_connections_to_a_domain_that_fails_one_tries_it(
+    running_exit, make_client, make_domain, echo_server, until, monkeypatch
+):
+    """They wait for the same moment, wake together, and all find the domain ready to be tried."""
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(backoff, "MAX_DELAY", 0.1)
+    await running_exit.start()
+    domain = await make_domain(UP)
+    client = await make_client(urls={UP: [url_of(running_exit, UP, domain)]}, connections=4).up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    await domain.down()
+    failures = client.counters.dropped
+    # four that had begun together when it failed, and from then on one at a time
+    await until(lambda: client._running.done() or failures["join-connection-refused"] >= 12)
+    assert not client._running.done(), client._running.exception()
+    await domain.up()
+    assert await user.echo(b"patient") == b"patient"
+    await until(lambda: len(client.legs(UP)) == 4)
+    assert client.connection.session_number == 1 and user.events == ["opened"]
+
+
 async def test_with_all_urls_in_use_the_loss_of_one_is_no_loss_of_the_direction(
     running_exit, make_client, make_domain, echo_server, until
 ):
