@@ -87,7 +87,11 @@ def _name(text: str) -> str:
 def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> str:
     key_path = directory / config.server.private_key
     missing = f"there is no {key_path}, which [server] private_key names; put it back"
-    exit_key = KeyPair(decode_key(read_text(key_path, missing=missing)))
+    text = read_text(key_path, missing=missing)
+    try:
+        exit_key = KeyPair(decode_key(text))
+    except ConfigError as error:
+        raise ConfigError(f"{key_path}: {error}") from None
     upstream, downstream = config.public.upstream, config.public.downstream
     document: dict[str, Any] = {
         "name": name,
@@ -104,9 +108,9 @@ def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> 
         for direction, authority in zip(("upstream", "downstream"), authorities, strict=True):
             if authority:
                 document[direction]["tls"] = {"ca": authority}
-    text = HEADER.format(name=name) + writing.render(document)
-    parse_client(text, source=f"the profile of {name}")
-    return text
+    profile = HEADER.format(name=name) + writing.render(document)
+    parse_client(profile, source=f"the profile of {name}")
+    return profile
 
 
 def _authority(directory: Path, road: PublicRoadConfig) -> str:

@@ -88,8 +88,16 @@ def _write(directory: Path, contents: dict[str, str | bytes]) -> None:
             )
     files.make_private_directory(directory)
     files.make_private_directory(directory / server_directory.CLIENTS)
-    for name, content in contents.items():
-        files.write_new(directory / name, content)
+    written: list[Path] = []
+    try:
+        for name, content in contents.items():
+            files.write_new(directory / name, content)
+            written.append(directory / name)
+    except BaseException:
+        # Half an exit is none, and would be in the way of the next try.
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool) -> Road:

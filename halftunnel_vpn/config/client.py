@@ -126,7 +126,8 @@ class RoutesConfig:
     lan: bool = option(values.boolean, default=True)
     programs: Programs = option(values.one_of("all", "only"), default="all")
     gateway: tuple[str, ...] = option(values.several(values.interface_name, maximum=16), default=())
-    mark: int = option(values.integer(1, 2**32 - 3), default=18516)
+    # Two more follow it, and setsockopt takes an int.
+    mark: int = option(values.integer(1, 2**31 - 3), default=18516)
     priority: int = option(values.integer(1, 32000), default=18516)
 
 

@@ -222,6 +222,23 @@ def test_a_profile_that_nobody_could_read_admits_nobody(exit_directory, htvpn):
     assert list((exit_directory / "clients").iterdir()) == []
 
 
+def test_a_disk_that_is_full_leaves_no_half_an_exit_in_the_way(htvpn, tmp_path):
+    init = ["server", "init", "--dir", str(tmp_path / "exit"), *PAIR]
+    # the key fits, a certificate does not
+    shell = ["prlimit", "--fsize=400", sys.executable, "-m", "halftunnel_vpn.cli", *init]
+    full = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert full.returncode == 1 and full.stderr.endswith("cannot be written: File too large\n")
+    assert [path for path in (tmp_path / "exit").rglob("*") if path.is_file()] == []
+    assert htvpn(*init).returncode == 0
+
+
+def test_a_key_that_is_spoilt_is_named(exit_directory, htvpn):
+    (exit_directory / "exit.key").write_text("garbage")
+    done = htvpn("server", "add-client", "phone", "--dir", exit_directory)
+    assert done.stderr.startswith(f"htvpn: {exit_directory}/exit.key: a key must be 32 bytes in base64")
+    assert list((exit_directory / "clients").iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["add-client x", "remove-client x", "run"])
 def test_a_directory_without_an_exit_is_one_sentence(htvpn, tmp_path, command):
     done = htvpn("server", *command.split(), "--dir", tmp_path)
