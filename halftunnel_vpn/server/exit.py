@@ -227,6 +227,8 @@ def _read_keys(path: Path) -> KeyPair:
         return KeyPair(decode_key(path.read_text(encoding="ascii")))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The private key {path} cannot be read: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _resolvers(config: ServerConfig) -> list[tuple[str, int]]:

@@ -232,9 +232,10 @@ def test_a_disk_that_is_full_leaves_no_half_an_exit_in_the_way(htvpn, tmp_path):
     assert htvpn(*init).returncode == 0
 
 
-def test_a_key_that_is_spoilt_is_named(exit_directory, htvpn):
+@pytest.mark.parametrize("command", ["add-client phone", "run"])
+def test_a_key_that_is_spoilt_is_named(exit_directory, htvpn, command):
     (exit_directory / "exit.key").write_text("garbage")
-    done = htvpn("server", "add-client", "phone", "--dir", exit_directory)
+    done = htvpn("server", *command.split(), "--dir", exit_directory)
     assert done.stderr.startswith(f"htvpn: {exit_directory}/exit.key: a key must be 32 bytes in base64")
     assert list((exit_directory / "clients").iterdir()) == []
 

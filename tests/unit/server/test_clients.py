@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import time
 
 import pytest
@@ -152,3 +153,31 @@ def test_the_list_has_a_bound(directory, removed, admit, caplog):
         clients.refresh()
     assert len(clients) == 3 and clients.name_of(key(5)) is None
     assert "more than 3 clients" in caplog.messages[0]
+
+
+def test_a_directory_that_cannot_be_looked_at_cuts_nobody_off(clients, admit, directory, removed, caplog):
+    admit("laptop", 1)
+    clients.refresh()
+    aside = directory.with_name("aside")
+    directory.rename(aside)
+    directory.symlink_to(directory)  # ELOOP
+    for _ in range(3):
+        assert clients.name_of(key(1)) == "laptop"
+    assert removed == [] and caplog.text.count("the list of clients stays as it is") == 1
+    directory.unlink()
+    aside.rename(directory)
+    (directory / "laptop.toml").unlink()
+    assert clients.name_of(key(1)) is None and removed == ["laptop"]
+
+
+def test_a_moment_without_descriptors_cuts_nobody_off(clients, admit, directory, removed):
+    admit("laptop", 1)
+    clients.refresh()
+    admit("phone", 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert clients.name_of(key(1)) == "laptop" and clients.name_of(key(2)) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert clients.name_of(key(2)) == "phone" and removed == []
