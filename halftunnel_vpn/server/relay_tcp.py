@@ -10,6 +10,7 @@ from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.server.backlog import Backlog, keep, let_go
 from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 
 READ_SIZE = 65000
@@ -20,6 +21,10 @@ READS_PER_WAKE = 2
 
 PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
+
+STALLED_FOR = 300.0
+"""Seconds for which a destination may take nothing of what is left for it when both sides have finished: no
+stream and no session ends the connection any more."""
 
 _READING = READABLE | HUNG_UP
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -39,6 +44,7 @@ class TcpRelay:
         "_fin_received",
         "_fin_sent",
         "_on_closed",
+        "_patience",
         "_reading",
         "_sock",
         "_stream",
@@ -59,6 +65,7 @@ class TcpRelay:
         self._watch = watch
         self._on_closed = on_closed
         self._backlog: Backlog = []
+        self._patience: Timer | None = None
         self._reading = True
         self._fin_received = False
         self._fin_sent = False
@@ -100,6 +107,8 @@ class TcpRelay:
                 self._close(reset=False)
             else:
                 self._shut_down()
+        elif self._fin_sent:
+            self._wait_for_destination()
 
     def aborted(self, code: ResetCode, now: float) -> None:
         """The client reset the stream, or its session is gone: the destination sees an RST."""
@@ -158,6 +167,8 @@ class TcpRelay:
             return
         self._stream.consumed(sent)
         let_go(backlog, sent)
+        if self._patience is not None:
+            self._wait_for_destination()
         if not backlog:
             self._wait_for(self._events & ~WRITABLE)
             if self._fin_received:
@@ -172,8 +183,21 @@ class TcpRelay:
         self._close_when_done()
 
     def _close_when_done(self) -> None:
-        if self._fin_received and self._fin_sent and not self._backlog:
-            self._close(reset=False)
+        if self._fin_received and self._fin_sent:
+            if self._backlog:
+                self._wait_for_destination()
+            else:
+                self._close(reset=False)
+
+    def _wait_for_destination(self) -> None:
+        """Only what it has not taken yet is left."""
+        if self._patience is None:
+            self._patience = self._driver.wheel.timer(self._stalled)
+        self._patience.arm(self._driver.clock() + STALLED_FOR)
+
+    def _stalled(self, now: float) -> None:
+        self._stream.session.counters.drop("destination-stalled")
+        self._close(reset=True)
 
     def _fail(self) -> None:
         self._stream.reset(ResetCode.CONNECTION_RESET)
@@ -194,6 +218,9 @@ class TcpRelay:
         if self._sock.fileno() < 0:
             return
         self._watch.forget(self._sock)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None  # who is over must not be left to the garbage collector
         if self._backlog:
             self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
             self._backlog.clear()

@@ -66,6 +66,38 @@ def test_units_are_hardened_as_far_as_they_can_go(site, client, exit_machine):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+SHADOW = "/proc/sys/net"
+"""Settings that a machine shares with its host, which a test must not change: others are put in front."""
+
+
+@pytest.mark.parametrize(
+    ("buffer", "allowed", "buffer_after", "allowed_after"),
+    [
+        (212992, "reno cubic", 8388608, "reno cubic bbr"),
+        (16777216, "bbr cubic", 16777216, "bbr cubic"),
+    ],
+)
+def test_the_unit_of_the_exit_permits_bbr_and_large_buffers_and_takes_nothing_away(
+    site, exit_machine, buffer, allowed, buffer_after, allowed_after
+):
+    size, names = f"{SHADOW}/core/wmem_max", f"{SHADOW}/ipv4/tcp_allowed_congestion_control"
+    exit_machine.run(
+        f"mount -t tmpfs tmpfs {SHADOW} && mkdir {SHADOW}/core {SHADOW}/ipv4 && "
+        f"echo {buffer} >{size} && echo '{allowed}' >{names}"
+    )
+    try:
+        exit_machine.run("systemctl restart halftunnel-server.service")
+        assert exit_machine.run(f"cat {size} {names}").stdout.splitlines() == [
+            str(buffer_after),
+            allowed_after,
+        ]
+    finally:
+        exit_machine.run(f"umount {SHADOW}")
+    pre = exit_machine.run("systemctl show -P ExecStartPre halftunnel-server.service").stdout
+    assert "status=0" in pre
+    exit_machine.wait_until("ss -tln | grep -q :443")
+
+
 def test_the_first_question_starts_the_daemon_and_strangers_get_no_answer(site, client):
     client.run("usermod -aG halftunnel member")
     stranger = client.run("htvpn status", user="stranger", check=False)

@@ -13,6 +13,7 @@ import pytest
 
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
+from halftunnel_vpn.server import relay_tcp
 from halftunnel_vpn.server.dialing import DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 
@@ -224,6 +225,48 @@ async def test_a_destination_that_resets_while_bytes_wait_for_it(connect):
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     await peer.tunnel.idle()
+
+
+@pytest.mark.parametrize("last", ["client", "destination"])
+async def test_a_destination_that_takes_nothing_more_holds_no_place_for_ever(
+    connect, counters, until, monkeypatch, last
+):
+    monkeypatch.setattr(relay_tcp, "STALLED_FOR", 0.3)
+    user, peer = await connect()
+    sending = asyncio.ensure_future(send_all(user, bytes(40_000_000)))
+    await until(lambda: not user.stream.room and user.stream.sending.finished)
+    sending.cancel()
+    for end in sorted(("client", "destination"), key=lambda end: end == last):
+        if end == "client":
+            user.stream.finish()
+        else:
+            peer.sock.shutdown(socket.SHUT_WR)
+        await until(lambda: user.stream.sending.finished)
+    await user.heard("finished")
+    await until(lambda: not peer.tunnel.exit.streams)
+    await peer.tunnel.idle()
+    assert counters.dropped == {"destination-stalled": 1}
+
+
+async def test_a_destination_that_takes_a_little_is_waited_for_again_and_gets_all(connect, counters, until):
+    user, peer = await connect()
+    relay = next(iter(peer.tunnel.exit.streams.values())).handler
+    sending = asyncio.ensure_future(send_all(user, bytes(40_000_000)))
+    await until(lambda: not user.stream.room and user.stream.sending.finished)
+    sending.cancel()
+    sent = user.stream.sending.accepted
+    user.stream.finish()
+    peer.sock.shutdown(socket.SHUT_WR)
+    await until(lambda: relay._patience is not None)
+    deadlines, received = {relay._patience._bucket}, 0
+    while data := await peer.receive(1 << 20):
+        received += len(data)
+        await asyncio.sleep(0.01)
+        if relay._patience is not None:
+            deadlines.add(relay._patience._bucket)
+    assert received == sent and len(deadlines) > 1
+    await peer.tunnel.idle()
+    assert not counters.dropped
 
 
 async def test_a_client_that_breaks_the_rules_loses_the_connection(connect):
