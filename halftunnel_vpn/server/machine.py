@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,14 +11,28 @@ from pathlib import Path, PurePosixPath
 CGROUP_FILES = Path("/sys/fs/cgroup")
 """Where cgroups are mounted (cgroups(7)); with version 1 the memory controller is a directory there."""
 
+SOCKETS = Path("/proc/self/net/sockstat")
+"""What the kernel's protocols use (proc(5)); for TCP, ``mem`` is in pages and of the whole machine."""
+
 CGROUP_NAMES = Path("/proc/self/cgroup")
 """In which cgroup this process is, a line for each hierarchy: number, controllers, path."""
+
+_TCP_PAGES = re.compile(r"^TCP:.* mem ([0-9]+)", re.MULTILINE)
 
 
 def memory() -> int:
     """Bytes that this process may use: those of the machine, or what the cgroups around it allow."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *cgroup_bounds()])
+
+
+def tcp_memory(sockets: Path = SOCKETS) -> int:
+    """Bytes in the buffers of all TCP sockets of the machine, ours among them, to a megabyte a processor.
+
+    0 when that cannot be told.
+    """
+    found = _TCP_PAGES.search(_text(sockets))
+    return int(found[1]) * os.sysconf("SC_PAGE_SIZE") if found else 0
 
 
 def open_files() -> int:

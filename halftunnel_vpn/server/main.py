@@ -19,6 +19,7 @@ from halftunnel_vpn.errors import ConfigError, first_leaf
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.server.exit import Exit
+from halftunnel_vpn.server.machine import tcp_memory
 from halftunnel_vpn.transport.admission import ListenLimits
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.listen import LegFactory, Listener
@@ -58,6 +59,8 @@ async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None)
             numbers.add_counters("exit", exit_.counters)
             numbers.add_gauge("sessions", "Sessions that are open.", lambda: len(exit_.registry))
             numbers.add_gauge("memory_bytes", "Memory that clients hold.", lambda: exit_.memory.used)
+            numbers.add_gauge("memory_limit_bytes", "What they may hold.", lambda: exit_.memory.limit)
+            numbers.add_gauge("tcp_memory_bytes", "Buffers of all TCP sockets of the machine.", tcp_memory)
             numbers.add_gauge("streams", "Streams that have a socket.", lambda: exit_.nat.total)
             listeners = await _listen(directory, config, exit_, driver)
             if metrics is not None:

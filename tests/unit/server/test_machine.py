@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 import pytest
 
@@ -52,3 +54,20 @@ def test_bounds_of_cgroups(bounds, names, files, expected):
 
 def test_there_is_no_more_than_the_machine_has():
     assert 0 < machine.memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_what_tcp_uses_is_told_in_bytes(tmp_path):
+    sockstat = tmp_path / "sockstat"
+    assert machine.tcp_memory(sockstat) == 0
+    sockstat.write_text("sockets: used 9\nTCP: inuse 1 orphan 0 tw 0 alloc 20 mem 118\nUDP: inuse 0 mem 47\n")
+    assert machine.tcp_memory(sockstat) == 118 * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_tcp_uses_is_told_here():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sender:
+        sender.connect(server.getsockname())
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.send(bytes(65536))
+        assert machine.tcp_memory() > 0
