@@ -30,13 +30,14 @@ class RoadResolver:
     Before :meth:`learn`, and where these resolvers fail, the host's own getaddrinfo is asked. A name that was
     found once is never waited for: on another network the old resolvers do not answer, and a leg must come
     back all the same. :meth:`close` ends what is still being asked. ``only_directly``: a kill switch lets
-    no question pass but our marked ones, so that the host's own ways come last.
+    no question pass but our marked ones, so that the host's own ways come last, as they do once
+    :meth:`host_is_taken`.
     """
 
     def __init__(self, mark: int, counters: Counters, *, only_directly: bool = False) -> None:
         self._mark = mark
         self._counters = counters
-        self._only_directly = only_directly
+        self._host_comes_last = only_directly
         self._direct: UpstreamResolver | None = None
         self._last: dict[str, list[str]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -46,6 +47,10 @@ class RoadResolver:
         """Ask nobody any more."""
         for task in self._asking.values():
             task.cancel()
+
+    def host_is_taken(self) -> None:
+        """From now on the host's own ways lead into the tunnel, and nowhere when that has no road."""
+        self._host_comes_last = True
 
     async def learn(self, servers: tuple[str, ...] | None = None) -> None:
         """Note the host's own resolvers: ``servers``, or those it has now, before the tunnel changes them."""
@@ -63,7 +68,7 @@ class RoadResolver:
         except ValueError:
             pass  # a name, then
         if host not in self._last:
-            # for the first time, as every other program here does: /etc/hosts and all
+            # for the first time, and before the tunnel as every other program here does: /etc/hosts and all
             addresses = await self._ask_host(host)
             if len(self._last) < MAX_NAMES:
                 self._last[host] = addresses
@@ -89,7 +94,7 @@ class RoadResolver:
             del self._asking[host]
 
     async def _ask_host(self, host: str) -> list[str]:
-        if self._only_directly:
+        if self._host_comes_last:
             addresses = _in_hosts_file(host) or await self._ask_directly(host)
             if addresses:
                 return addresses

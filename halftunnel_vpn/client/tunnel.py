@@ -183,6 +183,7 @@ class Tunnel:
                 mender = None
                 try:
                     self._owns_table = True
+                    self._resolver.host_is_taken()
                     for warning in await self._in_turn(network.apply):
                         log.warning("%s", warning)
                     tasks.create_task(watch.run())

@@ -39,6 +39,12 @@ async def test_the_first_time_the_host_is_asked_as_by_every_other_program(direct
     assert name_server.asked == []
 
 
+async def test_once_the_host_is_taken_its_own_ways_come_last(direct, name_server):
+    name_server.addresses["spare.test"] = ["192.0.2.7"]
+    direct.host_is_taken()
+    assert await direct.resolve("spare.test", 443) == [("192.0.2.7", 443)]
+
+
 async def test_later_the_hosts_resolvers_are_asked_past_the_tunnel(direct, name_server):
     await direct.resolve("localhost", 443)
     name_server.addresses["localhost"] = ["192.0.2.7", "2001:db8::7"]
