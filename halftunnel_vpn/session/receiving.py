@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from halftunnel_vpn.errors import FlowControlError
+from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.memory import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
 from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
@@ -32,6 +33,9 @@ FAST_GROWTH: Final = 4
 
 FAST_GROWTH_BELOW: Final = 1024 * 1024
 """Bytes from which on a window doubles. bbr forgets a rate that is not used for ten round trips."""
+
+KEPT_AS_IT_CAME: Final = MAX_TRAIN // 2
+"""Bytes from which on a payload that waits is not copied: a smaller one would keep a whole train alive."""
 
 WAITING_COST: Final = 256
 """Bytes of memory that a packet costs beside its payload while it waits for its turn."""
@@ -193,6 +197,8 @@ class ReceiveSide:
                 if self._memory.is_full:
                     raise FlowControlError("reorder-memory-full")
                 self._memory.take(WAITING_COST)
+            if length < KEPT_AS_IT_CAME:
+                payload = memoryview(bytes(payload))
             self._ring[slot] = (type_, payload)
             self.waiting += 1
             self._waiting_bytes += length

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import FlowControlError
+from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.receiving import (
     FAST_GROWTH,
@@ -138,6 +141,22 @@ def test_what_waits_in_the_ring_counts_too(side):
     assert take(side, 7, bytes(10)) == []
     with pytest.raises(FlowControlError):
         take(side, 0, b"x")
+
+
+@pytest.mark.parametrize("size", [2048, 4000, 20_000, 40_000])
+def test_what_waits_keeps_little_more_memory_than_its_own(side, size):
+    """A peer chooses how little of a train is for this stream, and credit counts only that."""
+    count = INITIAL_WINDOW // size
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1, count + 1):
+            side.accept(DATA, number, memoryview(bytes(MAX_TRAIN))[:size])
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert side.waiting == count
+    assert held < 2 * count * size + RING * 8 + 50_000
 
 
 def test_a_fin_needs_no_credit(side):
