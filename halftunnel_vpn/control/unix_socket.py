@@ -66,4 +66,7 @@ def _clear(path: str) -> None:
         except ConnectionRefusedError:
             release(path)
         else:
-            raise HostError(f"another htvpn is running and answers at {path}; stop it with 'htvpn down'")
+            raise HostError(
+                f"another htvpn is running and answers at {path}; stop it with 'htvpn down', or the daemon "
+                "with 'systemctl stop halftunnel.socket halftunnel'"
+            )

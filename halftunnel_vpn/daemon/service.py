@@ -86,7 +86,6 @@ class Daemon:
         self._wanted = Wanted()
         self._target: Target | None = None
         self._tunnel: Tunnel | None = None
-        self._tunnel_was_told = False
         self._is_resumed = False
         self._is_stopping = False
         self.commands = asyncio.Lock()
@@ -276,8 +275,8 @@ class Daemon:
             self._settled.clear()
             await self._settled.wait()
         if target == self._target:
-            if self.machine.state.name == "blocked":
-                self._woken.set()
+            if self._tunnel is None:
+                self._woken.set()  # it waits between two attempts, or for just this
             return
         if self._tunnel is None:
             check_alone(target.profile, self._state_dir)
