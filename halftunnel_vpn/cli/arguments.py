@@ -7,10 +7,8 @@ from argparse import Namespace
 from typing import NoReturn
 
 from halftunnel_vpn import __build__
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.errors import UsageError
-
-CONTROL_SOCKET = "/run/halftunnel/control.sock"
-"""Where a client answers whose profile names no other place (the default of ``[control] socket``)."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,7 +137,7 @@ def _minutes(text: str) -> float:
 
 def _add_socket(parser: Parser) -> None:
     parser.add_argument(
-        "--socket", metavar="PATH", default=CONTROL_SOCKET, help="control socket (%(default)s)"
+        "--socket", metavar="PATH", default=DEFAULT_CONTROL_SOCKET, help="control socket (%(default)s)"
     )
 
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from halftunnel_vpn.cli.arguments import CONTROL_SOCKET
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.control import client
 from halftunnel_vpn.errors import HostError
 
@@ -25,9 +25,9 @@ def ensure(path: str | None) -> str:
         if not client.is_served(path):
             raise HostError(f"no daemon answers at {path}; start it, or leave --socket out")
         return path
-    if client.ask(CONTROL_SOCKET, "GET", "/v1/status") is None:
+    if client.ask(DEFAULT_CONTROL_SOCKET, "GET", "/v1/status") is None:
         _start()
-    return CONTROL_SOCKET
+    return DEFAULT_CONTROL_SOCKET
 
 
 def command(

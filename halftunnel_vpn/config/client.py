@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from halftunnel_vpn.config import net, values
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net, values
 from halftunnel_vpn.config.schema import (
     config_table,
     entries,
@@ -35,9 +35,6 @@ MAX_WEIGHT = 1000
 
 KERNELS_TABLES = (253, 254, 255)
 """Routing tables default, main and local (rtnetlink(7)); a tunnel has its table for itself."""
-
-DEFAULT_CONTROL_SOCKET = "/run/halftunnel/control.sock"
-"""Where a running client answers `htvpn status`."""
 
 
 @config_table

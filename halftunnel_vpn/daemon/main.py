@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halftunnel_vpn import __build__, __version__
-from halftunnel_vpn.config import net
-from halftunnel_vpn.config.client import DEFAULT_CONTROL_SOCKET
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, daemon_routes
 from halftunnel_vpn.control.peer import group_id

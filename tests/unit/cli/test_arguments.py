@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.cli.arguments import CONTROL_SOCKET, build_parser
+from halftunnel_vpn.cli.arguments import build_parser
 from halftunnel_vpn.cli.main import main
-from halftunnel_vpn.config.client import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.errors import UsageError
 
 CONTRACT = [
@@ -77,7 +76,3 @@ def test_help_is_there_for_every_level(line, capsys):
         main(line.split())
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith("usage: htvpn")
-
-
-def test_the_default_socket_is_that_of_profiles():
-    assert CONTROL_SOCKET == DEFAULT_CONTROL_SOCKET
