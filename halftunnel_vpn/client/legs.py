@@ -215,7 +215,7 @@ class LegKeepers:
         self._roads.forgive()  # if it is back, the other direction need not wait to hear the same
         if self._session.legs:
             self._session.leg_set.doubt_all(self._driver.clock())
-        elif self._refusals >= REFUSALS:
+        elif self._refusals >= REFUSALS and not self._expired.is_set():  # a third may come in before all end
             self._counters.count("sessions-refused")
             self.expire()
 
