@@ -24,13 +24,16 @@ def entry_point() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
-        options = build_parser().parse_args(arguments)
+        options = _parse(arguments)
     except UsageError as error:
         return _say(str(error), WRONG_USAGE)
+    except BrokenPipeError:
+        return _nobody_reads()
+    except OSError as error:
+        return _say(f"{error.strerror or error}", FAILED)
     try:
         code = int(options.run(options))
-        if sys.stdout is not None:  # it is None when whoever called us had closed it
-            sys.stdout.flush()
+        _flush()
         return code
     except UsageError as error:
         return _fail(options, error, WRONG_USAGE)
@@ -39,9 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", FAILED)
     except BrokenPipeError:
-        # Whoever read our output has gone. The interpreter must not complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _nobody_reads()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
         return _fail(options, HostError(f"{what}"), FAILED)
@@ -53,6 +54,25 @@ def main(arguments: Sequence[str]) -> int:
             raise
         kind = type(error).__name__
         return _say(f"something unforeseen went wrong ({kind}: {error}); --debug shows where", FAILED)
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    try:
+        return build_parser().parse_args(arguments)
+    except SystemExit:  # the help, or the version, is printed
+        _flush()
+        raise
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it is None when whoever called us had closed it
+        sys.stdout.flush()
+
+
+def _nobody_reads() -> int:
+    # Whoever read our output has gone. The interpreter must not complain about it once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _known_cause(error: BaseException) -> HalfTunnelError | None:

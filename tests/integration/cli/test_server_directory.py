@@ -222,7 +222,7 @@ def test_a_profile_that_nobody_could_read_admits_nobody(exit_directory, htvpn):
     assert list((exit_directory / "clients").iterdir()) == []
 
 
-def test_a_disk_that_is_full_leaves_no_half_an_exit_in_the_way(htvpn, tmp_path):
+def test_a_disk_that_is_full_leaves_no_half_an_exit_in_the_way(htvpn, tmp_path, uncounted):
     init = ["server", "init", "--dir", str(tmp_path / "exit"), *PAIR]
     # the key fits, a certificate does not
     shell = ["prlimit", "--fsize=400", sys.executable, "-m", "halftunnel_vpn.cli", *init]
