@@ -137,13 +137,19 @@ def test_a_dead_leg_in_use_is_found_as_soon_as_ever(slow, has_edge):
     assert leg.close_cause == LEG_SILENT
 
 
-def test_the_last_leg_of_an_exit_waits_for_another_and_no_longer(slow):
+def last_leg_that_dies(slow):
+    """A pair whose only leg down is dead while data are under way, and that leg at the exit."""
     pair = slow(DOWN, 10_000)
     _, exit = open_stream(pair)
     down = pair.end(pair.exit, DOWN)
     for end in (down, down.peer):
         end.slow_road.is_dead = True
     exit.stream.send(b"is lost")
+    return pair, down
+
+
+def test_the_last_leg_of_an_exit_waits_for_another_and_no_longer(slow):
+    pair, down = last_leg_that_dies(slow)
     run(pair, 2 * FOUND_WITHIN)
     assert down.close_cause is None
     for end in pair.add_leg(DOWN):
@@ -153,12 +159,7 @@ def test_the_last_leg_of_an_exit_waits_for_another_and_no_longer(slow):
 
 
 def test_the_last_leg_of_an_exit_is_found_in_the_end(slow):
-    pair = slow(DOWN, 10_000)
-    _, exit = open_stream(pair)
-    down = pair.end(pair.exit, DOWN)
-    for end in (down, down.peer):
-        end.slow_road.is_dead = True
-    exit.stream.send(b"is lost")
+    pair, down = last_leg_that_dies(slow)
     run(pair, LAST_PATIENCE - 1.0)
     assert down.close_cause is None
     run(pair, 1.5)
