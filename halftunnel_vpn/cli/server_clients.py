@@ -17,7 +17,7 @@ from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
-from halftunnel_vpn.protocol.keys import KeyPair, decode_key, encode_key
+from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
 
 HEADER = """\
 # A profile of Half-Tunnel. It holds a private key: whoever has this file is this client.
@@ -87,11 +87,7 @@ def _name(text: str) -> str:
 def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> str:
     key_path = directory / config.server.private_key
     missing = f"there is no {key_path}, which [server] private_key names; put it back"
-    text = read_text(key_path, missing=missing)
-    try:
-        exit_key = KeyPair(decode_key(text))
-    except ConfigError as error:
-        raise ConfigError(f"{key_path}: {error}") from None
+    exit_key = parse_key_pair(read_text(key_path, missing=missing), str(key_path))
     upstream, downstream = config.public.upstream, config.public.downstream
     document: dict[str, Any] = {
         "name": name,

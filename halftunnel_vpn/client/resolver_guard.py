@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 from halftunnel_vpn.client.host_turn import HostTurn
@@ -55,8 +54,7 @@ class ResolverGuard:
 
     async def run(self) -> None:
         """Look after every change of the file, and now and then."""
-        path = await self._in_turn(self._watched_file)
-        watch = None if path is None else _watch(path)
+        watch = await self._open_watch()
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -118,17 +116,10 @@ class ResolverGuard:
         except HostError as error:
             return str(error)
 
-    def _watched_file(self) -> Path | None:
+    async def _open_watch(self) -> FileWatch | None:
         try:
-            return self._network.watched_file()
+            path = await self._in_turn(self._network.watched_file)
+            return None if path is None else FileWatch(path)
         except HostError as error:
             log.warning("%s", error)
             return None
-
-
-def _watch(path: Path) -> FileWatch | None:
-    try:
-        return FileWatch(path)
-    except HostError as error:
-        log.warning("%s", error)
-        return None

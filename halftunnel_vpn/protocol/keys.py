@@ -58,6 +58,17 @@ class KeyPair:
             raise HandshakeError("handshake-bad-key") from None
 
 
+def parse_key_pair(text: str, source: str) -> KeyPair:
+    """The pair whose private key is ``text``, as :func:`encode_key` writes it.
+
+    Raises ConfigError, which names ``source`` and does not repeat the text.
+    """
+    try:
+        return KeyPair(decode_key(text))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
 class LegKeys(NamedTuple):
     """The record keys of one leg, one for each way."""
 

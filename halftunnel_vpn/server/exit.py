@@ -22,7 +22,7 @@ from halftunnel_vpn.errors import ConfigError, HalfTunnelError
 from halftunnel_vpn.host.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
-from halftunnel_vpn.protocol.keys import Direction, KeyPair, decode_key
+from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
 from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.server import machine
 from halftunnel_vpn.server.clients import ClientList
@@ -224,11 +224,10 @@ def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
 
 def _read_keys(path: Path) -> KeyPair:
     try:
-        return KeyPair(decode_key(path.read_text(encoding="ascii")))
+        text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The private key {path} cannot be read: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return parse_key_pair(text, str(path))
 
 
 def _resolvers(config: ServerConfig) -> list[tuple[str, int]]:
