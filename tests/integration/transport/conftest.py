@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
-import ipaddress
 import os
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from halftunnel_vpn.protocol import certificates
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
 from halftunnel_vpn.transport.listen import Listener
@@ -30,19 +27,6 @@ from halftunnel_vpn.transport.tls import server_context
 
 SECRET_PATH = "/a3f9/stream"
 DAY = datetime.timedelta(days=1)
-
-SIGNS_CERTIFICATES = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-"""What an authority's key is for."""
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -77,18 +61,9 @@ class Authority:
     def __init__(self, directory: Path, name: str) -> None:
         directory.mkdir()
         self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
-        builder = self._builder(self._name, self._key.public_key(), now - DAY, now + 30 * DAY)
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        self.pem = (
-            builder.add_extension(constraints, critical=True)
-            .add_extension(SIGNS_CERTIFICATES, critical=True)
-            .sign(self._key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-            .decode()
-        )
+        self._own = certificates.make_authority(name, not_before=now - DAY, not_after=now + 30 * DAY)
+        self.pem = self._own.certificate.decode()
 
     def issue(
         self,
@@ -97,55 +72,15 @@ class Authority:
         ends: datetime.timedelta = 7 * DAY,
     ) -> Certificate:
         """A server certificate for names and IP addresses; validity relative to now."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            self._builder(subject, key.public_key(), now + begins, now + ends)
-            .add_extension(x509.SubjectAlternativeName([general_name(n) for n in names]), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .sign(self._key, hashes.SHA256())
+        made = certificates.make_server_certificate(
+            self._own, names, not_before=now + begins, not_after=now + ends
         )
-        stem = f"{certificate.serial_number:x}"
-        paths = Certificate(self._directory / f"{stem}.pem", self._directory / f"{stem}.key")
-        paths.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        paths.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        directory = Path(tempfile.mkdtemp(dir=self._directory))
+        paths = Certificate(directory / "certificate.pem", directory / "key.pem")
+        paths.certificate.write_bytes(made.certificate)
+        paths.key.write_bytes(made.private_key)
         return paths
-
-    def _builder(
-        self,
-        subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
-        begins: datetime.datetime,
-        ends: datetime.datetime,
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begins)
-            .not_valid_after(ends)
-            # RFC 5280 wants both, and from Python 3.13 on a default context insists on them.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
-        )
-
-
-def general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 @pytest.fixture(scope="session")
