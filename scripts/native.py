@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 PACKAGE = "halftunnel_vpn"
 
-COMPILED = ("protocol", "packet", "session", "flow", "timers.py", "counters.py")
+COMPILED = ("protocol", "inet", "session", "flow", "timers.py", "counters.py")
 """What is compiled: the pure floors, which every packet goes through."""
 
 LEFT_OUT = {
@@ -32,11 +32,11 @@ LEFT_OUT = {
     "config": "is read once, at the start",
     "protocol/certificates.py": "is used once, when an exit is made",
     "protocol/handshake.py": "is used once a session, and waits for X25519",
-    "protocol/hellos.py": "as protocol/handshake.py",
+    "protocol/handshake_payloads.py": "as protocol/handshake.py",
     "protocol/join.py": "is used once a leg",
     "protocol/keys.py": "as protocol/handshake.py",
     "protocol/noise.py": "as protocol/handshake.py",
-    "session/memory.py": "is referred to weakly, which compiled classes do not allow",
+    "session/memory_budget.py": "is referred to weakly, which compiled classes do not allow",
 }
 """What of the pure floors is not, and why."""
 

@@ -238,21 +238,21 @@ def _status(options: Namespace) -> int:
 
 
 def _reconnect(options: Namespace) -> int:
-    from halftunnel_vpn.cli import orders
+    from halftunnel_vpn.cli import daemon_commands
 
-    return orders.reconnect(options)
+    return daemon_commands.reconnect(options)
 
 
 def _reload(options: Namespace) -> int:
-    from halftunnel_vpn.cli import orders
+    from halftunnel_vpn.cli import daemon_commands
 
-    return orders.reload(options)
+    return daemon_commands.reload(options)
 
 
 def _portal(options: Namespace) -> int:
-    from halftunnel_vpn.cli import orders
+    from halftunnel_vpn.cli import daemon_commands
 
-    return orders.portal(options)
+    return daemon_commands.portal(options)
 
 
 def _programs(options: Namespace) -> int:
@@ -262,9 +262,9 @@ def _programs(options: Namespace) -> int:
 
 
 def _repair(options: Namespace) -> int:
-    from halftunnel_vpn.cli import orders
+    from halftunnel_vpn.cli import daemon_commands
 
-    return orders.repair(options)
+    return daemon_commands.repair(options)
 
 
 def _logs(options: Namespace) -> int:

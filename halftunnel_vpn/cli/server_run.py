@@ -5,15 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from halftunnel_vpn.cli import process, server_directory
+from halftunnel_vpn.cli import process_options, server_directory
 
 
 def run(options: Namespace) -> int:
     """Run until SIGINT or SIGTERM."""
-    metrics = process.metrics_endpoint(options)
+    metrics = process_options.metrics_endpoint(options)
     directory = Path(options.dir)
     config = server_directory.load(directory)
-    process.start_log(options, config.log)
+    process_options.start_log(options, config.log)
     from halftunnel_vpn.server.main import run_server
 
     return run_server(directory, config, metrics=metrics or config.metrics.listen)

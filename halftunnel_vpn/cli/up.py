@@ -96,14 +96,14 @@ def _progress() -> Iterator[Any]:
 
 
 def _foreground(options: Namespace) -> int:
-    from halftunnel_vpn.cli import process, profiles
+    from halftunnel_vpn.cli import process_options, profiles
 
-    metrics = process.metrics_endpoint(options)
+    metrics = process_options.metrics_endpoint(options)
     profile = profiles.load(profiles.find(options.profile))
     if options.socket is not None:
         control = dataclasses.replace(profile.control, socket=options.socket)
         profile = dataclasses.replace(profile, control=control)
-    process.start_log(options, profile.log)
+    process_options.start_log(options, profile.log)
     from halftunnel_vpn.client.main import run_client
 
     return run_client(profile, metrics=metrics)

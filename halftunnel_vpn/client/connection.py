@@ -16,13 +16,13 @@ from halftunnel_vpn.client.legs import LegInfo, LegKeepers, describe
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
-from halftunnel_vpn.protocol.hellos import ExitHello
+from halftunnel_vpn.protocol.handshake_payloads import ExitHello
+from halftunnel_vpn.protocol.interfaces import DatagramHandler, DatagramPort, StreamHandler, StreamPort
 from halftunnel_vpn.protocol.keys import Direction, log_id
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
-from halftunnel_vpn.protocol.ports import DatagramHandler, DatagramPort, StreamHandler, StreamPort
-from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.legs import RoundRobin, Weighted
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump

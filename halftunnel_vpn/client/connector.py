@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from halftunnel_vpn.client.arrivals import Arrivals
+from halftunnel_vpn.client.early_messages import EarlyMessages
 from halftunnel_vpn.client.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
-from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
 from halftunnel_vpn.protocol.wire import as_uuid4
@@ -35,7 +35,7 @@ class NewLeg:
     """A leg that may carry trains as soon as somebody listens."""
 
     leg: Leg
-    arrivals: Arrivals
+    early: EarlyMessages
     direction: Direction
     number: int
     keys: LegKeys
@@ -78,9 +78,9 @@ class Connector:
         Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
         is not genuine, HandshakeRefused when it is and says no.
         """
-        up_arrivals, down_arrivals = Arrivals(), Arrivals()
+        up_early, down_early = EarlyMessages(), EarlyMessages()
         async with contextlib.AsyncExitStack() as undo:
-            (up_leg, up_url), (down_leg, down_url) = await self._dial_both(up_arrivals, down_arrivals)
+            (up_leg, up_url), (down_leg, down_url) = await self._dial_both(up_early, down_early)
             undo.callback(up_leg.abort)
             undo.callback(down_leg.abort)
             hello = ClientHello(
@@ -99,20 +99,20 @@ class Connector:
             )
             up_leg.send(handshake.message())
             down_leg.send(encode_token_join(hello.join_token, _padding()))
-            exit_hello, keys = handshake.finish(await self._answer(down_arrivals, up_arrivals))
+            exit_hello, keys = handshake.finish(await self._answer(down_early, up_early))
             undo.pop_all()
 
-        def first_leg(leg: Leg, arrivals: Arrivals, direction: Direction, url: str) -> NewLeg:
+        def first_leg(leg: Leg, early: EarlyMessages, direction: Direction, url: str) -> NewLeg:
             leg_keys = keys.leg_keys(direction, 0, hello.nonce, exit_hello.nonce)
-            return NewLeg(leg, arrivals, direction, 0, leg_keys, url)
+            return NewLeg(leg, early, direction, 0, leg_keys, url)
 
         self._counters.count("handshakes")
         return NewSession(
             hello.session_id,
             keys,
             exit_hello,
-            first_leg(up_leg, up_arrivals, Direction.UPSTREAM, up_url),
-            first_leg(down_leg, down_arrivals, Direction.DOWNSTREAM, down_url),
+            first_leg(up_leg, up_early, Direction.UPSTREAM, up_url),
+            first_leg(down_leg, down_early, Direction.DOWNSTREAM, down_url),
         )
 
     async def join(self, keys: SessionKeys, direction: Direction, number: int, url: str) -> NewLeg:
@@ -121,29 +121,29 @@ class Connector:
         Raises RoadError when it cannot be opened, LegClosed when the exit does not want it, HandshakeError
         when the answer is not genuine.
         """
-        arrivals = Arrivals()
-        leg = await dial(url, self._options_of(self.road(direction)), arrivals)
+        early = EarlyMessages()
+        leg = await dial(url, self._options_of(self.road(direction)), early)
         try:
             client_nonce = secrets.token_bytes(NONCE_LENGTH)
             leg.send(encode_join(keys, direction, number, client_nonce, _padding()))
             async with _deadline(self._profile.limits.handshake_timeout):
-                reply = await arrivals.next_message()
+                reply = await early.next_message()
             exit_nonce = verify_join_reply(reply, keys, direction, number, client_nonce)
         except BaseException:
             leg.abort()
             raise
         leg_keys = keys.leg_keys(direction, number, client_nonce, exit_nonce)
-        return NewLeg(leg, arrivals, direction, number, leg_keys, url)
+        return NewLeg(leg, early, direction, number, leg_keys, url)
 
     async def _dial_both(
-        self, up_arrivals: Arrivals, down_arrivals: Arrivals
+        self, up_early: EarlyMessages, down_early: EarlyMessages
     ) -> tuple[tuple[Leg, str], tuple[Leg, str]]:
         """A leg in each direction, dialled at once; if one fails, the other is not kept."""
         dials = [
-            asyncio.ensure_future(self._dial_first(direction, arrivals))
-            for direction, arrivals in (
-                (Direction.UPSTREAM, up_arrivals),
-                (Direction.DOWNSTREAM, down_arrivals),
+            asyncio.ensure_future(self._dial_first(direction, early))
+            for direction, early in (
+                (Direction.UPSTREAM, up_early),
+                (Direction.DOWNSTREAM, down_early),
             )
         ]
         try:
@@ -161,14 +161,14 @@ class Connector:
                     outcome[0].abort()
             raise
 
-    async def _dial_first(self, direction: Direction, arrivals: Arrivals) -> tuple[Leg, str]:
+    async def _dial_first(self, direction: Direction, early: EarlyMessages) -> tuple[Leg, str]:
         """A leg to the first URL of ``direction`` that can be had."""
         road = self.road(direction)
         failure: RoadError | None = None
         for url in self.roads.in_order(direction, monotonic()):
             breaker = self.roads.breakers[direction][url]
             try:
-                leg = await dial(url, self._options_of(road), arrivals)
+                leg = await dial(url, self._options_of(road), early)
             except RoadError as error:
                 self._counters.drop(f"dial-{error.reason}")
                 breaker.failed(monotonic())
@@ -179,7 +179,7 @@ class Connector:
         assert failure is not None, "a road has at least one URL"
         raise UpstreamUnavailable(f"{direction.name.capitalize()}: {failure}", reason=failure.reason)
 
-    async def _answer(self, downstream: Arrivals, upstream: Arrivals) -> bytes:
+    async def _answer(self, downstream: EarlyMessages, upstream: EarlyMessages) -> bytes:
         """Message 2, unless a leg is closed before it comes (upstream is where a refusal shows first)."""
         answer = asyncio.ensure_future(downstream.next_message())
         closed = asyncio.ensure_future(upstream.wait_closed())

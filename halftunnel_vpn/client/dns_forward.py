@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from halftunnel_vpn.errors import DnsError, UpstreamUnavailable
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
-from halftunnel_vpn.protocol.ports import StreamOpener, StreamPort
+from halftunnel_vpn.protocol.interfaces import StreamOpener, StreamPort
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 
 LENGTH_BYTES = 2
 

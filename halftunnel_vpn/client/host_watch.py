@@ -9,9 +9,9 @@ import logging
 from dataclasses import replace
 
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.host_turn import HostTurn
 from halftunnel_vpn.client.resolver_guard import ResolverGuard
-from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.road_resolver import RoadResolver
+from halftunnel_vpn.client.serial_thread import HostTurn
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError

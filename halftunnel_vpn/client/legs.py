@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halftunnel_vpn.client.arrivals import LegClosed
 from halftunnel_vpn.client.connector import Connector, NewLeg, NewSession
+from halftunnel_vpn.client.early_messages import LegClosed
 from halftunnel_vpn.client.roads import domain_of
 from halftunnel_vpn.client.slots import Slot
 from halftunnel_vpn.counters import Counters
@@ -18,11 +18,11 @@ from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import LEG_SILENT
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.liveness import round_trip_of
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.sealed import SealedLeg
+from halftunnel_vpn.transport.sealed_leg import SealedLeg
 
 REFUSALS = 2
 """Joins in a row that the exit refuses, while no leg is there, after which it does not know the session."""
@@ -61,7 +61,7 @@ class LegInfo:
     """Replaced by another one, and closed as soon as what it carried is acknowledged."""
 
 
-def describe(leg: LegState, now: float) -> LegInfo:
+def describe(leg: SessionLeg, now: float) -> LegInfo:
     """What the status says of ``leg``."""
     return LegInfo(
         leg.direction,
@@ -224,7 +224,7 @@ class LegKeepers:
         name = leg.direction.name.lower()
         clock = self._driver.clock
 
-        def on_lost(state: LegState, cause: str) -> None:
+        def on_lost(state: SessionLeg, cause: str) -> None:
             log.info("leg lost: %s", cause, extra={"direction": name, "leg": leg.number})
             self._counters.count(f"legs-lost-{name}")
             # what the status adds up over all legs there ever were
@@ -237,7 +237,7 @@ class LegKeepers:
             self._changed()
 
         sealed = SealedLeg(leg.leg, self._session, leg.keys, clock, self._counters, on_lost)
-        sealed.state = LegState(
+        sealed.state = SessionLeg(
             sealed,
             leg.direction,
             leg.number,
@@ -249,11 +249,11 @@ class LegKeepers:
         )
         slot.filled(sealed.state, clock())
         self._session.leg_joined(sealed.state, clock())
-        leg.arrivals.hand_over(leg.leg, sealed)
+        leg.early.hand_over(leg.leg, sealed)
         self._counters.count(f"legs-joined-{name}")
         self._changed()
 
-    def _learn(self, leg: LegState, cause: str) -> None:
+    def _learn(self, leg: SessionLeg, cause: str) -> None:
         """Whether the leg was cut because it had been silent for too long."""
         if leg.draining:
             return

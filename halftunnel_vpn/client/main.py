@@ -11,7 +11,7 @@ from halftunnel_vpn.client.protection import protected
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
-from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.observation_routes import observation_routes, tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
 from halftunnel_vpn.host.journal import state_directory

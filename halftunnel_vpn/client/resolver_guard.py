@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from halftunnel_vpn.client.host_turn import HostTurn
+from halftunnel_vpn.client.serial_thread import HostTurn
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.file_watch import FileWatch
 from halftunnel_vpn.host.network import HostNetwork
-from halftunnel_vpn.host.resolver_step import Takeover
+from halftunnel_vpn.host.resolver.step import Takeover
 
 MAX_MENDS_PER_MINUTE = 5
 """Two programs that both insist must not write the file for ever."""

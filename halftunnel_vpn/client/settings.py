@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from urllib.parse import urlsplit
 
-from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.dns.cache import CacheLimits
 from halftunnel_vpn.dns.config import DnsConfig

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from halftunnel_vpn.client.backoff import Backoff
-from halftunnel_vpn.client.breaker import Breaker
+from halftunnel_vpn.client.circuit_breaker import Breaker
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Slot:
         rotate_bytes: int,
     ) -> None:
         self.direction = direction
-        self.leg: LegState | None = None
+        self.leg: SessionLeg | None = None
         self._urls = list(urls)
         self._breakers = breakers
         self._random = random
@@ -72,13 +72,13 @@ class Slot:
             self._attempt.cancel()  # it has begun on a network that may be gone
         self.stir()
 
-    def filled(self, leg: LegState, now: float) -> None:
+    def filled(self, leg: SessionLeg, now: float) -> None:
         """``leg`` serves this connection from now on."""
         self.leg = leg
         self.must_move = self._was_refused = False
         self._rotate_at = now + self._rotate_after * (1 - ROTATION_JITTER * self._random())
 
-    def lost(self, leg: LegState, now: float) -> None:
+    def lost(self, leg: SessionLeg, now: float) -> None:
         """``leg`` is gone; nothing to this slot when it was replaced before."""
         if leg is not self.leg:
             return

@@ -8,11 +8,11 @@ from halftunnel_vpn.client.legs import LegInfo, describe
 from halftunnel_vpn.control.status import DnsStatus, LegStatus, RoadStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 
 
 def road_status(
-    direction: Direction, urls: Sequence[str], legs: Sequence[LegState], counters: Counters, now: float
+    direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
 ) -> RoadStatus:
     """One direction: its legs of now, and what all legs there ever were have carried."""
     name = direction.name.lower()

@@ -15,11 +15,10 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
-from halftunnel_vpn.client.host_turn import HostTurn
 from halftunnel_vpn.client.host_watch import HostWatch
 from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
-from halftunnel_vpn.client.mending import Mender
-from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.road_resolver import RoadResolver
+from halftunnel_vpn.client.serial_thread import HostTurn
 from halftunnel_vpn.client.settings import (
     dial_options,
     dns_config,
@@ -28,6 +27,7 @@ from halftunnel_vpn.client.settings import (
     traffic_policy,
 )
 from halftunnel_vpn.client.status import dns_status, road_status
+from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status
 from halftunnel_vpn.counters import Counters
@@ -39,13 +39,13 @@ from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import device_exists, preflight
-from halftunnel_vpn.protocol.hellos import ExitHello
+from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.priority import give_way
+from halftunnel_vpn.transport.kernel.scheduling import give_way
 from halftunnel_vpn.tun.device import TunDevice
 
 FRAMES_PER_WAKE = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Happening(Enum):
+class TunnelEvent(Enum):
     """A command, or something that the tunnel tells."""
 
     UP = "up"

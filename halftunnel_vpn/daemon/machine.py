@@ -7,7 +7,7 @@ from typing import Final
 
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.ring import Ring
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states import START, STATES, State
 from halftunnel_vpn.errors import HalfTunnelError, IllegalTransition
 
@@ -31,7 +31,7 @@ class Machine:
         """The last failure, in one sentence; None when there was none since the last success."""
         self._events: Ring[Event] = Ring(MAX_EVENTS)
 
-    def on(self, happening: Happening, sentence: str | None = None) -> bool:
+    def on(self, happening: TunnelEvent, sentence: str | None = None) -> bool:
         """Take the transition; whether the state is another one now. ``sentence`` says what went wrong.
 
         Raises IllegalTransition, and changes nothing, for what the state does not list.
@@ -56,7 +56,7 @@ class Machine:
         self.sentence = sentence
         self.tell(sentence)
 
-    def expects(self, happening: Happening) -> bool:
+    def expects(self, happening: TunnelEvent) -> bool:
         """Whether the state lists it."""
         return happening in self.state.leads_to
 

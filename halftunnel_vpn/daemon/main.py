@@ -16,10 +16,10 @@ from halftunnel_vpn import __build__, __version__
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, daemon_routes
+from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.peer import group_id
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
-from halftunnel_vpn.control.routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.client.mending import Mender
-from halftunnel_vpn.client.portal import Portal, PortalWatch
+from halftunnel_vpn.client.captive_portal import Portal, PortalWatch
+from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.daemon.enforcement import Enforcement
@@ -31,7 +31,7 @@ LOST_PATIENCE: Final = 2.0
 log = logging.getLogger(__name__)
 
 
-class Door:
+class PortalOpening:
     """What is open outside the tunnel for a captive portal, and until when."""
 
     def __init__(self, enforcement: Enforcement, mender: Mender, loop: asyncio.AbstractEventLoop) -> None:
@@ -83,7 +83,9 @@ def log_portal(portal: Portal) -> None:
     log.warning("a captive portal stands in the way", extra={"private": {"portal": portal.host}})
 
 
-async def look_out(watch: PortalWatch, machine: Machine, current: Callable[[], Tunnel | None]) -> None:
+async def watch_for_portal(
+    watch: PortalWatch, machine: Machine, current: Callable[[], Tunnel | None]
+) -> None:
     """For ever: tell when a portal is why the tunnel has lost its legs (the host has woken up in a hotel)."""
     suspected: Tunnel | None = None
     told: Portal | None = None

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.captive_portal import RETRY_DELAY, PortalWatch
 from halftunnel_vpn.client.connector import explain
-from halftunnel_vpn.client.mending import Mender
-from halftunnel_vpn.client.portal import RETRY_DELAY, PortalWatch
 from halftunnel_vpn.client.protection import check_alone
+from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event, LogLine
@@ -25,7 +25,7 @@ from halftunnel_vpn.control.status import Status
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.daemon import portals
 from halftunnel_vpn.daemon.enforcement import Enforcement
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.machine import Machine, sentence_of
 from halftunnel_vpn.daemon.status import status_of
@@ -93,7 +93,7 @@ class Daemon:
         self._settled = asyncio.Event()
         self._backoff = Backoff(random.random)
         self._portals = PortalWatch(self.counters, driver.clock)
-        self._door = portals.Door(self._enforcement, self._mender, driver.loop)
+        self._door = portals.PortalOpening(self._enforcement, self._mender, driver.loop)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -116,9 +116,9 @@ class Daemon:
                     self._target = Target(self._wanted.profile, profile)
                     self._is_resumed = True
         if self._target is not None or (self._wanted.up and left is not None):
-            self.machine.on(Happening.UP)
+            self.machine.on(TunnelEvent.UP)
             if self._target is None:
-                self.machine.on(Happening.BLOCKED, problem)
+                self.machine.on(TunnelEvent.BLOCKED, problem)
         elif problem is not None:
             self.machine.note(problem)
         await self._enforcement.enforce()
@@ -129,7 +129,9 @@ class Daemon:
         """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
         async with asyncio.TaskGroup() as tasks:
             mender = tasks.create_task(self._mender.run())
-            look_out = tasks.create_task(portals.look_out(self._portals, self.machine, lambda: self._tunnel))
+            portal_watch = tasks.create_task(
+                portals.watch_for_portal(self._portals, self.machine, lambda: self._tunnel)
+            )
             try:
                 # A `down` that came before is carried out: a kill switch that it lifts must not stay behind.
                 while not self._is_stopping or self.machine.state.name == "disconnecting":
@@ -140,7 +142,7 @@ class Daemon:
                         await self._attempt(target)
             finally:
                 mender.cancel()
-                look_out.cancel()
+                portal_watch.cancel()
                 self._door.close()
 
     def stop(self) -> None:
@@ -153,7 +155,7 @@ class Daemon:
         if self.machine.state.name == "disconnecting":
             # first the deed, then the word: who hears "disconnected" finds the host as it was
             problem = await self._enforcement.attempt("disconnected")
-            self.machine.on(Happening.STOPPED, problem)
+            self.machine.on(TunnelEvent.STOPPED, problem)
         else:
             await self._enforce_or_tell()
         self._settled.set()
@@ -162,7 +164,7 @@ class Daemon:
     async def _attempt(self, target: Target) -> None:
         """One tunnel, from its first dial to its end."""
         if self.machine.state.name != "connecting":
-            self.machine.on(Happening.UP)
+            self.machine.on(TunnelEvent.UP)
         failure: BaseException | None = None
         tunnel = Tunnel(target.profile, self._driver, changed=self._tunnel_changed)
         self._tunnel, self._woken = tunnel, asyncio.Event()
@@ -194,21 +196,21 @@ class Daemon:
             goes_on = is_guarded or self._is_resumed
             sentence = portal.sentence(sentence, is_shut=is_guarded, goes_on=goes_on)
         if is_guarded:
-            self.machine.on(Happening.BLOCKED, sentence)
+            self.machine.on(TunnelEvent.BLOCKED, sentence)
             await self._enforce_or_tell()
         elif passing and self._is_resumed:
             if self.machine.state.name != "connecting":
-                self.machine.on(Happening.UP)
+                self.machine.on(TunnelEvent.UP)
             self.machine.note(sentence)
         else:
             self._target = None
             self._remember(Wanted(target.name, up=False))
-            self.machine.on(Happening.FAILED, sentence)
+            self.machine.on(TunnelEvent.FAILED, sentence)
             return
         delay = self._backoff.next_delay() if passing else None
         await self._wait(delay if delay is None or portal is None else min(delay, RETRY_DELAY))
         if self._target is target and not self._is_stopping:
-            self.machine.on(Happening.RETRY)
+            self.machine.on(TunnelEvent.RETRY)
 
     async def _wait(self, seconds: float | None) -> None:
         """Until a command comes, at most so long."""
@@ -228,14 +230,14 @@ class Daemon:
             self._backoff = Backoff(random.random)
             self._portals.forget()
             self._is_resumed = True  # it has worked, so a road that fails later is worth waiting for
-            self.machine.on(Happening.ESTABLISHED)
+            self.machine.on(TunnelEvent.ESTABLISHED)
             if self._door.is_open:
                 self._door.close()
             now = "connected"
         if now == "connected" and phase == "reconnecting":
-            self.machine.on(Happening.LOST)
+            self.machine.on(TunnelEvent.LOST)
         elif now == "reconnecting" and phase == "connected":
-            self.machine.on(Happening.REGAINED)
+            self.machine.on(TunnelEvent.REGAINED)
 
     def _end_tunnel(self) -> None:
         if self._tunnel is not None:
@@ -290,7 +292,7 @@ class Daemon:
         self._target, self._is_resumed = target, False
         self._backoff = Backoff(random.random)
         self._portals.forget()
-        self.machine.on(Happening.UP)
+        self.machine.on(TunnelEvent.UP)
         self._end_tunnel()
 
     @_in_turn
@@ -301,7 +303,7 @@ class Daemon:
         self._enforcement.release()
         self._remember(Wanted(self._wanted.profile, up=False))
         self._settled.clear()
-        self.machine.on(Happening.DOWN)
+        self.machine.on(TunnelEvent.DOWN)
         self._end_tunnel()
 
     @_in_turn
@@ -321,7 +323,7 @@ class Daemon:
         if seconds > 0:
             state = self.machine.state.name
             if state == "reconnecting":
-                self.machine.on(Happening.UP)
+                self.machine.on(TunnelEvent.UP)
                 self._end_tunnel()  # which has no legs, and would swallow what browsers ask
             elif state not in ("connecting", "blocked") or self._enforcement.protection.wanted is None:
                 raise HostError(

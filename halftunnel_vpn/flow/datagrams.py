@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_errors
-from halftunnel_vpn.flow.ports import Buffer, DatagramPort, DnsPort, FrameWriter
-from halftunnel_vpn.packet import icmp, ip
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter
+from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.protocol.datagram import MAX_RUN_HEADER, DataRun, decode_run
-from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class FlowContext:
     """What all flows of one tracker share.
 
     ``segments`` tells whether the TUN device takes several UDP datagrams in one frame. ``give_way`` is called
@@ -74,7 +74,7 @@ class DatagramFlow(ABC):
 
     def __init__(
         self,
-        around: Surroundings,
+        around: FlowContext,
         local: bytes,
         number: int,
         idle_timeout: float,

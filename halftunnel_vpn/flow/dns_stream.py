@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer, DnsPort
+from halftunnel_vpn.flow.interfaces import Buffer, DnsPort
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 LENGTH_BYTES: Final = 2
 """Bytes of the length in front of every message (RFC 1035 section 4.2.2)."""

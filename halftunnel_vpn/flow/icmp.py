@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 from halftunnel_vpn.flow.datagrams import DatagramFlow
-from halftunnel_vpn.packet import icmp, ip
+from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.protocol.datagram import DataRun, encode_run_header
 
 _HEADER: Final = struct.Struct(">BBHHH")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.packet import icmp, ip
+from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.protocol.datagram import ErrorRun
 
 

@@ -10,19 +10,19 @@ from typing import Final
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.datagrams import DatagramFlow, Surroundings
+from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.icmp import IcmpFlow
-from halftunnel_vpn.flow.ports import DnsPort, FrameWriter, StreamOpener
+from halftunnel_vpn.flow.interfaces import DnsPort, FrameWriter, StreamOpener
 from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
+from halftunnel_vpn.flow.tcp.fast_path import read as read_plain
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
-from halftunnel_vpn.flow.tcp.plain import read as read_plain
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
-from halftunnel_vpn.packet import icmp, ip, tcp, udp, vnet
-from halftunnel_vpn.packet.fragments import Reassembler
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.inet import icmp, ip, tcp, udp, vnet
+from halftunnel_vpn.inet.fragments import Reassembler
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
 
 TcpKey = bytes
@@ -74,7 +74,7 @@ class FlowTracker:
         self._dns = dns
         self._config = config
         self._open_runs: list[UdpFlow] = []
-        self._around = Surroundings(write, dns, segments, wheel, counters, self._open_runs, give_way)
+        self._around = FlowContext(write, dns, segments, wheel, counters, self._open_runs, give_way)
         self._wheel = wheel
         self._random = random
         self._clock = clock

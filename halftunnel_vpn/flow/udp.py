@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.errors import WireError
-from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, Surroundings
+from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, FlowContext
 from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, UdpPath
-from halftunnel_vpn.packet import ip, udp
+from halftunnel_vpn.inet import ip, udp
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS, DataRun, encode_run_header
 from halftunnel_vpn.protocol.wire import Buffer
 
@@ -40,7 +40,7 @@ class UdpFlow(DatagramFlow):
 
     def __init__(
         self,
-        around: Surroundings,
+        around: FlowContext,
         local: bytes,
         port: int,
         idle_timeout: float,

@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from halftunnel_vpn.packet import ip, udp, vnet
-from halftunnel_vpn.packet.checksum import ONES
+from halftunnel_vpn.inet import ip, udp, vnet
+from halftunnel_vpn.inet.checksum import ONES
 
 if TYPE_CHECKING:
     from halftunnel_vpn.flow.udp import UdpFlow

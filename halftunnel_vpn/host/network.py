@@ -15,8 +15,8 @@ from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
 from halftunnel_vpn.host.preflight import device_exists
 from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
-from halftunnel_vpn.host.resolv_conf import RESOLV_CONF
-from halftunnel_vpn.host.resolver_step import ResolverStep, Takeover
+from halftunnel_vpn.host.resolver.resolv_conf_file import RESOLV_CONF
+from halftunnel_vpn.host.resolver.step import ResolverStep, Takeover
 from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.state import HostState
 

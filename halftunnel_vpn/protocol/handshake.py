@@ -14,7 +14,7 @@ from __future__ import annotations
 import hmac
 
 from halftunnel_vpn.errors import ConfigError, HandshakeError, WireError
-from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import reply_label
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, SessionKeys, decode_key, encode_key
 from halftunnel_vpn.protocol.noise import DHLEN, TAG_LENGTH, HandshakeState

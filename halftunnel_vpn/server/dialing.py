@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver

@@ -23,16 +23,16 @@ from halftunnel_vpn.host.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
-from halftunnel_vpn.protocol.opening import ResetCode
-from halftunnel_vpn.server import machine
+from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server import resources
 from halftunnel_vpn.server.clients import ClientList
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.gate import Gate, GateLimits
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.sessions import Registry
-from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.memory import Memory
+from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 
@@ -72,7 +72,7 @@ class Exit:
         self._peer_log = PeerLog(log)
         self._guard = ReplayGuard()
         self._ipv6 = False
-        self.memory = Memory(limits.memory or machine.memory() // SHARE_OF_MEMORY)
+        self.memory = Memory(limits.memory or resources.memory() // SHARE_OF_MEMORY)
         self._memory_of: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
@@ -92,7 +92,7 @@ class Exit:
             UpstreamResolver(_resolvers(config), counters=self.counters),
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
-            max_streams=min(limits.max_streams, machine.open_files() * 3 // 4),  # the rest is for legs
+            max_streams=min(limits.max_streams, resources.open_files() * 3 // 4),  # the rest is for legs
             has_ipv6=lambda: self._ipv6,
             start=self._start,
             counters=self.counters,
@@ -118,9 +118,9 @@ class Exit:
             counters=self.counters,
             refused=self.log_refusal,
         )
-        self._housekeeping = driver.wheel.timer(self._keep_house)
+        self._housekeeping = driver.wheel.timer(self._refresh)
         self._load_guard()
-        self._keep_house(driver.clock())
+        self._refresh(driver.clock())
 
     async def drain(self) -> None:
         """Refuse new streams, and wait until clients have what the others sent, or for stop_timeout."""
@@ -188,7 +188,7 @@ class Exit:
         for member in self.registry.sessions_of(name):
             member.close(ResetCode.DENIED)
 
-    def _keep_house(self, now: float) -> None:
+    def _refresh(self, now: float) -> None:
         self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
         self.clients.refresh()
         own = local_addresses()

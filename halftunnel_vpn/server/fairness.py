@@ -32,18 +32,18 @@ class Fairness:
     """Knows who is being served. ``share_of`` gives what all sessions of one client have in common."""
 
     def __init__(self) -> None:
-        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
-        self._latest: Share | None = None
+        self._shares: WeakValueDictionary[str, CpuShare] = WeakValueDictionary()
+        self._latest: CpuShare | None = None
         self._latest_at = self._another_at = float("-inf")
 
-    def share_of(self, client: str) -> Share:
+    def share_of(self, client: str) -> CpuShare:
         """The share of ``client``; forgotten with its last session."""
         share = self._shares.get(client)
         if share is None:
-            share = self._shares[client] = Share(self)
+            share = self._shares[client] = CpuShare(self)
         return share
 
-    def note(self, share: Share, now: float) -> bool:
+    def note(self, share: CpuShare, now: float) -> bool:
         """A record of ``share`` was served; returns whether somebody else is being served, too."""
         if share is not self._latest:
             self._another_at = self._latest_at
@@ -52,7 +52,7 @@ class Fairness:
         return now - self._another_at < ACTIVE_WITHIN
 
 
-class Share:
+class CpuShare:
     """What one client may still make the exit do, in seconds of its processor's time."""
 
     __slots__ = ("__weakref__", "_fairness", "_left", "_updated")

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, PeerError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
-from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receiving import MIN_WINDOW
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegState
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegPhase
 
 MAX_WAITING = 1024
 """Legs that have not said who they are, and halves of handshakes that wait for the other half."""
@@ -255,7 +255,7 @@ class Newcomer:
     @property
     def is_open(self) -> bool:
         """Whether the leg is not being closed: an exit that stops says goodbye to newcomers, too."""
-        return self.leg.state is LegState.OPEN
+        return self.leg.state is LegPhase.OPEN
 
     def leg_opened(self, leg: Leg) -> None:
         """The HTTP upgrade is done; the clock runs since the connection was accepted."""

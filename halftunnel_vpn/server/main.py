@@ -13,18 +13,18 @@ from pathlib import Path
 from halftunnel_vpn import __version__
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
-from halftunnel_vpn.control.routes import observation_routes
+from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import ConfigError, first_leaf
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.server.exit import Exit
-from halftunnel_vpn.server.machine import tcp_memory
+from halftunnel_vpn.server.resources import tcp_memory
 from halftunnel_vpn.transport.admission import ListenLimits
+from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.listen import LegFactory, Listener
 from halftunnel_vpn.transport.loop import run
-from halftunnel_vpn.transport.site import DEFAULT_PAGE, Site
 from halftunnel_vpn.transport.tls import server_context
 
 log = logging.getLogger(__name__)

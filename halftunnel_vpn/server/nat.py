@@ -12,13 +12,13 @@ from typing import Any
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import log_id
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
-from halftunnel_vpn.protocol.ports import DatagramHandler, StreamHandler
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.server.datagram_batch import DatagramBatch
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.opening_tcp import TcpOpening
+from halftunnel_vpn.server.pending_tcp import TcpOpening
 from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 from halftunnel_vpn.server.relay_dns import DnsRelay
 from halftunnel_vpn.server.relay_icmp import IcmpRelay

@@ -23,8 +23,8 @@ from halftunnel_vpn.protocol.datagram import (
     encode_error,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, DatagramBatch, Received
@@ -32,7 +32,7 @@ from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.priority import give_way
+from halftunnel_vpn.transport.kernel.scheduling import give_way
 
 READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import DnsError
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 

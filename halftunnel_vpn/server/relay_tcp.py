@@ -6,9 +6,9 @@ import socket
 import struct
 from collections.abc import Callable
 
-from halftunnel_vpn.protocol.opening import ResetCode
-from halftunnel_vpn.server.backlog import Backlog, keep, let_go
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
+from halftunnel_vpn.server.write_backlog import Backlog, keep, let_go
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver

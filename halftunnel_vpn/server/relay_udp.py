@@ -15,7 +15,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import UDP_GRO, Received
 from halftunnel_vpn.server.relay_datagrams import DatagramRelay
-from halftunnel_vpn.transport.priority import give_way
+from halftunnel_vpn.transport.kernel.scheduling import give_way
 
 UDP_SEGMENT = 103
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.fairness import Fairness
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
-from halftunnel_vpn.transport.sealed import SealedLeg
+from halftunnel_vpn.transport.sealed_leg import SealedLeg
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ExitSession:
             lambda reason: registry.refused(leg.peer, reason),
             self._share.served,
         )
-        sealed.state = LegState(sealed, direction, number, now, name=leg.peer)
+        sealed.state = SessionLeg(sealed, direction, number, now, name=leg.peer)
         leg.listener = sealed
         registry.counters.count(f"legs-joined-{direction.name.lower()}")
         self._idle.cancel()
@@ -66,7 +66,7 @@ class ExitSession:
         self._registry.forget(self)
         self.session.close(code, self._registry.driver.clock())
 
-    def _leg_lost(self, leg: LegState, cause: str) -> None:
+    def _leg_lost(self, leg: SessionLeg, cause: str) -> None:
         self._registry.counters.count(f"legs-lost-{leg.direction.name.lower()}")
         if not self.session.legs and not self.session.is_closed:
             self.start_idle_timer()

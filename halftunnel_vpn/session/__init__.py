@@ -2,5 +2,5 @@
 
 ``Session`` owns the streams and the legs of one client. Bytes go in through ``ByteStream`` and come out as
 trains for whichever leg is writable; trains that arrive are handed to ``Session.train_received``, which is in
-``arrivals.py``.
+``packet_dispatch.py``.
 """

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.protocol.opening import encode_credit
+from halftunnel_vpn.protocol.stream_messages import encode_credit
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
 from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.timers import Wheel
 
 if TYPE_CHECKING:
-    from halftunnel_vpn.session.legs import LegState
+    from halftunnel_vpn.session.legs import SessionLeg
     from halftunnel_vpn.session.stream import ByteStream
 
 ACK_DELAY: Final = 0.02
@@ -47,7 +47,7 @@ class Acknowledgements:
         self._soon: dict[ByteStream, float] = {}
         self._stateless: dict[int, int] = {}
         self._due_receipts = False
-        self.riding: dict[LegState, None] = {}
+        self.riding: dict[SessionLeg, None] = {}
         """Legs of which a receipt goes along with the next train."""
         self._timer = wheel.timer(self._due)
 
@@ -78,7 +78,7 @@ class Acknowledgements:
         self._stateless[stream_id] = number & SERIAL_MASK
         self._wake()
 
-    def receipt(self, leg: LegState) -> None:
+    def receipt(self, leg: SessionLeg) -> None:
         """Tell with the next train, and soon, how many records have come on ``leg``."""
         self.riding[leg] = None
         self._due_receipts = True

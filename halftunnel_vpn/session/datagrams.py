@@ -6,15 +6,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
-from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler
+from halftunnel_vpn.protocol.interfaces import Buffer, DatagramHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
+from halftunnel_vpn.protocol.stream_messages import (
+    OpenReply,
+    OpenRequest,
+    ResetCode,
+    StreamKind,
+    encode_reset,
+)
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
-from halftunnel_vpn.session.memory import KEEP_TO_SEND, STREAM_COST
+from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, STREAM_COST
 from halftunnel_vpn.session.sending import SERIAL_MASK, SendSide, Train
 
 if TYPE_CHECKING:
-    from halftunnel_vpn.session.legs import LegState
+    from halftunnel_vpn.session.legs import SessionLeg
     from halftunnel_vpn.session.session import Session
 
 QUEUE_RUNS: Final = 256
@@ -138,14 +144,14 @@ class DatagramStream:
         """Whether a train would get a packet of this stream now."""
         return bool(self._runs) or self.sending.has_something_to_send
 
-    def must_wait(self, leg: LegState) -> bool:
+    def must_wait(self, leg: SessionLeg) -> bool:
         """Whether nothing may leave on ``leg`` now: OPEN is on another, or enough datagrams are under way."""
         sending = self.sending
         if sending.waits_for_other_leg(leg):
             return True
         return leg.under_way.is_full_of_datagrams and not sending.has_something_to_send
 
-    def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
+    def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
         if self.sending.waits_for_other_leg(leg):
             return 0

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import Keepalive as KeepaliveMessage
-from halftunnel_vpn.protocol.opening import KeepaliveKind
+from halftunnel_vpn.protocol.stream_messages import Keepalive as KeepaliveMessage
+from halftunnel_vpn.protocol.stream_messages import KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.intervals import IntervalTable
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.liveness import Watch
 from halftunnel_vpn.timers import Timer, Wheel
 
@@ -62,36 +62,36 @@ class Keepalive:
         self._random = random
         self._interval = interval
         self._intervals = intervals
-        self._timers: dict[LegState, Timer] = {}
-        self._watches: dict[LegState, Watch] = {}
+        self._timers: dict[SessionLeg, Timer] = {}
+        self._watches: dict[SessionLeg, Watch] = {}
 
-    def watch(self, leg: LegState, now: float) -> None:
+    def watch(self, leg: SessionLeg, now: float) -> None:
         """Begin with ``leg``: the first ping leaves at once and measures the round trip."""
         self._timers[leg] = self._wheel.timer(lambda time: self._due(leg, time))
         self._watches[leg] = Watch(leg, self._wheel, self._ask, self._dead, self._is_last)
         self._due(leg, now)
 
-    def forget(self, leg: LegState) -> None:
+    def forget(self, leg: SessionLeg) -> None:
         """``leg`` is gone."""
         timer = self._timers.pop(leg, None)
         if timer is not None:
             timer.cancel()
             self._watches.pop(leg).end()
 
-    def used(self, leg: LegState, now: float) -> None:
+    def used(self, leg: SessionLeg, now: float) -> None:
         """Something was sent on ``leg``, or heard, that wants an answer, and nobody looks at it yet."""
         watch = self._watches.get(leg)
         if watch is not None:  # else it is gone, and what its peer had sent before still comes in
             watch.begin(now)
 
-    def doubt(self, leg: LegState, now: float) -> None:
+    def doubt(self, leg: SessionLeg, now: float) -> None:
         """There is reason to think that ``leg`` is dead: ask it now."""
         if not leg.ping_sent:
             self._ask(leg, now)
         if not leg.is_watched:
             self.used(leg, now)
 
-    def received(self, leg: LegState, payload: memoryview, now: float) -> None:
+    def received(self, leg: SessionLeg, payload: memoryview, now: float) -> None:
         """A KEEPALIVE packet of ``leg``. Raises WireError when it is malformed."""
         message = KeepaliveMessage.decode(payload)
         self._session.leg_set.records_arrived(leg, message.records_received, now)
@@ -113,7 +113,7 @@ class Keepalive:
             if self._intervals is not None and leg.silence:
                 self._intervals.survived(leg.domain, leg.silence)
 
-    def retire(self, leg: LegState, via: LegState, within: float, now: float) -> None:
+    def retire(self, leg: SessionLeg, via: SessionLeg, within: float, now: float) -> None:
         """Ask the peer, on the leg ``via``, to drain and close ``leg`` ``within`` so many seconds."""
         self._send(via, KeepaliveKind.RETIRE, leg.number, int(within * 1e6), now)
 
@@ -126,7 +126,7 @@ class Keepalive:
         ]
         session.round_trip = max(sum(halves) / 2, MIN_ROUND_TRIP)
 
-    def _due(self, leg: LegState, now: float) -> None:
+    def _due(self, leg: SessionLeg, now: float) -> None:
         if self._session.is_client:
             leg.interval = self._interval
             if self._intervals is not None:
@@ -141,24 +141,24 @@ class Keepalive:
         if not leg.is_watched:
             self.used(leg, now)
 
-    def _ask(self, leg: LegState, now: float) -> None:
+    def _ask(self, leg: SessionLeg, now: float) -> None:
         leg.owes_proof = False  # the answer proves that everything before it has arrived
         leg.silence = 0.0
         leg.ping_id = (leg.ping_id + 1) & 0xFFFF_FFFF
         leg.ping_sent = now
         self._send(leg, KeepaliveKind.PING, leg.ping_id, int(now * 1e6), now)
 
-    def _is_last(self, leg: LegState) -> bool:
+    def _is_last(self, leg: SessionLeg) -> bool:
         """Whether an exit, which can open no other, would give up its last leg while data are under way."""
         session, under_way = self._session, leg.under_way
         is_loaded = under_way.bytes > 0 or under_way.datagram_bytes > 0
         return is_loaded and not session.is_client and session.leg_set.senders == [leg]
 
-    def _dead(self, leg: LegState, now: float) -> None:
+    def _dead(self, leg: SessionLeg, now: float) -> None:
         self._session.counters.count("legs-silent")
         leg.port.close(LEG_SILENT)
 
-    def _send(self, leg: LegState, kind: KeepaliveKind, id_: int, sent_us: int, now: float) -> None:
+    def _send(self, leg: SessionLeg, kind: KeepaliveKind, id_: int, sent_us: int, now: float) -> None:
         padding = self._random(1 + self._random(1)[0] % MAX_PADDING)
         interval = leg.interval if kind is KeepaliveKind.PING else 0.0
         message = KeepaliveMessage(kind, id_, sent_us, leg.records_received, interval)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.keepalive import Keepalive
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.timers import Timer, Wheel
 
@@ -37,12 +37,12 @@ class LegSet:
     __slots__ = ("_draining", "_keepalive", "_sends", "_session", "_timer", "all", "senders")
 
     def __init__(self, session: Session, keepalive: Keepalive, sends: Direction, wheel: Wheel) -> None:
-        self.all: list[LegState] = []
-        self.senders: list[LegState] = []
+        self.all: list[SessionLeg] = []
+        self.senders: list[SessionLeg] = []
         self._session = session
         self._keepalive = keepalive
         self._sends = sends
-        self._draining: dict[LegState, float] = {}
+        self._draining: dict[SessionLeg, float] = {}
         self._timer: Timer = wheel.timer(self._look)
 
     @property
@@ -50,11 +50,11 @@ class LegSet:
         """Whether the peer has acknowledged all that any stream of the session was given to send."""
         return all(stream.sending.finished for stream in self._session.streams.values())
 
-    def of(self, direction: Direction) -> list[LegState]:
+    def of(self, direction: Direction) -> list[SessionLeg]:
         """The legs that carry ``direction`` now."""
         return [leg for leg in self.all if leg.direction is direction]
 
-    def add(self, leg: LegState, now: float) -> None:
+    def add(self, leg: SessionLeg, now: float) -> None:
         """``leg`` has joined."""
         self.all.append(leg)
         if leg.direction is self._sends:
@@ -65,7 +65,7 @@ class LegSet:
             leg.proves_by_hearing = True  # only the client can replace a leg, so it must find out by itself
         self._keepalive.watch(leg, now)
 
-    def remove(self, leg: LegState, now: float) -> bool:
+    def remove(self, leg: SessionLeg, now: float) -> bool:
         """``leg`` is gone; what it carried is queued again. False when that was known already."""
         if leg not in self.all:
             return False
@@ -88,7 +88,7 @@ class LegSet:
                     session.acknowledgements.receipt(other)
         return True
 
-    def retire(self, leg: LegState, now: float, within: float = DRAIN_TIMEOUT) -> None:
+    def retire(self, leg: SessionLeg, now: float, within: float = DRAIN_TIMEOUT) -> None:
         """Close ``leg``, which was replaced, once it is drained or after ``within`` seconds (client only)."""
         if leg in self.all and not leg.draining:
             self._drain(leg, now + within, now)
@@ -111,7 +111,7 @@ class LegSet:
             if leg.number == number and leg.direction is self._sends:
                 self.records_arrived(leg, records, now)
 
-    def records_arrived(self, leg: LegState, records: int, now: float) -> None:
+    def records_arrived(self, leg: SessionLeg, records: int, now: float) -> None:
         """So many records have arrived on ``leg``. Raises PeerError for more than were sent on it."""
         if records > leg.records_sent:
             raise PeerError("receipt-never-sent", f"leg {leg.number}")
@@ -134,7 +134,7 @@ class LegSet:
         self._draining.clear()
         self._timer.cancel()
 
-    def _drain(self, leg: LegState, deadline: float, now: float) -> None:
+    def _drain(self, leg: SessionLeg, deadline: float, now: float) -> None:
         leg.draining = True
         if leg in self.senders:
             self.senders.remove(leg)

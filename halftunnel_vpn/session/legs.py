@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.ports import Buffer
-from halftunnel_vpn.session.receipts import UnderWay
+from halftunnel_vpn.session.receipts import InFlight
 
 SHARE_PATIENCE: Final = 0.1
 """Seconds and no more for which bulk waits for a leg of which no receipt comes, to keep the shares."""
@@ -46,7 +46,7 @@ class LegPort(Protocol):
         ...
 
 
-class LegState:
+class SessionLeg:
     """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured.
 
     ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
@@ -121,7 +121,7 @@ class LegState:
         self.draining = False
         self.untold_bytes = 0
         self.gives_receipts = False
-        self.under_way = UnderWay()
+        self.under_way = InFlight()
         self.bytes_sent = self.bytes_received = 0
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
@@ -135,11 +135,11 @@ class LegState:
 class LegPolicy(Protocol):
     """Chooses the leg for the next train. Legs pull: only writable ones are offered, and at least one."""
 
-    def choose(self, writable: Sequence[LegState]) -> LegState:
+    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
         """One of ``writable``."""
         ...
 
-    def waits(self, leg: LegState, now: float) -> bool:
+    def waits(self, leg: SessionLeg, now: float) -> bool:
         """Whether bulk waits for ``leg``, which was chosen and has enough under way, and goes on no other."""
         ...
 
@@ -152,12 +152,12 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = 0
 
-    def choose(self, writable: Sequence[LegState]) -> LegState:
+    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
         """The next in turn."""
         self._turn += 1
         return writable[self._turn % len(writable)]
 
-    def waits(self, leg: LegState, now: float) -> bool:
+    def waits(self, leg: SessionLeg, now: float) -> bool:
         """Never: the others carry more."""
         return False
 
@@ -167,15 +167,15 @@ class Weighted:
 
     __slots__ = ()
 
-    def choose(self, writable: Sequence[LegState]) -> LegState:
+    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
         """The leg with the least load."""
         return min(writable, key=_load)
 
-    def waits(self, leg: LegState, now: float) -> bool:
+    def waits(self, leg: SessionLeg, now: float) -> bool:
         """For a while: else whoever has the smaller share would get what the other one cannot take yet."""
         since = leg.under_way.full_since
         return since is not None and now - since < SHARE_PATIENCE
 
 
-def _load(leg: LegState) -> float:
+def _load(leg: SessionLeg) -> float:
     return leg.load

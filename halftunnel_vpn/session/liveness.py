@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.session.legs import LegState, Movement
+from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.timers import Timer, Wheel
 
 TICK: Final = 0.1
@@ -45,12 +45,12 @@ STALL: Final = 2 * TICK
 """Seconds by which a look may be late; beyond that this process was held up and the time does not count."""
 
 
-def patience_for(leg: LegState) -> float:
+def patience_for(leg: SessionLeg) -> float:
     """Seconds without progress after which ``leg`` is dead."""
     return ROUND_TRIPS * round_trip_of(leg) + PATIENCE - 2 * TICK
 
 
-def round_trip_of(leg: LegState) -> float:
+def round_trip_of(leg: SessionLeg) -> float:
     """What the leg's round trip counts as, in seconds: the worse of the last one and the smoothed one."""
     if leg.round_trip is None:
         return UNKNOWN_ROUND_TRIP
@@ -79,11 +79,11 @@ class Watch:
 
     def __init__(
         self,
-        leg: LegState,
+        leg: SessionLeg,
         wheel: Wheel,
-        ask: Callable[[LegState, float], None],
-        dead: Callable[[LegState, float], None],
-        is_last: Callable[[LegState], bool],
+        ask: Callable[[SessionLeg, float], None],
+        dead: Callable[[SessionLeg, float], None],
+        is_last: Callable[[SessionLeg], bool],
     ) -> None:
         self._leg = leg
         self._ask = ask

@@ -57,7 +57,7 @@ class _Entry(NamedTuple):
     sent_at: float
 
 
-class UnderWay:
+class InFlight:
     """Bytes on one leg that no receipt has told of, and the bound on them.
 
     ``bytes`` counts all of them but datagrams', ``datagram_bytes`` those, which have a bound of the same size

@@ -7,7 +7,7 @@ from typing import Final
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.memory import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
+from halftunnel_vpn.session.memory_budget import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
 from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
 
 ACK_BYTES: Final = 256 * 1024

@@ -12,7 +12,7 @@ from typing import Final
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
 from halftunnel_vpn.session.datagrams import DatagramStream
-from halftunnel_vpn.session.legs import LegState
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import ByteStream
 
@@ -50,7 +50,7 @@ class Scheduler:
         stream.queue = queue
         queue.append(stream)
 
-    def fill(self, train: Train, leg: LegState, now: float) -> None:
+    def fill(self, train: Train, leg: SessionLeg, now: float) -> None:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
         urgent, bulk = self._urgent, self._bulk
         if leg.under_way.is_full:
@@ -70,7 +70,7 @@ class Scheduler:
         self._serve(urgent, train, leg, 0, now)
         self._urgent_credit = credit + train.room
 
-    def _serve(self, queue: deque[Stream], train: Train, leg: LegState, reserve: int, now: float) -> None:
+    def _serve(self, queue: deque[Stream], train: Train, leg: SessionLeg, reserve: int, now: float) -> None:
         idle_turns = 0  # streams in a row that could add nothing (their OPEN is on another leg)
         while queue and train.room > HEADER_LENGTH + reserve and idle_turns < len(queue):
             stream = queue[0]

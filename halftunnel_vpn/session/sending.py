@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from halftunnel_vpn.errors import FlowControlError
-from halftunnel_vpn.protocol.ports import Buffer
+from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
-from halftunnel_vpn.session.legs import LegState
-from halftunnel_vpn.session.memory import KEEP_TO_SEND, MIN_SEND, Memory
+from halftunnel_vpn.session.legs import SessionLeg
+from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, MIN_SEND, Memory
 
 RING: Final = 4096
 """Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
@@ -57,14 +57,14 @@ class SentPacket:
         sequence: int,
         chunks: list[Buffer],
         length: int,
-        leg: LegState,
+        leg: SessionLeg,
         sent_at: float,
     ) -> None:
         self.type = type_
         self.sequence = sequence
         self.chunks = chunks
         self.length = length
-        self.leg: LegState | None = leg
+        self.leg: SessionLeg | None = leg
         self.sent_at = sent_at
         self.acknowledged = False
 
@@ -114,7 +114,7 @@ class SendSide:
         self.resend: list[SentPacket] = []
         self.control: list[tuple[PacketType, bytes]] = []
         self.fin_queued = False
-        self.opening_leg: LegState | None = None
+        self.opening_leg: SessionLeg | None = None
         self.burst = 0
         self.last_active = 0.0
 
@@ -152,7 +152,7 @@ class SendSide:
         """Whether all that was ever queued is acknowledged."""
         return not (self.unsent or self.retained or self.control or self.fin_queued)
 
-    def waits_for_other_leg(self, leg: LegState) -> bool:
+    def waits_for_other_leg(self, leg: SessionLeg) -> bool:
         """Whether the OPEN packet is under way on another leg than ``leg``: nothing may overtake it."""
         return self.opening_leg is not None and self.opening_leg is not leg
 
@@ -181,7 +181,7 @@ class SendSide:
         self.fin_queued = False
         self.opening_leg = None
 
-    def fill(self, train: Train, leg: LegState, acknowledgement: int, limit: int, now: float) -> int:
+    def fill(self, train: Train, leg: SessionLeg, acknowledgement: int, limit: int, now: float) -> int:
         """Add packets to ``train``, about ``limit`` payload bytes at the most; returns the bytes added."""
         if self.opening_leg is not None and self.opening_leg is not leg:
             return 0
@@ -246,7 +246,7 @@ class SendSide:
         self.opening_leg = None
         return True
 
-    def leg_lost(self, leg: LegState) -> bool:
+    def leg_lost(self, leg: SessionLeg) -> bool:
         """Queue again what ``leg`` carried; returns whether that was anything."""
         lost = [packet for packet in self.retained if packet.leg is leg]
         return self._queue_again(lost)
@@ -330,7 +330,7 @@ class SendSide:
         type_: PacketType,
         chunks: list[Buffer],
         length: int,
-        leg: LegState,
+        leg: SessionLeg,
         acknowledgement: int,
         now: float,
     ) -> None:
@@ -353,7 +353,7 @@ class SendSide:
         train.room -= HEADER_LENGTH + length
 
     def _emit_again(
-        self, train: Train, packet: SentPacket, leg: LegState, acknowledgement: int, now: float
+        self, train: Train, packet: SentPacket, leg: SessionLeg, acknowledgement: int, now: float
     ) -> None:
         packet.leg = leg
         leg.outstanding += 1

@@ -7,24 +7,24 @@ from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionError, SessionExpired, WireError
+from halftunnel_vpn.protocol.interfaces import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, encode_reset
-from halftunnel_vpn.protocol.ports import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, encode_reset
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
-from halftunnel_vpn.session.arrivals import Arrivals
-from halftunnel_vpn.session.contract import Acceptor, SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.leg_set import LegSet
-from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, LegState, RoundRobin
-from halftunnel_vpn.session.numbers import StreamNumbers
+from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, RoundRobin, SessionLeg
+from halftunnel_vpn.session.limits import Acceptor, SessionLimits
+from halftunnel_vpn.session.packet_dispatch import PacketDispatch
 from halftunnel_vpn.session.receiving import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler, Stream
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.stream_ids import StreamNumbers
 from halftunnel_vpn.timers import Wheel
 
 TRAINS_PER_PUMP: Final = 4
@@ -84,9 +84,9 @@ class Session:
         self._sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
         self.leg_set = LegSet(self, self._keepalive, self._sends, wheel)
         self.legs = self.leg_set.all
-        self._arrivals = Arrivals(self, acceptor, self._keepalive, self._sends)
-        self.train_received = self._arrivals.train_received
-        """Takes the opened record of a leg, see :meth:`Arrivals.train_received`; no call more on its way."""
+        self._dispatch = PacketDispatch(self, acceptor, self._keepalive, self._sends)
+        self.train_received = self._dispatch.train_received
+        """Takes the opened record of a leg: :meth:`PacketDispatch.train_received`, called directly."""
 
     # --- streams ---------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Session:
         """``stream`` is there no more; False when that was known already."""
         if self.streams.pop(stream.stream_id, None) is None:
             return False
-        self._arrivals.refused.discard(stream.stream_id)
+        self._dispatch.refused.discard(stream.stream_id)
         if self.limits.memory is not None:
             self.limits.memory.give_back(stream.cost)
         return True
@@ -177,7 +177,7 @@ class Session:
                 return
         self.wake()
 
-    def _send_train(self, leg: LegState, now: float) -> bool:
+    def _send_train(self, leg: SessionLeg, now: float) -> bool:
         train = Train()
         acknowledgements = self.acknowledgements
         if acknowledgements:
@@ -196,7 +196,7 @@ class Session:
             self._keepalive.used(leg, now)
         return True
 
-    def send_on(self, leg: LegState, parts: Sequence[Buffer], now: float) -> None:
+    def send_on(self, leg: SessionLeg, parts: Sequence[Buffer], now: float) -> None:
         """Send a small train on this very leg, whatever its direction (keepalives, goodbyes)."""
         leg.bytes_sent += leg.port.send_train(parts)
         leg.records_sent += 1
@@ -204,19 +204,19 @@ class Session:
 
     # --- legs ------------------------------------------------------------------------------------
 
-    def leg_joined(self, leg: LegState, now: float) -> None:
+    def leg_joined(self, leg: SessionLeg, now: float) -> None:
         """``leg`` may carry trains from now on."""
         self.now = now
         self.leg_set.add(leg, now)
         self.wake()
 
-    def leg_lost(self, leg: LegState, now: float) -> None:
+    def leg_lost(self, leg: SessionLeg, now: float) -> None:
         """``leg`` is gone: what it carried goes out again on another one, now or when there is one."""
         self.now = now
         if self.leg_set.remove(leg, now):
             self.wake()
 
-    def legs_of(self, direction: Direction) -> list[LegState]:
+    def legs_of(self, direction: Direction) -> list[SessionLeg]:
         """The legs that carry ``direction`` now."""
         return self.leg_set.of(direction)
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.errors import FlowControlError, StreamClosed
-from halftunnel_vpn.protocol.opening import OpenReply, OpenRequest, ResetCode, StreamKind, encode_reset
-from halftunnel_vpn.protocol.ports import Buffer, StreamHandler
+from halftunnel_vpn.protocol.interfaces import Buffer, StreamHandler
+from halftunnel_vpn.protocol.stream_messages import (
+    OpenReply,
+    OpenRequest,
+    ResetCode,
+    StreamKind,
+    encode_reset,
+)
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.memory import STREAM_COST
+from halftunnel_vpn.session.memory_budget import STREAM_COST
 from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, MIN_WINDOW, ReceiveSide
 from halftunnel_vpn.session.sending import ROOM_AGAIN, ROOM_LOW, SendSide, Train
 from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
 
 if TYPE_CHECKING:
-    from halftunnel_vpn.session.legs import LegState
+    from halftunnel_vpn.session.legs import SessionLeg
     from halftunnel_vpn.session.session import Session
 
 YOUNG_BYTES: Final = 64 * 1024
@@ -167,11 +173,11 @@ class ByteStream:
             return sending.has_something_to_send
         return False
 
-    def must_wait(self, leg: LegState) -> bool:
+    def must_wait(self, leg: SessionLeg) -> bool:
         """Whether nothing may leave on ``leg`` now, because OPEN is under way on another."""
         return self.sending.waits_for_other_leg(leg)
 
-    def fill(self, train: Train, leg: LegState, limit: int, now: float) -> int:
+    def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
         """Add packets to ``train``; returns the bytes added."""
         added = self.sending.fill(train, leg, self.receiving.expected, limit, now)
         if added and not self.receiving.waiting:

@@ -90,7 +90,7 @@ class Bucket:
         self._updated = now
 
 
-class Arrivals:
+class PeerRate:
     """How fast one peer may come."""
 
     __slots__ = ("all", "strangers")
@@ -118,7 +118,7 @@ class Admission:
         self._limits = limits
         self._trusted = tuple(trusted_proxies)
         self._per_peer: dict[PeerKey, int] = {}
-        self._arrivals: OrderedDict[PeerKey, Arrivals] = OrderedDict()  # the longest unheard of comes first
+        self._arrivals: OrderedDict[PeerKey, PeerRate] = OrderedDict()  # the longest unheard of comes first
         self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
         self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
         self.connections = 0
@@ -145,7 +145,7 @@ class Admission:
         if arrivals is None:
             if len(self._arrivals) >= MAX_PEERS:
                 self._arrivals.popitem(last=False)
-            arrivals = Arrivals(self._limits, now)
+            arrivals = PeerRate(self._limits, now)
         self._arrivals[key] = arrivals
         return arrivals.one_more(now)
 

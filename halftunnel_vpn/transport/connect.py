@@ -12,7 +12,7 @@ from typing import Any
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import RoadError
-from halftunnel_vpn.transport.congestion import prepare
+from halftunnel_vpn.transport.kernel.send_buffer import prepare
 from halftunnel_vpn.transport.sockets import tune
 
 SocketAddress = tuple[Any, ...]

@@ -20,6 +20,7 @@ from halftunnel_vpn.errors import IllegalTransition, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.legs import Movement
+from halftunnel_vpn.transport.control_frames import SideFrames
 from halftunnel_vpn.transport.frames import (
     BINARY_MESSAGE,
     LENGTH_16,
@@ -29,11 +30,10 @@ from halftunnel_vpn.transport.frames import (
     masked_frame,
     plain_frame,
 )
-from halftunnel_vpn.transport.movement import movement_of
+from halftunnel_vpn.transport.kernel.notsent_bound import UnsentBound
+from halftunnel_vpn.transport.kernel.tcp_info import movement_of
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
-from halftunnel_vpn.transport.side_frames import SideFrames
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
-from halftunnel_vpn.transport.unsent import UnsentBound
 
 PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error", "side-frame-flood"})
 """Causes of ``leg_closed`` that mean that the peer has broken the rules."""
@@ -59,7 +59,7 @@ class LegListener(Protocol):
         """Nothing will be received any more. The last call; never made from within a call of the leg."""
 
 
-class LegState(enum.IntEnum):
+class LegPhase(enum.IntEnum):
     """How far a leg has come; it never goes back."""
 
     OPEN = 0
@@ -72,7 +72,7 @@ class LegState(enum.IntEnum):
     """The socket is closed."""
 
 
-_OPEN, _CLOSING = LegState.OPEN, LegState.CLOSING  # plain names: the data path looks at them all the time
+_OPEN, _CLOSING = LegPhase.OPEN, LegPhase.CLOSING  # plain names: the data path looks at them all the time
 
 
 class Leg(asyncio.BufferedProtocol):
@@ -134,7 +134,7 @@ class Leg(asyncio.BufferedProtocol):
         self._mask_bit = 0 if is_client else MASK_BIT
         self._clock = clock
         self._lost = lost
-        self._state = LegState.OPEN
+        self._state = LegPhase.OPEN
         self._cause = "connection-lost"
         self._told = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -148,7 +148,7 @@ class Leg(asyncio.BufferedProtocol):
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
 
     @property
-    def state(self) -> LegState:
+    def state(self) -> LegPhase:
         """How far the leg has come."""
         return self._state
 
@@ -192,9 +192,9 @@ class Leg(asyncio.BufferedProtocol):
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake; records still come in until the peer answers. Idempotent."""
-        if self._state is not LegState.OPEN:
+        if self._state is not LegPhase.OPEN:
             return
-        self._enter(LegState.CLOSING)
+        self._enter(LegPhase.CLOSING)
         self._cause = "closed"
         self._websocket.send_close(code, reason)
         self._write_out()
@@ -204,20 +204,20 @@ class Leg(asyncio.BufferedProtocol):
 
         Idempotent; ``leg_closed`` follows soon, not at once.
         """
-        if self._state < LegState.DEAF:
+        if self._state < LegPhase.DEAF:
             self._cause = "refused"
             self._websocket.fail(code, reason)
             self._write_out()
-            self._enter(LegState.DEAF)
+            self._enter(LegPhase.DEAF)
             asyncio.get_running_loop().call_soon(self._finish, self._cause)
 
     def abort(self, cause: str = "aborted") -> None:
         """Drop the connection without a word. Idempotent; ``leg_closed`` follows soon, not at once."""
-        if self._state is LegState.GONE:
+        if self._state is LegPhase.GONE:
             return
         self._cause = cause
-        if self._state < LegState.DEAF:
-            self._enter(LegState.DEAF)
+        if self._state < LegPhase.DEAF:
+            self._enter(LegPhase.DEAF)
         self._transport.abort()
 
     def pause(self) -> None:
@@ -241,7 +241,7 @@ class Leg(asyncio.BufferedProtocol):
         self.writable = False
 
     def resume_writing(self) -> None:
-        if self._state is not LegState.OPEN:
+        if self._state is not LegPhase.OPEN:
             return
         self.writable = True
         if self._pong:
@@ -309,7 +309,7 @@ class Leg(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish(self._cause)
-        self._enter(LegState.GONE)
+        self._enter(LegPhase.GONE)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._lost is not None:
@@ -325,7 +325,7 @@ class Leg(asyncio.BufferedProtocol):
             self.listener.record_received(self, record)
         elif cause is not None:
             self._write_out()
-            we_asked = is_goodbye and self._state is LegState.CLOSING
+            we_asked = is_goodbye and self._state is LegPhase.CLOSING
             self._finish(self._cause if we_asked else cause)
         elif self.writable:
             self._write_out()
@@ -343,17 +343,17 @@ class Leg(asyncio.BufferedProtocol):
                 self._transport.close()
 
     def _finish(self, cause: str) -> None:
-        if self._state < LegState.DEAF:
-            self._enter(LegState.DEAF)
+        if self._state < LegPhase.DEAF:
+            self._enter(LegPhase.DEAF)
         if not self._told:
             self._told = True
             self.listener.leg_closed(self, cause)
 
-    def _enter(self, state: LegState) -> None:
+    def _enter(self, state: LegPhase) -> None:
         if state <= self._state:
             raise IllegalTransition(f"a leg that is {self._state.name} cannot become {state.name}")
         self._state = state
         self.writable = False
-        if self._deadline is None and state is not LegState.GONE:
+        if self._deadline is None and state is not LegPhase.GONE:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(CLOSE_TIMEOUT, self.abort, "close-timeout")

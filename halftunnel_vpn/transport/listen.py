@@ -22,12 +22,12 @@ from halftunnel_vpn.transport.admission import (
     Ticket,
     parse_address,
 )
-from halftunnel_vpn.transport.congestion import prepare
+from halftunnel_vpn.transport.decoy_site import Site
+from halftunnel_vpn.transport.http_upgrade import Visitor
+from halftunnel_vpn.transport.kernel.send_buffer import prepare
 from halftunnel_vpn.transport.leg import Leg, LegListener
-from halftunnel_vpn.transport.site import Site
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, hold_back, tune
 from halftunnel_vpn.transport.tls import encrypt
-from halftunnel_vpn.transport.visitor import Visitor
 
 ACCEPT_BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""

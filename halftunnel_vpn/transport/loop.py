@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
-from halftunnel_vpn.transport.memory import keep_freed_memory
-from halftunnel_vpn.transport.priority import ordinary_workers, take_priority
+from halftunnel_vpn.transport.kernel.malloc import keep_freed_memory
+from halftunnel_vpn.transport.kernel.scheduling import ordinary_workers, take_priority
 
 Result = TypeVar("Result")
 

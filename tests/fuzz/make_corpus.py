@@ -31,7 +31,7 @@ from fuzz_targets import protocol  # noqa: E402
 from fuzz_targets.packet import HOST_V6, SERVER_V6  # noqa: E402
 from fuzz_targets.script import pieces  # noqa: E402
 
-from halftunnel_vpn.packet import vnet  # noqa: E402
+from halftunnel_vpn.inet import vnet  # noqa: E402
 from halftunnel_vpn.protocol.handshake import receive_hello  # noqa: E402
 from halftunnel_vpn.protocol.join import encode_join, encode_join_reply, encode_token_join  # noqa: E402
 from halftunnel_vpn.protocol.keys import Direction  # noqa: E402

@@ -233,7 +233,7 @@ def test_a_mount_point_may_have_any_name(client: Lab, tmp_path: Path) -> None:
     program = """
 import os, pathlib, subprocess, sys
 from halftunnel_vpn.host import HostNetwork, HostState
-from halftunnel_vpn.host.resolv_conf import is_mount_point
+from halftunnel_vpn.host.resolver.resolv_conf_file import is_mount_point
 from halftunnel_vpn.tun import TunDevice
 directory = pathlib.Path(sys.argv[1])
 place = directory / os.fsdecode(b"Ger\\xe4t")  # Latin-1, as an old stick has it

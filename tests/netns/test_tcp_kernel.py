@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer
+from halftunnel_vpn.flow.interfaces import Buffer
 from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
+from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.lab import namespaces
-from halftunnel_vpn.packet import ip, tcp, vnet
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 
 FLOORS = {
     "": 0, "errors": 0, "counters": 0, "timers": 0,
-    "config": 1, "protocol": 1, "packet": 1,
+    "config": 1, "protocol": 1, "inet": 1,
     "session": 2, "flow": 2,
     "transport": 3, "tun": 3, "dns": 3, "host": 3, "control": 3, "observe": 3,
     "client": 4, "server": 4, "lab": 4,
@@ -25,7 +25,7 @@ FLOORS = {
 }  # fmt: skip
 """Rooms of the package; "" is its own __init__."""
 
-PURE = {"", "errors", "counters", "timers", "config", "protocol", "packet", "session", "flow"}
+PURE = {"", "errors", "counters", "timers", "config", "protocol", "inet", "session", "flow"}
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "secrets", "threading"}
 
 OWNERS = {
@@ -108,7 +108,7 @@ TYPE_CHECKING_ONLY = f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    
     ("path", "source", "line", "problem"),
     [
         ("session/mux.py", "import asyncio", 1, "session is pure and imports asyncio"),
-        ("packet/ip.py", "def f():\n    from time import time", 2, "packet is pure and imports time"),
+        ("inet/ip.py", "def f():\n    from time import time", 2, "inet is pure and imports time"),
         ("protocol/wire.py", "import os.path", 1, "protocol is pure and imports os"),
         ("errors.py", "import socket", 1, "errors is pure and imports socket"),
         ("config/a.py", f"from {PACKAGE}.protocol.keys import x", 1,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states.state import Protection, State
 
 BLOCKED = State(
     "blocked",
     Protection.with_portal,
     {
-        Happening.UP: "connecting",
-        Happening.RETRY: "connecting",
-        Happening.DOWN: "disconnecting",
+        TunnelEvent.UP: "connecting",
+        TunnelEvent.RETRY: "connecting",
+        TunnelEvent.DOWN: "disconnecting",
     },
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states.state import Protection, State
 
 CONNECTING = State(
     "connecting",
     Protection.with_portal,
     {
-        Happening.UP: "connecting",
-        Happening.RETRY: "connecting",
-        Happening.DOWN: "disconnecting",
-        Happening.ESTABLISHED: "connected",
-        Happening.FAILED: "disconnected",
-        Happening.BLOCKED: "blocked",
+        TunnelEvent.UP: "connecting",
+        TunnelEvent.RETRY: "connecting",
+        TunnelEvent.DOWN: "disconnecting",
+        TunnelEvent.ESTABLISHED: "connected",
+        TunnelEvent.FAILED: "disconnected",
+        TunnelEvent.BLOCKED: "blocked",
     },
 )

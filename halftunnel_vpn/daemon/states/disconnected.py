@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states.state import Protection, State
 
 DISCONNECTED = State(
     "disconnected",
     Protection.locked,
     {
-        Happening.UP: "connecting",
-        Happening.DOWN: "disconnected",
+        TunnelEvent.UP: "connecting",
+        TunnelEvent.DOWN: "disconnected",
     },
 )

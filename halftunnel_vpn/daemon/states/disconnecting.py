@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states.state import Protection, State
 
 DISCONNECTING = State(
     "disconnecting",
     Protection.with_legs,
     {
-        Happening.DOWN: "disconnecting",
-        Happening.STOPPED: "disconnected",
-        Happening.FAILED: "disconnected",
+        TunnelEvent.DOWN: "disconnecting",
+        TunnelEvent.STOPPED: "disconnected",
+        TunnelEvent.FAILED: "disconnected",
     },
 )

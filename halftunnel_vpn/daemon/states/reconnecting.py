@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.states.state import Protection, State
 
 RECONNECTING = State(
     "reconnecting",
     Protection.with_tunnel,
     {
-        Happening.UP: "connecting",
-        Happening.DOWN: "disconnecting",
-        Happening.REGAINED: "connected",
-        Happening.FAILED: "disconnected",
-        Happening.BLOCKED: "blocked",
+        TunnelEvent.UP: "connecting",
+        TunnelEvent.DOWN: "disconnecting",
+        TunnelEvent.REGAINED: "connected",
+        TunnelEvent.FAILED: "disconnected",
+        TunnelEvent.BLOCKED: "blocked",
     },
 )

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
 
 
@@ -48,4 +48,4 @@ class State:
 
     name: str
     allows: Callable[[Protection], TrafficPolicy | None]
-    leads_to: Mapping[Happening, str]
+    leads_to: Mapping[TunnelEvent, str]

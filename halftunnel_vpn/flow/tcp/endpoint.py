@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from halftunnel_vpn.flow.ports import StreamPort
-from halftunnel_vpn.flow.tcp.connection import Connection
-from halftunnel_vpn.flow.tcp.plain import TELLING
+from halftunnel_vpn.flow.interfaces import StreamPort
+from halftunnel_vpn.flow.tcp.fast_path import TELLING
+from halftunnel_vpn.flow.tcp.lifecycle import Connection
 from halftunnel_vpn.flow.tcp.receiving import ACK_EVERY
 from halftunnel_vpn.flow.tcp.recovery import NO_BLOCKS
 from halftunnel_vpn.flow.tcp.states import Event, State
-from halftunnel_vpn.packet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, TcpSegment, seq_diff, seq_lt
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.inet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, TcpSegment, seq_diff, seq_lt
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 ACK_DELAY: Final = 0.04
 """Seconds that an acknowledgement may wait for an answer in a conversation (as in Linux, TCP_DELACK_MIN)."""

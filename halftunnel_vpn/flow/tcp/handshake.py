@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.flow.tcp.config import TcpConfig
-from halftunnel_vpn.packet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
-from halftunnel_vpn.packet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
+from halftunnel_vpn.inet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
+from halftunnel_vpn.inet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
 
 DEFAULT_MSS_V4: Final = 536
 DEFAULT_MSS_V6: Final = 1220
@@ -17,7 +17,7 @@ MINIMUM_MSS: Final = 88
 """A host that announces less gets segments of this size: tiny ones are an attack on us, not a network."""
 
 
-class Agreement(NamedTuple):
+class NegotiatedOptions(NamedTuple):
     """Sizes in bytes of TCP text; ``peer_shift`` scales the host's window field, ``own_shift`` ours."""
 
     mss: int
@@ -30,14 +30,14 @@ class Agreement(NamedTuple):
     """Those of our SYN-ACK."""
 
 
-def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> Agreement:
+def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> NegotiatedOptions:
     """What comes out of the host's ``syn`` and our ``config``; ``template`` tells the IP version."""
     headers = template.length
     is_v4 = headers == IPV4_HEADER_LENGTH + HEADER_LENGTH
     mss = syn.mss if syn.mss is not None else DEFAULT_MSS_V4 if is_v4 else DEFAULT_MSS_V6
     scaling = syn.window_scale is not None
     own_mss = config.mss_v4 if is_v4 else config.mss_v6
-    return Agreement(
+    return NegotiatedOptions(
         mss=max(mss, MINIMUM_MSS),
         frame_limit=MAX_PACKET - headers,
         peer_shift=syn.window_scale or 0,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer, FrameWriter
+from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter
 from halftunnel_vpn.flow.tcp.receiving import Receiver
-from halftunnel_vpn.packet.tcp import (
+from halftunnel_vpn.inet.tcp import (
     ACK,
     FIN,
     RST,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import StreamPort
+from halftunnel_vpn.flow.interfaces import StreamPort
 from halftunnel_vpn.flow.tcp.config import MAX_WINDOW_FIELD
 from halftunnel_vpn.flow.tcp.reassembly import Reassembly
-from halftunnel_vpn.packet.tcp import SEQUENCE_MASK, encode_options
+from halftunnel_vpn.inet.tcp import SEQUENCE_MASK, encode_options
 
 ACK_EVERY: Final = 256 * 1024
 """In-order bytes after which an acknowledgement does not wait for the end of the batch."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from halftunnel_vpn.flow.tcp.scoreboard import DUPLICATES, Scoreboard
-from halftunnel_vpn.packet.tcp import SEQUENCE_MASK, seq_diff
+from halftunnel_vpn.inet.tcp import SEQUENCE_MASK, seq_diff
 
 NO_BLOCKS: Final[tuple[tuple[int, int], ...]] = ()
 

@@ -8,12 +8,12 @@ from typing import Final
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
-from halftunnel_vpn.flow.tcp.deadline import Deadline
+from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.recovery import NO_LOSS, LossRecovery
 from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
 from halftunnel_vpn.flow.tcp.send_queue import SendQueue
-from halftunnel_vpn.packet.tcp import ACK, FIN, PSH
+from halftunnel_vpn.inet.tcp import ACK, FIN, PSH
 
 NEVER: Final = -1
 """No sequence number."""

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from halftunnel_vpn.inet.checksum import internet_checksum
 from halftunnel_vpn.lab.topology import (
     CLIENT_A,
     CLIENT_A6,
@@ -29,7 +30,6 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS,
     TARGET_ADDRESS6,
 )
-from halftunnel_vpn.packet.checksum import internet_checksum
 
 CANARY: Final = b"half-tunnel-leak-canary " * 3
 LARGE: Final = CANARY * 60

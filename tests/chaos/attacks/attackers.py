@@ -22,17 +22,17 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from halftunnel_vpn.protocol.handshake import ClientHandshake
-from halftunnel_vpn.protocol.hellos import ClientHello
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, decode_key
-from halftunnel_vpn.protocol.opening import (
+from halftunnel_vpn.protocol.records import Sealer
+from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
     KeepaliveKind,
     OpenRequest,
     StreamKind,
     encode_credit,
 )
-from halftunnel_vpn.protocol.records import Sealer
 from halftunnel_vpn.protocol.wire import PacketType, as_uuid4, encode_header
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM

@@ -21,15 +21,15 @@ import uvloop
 
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector
-from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import RoadConfig, parse_client
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction, encode_key
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import LegState
+from halftunnel_vpn.transport.leg import LegPhase
 
 HERE = Path(__file__).resolve().parent
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
@@ -295,7 +295,7 @@ class Honest:
         session = self.connection.session
         legs = [leg.port._leg for leg in session.legs] if session is not None else []
         self.connection.close()
-        while any(leg.state is not LegState.GONE for leg in legs):  # noqa: ASYNC110
+        while any(leg.state is not LegPhase.GONE for leg in legs):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self.driver.close()
 

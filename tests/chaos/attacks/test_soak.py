@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 

@@ -13,11 +13,11 @@ from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionError
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.ports import Buffer, DatagramHandler, StreamHandler
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
-from halftunnel_vpn.packet import ip, tcp, vnet
-from halftunnel_vpn.packet.checksum import internet_checksum
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
+from halftunnel_vpn.inet import ip, tcp, vnet
+from halftunnel_vpn.inet.checksum import internet_checksum
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.timers import Wheel
 
 HOST_ISN = 0xFFFF_FFF0

@@ -8,9 +8,9 @@ from contextlib import suppress
 from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError
-from halftunnel_vpn.packet import extensions, icmp, ip, tcp, udp, vnet
-from halftunnel_vpn.packet.checksum import internet_checksum
-from halftunnel_vpn.packet.fragments import Reassembler
+from halftunnel_vpn.inet import extensions, icmp, ip, tcp, udp, vnet
+from halftunnel_vpn.inet.checksum import internet_checksum
+from halftunnel_vpn.inet.fragments import Reassembler
 
 HOST, SERVER = b"\x0a\x00\x00\x02", b"\xc6\x33\x64\x02"
 HOST_V6, SERVER_V6 = b"\xfd" + bytes(14) + b"\x02", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x02"

@@ -9,7 +9,7 @@ from halftunnel_vpn.errors import HandshakeError, RecordError, WireError
 from halftunnel_vpn.protocol import wire
 from halftunnel_vpn.protocol.datagram import DataRun, decode_run, encode_error, encode_run_header
 from halftunnel_vpn.protocol.handshake import ClientHandshake, ReplayGuard, receive_hello
-from halftunnel_vpn.protocol.hellos import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import (
     JOIN_WINDOW,
     LabelWindow,
@@ -20,7 +20,8 @@ from halftunnel_vpn.protocol.join import (
 )
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, SessionKeys
 from halftunnel_vpn.protocol.noise import HandshakeState
-from halftunnel_vpn.protocol.opening import (
+from halftunnel_vpn.protocol.records import MAX_TRAIN, Opener, Sealer
+from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
     OpenReply,
     OpenRequest,
@@ -28,7 +29,6 @@ from halftunnel_vpn.protocol.opening import (
     decode_reset,
     encode_credit,
 )
-from halftunnel_vpn.protocol.records import MAX_TRAIN, Opener, Sealer
 from halftunnel_vpn.protocol.wire import PacketType, as_uuid4, encode_authenticated, encode_header
 
 KEY = bytes(range(32))

@@ -12,15 +12,21 @@ from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PeerError, SessionError, SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import Keepalive, KeepaliveKind, OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.protocol.stream_messages import (
+    Keepalive,
+    KeepaliveKind,
+    OpenRequest,
+    ResetCode,
+    StreamKind,
+)
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter_train
-from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import DatagramStream
-from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
-from halftunnel_vpn.session.numbers import MAX_GAP
+from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.stream_ids import MAX_GAP
 from halftunnel_vpn.timers import Wheel
 
 SESSION_ID = bytes(range(16))
@@ -44,7 +50,7 @@ class _Leg:
     def __init__(self, owner: Harness, direction: Direction, number: int) -> None:
         self.owner = owner
         self.writable = True
-        self.state = LegState(self, direction, number, owner.now)
+        self.state = SessionLeg(self, direction, number, owner.now)
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
         train = b"".join(parts)

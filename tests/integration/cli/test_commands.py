@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from halftunnel_vpn import __build__
-from halftunnel_vpn.control.routes import tunnel_routes
+from halftunnel_vpn.control.observation_routes import tunnel_routes
 from halftunnel_vpn.control.service import ControlService
 
 QUICK = 4.0

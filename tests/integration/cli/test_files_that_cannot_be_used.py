@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.cli import process, profile, profiles, server_clients, server_init, server_run, up
+from halftunnel_vpn.cli import process_options, profile, profiles, server_clients, server_init, server_run, up
 from halftunnel_vpn.cli.main import main
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.errors import ConfigError, HostError
 
 NOBODY = 65534
-NEEDED = (encodings.idna, process, profile, server_clients, server_init, server_run, up)
+NEEDED = (encodings.idna, process_options, profile, server_clients, server_init, server_run, up)
 """Loaded before the test is somebody else, who may not read them everywhere."""
 ROADS = ("--upstream", "wss://a.example.org", "--downstream", "wss://b.example.net:8443")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.control import client
-from halftunnel_vpn.control.routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.observation_routes import observation_routes, tunnel_routes
 from halftunnel_vpn.control.service import MAX_BODY, ControlService, Request, Response
 from halftunnel_vpn.errors import HostError
 

@@ -21,7 +21,7 @@ import websockets.asyncio.client
 
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector
-from halftunnel_vpn.client.resolving import RoadResolver
+from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig, parse_client
 from halftunnel_vpn.config.server import parse_server
@@ -29,10 +29,10 @@ from halftunnel_vpn.config.writing import render
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.certificates import CertifiedKey, make_authority, make_server_certificate
 from halftunnel_vpn.protocol.handshake import ClientHandshake
-from halftunnel_vpn.protocol.hellos import ClientHello
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello
 from halftunnel_vpn.protocol.join import encode_token_join
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, encode_key
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.server import main as server_main
 from halftunnel_vpn.server.exit import Exit

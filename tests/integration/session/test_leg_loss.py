@@ -11,7 +11,7 @@ import pytest
 
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 

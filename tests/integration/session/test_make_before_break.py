@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from halftunnel_vpn.client import backoff, connection, slots
-from halftunnel_vpn.client.breaker import Circuit
+from halftunnel_vpn.client.circuit_breaker import Circuit
 from halftunnel_vpn.errors import UpstreamUnavailable
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from halftunnel_vpn.client.connector import explain
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
-from halftunnel_vpn.protocol.hellos import ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.protocol.wire import PacketType, encode_header

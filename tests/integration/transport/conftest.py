@@ -19,10 +19,10 @@ import pytest
 import uvloop
 
 from halftunnel_vpn.protocol import certificates
+from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
 from halftunnel_vpn.transport.listen import Listener
-from halftunnel_vpn.transport.site import Site
 from halftunnel_vpn.transport.tls import server_context
 
 SECRET_PATH = "/a3f9/stream"

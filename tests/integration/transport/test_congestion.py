@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.transport.congestion import SEND_BUFFER, _may_have, prepare
-from halftunnel_vpn.transport.recollection import Recollection, begin_anew, estimate_of
+from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
+from halftunnel_vpn.transport.kernel.notsent_bound import MAX_NOTSENT, bound_for
+from halftunnel_vpn.transport.kernel.send_buffer import SEND_BUFFER, _may_have, prepare
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
-from halftunnel_vpn.transport.unsent import MAX_NOTSENT, bound_for
 
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
 DEFAULT = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()

@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 
 from halftunnel_vpn.errors import ConfigError, RoadError
 from halftunnel_vpn.transport.dial import DialOptions, dial
-from halftunnel_vpn.transport.leg import LegState
+from halftunnel_vpn.transport.leg import LegPhase
 
 HOUR = datetime.timedelta(hours=1)
 
@@ -382,7 +382,7 @@ async def test_a_dial_that_is_cancelled_at_any_moment_leaves_nothing(exit_server
     if owner.leg is not None:
         owner.leg.abort()
         assert await owner.closed() == "aborted"
-        assert owner.leg.state >= LegState.DEAF
+        assert owner.leg.state >= LegPhase.DEAF
 
 
 # --- what cannot be meant -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.session.legs import NO_MOVEMENT
 from halftunnel_vpn.transport import leg as leg_module
-from halftunnel_vpn.transport.leg import LegState
+from halftunnel_vpn.transport.leg import LegPhase
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT, WRITE_LIMIT
 
 
@@ -116,7 +116,7 @@ async def fill(leg, owner, *, size=65_536):
 async def test_an_owner_that_sends_without_asking_loses_the_leg(exit_server):
     leg, owner, other_leg, _ = await exit_server.pair()
     other_leg._transport.pause_reading()
-    while leg.state is LegState.OPEN:
+    while leg.state is LegPhase.OPEN:
         leg.send(bytes(65_536))
         await asyncio.sleep(0)
     assert await owner.closed() == "write-limit"
@@ -149,7 +149,7 @@ async def test_close_ends_in_good_order_on_both_sides(exit_server):
     leg, owner, _, other = await exit_server.pair()
     leg.send(b"last words")
     leg.close()
-    assert leg.state is LegState.CLOSING
+    assert leg.state is LegPhase.CLOSING
     assert not leg.writable
     assert await other.closed() == "peer-closed-1000"
     assert other.records == [b"last words"]

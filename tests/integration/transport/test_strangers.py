@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from halftunnel_vpn.transport.site import Site
+from halftunnel_vpn.transport.decoy_site import Site
 
 UPGRADE = (
     "GET {path} HTTP/1.1\r\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.host import resolvconf
+from halftunnel_vpn.host.resolver import resolvconf_program
 from halftunnel_vpn.lab import Lab
 
 UNPACKED = Path(__file__).parents[3] / ".venv" / "unpacked"
@@ -115,7 +115,7 @@ def relocated_resolvconf(package: str, directory: Path, monkeypatch: pytest.Monk
     if package == "resolvconf":
         resolv_conf.symlink_to(directory / "run/resolvconf/resolv.conf")
     else:
-        (directory / "etc/resolvconf.conf").write_text(f"resolv_conf={resolv_conf}\n")
+        (directory / "etc/resolvconf_program.conf").write_text(f"resolv_conf={resolv_conf}\n")
     monkeypatch.setenv("PATH", str(directory / "sbin"), prepend=os.pathsep)
     return resolv_conf
 
@@ -134,7 +134,7 @@ def resolvconf_of(client: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
     def put(package: str) -> Path:
         file = relocated_resolvconf(package, client.directory / package, monkeypatch)
-        monkeypatch.setattr(resolvconf, "INTERFACE_ORDER", file.parent / "resolvconf/interface-order")
+        monkeypatch.setattr(resolvconf_program, "INTERFACE_ORDER", file.parent / "resolvconf/interface-order")
         return file
 
     return put

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.host import HostNetwork, HostState, resolver
-from halftunnel_vpn.host.resolv_conf import MARKER
+from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host.resolver import backends
+from halftunnel_vpn.host.resolver.resolv_conf_file import MARKER
 from halftunnel_vpn.lab import Lab
 from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
@@ -59,7 +60,7 @@ def test_the_resolvers_that_systemd_resolved_has_on_other_links(
 ) -> None:
     resolved.ctl("dns", "lan0", "192.168.77.53", "fd77:3::53")
     lan = {"192.168.77.53", "fd77:3::53"}
-    before = resolver.system_servers(resolv_conf)
+    before = backends.system_servers(resolv_conf)
     assert lan <= set(before)
     tunnel = network(STATE)
     tunnel.apply()
@@ -125,7 +126,7 @@ def test_of_many_servers_the_first_three_count(
 
 
 def resolv_conf_servers(path: Path) -> list[str]:
-    return resolver.resolv_conf.servers_in(path.read_bytes())
+    return backends.resolv_conf.servers_in(path.read_bytes())
 
 
 def test_a_file_that_cannot_be_written_is_a_warning_and_the_tunnel_stands(

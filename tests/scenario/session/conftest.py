@@ -10,10 +10,10 @@ import pytest
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
-from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
+from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Wheel
 
@@ -26,7 +26,7 @@ class MemoryLeg:
     def __init__(self, owner: Session) -> None:
         self.owner = owner
         self.peer: MemoryLeg
-        self.state: LegState
+        self.state: SessionLeg
         self.road: deque[bytes] = deque()
         self.writable = True
         self.alive = True
@@ -177,7 +177,7 @@ class Pair:
         ends = MemoryLeg(self.client), MemoryLeg(self.exit)
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         for end in ends:
-            end.state = LegState(end, direction, number, self.now, weight=weight)
+            end.state = SessionLeg(end, direction, number, self.now, weight=weight)
             self.legs.append(end)
         for end in ends:
             end.owner.leg_joined(end.state, self.now)

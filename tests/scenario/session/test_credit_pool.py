@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.protocol.opening import ResetCode
-from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.receiving import INITIAL_WINDOW, MIN_WINDOW
 
 POOL = 4 * 1024 * 1024

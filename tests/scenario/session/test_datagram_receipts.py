@@ -6,7 +6,7 @@ import pytest
 
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import StreamKind, encode_credit
+from halftunnel_vpn.protocol.stream_messages import StreamKind, encode_credit
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.receipts import MIN_UNDER_WAY, RIDE_BYTES
 

@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.errors import DnsError
-from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.protocol.stream_messages import StreamKind
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from halftunnel_vpn.errors import SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind, encode_reset
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind, encode_reset
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 
 

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.limits import SessionLimits
 
 DAY = 24 * 3600.0
 KEYSTROKE = 240.0

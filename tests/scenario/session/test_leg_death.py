@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 
 def test_what_a_dead_leg_carried_goes_out_on_its_successor(pair):

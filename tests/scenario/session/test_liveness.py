@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import LEG_SILENT
+from halftunnel_vpn.session.limits import SessionLimits
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 INTERVAL = SessionLimits().keepalive

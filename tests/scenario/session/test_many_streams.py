@@ -8,10 +8,10 @@ import random
 import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.legs import Weighted
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.sending import RING
 from halftunnel_vpn.session.session import TRAINS_PER_PUMP
 

@@ -24,9 +24,9 @@ from hypothesis.stateful import (
 )
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
-from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.memory import Memory
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
+from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.memory_budget import Memory
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = int(os.environ.get("MODEL_STEPS", "50"))

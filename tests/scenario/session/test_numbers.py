@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode, encode_credit
+from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_credit
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.sending import RING, SERIAL_MASK
 

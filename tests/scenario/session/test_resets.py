@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import StreamClosed, WireError
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind, encode_reset
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind, encode_reset
 from halftunnel_vpn.protocol.wire import PacketType
 
 

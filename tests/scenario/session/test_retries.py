@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.acknowledgements import ACK_DELAY, ACK_LENGTH, MAX_STATELESS
 from halftunnel_vpn.session.receiving import ACK_PACKETS

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.errors import FlowControlError
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.arrivals import MAX_REFUSED
-from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.memory import MIN_SEND, STREAM_COST, Memory
+from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.memory_budget import MIN_SEND, STREAM_COST, Memory
+from halftunnel_vpn.session.packet_dispatch import MAX_REFUSED
 from halftunnel_vpn.session.receiving import MIN_WINDOW, WAITING_COST
 from halftunnel_vpn.session.sending import RING
 

@@ -8,10 +8,10 @@ import pytest
 
 from halftunnel_vpn.errors import SessionError, SessionExpired, StreamClosed
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.contract import SessionLimits
 from halftunnel_vpn.session.datagrams import QUEUE_RUNS
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.states import StreamState
 
 

@@ -15,7 +15,7 @@ from halftunnel_vpn.session.receipts import (
     RECEIPT_BYTES,
     RIDE_BYTES,
     ROUND_TRIP_AGE,
-    UnderWay,
+    InFlight,
 )
 
 TRAIN = 65_000
@@ -26,7 +26,7 @@ class Road:
     """A leg by itself: so many bytes a second, so many seconds there and back, and receipts."""
 
     def __init__(self, rate: float, round_trip: float, told_every: int = RECEIPT_BYTES) -> None:
-        self.under_way = UnderWay()
+        self.under_way = InFlight()
         self.told_every = told_every
         self.rate, self.round_trip = rate, round_trip
         self.now = 1000.0
@@ -121,7 +121,7 @@ def test_a_road_that_becomes_longer_is_filled_again():
 
 
 def test_the_bound_has_a_bound():
-    under_way = UnderWay()
+    under_way = InFlight()
     for record in range(1, 100):
         under_way.sent(record, 1 << 30, 0, record)
         under_way.arrived(record, record + 1.0)
@@ -130,7 +130,7 @@ def test_the_bound_has_a_bound():
 
 
 def test_a_peer_that_never_tells_costs_little_memory():
-    under_way = UnderWay()
+    under_way = InFlight()
     for record in range(4 * MAX_ENTRIES):
         under_way.sent(record + 1, 40 if record % 2 else 60_000, 0, float(record))
     assert len(under_way._entries) <= MAX_ENTRIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionExpired, WireError
-from halftunnel_vpn.protocol.opening import (
+from halftunnel_vpn.protocol.stream_messages import (
     OpenReply,
     OpenRequest,
     ResetCode,
@@ -14,8 +14,8 @@ from halftunnel_vpn.protocol.opening import (
     encode_reset,
 )
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
-from halftunnel_vpn.session.numbers import MAX_GAP
 from halftunnel_vpn.session.sending import RING
+from halftunnel_vpn.session.stream_ids import MAX_GAP
 
 DATA, ACK, FIN, KEEPALIVE, OPEN, RESET = (
     PacketType.DATA, PacketType.ACK, PacketType.FIN, PacketType.KEEPALIVE, PacketType.OPEN, PacketType.RESET,

@@ -15,10 +15,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer
+from halftunnel_vpn.flow.interfaces import Buffer
 from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
-from halftunnel_vpn.packet import ip, tcp, vnet
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.inet import ip, tcp, vnet
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 HOST, SERVER = "10.0.0.2", "192.0.2.80"

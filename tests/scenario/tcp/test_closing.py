@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from halftunnel_vpn.flow.tcp import State, TcpConfig
-from halftunnel_vpn.packet.tcp import SYN, TcpSegment
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.inet.tcp import SYN, TcpSegment
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 Talk = Callable[..., Any]
 

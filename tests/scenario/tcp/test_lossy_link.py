@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer
+from halftunnel_vpn.flow.interfaces import Buffer
 from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
-from halftunnel_vpn.packet import ip, tcp, vnet
-from halftunnel_vpn.packet.tcp import ACK, FIN, PSH, RST, SYN, TcpSegment, seq_diff
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.inet import ip, tcp, vnet
+from halftunnel_vpn.inet.tcp import ACK, FIN, PSH, RST, SYN, TcpSegment, seq_diff
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 HOST, SERVER = b"\x0a\0\0\2", b"\xc0\0\2\x50"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.flow.tcp import NewReno, State, TcpConfig, Unlimited
-from halftunnel_vpn.packet.tcp import TcpSegment
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.inet.tcp import TcpSegment
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 HOST_ISN, SERVER_ISN = 0xFFFF_FFF0, 0xFFFF_FF80
 FLAGS = (0x02, 0x12, 0x10, 0x18, 0x11, 0x19, 0x30, 0x04, 0x14)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.flow.tcp import State, TcpConfig
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 Talk = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from halftunnel_vpn.flow.tcp import State, TcpConfig
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 Talk = Callable[..., Any]
 UNSCALED = TcpConfig(window_scale=0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.daemon.events import Happening
+from halftunnel_vpn.daemon.events import TunnelEvent
 from halftunnel_vpn.daemon.machine import MAX_EVENTS, Machine
 from halftunnel_vpn.daemon.states import STATES, Protection
 from halftunnel_vpn.errors import IllegalTransition
 from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
 
-H = Happening
+H = TunnelEvent
 TABLE = {
     "disconnected": {H.UP: "connecting", H.DOWN: "disconnected"},
     "connecting": {
@@ -41,9 +41,9 @@ def standing_in(name: str) -> Machine:
     return machine
 
 
-@pytest.mark.parametrize("happening", Happening)
+@pytest.mark.parametrize("happening", TunnelEvent)
 @pytest.mark.parametrize("name", STATES)
-def test_each_happening_leads_where_the_table_says_or_nowhere(name: str, happening: Happening) -> None:
+def test_each_happening_leads_where_the_table_says_or_nowhere(name: str, happening: TunnelEvent) -> None:
     machine = standing_in(name)
     target = TABLE[name].get(happening)
     assert machine.expects(happening) == (target is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
-from halftunnel_vpn.packet import vnet
+from halftunnel_vpn.inet import vnet
 
 HOST, SERVER = "10.73.72.1", "198.51.100.7"
 

@@ -13,10 +13,10 @@ from scapy.utils import checksum
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.ports import Buffer, DatagramHandler, StreamHandler
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
-from halftunnel_vpn.packet import vnet
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode
+from halftunnel_vpn.inet import vnet
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.timers import Wheel
 
 

@@ -22,7 +22,7 @@ from halftunnel_vpn.protocol.datagram import (
     encode_error,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 ME, THERE = "10.73.72.1", "198.51.100.2"
 ME6, THERE6 = "fd48::1", "2001:db8:100::2"

@@ -14,9 +14,9 @@ from scapy.packet import Raw
 
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY
-from halftunnel_vpn.packet import vnet
+from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import decode_run
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 ME, THERE = "10.73.72.1", "198.51.100.2"
 ME6, THERE6 = "fd48::1", "2001:db8:100::2"

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 
 from halftunnel_vpn.flow.udp import READER_SHARE, SOCKET_COST
-from halftunnel_vpn.packet import vnet
+from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import (
     DataRun,
     ErrorRun,
@@ -26,7 +26,7 @@ from halftunnel_vpn.protocol.datagram import (
     encode_error,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 ME, THERE = "10.73.72.1", "198.51.100.2"
 ME6, THERE6 = "fd48::1", "2001:db8:100::2"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import resolv_conf, resolver
+from halftunnel_vpn.host.resolver import backends, resolv_conf_file
 
 ORIGINAL = (
     b"# by hand\nsearch lan example.org\nnameserver 192.168.1.1\noptions ndots:2\nnameserver fe80::1%eth0"
@@ -26,22 +26,22 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_ours_names_the_tunnels_servers_and_keeps_the_search_list(path: Path) -> None:
-    assert resolv_conf.render(SERVERS, ORIGINAL).decode().splitlines()[1:] == [
+    assert resolv_conf_file.render(SERVERS, ORIGINAL).decode().splitlines()[1:] == [
         "nameserver 10.72.84.1",
         "nameserver fd72:84::1",
         "search lan example.org",
         "options ndots:2",
     ]
-    assert resolv_conf.servers_in(ORIGINAL) == ["192.168.1.1", "fe80::1"]
-    assert resolv_conf.servers_in(b"nameserver\nnameserver nonsense\n\xff\n") == []
+    assert resolv_conf_file.servers_in(ORIGINAL) == ["192.168.1.1", "fe80::1"]
+    assert resolv_conf_file.servers_in(b"nameserver\nnameserver nonsense\n\xff\n") == []
 
 
 def test_a_file_is_written_in_place_and_restored_to_the_byte(path: Path) -> None:
     inode = path.stat().st_ino
-    ours = resolv_conf.render(SERVERS, ORIGINAL)
-    assert resolv_conf.write(path, ours) is None
+    ours = resolv_conf_file.render(SERVERS, ORIGINAL)
+    assert resolv_conf_file.write(path, ours) is None
     assert path.read_bytes() == ours
-    assert resolv_conf.restore(path, ORIGINAL) is None
+    assert resolv_conf_file.restore(path, ORIGINAL) is None
     assert path.read_bytes() == ORIGINAL
     assert path.stat().st_ino == inode
 
@@ -49,36 +49,36 @@ def test_a_file_is_written_in_place_and_restored_to_the_byte(path: Path) -> None
 def test_a_symbolic_link_stays_one(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)
-    resolv_conf.write(link, resolv_conf.render(SERVERS, ORIGINAL))
-    assert link.is_symlink() and path.read_bytes().startswith(resolv_conf.MARKER)
-    resolv_conf.restore(link, ORIGINAL)
+    resolv_conf_file.write(link, resolv_conf_file.render(SERVERS, ORIGINAL))
+    assert link.is_symlink() and path.read_bytes().startswith(resolv_conf_file.MARKER)
+    resolv_conf_file.restore(link, ORIGINAL)
     assert link.is_symlink() and path.read_bytes() == ORIGINAL
 
 
 def test_where_there_was_no_file_there_is_none_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "absent"
-    assert resolv_conf.read(path) is None
-    assert resolv_conf.write(path, resolv_conf.render(SERVERS, None)) is None
-    assert resolv_conf.servers_in(path.read_bytes()) == list(SERVERS)
-    assert resolv_conf.restore(path, None) is None
+    assert resolv_conf_file.read(path) is None
+    assert resolv_conf_file.write(path, resolv_conf_file.render(SERVERS, None)) is None
+    assert resolv_conf_file.servers_in(path.read_bytes()) == list(SERVERS)
+    assert resolv_conf_file.restore(path, None) is None
     assert not path.exists()
-    assert resolv_conf.restore(path, None) is None
+    assert resolv_conf_file.restore(path, None) is None
 
 
 def test_a_file_that_was_not_there_is_readable_by_every_program(tmp_path: Path) -> None:
     path = tmp_path / "absent"
     before = os.umask(0o077)  # as systemd runs the daemon
     try:
-        assert resolv_conf.write(path, resolv_conf.render(SERVERS, None)) is None
+        assert resolv_conf_file.write(path, resolv_conf_file.render(SERVERS, None)) is None
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_that_somebody_wrote_meanwhile_stays(path: Path) -> None:
-    resolv_conf.write(path, resolv_conf.render(SERVERS, ORIGINAL))
+    resolv_conf_file.write(path, resolv_conf_file.render(SERVERS, ORIGINAL))
     path.write_bytes(b"nameserver 192.0.2.1\n")
-    assert resolv_conf.restore(path, ORIGINAL) is None
+    assert resolv_conf_file.restore(path, ORIGINAL) is None
     assert path.read_bytes() == b"nameserver 192.0.2.1\n"
 
 
@@ -97,22 +97,22 @@ def test_what_somebody_else_writes_while_we_write_stays_as_it_is(
 
     path.write_bytes(ORIGINAL + b"\n#" + b"x" * 500)
     monkeypatch.setattr(os, "pwrite", pwrite_and_then_the_other)
-    ours = resolv_conf.render(SERVERS, ORIGINAL)
-    assert resolv_conf.write(path, ours) is None
+    ours = resolv_conf_file.render(SERVERS, ORIGINAL)
+    assert resolv_conf_file.write(path, ours) is None
     assert path.read_bytes() == foreign
     assert seen[0].rstrip(b"\n") == ours.rstrip(b"\n"), "no reader sees the rest of the old content"
 
 
 def test_zeros_that_a_cut_has_left_are_not_content(path: Path) -> None:
     path.write_bytes(ORIGINAL + b"\0" * 80)
-    backend = resolver.choose("htvpn0", path)
+    backend = backends.choose("htvpn0", path)
     assert backend.apply("htvpn0", SERVERS) is None
     assert backend.undo("htvpn0") is None
     assert path.read_bytes() == ORIGINAL
 
 
 def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    warning = resolv_conf.write(tmp_path / "no" / "such" / "directory", b"")
+    warning = resolv_conf_file.write(tmp_path / "no" / "such" / "directory", b"")
     assert warning is not None
     assert warning.endswith(
         "could not be written (No such file or directory): the host keeps its own DNS servers."
@@ -120,23 +120,23 @@ def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_kept_is_an_error(path: Path, tmp_path: Path) -> None:
-    path.write_bytes(b"#" * (resolv_conf.MAX_RESOLV_CONF + 1))
+    path.write_bytes(b"#" * (resolv_conf_file.MAX_RESOLV_CONF + 1))
     with pytest.raises(HostError, match="is longer than 65536 bytes"):
-        resolv_conf.read(path)
+        resolv_conf_file.read(path)
     with pytest.raises(HostError, match="cannot be read"):
-        resolv_conf.read(tmp_path)
+        resolv_conf_file.read(tmp_path)
 
 
 def test_what_cannot_be_given_back_is_a_sentence(path: Path) -> None:
-    path.write_bytes(resolv_conf.MARKER + b"#" * resolv_conf.MAX_RESOLV_CONF)
-    problem = resolver.FileBackend(path, ORIGINAL).undo("htvpn0")
+    path.write_bytes(resolv_conf_file.MARKER + b"#" * resolv_conf_file.MAX_RESOLV_CONF)
+    problem = backends.FileBackend(path, ORIGINAL).undo("htvpn0")
     assert problem == f"{path} is longer than 65536 bytes: shorten it."
 
 
 def test_the_systems_servers_are_known_unless_the_file_is_ours(path: Path) -> None:
-    assert resolver.system_servers(path) == ("192.168.1.1", "fe80::1")
-    resolv_conf.write(path, resolv_conf.render(SERVERS, ORIGINAL))
-    assert resolver.system_servers(path) == ()
+    assert backends.system_servers(path) == ("192.168.1.1", "fe80::1")
+    resolv_conf_file.write(path, resolv_conf_file.render(SERVERS, ORIGINAL))
+    assert backends.system_servers(path) == ()
 
 
 # --- who rules it, and who took it over -----------------------------------------------------------
@@ -157,7 +157,7 @@ def test_the_systems_servers_are_known_unless_the_file_is_ours(path: Path) -> No
     ],
 )
 def test_a_writer_is_known_by_the_comments(content: bytes | None, writer: str) -> None:
-    assert resolv_conf.writer_of(content) == writer
+    assert resolv_conf_file.writer_of(content) == writer
 
 
 def test_a_writer_who_leaves_no_name_is_guessed_from_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,27 +167,27 @@ def test_a_writer_who_leaves_no_name_is_guessed_from_what_runs(monkeypatch: pyte
         ({"NetworkManager", "dhclient"}, "somebody, perhaps NetworkManager or dhclient"),
         ({"bash"}, "somebody who left no name in it"),
     ):
-        monkeypatch.setattr(resolv_conf, "commands_here", lambda running=running: running)
-        assert resolv_conf.writer_of(content) == expected
+        monkeypatch.setattr(resolv_conf_file, "commands_here", lambda running=running: running)
+        assert resolv_conf_file.writer_of(content) == expected
 
 
 def test_a_command_may_have_any_name(tmp_path: Path) -> None:
     program = tmp_path / os.fsdecode(b"r\xe9solveur")  # Latin-1, as is whatever is cut within a character
     shutil.copy("/bin/cat", program)
     with subprocess.Popen([program], stdin=subprocess.PIPE):
-        assert "r\ufffdsolveur" in resolv_conf.commands_here()
+        assert "r\ufffdsolveur" in resolv_conf_file.commands_here()
 
 
 def test_a_stub_without_its_process_in_this_network_is_a_plain_file(path: Path) -> None:
     path.write_text("nameserver 127.0.0.53\n")
-    backend = resolver.choose("htvpn0", path)
+    backend = backends.choose("htvpn0", path)
     assert backend.step()["kind"] == "file"
 
 
 def test_a_backend_comes_back_from_the_journal(path: Path) -> None:
-    backend = resolver.choose("htvpn0", path)
+    backend = backends.choose("htvpn0", path)
     assert backend.apply("htvpn0", SERVERS) is None
-    again = resolver.from_step(backend.step(), path)
+    again = backends.from_step(backend.step(), path)
     assert again.difference("htvpn0", SERVERS) is None
     assert again.own_servers("htvpn0") == ("192.168.1.1", "fe80::1")
     assert again.watched() == path

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.host import resolvconf
+from halftunnel_vpn.host.resolver import resolvconf_program
 
 WITHOUT_DESCRIPTORS = """
 import os, resource
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft, resolvconf
+from halftunnel_vpn.host import nft
+from halftunnel_vpn.host.resolver import resolvconf_program
 from halftunnel_vpn.host.netlink import with_kernel
 with_kernel(lambda kernel: kernel.link("lo"))  # everything that is imported late is there
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -24,7 +25,7 @@ for question in (nft.listing, lambda: with_kernel(lambda kernel: kernel.link("lo
         print(question())
     except HostError as error:
         print(error)
-print(resolvconf.remove("htvpn0"))
+print(resolvconf_program.remove("htvpn0"))
 """
 
 
@@ -55,11 +56,11 @@ def test_without_descriptors_there_are_sentences(programs: Path) -> None:
 
 def test_a_resolvconf_that_hangs_is_a_sentence(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(programs / "resolvconf", "#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(resolvconf, "PROGRAM_TIMEOUT", 0.2)
-    for problem in (resolvconf.add("htvpn0", ("10.72.84.1",)), resolvconf.remove("htvpn0")):
+    monkeypatch.setattr(resolvconf_program, "PROGRAM_TIMEOUT", 0.2)
+    for problem in (resolvconf_program.add("htvpn0", ("10.72.84.1",)), resolvconf_program.remove("htvpn0")):
         assert problem is not None and problem.startswith("resolvconf did not end within ")
 
 
 def test_a_resolvconf_that_is_no_program_is_a_sentence(programs: Path) -> None:
     put(programs / "resolvconf", "\0")
-    assert resolvconf.remove("htvpn0") == "resolvconf cannot be run now (Exec format error)."
+    assert resolvconf_program.remove("htvpn0") == "resolvconf cannot be run now (Exec format error)."

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from halftunnel_vpn.errors import PeerError
-from halftunnel_vpn.protocol import datagram, join, opening, wire
+from halftunnel_vpn.protocol import datagram, join, stream_messages, wire
 from halftunnel_vpn.protocol.datagram import ErrorRun, IcmpErrorKind
 from halftunnel_vpn.protocol.handshake import (
     ClientHandshake,
@@ -31,7 +31,8 @@ from halftunnel_vpn.protocol.handshake import (
     receive_hello,
 )
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, SessionKeys
-from halftunnel_vpn.protocol.opening import (
+from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
     KeepaliveKind,
     OpenReply,
@@ -39,7 +40,6 @@ from halftunnel_vpn.protocol.opening import (
     ResetCode,
     StreamKind,
 )
-from halftunnel_vpn.protocol.records import Opener, Sealer
 from halftunnel_vpn.protocol.wire import PacketType, as_uuid4
 
 DIRECTORY = Path(__file__).parents[3] / "docs" / "vectors"
@@ -64,11 +64,11 @@ Vectors = dict[str, Any]
 def make_packets() -> Vectors:
     plain = [
         (PacketType.DATA, 5, 1, 1, b"GET / HTTP/1.1\r\n\r\n"),
-        (PacketType.ACK, 5, 0, 0xFFFFFFFF, opening.encode_credit(262144)),
+        (PacketType.ACK, 5, 0, 0xFFFFFFFF, stream_messages.encode_credit(262144)),
         (PacketType.FIN, 5, 2, 3, b""),
         (PacketType.KEEPALIVE, 0, 0, 0, Keepalive(KeepaliveKind.PING, 1, 2, 3).encode(b"pad")),
         (PacketType.OPEN, 7, 0, 0, OpenRequest(StreamKind.DNS, b"", 0, 65536).encode()),
-        (PacketType.RESET, 5, 0xFFFFFFFF, 3, opening.encode_reset(ResetCode.REFUSED)),
+        (PacketType.RESET, 5, 0xFFFFFFFF, 3, stream_messages.encode_reset(ResetCode.REFUSED)),
     ]
     packets = [
         {
@@ -141,9 +141,12 @@ def make_payloads() -> Vectors:
             }
             for reply in replies
         ],
-        "resets": [{"code": code.name, "payload": opening.encode_reset(code).hex()} for code in ResetCode],
+        "resets": [
+            {"code": code.name, "payload": stream_messages.encode_reset(code).hex()} for code in ResetCode
+        ],
         "credits": [
-            {"limit": limit, "payload": opening.encode_credit(limit).hex()} for limit in (0, 262144, 1 << 40)
+            {"limit": limit, "payload": stream_messages.encode_credit(limit).hex()}
+            for limit in (0, 262144, 1 << 40)
         ],
         "keepalives": [
             {

@@ -23,18 +23,17 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.opening import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.records import MAX_RECORD
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
-from halftunnel_vpn.session.contract import SessionLimits
-from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement
-from halftunnel_vpn.session.legs import LegState as LegOfSession
+from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import Leg, LegState
+from halftunnel_vpn.transport.leg import Leg, LegPhase
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -178,7 +177,7 @@ class FarEnd:
 
     @property
     def is_closed(self) -> bool:
-        return self.leg.state is not LegState.OPEN
+        return self.leg.state is not LegPhase.OPEN
 
     def _deliver(self) -> None:
         for data in self._protocol.data_to_send():
@@ -199,7 +198,7 @@ class Link:
     def __init__(self, owner: Session, driver: Driver) -> None:
         self.owner = owner
         self.peer: Link
-        self.state: LegOfSession
+        self.state: SessionLeg
         self._driver = driver
         self.blocked = False
         self.closed: str | None = None
@@ -314,7 +313,7 @@ class InMemory:
             ends = Link(self.client, driver), Link(self.exit, driver)
             ends[0].peer, ends[1].peer = ends[1], ends[0]
             for end in ends:
-                end.state = LegOfSession(end, direction, 0, driver.clock())
+                end.state = SessionLeg(end, direction, 0, driver.clock())
                 self.links.append(end)
             for end in ends:
                 end.owner.leg_joined(end.state, driver.clock())

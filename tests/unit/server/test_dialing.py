@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import dialing
 from halftunnel_vpn.server.dialing import ATTEMPT_DELAY, MAX_ADDRESSES, Dialer, DialLimits, reset_code
 

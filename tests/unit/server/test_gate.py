@@ -8,16 +8,16 @@ from functools import partial
 import pytest
 
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused, ReplayGuard
-from halftunnel_vpn.protocol.hellos import ClientHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
-from halftunnel_vpn.protocol.opening import ResetCode
 from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, PacketType, as_uuid4, encode_header
 from halftunnel_vpn.server import gate as gate_module
 from halftunnel_vpn.server.gate import Gate, GateLimits
 from halftunnel_vpn.server.sessions import Registry
-from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM

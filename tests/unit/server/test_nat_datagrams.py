@@ -18,7 +18,7 @@ from halftunnel_vpn.protocol.datagram import (
     encode_error,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.opening import StreamKind
+from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, MANY, MAX_JOINED
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.relay_datagrams import MAX_RUN_DATA, MAX_UNRESOLVED

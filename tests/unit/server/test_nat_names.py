@@ -16,7 +16,7 @@ from halftunnel_vpn.protocol.datagram import (
     decode_run,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.opening import ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.server import nat, relay_dns
 from halftunnel_vpn.server.egress import EgressPolicy
 

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.server import relay_tcp
 from halftunnel_vpn.server.dialing import DialLimits

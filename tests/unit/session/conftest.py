@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer, Packet, iter_train
-from halftunnel_vpn.session.legs import NO_MOVEMENT, LegState, Movement
+from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.sending import SendSide, Train
 
 SESSION_ID = bytes(range(16))
@@ -34,23 +34,23 @@ class Road:
 
 
 @pytest.fixture
-def make_leg() -> Callable[..., LegState]:
+def make_leg() -> Callable[..., SessionLeg]:
     """Makes upstream legs, numbered from 0."""
     numbers = iter(range(1000))
 
-    def make(**options: object) -> LegState:
-        return LegState(Road(), Direction.UPSTREAM, next(numbers), 0.0, **options)
+    def make(**options: object) -> SessionLeg:
+        return SessionLeg(Road(), Direction.UPSTREAM, next(numbers), 0.0, **options)
 
     return make
 
 
 @pytest.fixture
-def leg(make_leg: Callable[..., LegState]) -> LegState:
+def leg(make_leg: Callable[..., SessionLeg]) -> SessionLeg:
     return make_leg()
 
 
 @pytest.fixture
-def other_leg(make_leg: Callable[..., LegState]) -> LegState:
+def other_leg(make_leg: Callable[..., SessionLeg]) -> SessionLeg:
     return make_leg()
 
 
@@ -71,7 +71,7 @@ def fill(send_side: SendSide, packets: Callable[[Train], list[Packet]]) -> Calla
     """Fill one train from ``send_side`` and read it."""
 
     def do(
-        leg: LegState, *, limit: int = 1 << 20, acknowledgement: int = 0, now: float = 0.0
+        leg: SessionLeg, *, limit: int = 1 << 20, acknowledgement: int = 0, now: float = 0.0
     ) -> list[Packet]:
         train = Train()
         added = send_side.fill(train, leg, acknowledgement, limit, now)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.protocol.opening import OpenRequest, StreamKind
 from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, StreamKind
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
-from halftunnel_vpn.session.contract import SessionLimits
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.sending import UNSENT_LIMIT, Train
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.stream import YOUNG_BYTES

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import FlowControlError
-from halftunnel_vpn.protocol.opening import ResetCode, encode_reset
 from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_reset
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, iter_train
 from halftunnel_vpn.session.sending import (
     MIN_SPLIT,

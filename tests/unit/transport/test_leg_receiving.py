@@ -13,7 +13,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from halftunnel_vpn.errors import IllegalTransition
-from halftunnel_vpn.transport.leg import Leg, LegState
+from halftunnel_vpn.transport.leg import Leg, LegPhase
 from halftunnel_vpn.transport.receive_buffer import RECEIVE_BUFFER
 
 
@@ -114,7 +114,7 @@ def play(is_client, script, cut, *, closing=True):
             leg.get_buffer(-1)[: len(piece)] = piece
             leg.buffer_updated(len(piece))
         leg.connection_lost(None)
-        assert leg.state is LegState.GONE
+        assert leg.state is LegPhase.GONE
 
     asyncio.run(run())
     return story.told, expected, wire, peer

@@ -7,7 +7,7 @@ import sys
 
 FAULTS = """
 import resource, sys
-from halftunnel_vpn.transport.memory import keep_freed_memory
+from halftunnel_vpn.transport.kernel.malloc import keep_freed_memory
 
 def burst():
     records = [bytes(65000) for _ in range(50)]

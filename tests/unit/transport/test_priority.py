@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
-from halftunnel_vpn.transport.priority import give_way
+from halftunnel_vpn.transport.kernel.scheduling import give_way
 
 PRIORITIES = """
 import asyncio, os, subprocess, sys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.transport.recollection import FORGOTTEN, LOSS_OF_FAITH, NEAR, Estimate, Recollection
+from halftunnel_vpn.transport.kernel.bbr_restart import FORGOTTEN, LOSS_OF_FAITH, NEAR, Estimate, Recollection
 
 FULL = 25_000_000
 LEAST = 50_000

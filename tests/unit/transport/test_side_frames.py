@@ -6,7 +6,7 @@ import pytest
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from halftunnel_vpn.transport.side_frames import A_SECOND, BURST, BYTES_EACH, NOTHING, SideFrames
+from halftunnel_vpn.transport.control_frames import A_SECOND, BURST, BYTES_EACH, NOTHING, SideFrames
 
 START = 1000.0
 PING = b"\x89\x80mask"

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from halftunnel_vpn.transport.site import DEFAULT_PAGE, Site
+from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.host.resolv_conf import MARKER
+from halftunnel_vpn.host.resolver.resolv_conf_file import MARKER
 from halftunnel_vpn.lab.namespaces import CONFIGURATION
 from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
 

@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.handshake import MINIMUM_MSS, agree
-from halftunnel_vpn.packet.tcp import SYN, HeaderTemplate, TcpSegment
+from halftunnel_vpn.inet.tcp import SYN, HeaderTemplate, TcpSegment
 
 V4 = HeaderTemplate(b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 40000)
 V6 = HeaderTemplate(bytes(15) + b"\2", 80, bytes(15) + b"\3", 40000)

@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from halftunnel_vpn.flow.tcp import answer_stray
-from halftunnel_vpn.packet import tcp, vnet
+from halftunnel_vpn.inet import tcp, vnet
 
 TEMPLATE = tcp.HeaderTemplate(b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 40000)
 

@@ -11,8 +11,8 @@ from scapy.packet import Raw
 
 from halftunnel_vpn.errors import PacketError
 from halftunnel_vpn.flow import tracker as tracker_module
-from halftunnel_vpn.flow.tcp.plain import TELLING, read
-from halftunnel_vpn.packet import ip, tcp, vnet
+from halftunnel_vpn.flow.tcp.fast_path import TELLING, read
+from halftunnel_vpn.inet import ip, tcp, vnet
 
 TRUSTED = bytes((vnet.DATA_VALID,)) + bytes(9)
 ME, THERE = "10.73.72.1", "198.51.100.2"

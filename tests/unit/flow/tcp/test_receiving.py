@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.ports import Buffer
+from halftunnel_vpn.flow.interfaces import Buffer
 from halftunnel_vpn.flow.tcp.reassembly import MAX_BLOCKS
 from halftunnel_vpn.flow.tcp.receiving import Receiver
-from halftunnel_vpn.protocol.opening import ResetCode
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 TEXT = bytes(range(200))
 

@@ -1,0 +1,77 @@
+"""What a leg says before it has joined a session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.sealed_leg import SealedLeg
+
+MAX_EARLY = 64
+"""Messages that a leg may receive before the client knows the keys for them; more close it."""
+
+
+class LegClosed(RoadError):
+    """The exit, or a proxy before it, closed a leg that had not joined yet."""
+
+
+class EarlyMessages:
+    """Keeps the messages of a new leg until somebody takes them; implements LegListener."""
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._cause: str | None = None
+        self._changed = asyncio.Event()
+
+    async def next_message(self) -> bytes:
+        """The next message. Raises LegClosed when the leg is gone before one comes."""
+        while not self._messages:
+            if self._cause is not None:
+                raise self.loss()
+            self._changed.clear()
+            await self._changed.wait()
+        return self._messages.popleft()
+
+    def loss(self) -> LegClosed:
+        """What it means that the leg is gone."""
+        return LegClosed(
+            "The exit closed a connection before it answered: check that this client is still on the "
+            "exit's list and that the profile is the one it gave.",
+            reason=f"leg-closed-{self._cause}",
+        )
+
+    async def wait_closed(self) -> None:
+        """Return when the leg is gone."""
+        while self._cause is None:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def hand_over(self, leg: Leg, sealed: SealedLeg) -> None:
+        """Let ``sealed`` listen from now on; it gets what has come meanwhile."""
+        leg.listener = sealed
+        while self._messages:
+            sealed.record_received(leg, self._messages.popleft())
+        if self._cause is not None:
+            sealed.leg_closed(leg, self._cause)
+
+    def leg_opened(self, leg: Leg) -> None:
+        """The upgrade is done."""
+
+    def record_received(self, leg: Leg, record: Buffer) -> None:
+        """A message; it is only lent, so it is copied."""
+        if len(self._messages) >= MAX_EARLY:
+            leg.close()
+            return
+        self._messages.append(bytes(record))
+        self._changed.set()
+
+    def leg_writable(self, leg: Leg) -> None:
+        """Nothing waits to be written."""
+
+    def leg_closed(self, leg: Leg, cause: str) -> None:
+        """The leg is gone."""
+        self._cause = cause
+        self._changed.set()

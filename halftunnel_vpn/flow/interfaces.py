@@ -1,0 +1,52 @@
+"""What a flow sees of the floors around it, as structural types.
+
+The stream side is shared with the session and the exit and lives in ``protocol.ports``; here it meets the
+two ports that only flows have: the TUN device and DNS. ``now`` is the monotonic clock in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from halftunnel_vpn.protocol.interfaces import (
+    Buffer,
+    DatagramHandler,
+    DatagramPort,
+    StreamHandler,
+    StreamOpener,
+    StreamPort,
+)
+
+__all__ = [
+    "Buffer",
+    "DatagramHandler",
+    "DatagramPort",
+    "DnsPort",
+    "FrameWriter",
+    "StreamHandler",
+    "StreamOpener",
+    "StreamPort",
+]
+
+FrameWriter: TypeAlias = Callable[[Sequence[Buffer]], None]
+"""Writes one frame to the TUN device, given in parts; the first part begins with the vnet header."""
+
+
+class DnsPort(Protocol):
+    """The resolver, seen by the flows whose port is 53 and by those to a fake address."""
+
+    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
+        """Answer one DNS message by calling ``reply`` once, now or later; False: it gets no answer.
+
+        ``stream`` tells that the answer goes out over TCP and needs no truncation.
+        """
+        ...
+
+    def name_of(self, address: bytes) -> str | None:
+        """The name that a fake address (4 or 16 bytes) stands for; None when it is no fake address."""
+        ...
+
+    def address_of(self, name: str, version: int) -> bytes | None:
+        """The fake address of ``name`` for IP ``version`` 4 or 6; None outside fake-ip mode."""
+        ...

@@ -1,0 +1,88 @@
+"""Plain TCP frames: what a connection in full swing sends, read without an object for packet or segment.
+
+Nearly every frame of the host is one: a whole IP packet without options, its checksums trusted, with a
+segment that has ACK, perhaps PSH, and no options. :func:`read` checks all that :mod:`halftunnel_vpn.inet`
+would, but for addresses and ports: those are part of the key, and no flow with bad ones is ever opened.
+Everything else (fragments, options, SYN, FIN, RST, URG, other hosts' checksums, whatever is malformed) is
+left to the general way, which also counts what it drops.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from halftunnel_vpn.inet import ip, tcp, vnet
+from halftunnel_vpn.inet.checksum import ONES
+
+Plain = tuple[bytes, int, int, int, memoryview]
+"""Key of the flow, sequence, acknowledgement, window field, and text."""
+
+_IP_AT: Final = vnet.VNET_HEADER_LENGTH
+_V4_TEXT_AT: Final = _IP_AT + ip.IPV4_HEADER_LENGTH + tcp.HEADER_LENGTH
+_V6_TEXT_AT: Final = _IP_AT + ip.IPV6_HEADER_LENGTH + tcp.HEADER_LENGTH
+_V4_KEY_AT: Final = _IP_AT + 12
+_V4_KEY_END: Final = _IP_AT + 24
+_V6_KEY_AT: Final = _IP_AT + 8
+_V6_KEY_END: Final = _IP_AT + 44
+"""Addresses and ports: they follow each other in both versions."""
+
+_V4: Final = 0x45
+"""First byte of an IPv4 header without options."""
+_V6: Final = 6
+
+_read_v4: Final = struct.Struct(f">{_IP_AT}xQQI4xIIHH").unpack_from
+_read_v6: Final = struct.Struct(f">{_IP_AT}x4xHB37xIIHH").unpack_from
+
+TELLING: Final = tcp.FIN | tcp.SYN | tcp.RST | tcp.ACK | tcp.URG
+"""Of these flags a plain segment has ACK and no other."""
+
+_SHAPE: Final = 0xF000 | TELLING
+"""Of data offset and flags, what must not differ from the plain shape."""
+_PLAIN_SHAPE: Final = 0x5000 | tcp.ACK
+_FRAGMENT: Final = 0x3FFF
+
+
+def read(frame: bytes) -> Plain | None:
+    """What the plain ``frame`` (a vnet header and an IP packet) says; None for one that is not plain."""
+    length = len(frame)
+    if length < _V4_TEXT_AT or not frame[0] & vnet.CHECKSUM_TRUSTED:
+        return None
+    sequence: int
+    acknowledgement: int
+    shape: int
+    window: int
+    first = frame[_IP_AT]
+    if first == _V4:
+        high, middle, low, sequence, acknowledgement, shape, window = _read_v4(frame)
+        if (
+            shape & _SHAPE != _PLAIN_SHAPE
+            or middle >> 48 & 0xFF != ip.PROTOCOL_TCP
+            or (high >> 32 & 0xFFFF) + _IP_AT != length
+            or high & _FRAGMENT
+            or (high + middle + low) % ONES
+        ):
+            return None
+        return (
+            frame[_V4_KEY_AT:_V4_KEY_END],
+            sequence,
+            acknowledgement,
+            window,
+            memoryview(frame)[_V4_TEXT_AT:],
+        )
+    if first >> 4 == _V6 and length >= _V6_TEXT_AT:
+        payload_length, protocol, sequence, acknowledgement, shape, window = _read_v6(frame)
+        if (
+            shape & _SHAPE != _PLAIN_SHAPE
+            or protocol != ip.PROTOCOL_TCP
+            or payload_length + _IP_AT + ip.IPV6_HEADER_LENGTH != length
+        ):
+            return None
+        return (
+            frame[_V6_KEY_AT:_V6_KEY_END],
+            sequence,
+            acknowledgement,
+            window,
+            memoryview(frame)[_V6_TEXT_AT:],
+        )
+    return None

@@ -1,0 +1,266 @@
+"""The state of one connection: its parts, how it opens, and the ways in which it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Self
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter, StreamPort
+from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.congestion import CongestionControl
+from halftunnel_vpn.flow.tcp.handshake import NegotiatedOptions, agree
+from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
+from halftunnel_vpn.flow.tcp.outgoing import Outgoing
+from halftunnel_vpn.flow.tcp.receiving import Receiver
+from halftunnel_vpn.flow.tcp.sending import Sender
+from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, Event, State, next_state
+from halftunnel_vpn.inet.tcp import HeaderTemplate, TcpSegment
+from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.timers import Wheel
+
+
+class _NoStream:
+    """Stands in for the stream before there is one and after it is over: takes everything, keeps nothing."""
+
+    __slots__ = ()
+
+    room: Final = 0
+    fin_follows: Final = False
+
+    def send(self, data: Buffer) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def reset(self, code: ResetCode) -> None:
+        pass
+
+    def consumed(self, count: int) -> None:
+        pass
+
+
+_NO_STREAM: Final[StreamPort] = _NoStream()
+
+
+class Connection:
+    """What the two sides of an endpoint share: the host's (segments) and the stream's (calls).
+
+    ``template`` makes headers towards the host. ``on_closed(endpoint)`` is called once, when nothing is left
+    to do. ``on_refused(endpoint, code, now)`` is asked when the exit cannot connect and the SYN is still
+    unanswered; it returns True when it has told the host in its own way (ICMP), so that no RST is sent.
+    ``key`` is whatever the owner finds the connection by.
+
+    ``state`` changes by the table only; ``_takes_text`` (the host may still send data) and ``_may_send`` (the
+    stream may) are what the data path needs to know of it.
+    """
+
+    __slots__ = (
+        "_agreement",
+        "_answered_at",
+        "_config",
+        "_counters",
+        "_deadline",
+        "_initial_sequence",
+        "_may_send",
+        "_on_closed",
+        "_on_refused",
+        "_out",
+        "_receiver",
+        "_retries",
+        "_sender",
+        "_stream",
+        "_takes_text",
+        "_template",
+        "key",
+        "opened_at",
+        "state",
+    )
+
+    _agreement: NegotiatedOptions
+    _on_closed: Callable[[Self], None]
+    _on_refused: Callable[[Self, ResetCode, float], bool] | None
+
+    def __init__(
+        self,
+        syn: TcpSegment,
+        template: HeaderTemplate,
+        *,
+        initial_sequence: int,
+        config: TcpConfig,
+        write: FrameWriter,
+        wheel: Wheel,
+        counters: Counters,
+        on_closed: Callable[[Self], None],
+        congestion: CongestionControl,
+        now: float,
+        on_refused: Callable[[Self, ResetCode, float], bool] | None = None,
+        key: bytes = b"",
+    ) -> None:
+        self.state = State.SYN_HELD
+        self.opened_at = now
+        self.key = key
+        self._takes_text = False
+        self._may_send = False
+        self._config = config
+        self._counters = counters
+        self._template = template
+        self._on_closed = on_closed
+        self._on_refused = on_refused
+        self._stream = _NO_STREAM
+        self._initial_sequence = initial_sequence
+        self._answered_at: float | None = None
+        self._retries = 0
+        self._receiver = Receiver(_NO_STREAM, counters)
+        self._out = Outgoing(template, write, self._receiver, counters)
+        self._deadline = Deadline(wheel, self._deadline_passed)
+        self._sender = Sender(
+            initial_sequence + 1,
+            self._out,
+            config=config,
+            congestion=congestion,
+            deadline=self._deadline,
+            counters=counters,
+        )
+        self._hold(syn)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that the host has sent, in order."""
+        return self._receiver.received
+
+    @property
+    def delivered_bytes(self) -> int:
+        """Bytes that the host has acknowledged."""
+        sender = self._sender
+        return sender.una - self._initial_sequence - 1 - sender.fin_acknowledged
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes from the stream that wait for the host's window."""
+        return self._sender.queue.waiting
+
+    # --- the way in ------------------------------------------------------------------------------
+
+    def _hold(self, syn: TcpSegment) -> None:
+        """Take what ``syn`` proposes; it is answered later."""
+        config = self._config
+        self._agreement = agreement = agree(syn, self._template, config)
+        self._out.mss = agreement.mss
+        self._out.frame_limit = agreement.frame_limit
+        self._receiver.start(
+            syn.sequence + 1, agreement.mss, agreement.own_shift, config.max_window, sack=agreement.sack
+        )
+
+    def _answer(self, now: float) -> None:
+        """Send the SYN-ACK for the first time."""
+        self._enter(Event.ANSWERED)
+        self._on_refused = None  # and what it keeps of the SYN
+        self._out.synchronize(self._initial_sequence, self._agreement.options)
+        self._answered_at = now
+        self._deadline.set(now + self._config.rto_initial)
+
+    def _answer_again(self) -> None:
+        """The SYN-ACK, or what came back, was lost; the round trip can no longer be told from it (Karn)."""
+        self._counters.count("tcp-syn-ack-retransmissions")
+        self._out.synchronize(self._initial_sequence, self._agreement.options)
+        self._answered_at = None
+
+    def _establish(self, segment: TcpSegment, sequence: int, now: float) -> None:
+        """``segment`` acknowledges our SYN; ``sequence`` is its number, unwrapped."""
+        agreement = self._agreement
+        self._enter(Event.HANDSHAKE_DONE)
+        self._deadline.cancel()
+        if self._answered_at is not None:
+            self._sender.round_trip.sample(now - self._answered_at)
+        if self._sender.fin_queued:
+            self._enter(Event.FIN_QUEUED)
+        self._sender.start(
+            agreement.mss,
+            agreement.frame_limit,
+            segment.window << agreement.peer_shift,
+            sequence,
+            now,
+            sack=agreement.sack,
+        )
+
+    def _enter(self, event: Event) -> None:
+        self.state = state = next_state(self.state, event)
+        self._takes_text = state in RECEIVING
+        self._may_send = state in SENDING
+
+    # --- the ways out ----------------------------------------------------------------------------
+
+    def _our_fin_acknowledged(self, now: float) -> None:
+        self._enter(Event.FIN_ACKNOWLEDGED)
+        if self.state is State.TIME_WAIT:
+            self._linger(now)
+        elif self.state is State.CLOSED:
+            self._let_go()
+
+    def _their_fin_arrived(self, now: float) -> None:
+        stream = self._stream
+        self._enter(Event.FIN_RECEIVED)
+        if self.state is State.TIME_WAIT:
+            self._linger(now)
+        stream.finish()
+        if self._out.ack_due:
+            self._out.acknowledge(self._sender.nxt)
+
+    def _linger(self, now: float) -> None:
+        """TIME_WAIT: keep only what is needed to acknowledge the host's FIN once more."""
+        self._detach()
+        self._deadline.set(now + self._config.time_wait)
+
+    def _refuse(self: Self, code: ResetCode, now: float) -> None:
+        """The exit cannot connect, and the SYN is not answered yet."""
+        if self._on_refused is None or not self._on_refused(self, code, now):
+            self._out.reset(0)
+        self._gone(None)
+
+    def _gone(self, code: ResetCode | None) -> None:
+        """The end without ceremony; the stream ends with ``code``, None when it is over already."""
+        if code is not None:
+            self._stream.reset(code)
+        if self.state is not State.CLOSED:
+            self._enter(Event.GONE)
+            self._let_go()
+
+    def _let_go(self: Self) -> None:
+        if self._stream is not _NO_STREAM:
+            self._detach()
+        self._deadline.end()
+        self._out.ack_due = False
+        self._on_closed(self)
+
+    def _detach(self) -> None:
+        self._stream = self._receiver.stream = _NO_STREAM
+        self._sender.release()
+        self._receiver.release()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _deadline_passed(self, now: float) -> None:
+        if self.state is State.SYN_RECEIVED and self._retries < self._config.syn_ack_retries:
+            self._retries += 1
+            self._answer_again()
+            self._deadline.set(now + self._config.rto_initial * 2**self._retries)
+        elif self.state is State.TIME_WAIT:
+            self._gone(None)
+        elif self.state is State.SYN_HELD:
+            self._counters.count("tcp-given-up")
+            self._stream.reset(ResetCode.TIMED_OUT)
+            self._refuse(ResetCode.TIMED_OUT, now)
+        elif self.state is State.SYN_RECEIVED:
+            self._give_up(now)
+        elif self._sender.is_given_up(now):
+            self._give_up(now)
+        else:
+            self._sender.deadline_passed(now)
+
+    def _give_up(self, now: float) -> None:
+        """The host has not answered for too long."""
+        self._counters.count("tcp-given-up")
+        self._out.reset(self._sender.nxt)
+        self._gone(ResetCode.TIMED_OUT)

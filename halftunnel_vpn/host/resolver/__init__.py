@@ -1,0 +1,1 @@
+"""The resolver of the host: who manages it, and how to set and restore it."""

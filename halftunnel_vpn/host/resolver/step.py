@@ -1,0 +1,99 @@
+"""The step of the journal by which the host asks the tunnel's resolvers: taken, compared, undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.host.journal import Journal
+from halftunnel_vpn.host.preflight import device_exists
+from halftunnel_vpn.host.resolver import backends
+from halftunnel_vpn.host.state import HostState
+
+NAME: Final = "resolver"
+"""What the journal calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Somebody else changed the resolver configuration: what differs (a sentence), and who it was."""
+
+    difference: str
+    by: str
+
+
+class ResolverStep:
+    """For one host, whose programs read ``resolv_conf``. Calls raise HostError as :mod:`resolver` does."""
+
+    def __init__(self, resolv_conf: Path) -> None:
+        self.kind: str | None = None
+        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
+        self._resolv_conf = resolv_conf
+
+    def apply(self, journal: Journal, state: HostState) -> str | None:
+        """Point the host to the servers of ``state``; a sentence when that is not possible, else None."""
+        if state.dns is None:
+            return self.undo(journal, state)
+        backend = self._backend(journal)
+        if backend is None:
+            if backends.is_orphaned(self._resolv_conf):
+                return (
+                    f"{self._resolv_conf} still names an earlier tunnel's servers and its original is lost: "
+                    "write the host's own servers into it."
+                )
+            backend = backends.choose(state.tun, self._resolv_conf)
+        backend.adopt()
+        step = backend.step()
+        journal.record(NAME, **step)
+        problem = backend.apply(state.tun, state.dns)
+        self.kind = None if problem is not None else str(step["kind"])
+        return problem
+
+    def undo(self, journal: Journal, state: HostState) -> str | None:
+        """Give everything back, and strike the step out; a sentence when that is not possible, else None."""
+        backend = self._backend(journal)
+        if backend is None:
+            return None
+        problem = None
+        # What is in the memory of this boot's systemd-resolved is gone with the boot, and with the device.
+        if not isinstance(backend, backends.ResolvedBackend) or (journal.here and device_exists(state.tun)):
+            problem = backend.undo(state.tun)
+        if problem is None:
+            del journal.steps[NAME]
+            self.kind = None
+        return problem
+
+    def difference(self, journal: Journal | None, state: HostState) -> str | None:
+        """How the host differs from ``state``, a sentence; None when it does not."""
+        if state.dns is None:
+            return None
+        backend = self._backend(journal)
+        if backend is None:
+            return f"{self._resolv_conf} does not name the tunnel's servers."
+        return backend.difference(state.tun, state.dns)
+
+    def takeover(self, journal: Journal | None, state: HostState) -> Takeover | None:
+        """Whether somebody else has changed what :meth:`apply` made; None when it is as it was."""
+        backend = self._backend(journal)
+        if backend is None or state.dns is None:
+            return None
+        difference = backend.difference(state.tun, state.dns)
+        return None if difference is None else Takeover(difference, backend.taken_by())
+
+    def own_servers(self, journal: Journal | None, state: HostState) -> tuple[str, ...]:
+        """The resolvers the host would ask without the tunnel, as far as it tells."""
+        backend = self._backend(journal)
+        if backend is None:
+            return backends.system_servers(self._resolv_conf)
+        return backend.own_servers(state.tun)
+
+    def watched_file(self, journal: Journal | None) -> Path | None:
+        """The file in which a takeover shows first, None when there is none."""
+        backend = self._backend(journal)
+        return None if backend is None else backend.watched()
+
+    def _backend(self, journal: Journal | None) -> backends.ResolverBackend | None:
+        """The one that the journal tells of."""
+        step = None if journal is None else journal.steps.get(NAME)
+        return None if step is None else backends.from_step(step, self._resolv_conf)

@@ -1,0 +1,162 @@
+"""systemd-resolved, told over D-Bus which servers the TUN link has. See org.freedesktop.resolve1(5)."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.resolver import resolv_conf_file
+
+KIND: Final = "resolved"
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds within which resolved must answer one call."""
+
+STUBS: Final = frozenset({"127.0.0.53", "127.0.0.54"})
+"""The addresses on which it answers the programs of its host."""
+
+DIRECTORY: Final = Path("/run/systemd/resolve")
+
+_COMMAND: Final = "systemd-resolve"  # the kernel keeps 15 bytes of a command's name
+_NSSWITCH: Final = Path("/etc/nsswitch.conf")
+_NAME: Final = "org.freedesktop.resolve1"
+_PATH: Final = "/org/freedesktop/resolve1"
+_MANAGER: Final = f"{_NAME}.Manager"
+_LINK: Final = f"{_NAME}.Link"
+_SEARCH_ALL: Final = [(".", True)]  # resolvectl writes it "~."
+
+
+def rules(path: Path) -> bool:
+    """Whether names are found by a systemd-resolved that runs in this network namespace.
+
+    Programs reach it by ``path`` (/etc/resolv.conf) that leads to its stub or its directory, or by the
+    module `resolve` of nsswitch.conf(5).
+    """
+    servers = set(resolv_conf_file.servers_in(resolv_conf_file.read(path) or b""))
+    stub = bool(servers) and servers <= STUBS
+    target = path.resolve()
+    linked = target.is_relative_to(DIRECTORY) and not resolv_conf_file.is_mount_point(target)
+    asked = path == resolv_conf_file.RESOLV_CONF and _nss_asks_it()
+    return (stub or linked or asked) and _COMMAND in resolv_conf_file.commands_here()
+
+
+def set_link(device: str, servers: tuple[str, ...]) -> str | None:
+    """Make the device the link for every name; a sentence when resolved does not take it, else None."""
+    addresses = [ipaddress.ip_address(server) for server in servers]
+    try:
+        index = socket.if_nametoindex(device)
+        with _bus() as call:
+            families = [
+                (socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed)
+                for address in addresses
+            ]
+            call("SetLinkDNS", "ia(iay)", (index, families))
+            call("SetLinkDomains", "ia(sb)", (index, _SEARCH_ALL))
+            call("SetLinkDefaultRoute", "ib", (index, True))
+            call("SetLinkLLMNR", "is", (index, "no"))
+            call("SetLinkMulticastDNS", "is", (index, "no"))
+            call("SetLinkDNSOverTLS", "is", (index, "no"))  # the tunnel seals it, and answers on port 53 only
+            call("FlushCaches", "", ())
+    except (OSError, HostError) as error:
+        return f"systemd-resolved did not take the tunnel's servers: {error}"
+    return None
+
+
+def difference(device: str, servers: tuple[str, ...]) -> str | None:
+    """How the device's settings in resolved differ from what :func:`set_link` made; None when they do not."""
+    try:
+        index = socket.if_nametoindex(device)
+        with _bus() as call:
+            (link,) = call("GetLink", "i", (index,))
+            has_servers = [str(ipaddress.ip_address(data)) for _, data in call.read(link, _LINK, "DNS")]
+            if has_servers != list(servers):
+                return f"systemd-resolved does not have the tunnel's servers for {device}."
+            domains = [tuple(item) for item in call.read(link, _LINK, "Domains")]
+            if domains != _SEARCH_ALL or not call.read(link, _LINK, "DefaultRoute"):
+                return f"systemd-resolved does not ask {device} about every name."
+    except (OSError, HostError) as error:
+        return f"systemd-resolved cannot be asked about {device}: {error}"
+    return None
+
+
+def revert_link(device: str) -> None:
+    """Have resolved forget what it was told of the device; where that is gone, it has already."""
+    with contextlib.suppress(OSError, HostError), _bus() as call:
+        call("RevertLink", "i", (socket.if_nametoindex(device),))
+        call("FlushCaches", "", ())
+
+
+def servers(without: str) -> tuple[str, ...]:
+    """The resolvers it asks on every link but the device ``without``; empty when it does not say."""
+    try:
+        ours = socket.if_nametoindex(without)
+    except OSError:
+        ours = -1  # there is no such device
+    try:
+        with _bus() as call:
+            found = [
+                str(ipaddress.ip_address(address))
+                for index, _, address in call.read(_PATH, _MANAGER, "DNS")
+                if index != ours
+            ]
+    except (OSError, HostError):
+        return ()
+    return tuple(dict.fromkeys(server for server in found if server not in STUBS))
+
+
+class _Calls:
+    """Calls of one connection to the system's bus."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __call__(self, method: str, signature: str, arguments: tuple[Any, ...]) -> Any:
+        """The body of resolved's answer; HostError with what it said when it refuses."""
+        from jeepney import DBusAddress, new_method_call
+
+        manager = DBusAddress(_PATH, bus_name=_NAME, interface=_MANAGER)
+        return self._ask(new_method_call(manager, method, signature or None, arguments))
+
+    def read(self, path: str, interface: str, name: str) -> Any:
+        """A property's value."""
+        from jeepney import DBusAddress, Properties
+
+        asked = Properties(DBusAddress(path, bus_name=_NAME, interface=interface)).get(name)
+        ((_, value),) = self._ask(asked)
+        return value
+
+    def _ask(self, message: Any) -> Any:
+        from jeepney import MessageType
+
+        reply = self._connection.send_and_get_reply(message, timeout=CALL_TIMEOUT)
+        if reply.header.message_type is MessageType.error:
+            said = reply.body[0] if reply.body else "it gave no reason"
+            raise HostError(f"{str(said).rstrip('.')}.")
+        return reply.body
+
+
+@contextlib.contextmanager
+def _bus() -> Iterator[_Calls]:
+    from jeepney.io.blocking import open_dbus_connection
+
+    try:
+        connection = open_dbus_connection(bus="SYSTEM")
+    except (OSError, EOFError, ValueError) as error:
+        raise HostError(f"the system's D-Bus is not there ({error}).") from error
+    try:
+        yield _Calls(connection)
+    finally:
+        connection.close()
+
+
+def _nss_asks_it() -> bool:
+    try:
+        lines = _NSSWITCH.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("hosts:") and "resolve" in line.split() for line in lines)

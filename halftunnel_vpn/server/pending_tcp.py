@@ -1,0 +1,84 @@
+"""A TCP stream between its OPEN and the connected socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server.dialing import Dial
+from halftunnel_vpn.server.relay_tcp import TcpRelay
+from halftunnel_vpn.server.socket_watch import SocketWatch
+from halftunnel_vpn.server.write_backlog import Backlog, keep
+from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.transport.driver import Driver
+
+
+class TcpOpening:
+    """Waits for the dial and keeps what the client sends meanwhile; then a TcpRelay takes over.
+
+    What waits is bounded by the stream's window. ``on_closed`` is called when either is over.
+    Implements StreamHandler.
+    """
+
+    __slots__ = ("_early", "_finished", "_on_closed", "_stream", "_watch", "driver", "is_over", "pending")
+
+    def __init__(
+        self, stream: ByteStream, driver: Driver, watch: SocketWatch, on_closed: Callable[[], None]
+    ) -> None:
+        self.driver = driver
+        self.pending: Dial | None = None
+        self.is_over = False
+        self._stream = stream
+        self._watch = watch
+        self._on_closed = on_closed
+        self._early: Backlog = []
+        self._finished = False
+
+    def connected(self, sock: socket.socket) -> None:
+        """The destination has answered."""
+        stream = self._stream
+        now = stream.session.now = self.driver.clock()
+        name = sock.getsockname()
+        stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
+        relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
+        stream.handler = relay
+        self.pending = None
+        for data in self._early:
+            relay.data_received(memoryview(data), now)
+        if self._finished:
+            relay.finished(now)
+
+    def failed(self, code: ResetCode) -> None:
+        """The destination cannot be had."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self._stream.session.now = self.driver.clock()
+        self._stream.reset(code)
+        self._on_closed()
+
+    def opened(self, now: float) -> None:
+        """Never called at the exit."""
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        """The client gave up, or its session is gone."""
+        self.aborted(code, now)
+
+    def data_received(self, data: memoryview, now: float) -> None:
+        """Bytes that came before the connection."""
+        keep(self._early, data)
+
+    def finished(self, now: float) -> None:
+        """A FIN that came before the connection."""
+        self._finished = True
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        """The client gave up, or its session is gone."""
+        self.is_over = True
+        if self.pending is not None:
+            self.pending.cancel()
+        self._on_closed()
+
+    def room_grew(self, now: float) -> None:
+        """Nothing to send yet."""

@@ -1,0 +1,79 @@
+"""How much the kernel may hold of a leg that it has not sent: as little as keeps the road busy.
+
+What waits there nothing can overtake. But it must last until this process has woken up and written more: each
+time it runs out, bbr takes the leg for idle and learns nothing of the road.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from halftunnel_vpn.transport.kernel.bbr_restart import Recollection
+from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
+
+MAX_NOTSENT = 256 * 1024
+"""Bytes that may ever wait unsent in the kernel."""
+
+WAKE_TIME = 0.004
+"""Seconds for which they last at the pace of the kernel, which wakes the sender when half are gone,"""
+
+SHARE_OF_ROUND_TRIP = 1 / 8
+"""and the part of the least round trip that they may add to what comes behind them."""
+
+LOOK_EVERY = 0.02
+"""Seconds between two looks at the rate of a leg, when something is sent on it."""
+
+FADING = 0.75
+"""Part of the last rate below which a look does not take it: losses make single samples small."""
+
+_WAITS = NOTSENT_LOWAT // 2
+# Unsent bytes from which the kernel is what holds a leg up.
+
+_NO_PACE = 1 << 40
+# Bytes a second from which a pace is none: all bits are set until there is one.
+
+_INFO = struct.Struct("=68xI32xQ32xII8xQ")
+# struct tcp_info (linux/tcp.h): tcpi_rtt in microseconds, tcpi_pacing_rate in bytes a second,
+# tcpi_notsent_bytes, tcpi_min_rtt, tcpi_delivery_rate.
+
+
+class UnsentBound:
+    """The bound of one leg (TCP_NOTSENT_LOWAT). A look is due at ``next_look``, in seconds of its clock."""
+
+    __slots__ = ("_bound", "_rate", "_recollection", "_transport", "next_look")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._bound = NOTSENT_LOWAT
+        self._rate = 0.0
+        self._recollection = Recollection()
+        self.next_look = 0.0
+
+    def look(self, now: float) -> None:
+        """Something was written on the leg: follow the road."""
+        self.next_look = now + LOOK_EVERY
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            return
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+            if len(info) < _INFO.size:
+                return  # a kernel before 4.9
+            smoothed, pace, unsent, least, rate = _INFO.unpack(info)
+            self._rate = max(float(pace if pace < _NO_PACE else rate), self._rate * FADING)
+            wanted = bound_for(self._rate, least / 1e6)
+            if wanted >= 2 * self._bound or self._bound >= 2 * wanted:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, wanted)
+                self._bound = wanted
+            if unsent >= _WAITS:
+                self._recollection.look(sock, smoothed, least)
+        except OSError:
+            return  # the connection is gone; whoever reads it is told
+
+
+def bound_for(rate: float, least_round_trip: float) -> int:
+    """Bytes for a road of ``rate`` bytes a second and so many seconds of round trip without any queue."""
+    seconds = min(WAKE_TIME, least_round_trip * SHARE_OF_ROUND_TRIP)
+    return int(min(max(rate * seconds, NOTSENT_LOWAT), MAX_NOTSENT))

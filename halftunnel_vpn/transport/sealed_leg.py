@@ -1,0 +1,151 @@
+"""A leg that has joined a session: records on the road, trains inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import IllegalTransition, PeerError, RecordError, RoadError, SessionExpired
+from halftunnel_vpn.protocol.keys import LegKeys
+from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.session.keepalive import LEG_SILENT
+from halftunnel_vpn.session.legs import Movement, SessionLeg
+from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
+
+MAX_REST = 1.0
+"""Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
+
+
+class SealedLeg:
+    """Joins a WebSocket and a session; implements LegPort for the session and LegListener for the WebSocket.
+
+    ``on_lost`` is called once with the leg's state and the cause, after the session has been told;
+    ``refused`` with the reason, when the peer has broken the protocol. ``served`` is told the length of each
+    record and the seconds that it took, and says for how long the leg should not be read (exit).
+    """
+
+    __slots__ = (
+        "_clock",
+        "_counters",
+        "_leg",
+        "_on_lost",
+        "_open",
+        "_refused",
+        "_seal",
+        "_served",
+        "_session",
+        "state",
+    )
+
+    state: SessionLeg
+
+    def __init__(
+        self,
+        leg: Leg,
+        session: Session,
+        keys: LegKeys,
+        clock: Callable[[], float],
+        counters: Counters,
+        on_lost: Callable[[SessionLeg, str], None],
+        refused: Callable[[str], None] = lambda reason: None,
+        served: Callable[[int, float, float], float] | None = None,
+    ) -> None:
+        outward, inward = keys.client_to_exit, keys.exit_to_client
+        if not session.is_client:
+            outward, inward = inward, outward
+        self._seal = Sealer(outward).seal
+        self._open = Opener(inward).open
+        self._leg = leg
+        self._session = session
+        self._clock = clock
+        self._counters = counters
+        self._on_lost = on_lost
+        self._refused = refused
+        self._served = served
+
+    # --- LegPort ---------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether little enough waits in front of the road."""
+        return self._leg.writable
+
+    def send_train(self, parts: Sequence[Buffer]) -> int:
+        """Seal and send one train; returns the record's length. A leg whose key is used up is closed."""
+        try:
+            record = self._seal(parts)
+        except RecordError as error:
+            self.close(error.reason)
+            return 0
+        try:
+            self._leg.send(record)
+        except RoadError:
+            return 0  # closed meanwhile: once it is lost, what it should have carried goes out again
+        return len(record)
+
+    def movement(self) -> Movement:
+        """How far the bytes of the leg have come."""
+        return self._leg.movement()
+
+    def close(self, cause: str) -> None:
+        """Close the leg; nothing is sent on it any more, and what it carried is sent again."""
+        self._counters.count(f"legs-closed-{cause}")
+        if cause == LEG_SILENT:
+            self._leg.abort(cause)  # nobody would answer a goodbye
+        else:
+            self._leg.close()
+        self._session.leg_lost(self.state, self._clock())
+
+    # --- LegListener -----------------------------------------------------------------------------
+
+    def leg_opened(self, leg: Leg) -> None:
+        """The leg was open before it joined."""
+
+    def record_received(self, leg: Leg, record: Buffer) -> None:
+        """Open the record and hand its train over; a peer that breaks the protocol loses the leg."""
+        began = self._clock()
+        try:
+            self._session.train_received(self.state, self._open(record), began)
+        except SessionExpired:
+            self._counters.count("sessions-ended-by-peer")
+            self._session.ended_by_peer()
+        except (PeerError, IllegalTransition) as error:
+            reason = error.reason if isinstance(error, PeerError) else "illegal-transition"
+            self._broken(reason)
+            self._leg.refuse()  # the next record must not be tried
+            self._session.leg_lost(self.state, self._clock())
+        if self._served is not None:
+            self._rest(self._served(len(record), self._clock() - began, began))
+
+    def _rest(self, seconds: float) -> None:
+        """Let the leg be unread for ``seconds``, at most MAX_REST of them at a time."""
+        if seconds > 0:
+            self._counters.count("legs-rested")
+            self._leg.pause()
+            asyncio.get_running_loop().call_later(min(seconds, MAX_REST), self._go_on)
+
+    def _go_on(self) -> None:
+        assert self._served is not None
+        seconds = self._served(0, 0.0, self._clock())
+        if seconds > 0:
+            self._rest(seconds)
+        else:
+            self._leg.resume()
+
+    def leg_writable(self, leg: Leg) -> None:
+        """There is room on the road again."""
+        self._session.wake()
+
+    def leg_closed(self, leg: Leg, cause: str) -> None:
+        """The WebSocket is gone."""
+        if cause in PEER_FAULTS:
+            self._broken(cause)
+        self._session.leg_lost(self.state, self._clock())
+        self._on_lost(self.state, cause)
+
+    def _broken(self, reason: str) -> None:
+        self._counters.drop(reason)
+        self._refused(reason)

@@ -1,0 +1,120 @@
+"""Where the roads' own names lead: asked of the host at first, and of its own resolvers afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from halftunnel_vpn.client import road_resolver
+from halftunnel_vpn.client.road_resolver import MAX_NAMES, RoadResolver
+from halftunnel_vpn.dns.upstream import UpstreamResolver
+
+
+@pytest.fixture
+async def resolver(counters):
+    made = RoadResolver(mark=0, counters=counters)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def direct(resolver, counters, name_server, monkeypatch):
+    """The resolver, which has learnt that the host uses ``name_server``, and waits for its answers."""
+    monkeypatch.setattr(road_resolver, "FRESH_WAIT", 30)
+    resolver._direct = UpstreamResolver([name_server.endpoint], counters=counters, timeout=0.2, attempts=1)
+    return resolver
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "::1"])
+async def test_an_address_needs_nobody(direct, name_server, address):
+    assert await direct.resolve(address, 443) == [(address, 443)]
+    assert name_server.asked == []
+
+
+async def test_the_first_time_the_host_is_asked_as_by_every_other_program(direct, name_server):
+    found = await direct.resolve("localhost", 443)
+    assert ("127.0.0.1", 443) in found
+    assert name_server.asked == []
+
+
+async def test_once_the_host_is_taken_its_own_ways_come_last(direct, name_server):
+    name_server.addresses["spare.test"] = ["192.0.2.7"]
+    direct.host_is_taken()
+    assert await direct.resolve("spare.test", 443) == [("192.0.2.7", 443)]
+
+
+async def test_later_the_hosts_resolvers_are_asked_past_the_tunnel(direct, name_server):
+    await direct.resolve("localhost", 443)
+    name_server.addresses["localhost"] = ["192.0.2.7", "2001:db8::7"]
+    assert await direct.resolve("localhost", 8443) == [("2001:db8::7", 8443), ("192.0.2.7", 8443)]
+    assert sorted(name_server.asked) == ["localhost A", "localhost AAAA"]
+
+
+async def test_a_resolver_that_fails_leaves_the_last_answer(direct, name_server, counters):
+    first = await direct.resolve("localhost", 443)
+    assert await direct.resolve("localhost", 443) == first
+    assert counters.dropped["dns-timeout"] >= 2
+    name_server.addresses["something.else"] = ["192.0.2.7"]
+    assert await direct.resolve("localhost", 443) == first
+    await asyncio.wait(list(direct._asking.values()))
+    assert counters.dropped["dns-no-such-name"] == 2
+
+
+async def test_nobody_waits_long_for_a_resolver_that_is_silent(direct, name_server, counters, monkeypatch):
+    monkeypatch.setattr(road_resolver, "FRESH_WAIT", 0.01)
+    direct._direct = UpstreamResolver([name_server.endpoint], counters=counters, timeout=60, attempts=1)
+    first = await direct.resolve("localhost", 443)
+    async with asyncio.timeout(30):  # of the 60 that the resolver would be given
+        assert await direct.resolve("localhost", 443) == first
+        assert await direct.resolve("localhost", 443) == first
+    assert len(direct._asking) == 1, "one question at a time"
+
+
+async def test_an_answer_that_came_late_serves_the_next_one(direct, name_server, monkeypatch):
+    monkeypatch.setattr(road_resolver, "FRESH_WAIT", 0)
+    first = await direct.resolve("localhost", 443)
+    name_server.addresses["localhost"] = ["192.0.2.7"]
+    assert await direct.resolve("localhost", 443) == first
+    await asyncio.wait(list(direct._asking.values()))
+    assert await direct.resolve("localhost", 443) == [("192.0.2.7", 443)]
+
+
+async def test_a_new_answer_is_the_last_one_from_then_on(direct, name_server):
+    await direct.resolve("localhost", 443)
+    name_server.addresses["localhost"] = ["192.0.2.7"]
+    await direct.resolve("localhost", 443)
+    name_server.addresses.clear()
+    assert await direct.resolve("localhost", 443) == [("192.0.2.7", 443)]
+
+
+async def test_without_resolvers_of_its_own_the_first_answer_stays(resolver):
+    first = await resolver.resolve("localhost", 443)
+    assert await resolver.resolve("localhost", 443) == first
+
+
+async def test_a_name_that_nobody_knows_is_an_error(resolver, monkeypatch):
+    async def know_nothing(*arguments, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", know_nothing)
+    with pytest.raises(socket.gaierror):
+        await resolver.resolve("no-such-name.invalid", 443)
+    assert not resolver._last
+
+
+async def test_only_so_many_names_are_remembered(resolver):
+    resolver._last = {f"name{number}": ["192.0.2.1"] for number in range(MAX_NAMES)}
+    await resolver.resolve("localhost", 443)
+    assert len(resolver._last) == MAX_NAMES
+
+
+@pytest.mark.parametrize("servers", [(), ("192.0.2.53", "2001:db8::53")])
+async def test_learning_notes_the_hosts_resolvers(resolver, monkeypatch, servers):
+    monkeypatch.setattr(road_resolver, "system_servers", lambda: servers)
+    await resolver.learn()
+    if servers:
+        assert resolver._direct._servers == [("192.0.2.53", 53), ("2001:db8::53", 53)]
+    else:
+        assert resolver._direct is None
