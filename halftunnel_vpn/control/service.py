@@ -162,10 +162,10 @@ class ControlService:
             async with asyncio.timeout(self._timeout):
                 try:
                     request = await _receive(connection, reader, self._max_body)
-                except h11.RemoteProtocolError as error:
+                except _BadRequest as bad:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                        response = failure(error.error_status_hint, "this is no request that is served here")
-                        await _send(connection, writer, response, close=True)
+                        response = failure(bad.status, bad.sentence)
+                        await _send(connection, writer, response, head_only=bad.head_only, close=True)
                     return
                 if request is None:
                     return
@@ -218,12 +218,26 @@ def _peer(writer: asyncio.StreamWriter) -> Peer | None:
         return peer_of(connection)
 
 
+class _BadRequest(Exception):
+    """A request that cannot be served: the status and the sentence of its answer."""
+
+    def __init__(self, status: int, sentence: str, head: h11.Request | None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.head_only = head is not None and head.method == b"HEAD"
+        """An answer to HEAD has no body, an error included (RFC 9110, section 9.3.2)."""
+
+
 async def _receive(connection: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Request | None:
-    """One whole request; None when the other side has hung up. Raises h11.RemoteProtocolError."""
+    """Return one whole request, or None if the other side has hung up. Raises _BadRequest."""
     head: h11.Request | None = None
     body = bytearray()
     while True:
-        event = connection.next_event()
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise _BadRequest(error.error_status_hint, "malformed request", head) from error
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(READ_SIZE))
         elif isinstance(event, h11.Request):
@@ -231,12 +245,12 @@ async def _receive(connection: h11.Connection, reader: asyncio.StreamReader, max
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > max_body:
-                raise h11.RemoteProtocolError("body too large", error_status_hint=413)
+                raise _BadRequest(413, f"the body is longer than {max_body} bytes", head)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
             try:
                 target = urlsplit(head.target.decode("ascii", "replace"))
             except ValueError:  # "//[": an authority that is none
-                raise h11.RemoteProtocolError("bad target", error_status_hint=400) from None
+                raise _BadRequest(400, "malformed request target", head) from None
             return Request(head.method.decode("ascii"), target.path, target.query, bytes(body))
         else:
             return None

@@ -64,7 +64,7 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         ("PUT", "/v1/profiles/home", b"name = 1", 400, "home has "),
         ("PUT", "/v1/profiles/home", b"\xff", 400, "is no UTF-8 text"),
         ("PUT", "/v1/profiles/.default", b"x", 400, "is no name for a profile"),
-        ("PUT", "/v1/profiles/home", b"x" * (MAX_PROFILE + 1), 413, "this is no request"),
+        ("PUT", "/v1/profiles/home", b"x" * (MAX_PROFILE + 1), 413, "the body is longer"),
         ("DELETE", "/v1/profiles/home", None, 400, "there is no profile home"),
         ("POST", "/v1/profiles/home/use", None, 400, "there is no profile home"),
         ("GET", "/v1/profiles/home", None, 405, "not served for that method"),

@@ -113,6 +113,30 @@ async def test_head_is_answered_like_get_without_the_body():
     assert b"Content-Length: 5\r\n" in answer and answer.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("version", ["0.1", "1.0", "1.1"])
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ("Transfer-Encoding: chunked", b"zz\r\n", 400),
+        ("Transfer-Encoding: gzip", b"", 501),
+        ("Content-Length: x", b"", 400),
+        (f"Content-Length: {MAX_BODY + 1}", bytes(MAX_BODY + 1), 413),
+    ],
+    ids=["broken chunk", "unknown coding", "bad length", "long body"],
+)
+async def test_an_error_answer_to_head_has_no_body_and_ends_the_connection(
+    version, headers, body, status, caplog
+):
+    data = f"HEAD /metrics HTTP/{version}\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body
+    async with served(observation_routes(lambda: ("a/b", b"12345"), lambda: True)) as port:
+        answer = await talk(port, data)
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close" in head
+    # A head that h11 cannot read has no method, so its answer has a body.
+    assert rest == b"" or b"malformed request" in rest
+    assert not caplog.records
+
+
 async def test_who_says_nothing_is_cut_off():
     async with served({}, timeout=0.05) as port:
         assert await asyncio.wait_for(talk(port, b"GET / HT"), 30) == b""
