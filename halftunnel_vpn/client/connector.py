@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any, TypeVar
 
+from halftunnel_vpn.client.dial_race import Attempt, Race, patience_for
 from halftunnel_vpn.client.early_messages import EarlyMessages
 from halftunnel_vpn.client.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
@@ -23,11 +25,22 @@ from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
 
+T = TypeVar("T")
+
 MAX_PADDING = 256
 """Bytes of padding in a handshake or join message, at the most."""
 
 LAST_WORD = 1.0
 """Seconds that message 2 may still take on its road, once the exit has closed the other one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLeg:
+    """A WebSocket to ``url`` over which nothing has been sent."""
+
+    leg: Leg
+    early: EarlyMessages
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,10 @@ class Connector:
         Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
         is not genuine, HandshakeRefused when it is and says no.
         """
-        up_early, down_early = EarlyMessages(), EarlyMessages()
         async with contextlib.AsyncExitStack() as undo:
-            (up_leg, up_url), (down_leg, down_url) = await self._dial_both(up_early, down_early)
-            undo.callback(up_leg.abort)
-            undo.callback(down_leg.abort)
+            up, down = await self._dial_both()
+            undo.callback(up.leg.abort)
+            undo.callback(down.leg.abort)
             hello = ClientHello(
                 session_id=as_uuid4(secrets.token_bytes(16)),
                 join_token=as_uuid4(secrets.token_bytes(16)),
@@ -97,55 +109,56 @@ class Connector:
                 packet_id=secrets.token_bytes(16),
                 padding=secrets.randbelow(MAX_PADDING),
             )
-            up_leg.send(handshake.message())
-            down_leg.send(encode_token_join(hello.join_token, _padding()))
-            exit_hello, keys = handshake.finish(await self._answer(down_early, up_early))
+            up.leg.send(handshake.message())
+            down.leg.send(encode_token_join(hello.join_token, _padding()))
+            exit_hello, keys = handshake.finish(await self._answer(down.early, up.early))
             undo.pop_all()
 
-        def first_leg(leg: Leg, early: EarlyMessages, direction: Direction, url: str) -> NewLeg:
+        def first_leg(opened: OpenedLeg, direction: Direction) -> NewLeg:
             leg_keys = keys.leg_keys(direction, 0, hello.nonce, exit_hello.nonce)
-            return NewLeg(leg, early, direction, 0, leg_keys, url)
+            return NewLeg(opened.leg, opened.early, direction, 0, leg_keys, opened.url)
 
         self._counters.count("handshakes")
         return NewSession(
             hello.session_id,
             keys,
             exit_hello,
-            first_leg(up_leg, up_early, Direction.UPSTREAM, up_url),
-            first_leg(down_leg, down_early, Direction.DOWNSTREAM, down_url),
+            first_leg(up, Direction.UPSTREAM),
+            first_leg(down, Direction.DOWNSTREAM),
         )
 
-    async def join(self, keys: SessionKeys, direction: Direction, number: int, url: str) -> NewLeg:
-        """Open leg ``number`` of ``direction`` to ``url``.
+    async def join(
+        self, keys: SessionKeys, direction: Direction, take_number: Callable[[], int], url: str
+    ) -> NewLeg:
+        """Open a leg of ``direction`` to ``url``; ``take_number`` gives its number when it is about to join.
 
-        Raises RoadError when it cannot be opened, LegClosed when the exit does not want it, HandshakeError
-        when the answer is not genuine.
+        A dial that hangs gets another one beside it. Raises RoadError when none can be opened, LegClosed when
+        the exit does not want it, HandshakeError when the answer is not genuine.
         """
-        early = EarlyMessages()
-        leg = await dial(url, self._options_of(self.road(direction)), early)
-        try:
-            client_nonce = secrets.token_bytes(NONCE_LENGTH)
-            leg.send(encode_join(keys, direction, number, client_nonce, _padding()))
-            async with _deadline(self._profile.limits.handshake_timeout):
-                reply = await early.next_message()
-            exit_nonce = verify_join_reply(reply, keys, direction, number, client_nonce)
-        except BaseException:
-            leg.abort()
-            raise
-        leg_keys = keys.leg_keys(direction, number, client_nonce, exit_nonce)
-        return NewLeg(leg, early, direction, number, leg_keys, url)
 
-    async def _dial_both(
-        self, up_early: EarlyMessages, down_early: EarlyMessages
-    ) -> tuple[tuple[Leg, str], tuple[Leg, str]]:
+        async def dial_and_join(attempt: Attempt[NewLeg]) -> NewLeg:
+            opened = await self._dial(direction, url, attempt)
+            try:
+                await attempt.turn()
+                return await self._join(keys, direction, take_number(), opened)
+            except BaseException:
+                opened.leg.abort()
+                raise
+
+        return await self._race(dial_and_join, direction, url)
+
+    async def _join(self, keys: SessionKeys, direction: Direction, number: int, opened: OpenedLeg) -> NewLeg:
+        client_nonce = secrets.token_bytes(NONCE_LENGTH)
+        opened.leg.send(encode_join(keys, direction, number, client_nonce, _padding()))
+        async with _deadline(self._profile.limits.handshake_timeout):
+            reply = await opened.early.next_message()
+        exit_nonce = verify_join_reply(reply, keys, direction, number, client_nonce)
+        leg_keys = keys.leg_keys(direction, number, client_nonce, exit_nonce)
+        return NewLeg(opened.leg, opened.early, direction, number, leg_keys, opened.url)
+
+    async def _dial_both(self) -> tuple[OpenedLeg, OpenedLeg]:
         """A leg in each direction, dialled at once; if one fails, the other is not kept."""
-        dials = [
-            asyncio.ensure_future(self._dial_first(direction, early))
-            for direction, early in (
-                (Direction.UPSTREAM, up_early),
-                (Direction.DOWNSTREAM, down_early),
-            )
-        ]
+        dials = [asyncio.ensure_future(self._dial_first(direction)) for direction in Direction]
         try:
             # not gather(): that forgets a cancellation which comes in the turn in which a dial fails
             await asyncio.wait(dials, return_when=asyncio.FIRST_EXCEPTION)
@@ -158,26 +171,53 @@ class Connector:
                 task.cancel()
             for outcome in await asyncio.gather(*dials, return_exceptions=True):
                 if not isinstance(outcome, BaseException):
-                    outcome[0].abort()
+                    outcome.leg.abort()
             raise
 
-    async def _dial_first(self, direction: Direction, early: EarlyMessages) -> tuple[Leg, str]:
+    async def _dial_first(self, direction: Direction) -> OpenedLeg:
         """A leg to the first URL of ``direction`` that can be had."""
-        road = self.road(direction)
         failure: RoadError | None = None
         for url in self.roads.in_order(direction, monotonic()):
             breaker = self.roads.breakers[direction][url]
             try:
-                leg = await dial(url, self._options_of(road), early)
+                opened = await self._dial_one(direction, url)
             except RoadError as error:
                 self._counters.drop(f"dial-{error.reason}")
                 breaker.failed(monotonic())
                 failure = error
             else:
                 breaker.succeeded()
-                return leg, url
+                return opened
         assert failure is not None, "a road has at least one URL"
         raise UpstreamUnavailable(f"{direction.name.capitalize()}: {failure}", reason=failure.reason)
+
+    async def _dial_one(self, direction: Direction, url: str) -> OpenedLeg:
+        """A leg to ``url`` that has not joined anything; a dial that hangs gets another one beside it."""
+
+        async def dial_only(attempt: Attempt[OpenedLeg]) -> OpenedLeg:
+            opened = await self._dial(direction, url, attempt)
+            try:
+                await attempt.turn()
+            except BaseException:
+                opened.leg.abort()
+                raise
+            return opened
+
+        return await self._race(dial_only, direction, url)
+
+    async def _dial(self, direction: Direction, url: str, attempt: Attempt[Any]) -> OpenedLeg:
+        early = EarlyMessages()
+        options = self._options_of(self.road(direction))
+        leg = await dial(url, options, early, advanced=attempt.advanced)
+        return OpenedLeg(leg, early, url)
+
+    async def _race(self, begin: Callable[[Attempt[T]], Awaitable[T]], direction: Direction, url: str) -> T:
+        race = Race(begin, patience_for(self.roads.round_trips[direction].get(url, 0.0)))
+        try:
+            return await race.run()
+        finally:
+            if race.started > 1:
+                self._counters.count("dials-repeated", race.started - 1)
 
     async def _answer(self, downstream: EarlyMessages, upstream: EarlyMessages) -> bytes:
         """Message 2, unless a leg is closed before it comes (upstream is where a refusal shows first)."""

@@ -174,17 +174,12 @@ class LegKeepers:
     async def _attempt(self, slot: Slot, url: str) -> NewLeg | None:
         """One try at a new leg; None when it failed, or is another keeper's."""
         direction = slot.direction
-        if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
-            self.expire()  # the exit would not accept the next number
         breaker = self._roads.breakers[direction][url]
         if not breaker.is_ready(self._driver.clock()):
             return None  # a keeper that woke with this one was first
         breaker.tried()
-        number = self._next_number[direction]
-        self._next_number[direction] += 1
-        self._unanswered[direction] += 1
         try:
-            leg = await self._connector.join(self._keys, direction, number, url)
+            leg = await self._connector.join(self._keys, direction, lambda: self._take_number(direction), url)
         except LegClosed as error:
             if error.reason == REFUSED:
                 self._note(direction, error.reason)
@@ -195,9 +190,6 @@ class LegKeepers:
                 self._failed(direction, url, error.reason)
         except RoadError as error:
             self._failed(direction, url, error.reason)
-            if error.reason != "handshake-timeout":
-                self._next_number[direction] -= self._next_number[direction] == number + 1
-                self._unanswered[direction] -= 1
         except HandshakeError as error:
             self._failed(direction, url, error.reason)
         except BaseException:
@@ -208,6 +200,15 @@ class LegKeepers:
             breaker.succeeded()
             return leg
         return None
+
+    def _take_number(self, direction: Direction) -> int:
+        """The number of a leg that is about to join."""
+        if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
+            self.expire()  # the exit would not accept this number
+        number = self._next_number[direction]
+        self._next_number[direction] += 1
+        self._unanswered[direction] += 1
+        return number
 
     def _refused(self) -> None:
         """The exit is there and does not want a leg: either it has restarted, or that leg alone is wrong."""
@@ -233,6 +234,8 @@ class LegKeepers:
             self._counters.count(f"{name}-messages-sent", state.records_sent)
             self._counters.count(f"{name}-messages-received", state.records_received)
             self._learn(state, cause)
+            if state.round_trip is not None:
+                self._roads.round_trips[state.direction][state.name] = state.round_trip
             slot.lost(state, clock())
             self._changed()
 

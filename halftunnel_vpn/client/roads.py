@@ -24,6 +24,8 @@ class Roads:
             direction: {url: Breaker(random.random, self._stir) for url in config.urls}
             for direction, config in self._config.items()
         }
+        self.round_trips: dict[Direction, dict[str, float]] = {direction: {} for direction in Direction}
+        """Seconds, by URL: what the last leg there measured; bounded by the URLs of the profile."""
 
     def config(self, direction: Direction) -> RoadConfig:
         """What the profile says of ``direction``."""

@@ -78,8 +78,11 @@ async def dial(
     listener: LegListener,
     *,
     clock: Callable[[], float] = time.monotonic,
+    advanced: Callable[[], None] = lambda: None,
 ) -> Leg:
     """Open a leg to ``ws://`` or ``wss://``; ``listener.leg_opened`` has been called when this returns.
+
+    ``advanced`` is called after each step that takes a round trip: connected, tunnelled, TLS agreed.
 
     Raises RoadError with one of these reasons, and ConfigError for a URL or options that cannot be meant:
     name-not-resolved, connection-refused, connection-reset, connect-timeout, connect-failed,
@@ -95,7 +98,8 @@ async def dial(
         else None
     )
     deadline = asyncio.get_running_loop().time() + options.connect_timeout
-    sock = await _connect(uri, options, deadline)
+    sock = await _connect(uri, options, deadline, advanced)
+    advanced()
     upgrade = _Upgrade(uri, listener, clock)
     if context is not None:
         hold_back(sock)
@@ -104,6 +108,7 @@ async def dial(
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: upgrade, sock=sock)
         if context is not None:
             transport = await _secure(transport, upgrade, uri, options, context, deadline)
+            advanced()
         upgrade.use(transport)
         upgrade.check_pin(options.certificate_sha256)
         async with _within(deadline, "handshake-timeout", f"{_where(uri)} does not answer the upgrade"):
@@ -116,7 +121,9 @@ async def dial(
         upgrade.forget()
 
 
-async def _connect(uri: WebSocketURI, options: DialOptions, deadline: float) -> socket.socket:
+async def _connect(
+    uri: WebSocketURI, options: DialOptions, deadline: float, advanced: Callable[[], None]
+) -> socket.socket:
     """A TCP connection that ends at the URL's host, by the proxy if there is one."""
     proxy = parse_proxy(options.proxy) if options.proxy is not None else None
     host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
@@ -124,6 +131,7 @@ async def _connect(uri: WebSocketURI, options: DialOptions, deadline: float) -> 
     async with _within(deadline, "connect-timeout", f"{host} port {port} does not answer"):
         sock = await connect(host, port, resolver=resolver, mark=options.mark, congestion=options.congestion)
     if proxy is not None:
+        advanced()
         try:
             async with _within(deadline, "proxy-timeout", f"the proxy {proxy.name} does not answer"):
                 await connect_through(sock, proxy, uri.host, uri.port)
