@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from halftunnel_vpn.cli import files, server_directory
+from halftunnel_vpn.cli import server_directory
+from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config import values, writing
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
-from halftunnel_vpn.control.text_file import read_text
-from halftunnel_vpn.errors import ConfigError, HostError, UsageError
+from halftunnel_vpn.errors import ConfigError, UsageError
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
 
 HEADER = """\
@@ -29,50 +29,51 @@ HEADER = """\
 
 def add(options: Namespace) -> int:
     """Admit a client: its public key is kept here, its profile goes to standard output and nowhere else."""
-    directory, name = Path(options.dir), _name(options.name)
-    config = server_directory.load(directory)
-    admitted = list((directory / server_directory.CLIENTS).glob("*.toml"))
-    if len(admitted) >= config.limits.max_clients:
+    name = _name(options.name)
+    with server_directory.open_directory(Path(options.dir)) as directory:
+        config = server_directory.read_configuration(directory)
+        key = KeyPair(secrets.token_bytes(32))
+        profile = _profile(directory, config, name, key)
+        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+            _admit(clients, config.limits.max_clients, name, key)
+            try:
+                sys.stdout.write(profile)
+                sys.stdout.flush()
+            except BaseException:
+                # Nobody has the private key, so the public key is worth nothing.
+                clients.remove(name + server_directory.CLIENT_SUFFIX)
+                raise
+    return 0
+
+
+def _admit(clients: OwnedDirectory, limit: int, name: str, key: KeyPair) -> None:
+    admitted = clients.names(server_directory.CLIENT_SUFFIX)
+    if len(admitted) >= limit:
         raise ConfigError(
-            f"this exit has {len(admitted)} clients and [limits] max_clients = {config.limits.max_clients}; "
+            f"this exit has {len(admitted)} clients and [limits] max_clients = {limit}; "
             "raise that, or remove a client"
         )
-    key = KeyPair(secrets.token_bytes(32))
-    profile = _profile(directory, config, name, key)
+    if name in admitted:
+        raise ConfigError(f"this exit has a client {name} already; remove it first or choose another name")
     entry = {
         "name": name,
         "public_key": encode_key(key.public),
         "added": datetime.now(UTC).date().isoformat(),
     }
-    path = server_directory.client_file(directory, name)
-    files.make_private_directory(path.parent)
-    if path.exists():
-        raise ConfigError(f"this exit has a client {name} already; remove it first or choose another name")
-    files.write_new(path, writing.render(entry))
-    try:
-        sys.stdout.write(profile)
-        sys.stdout.flush()
-    except BaseException:
-        # Nobody has the private key, so the public key is worth nothing.
-        path.unlink(missing_ok=True)
-        raise
-    return 0
+    clients.write_new(name + server_directory.CLIENT_SUFFIX, writing.render(entry))
 
 
 def remove(options: Namespace) -> int:
     """Forget a client."""
-    directory, name = Path(options.dir), _name(options.name)
-    server_directory.load(directory)
-    path = server_directory.client_file(directory, name)
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        known = sorted(found.stem for found in path.parent.glob("*.toml"))
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:20]) or 'none'}"
-        raise ConfigError(f"this exit has no client {name}; {hint}") from None
-    except OSError as error:
-        raise HostError(f"{path} cannot be removed: {error.strerror}") from error
+    name = _name(options.name)
+    with server_directory.open_directory(Path(options.dir)) as directory:
+        server_directory.read_configuration(directory)
+        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+            if not clients.remove(name + server_directory.CLIENT_SUFFIX):
+                known = clients.names(server_directory.CLIENT_SUFFIX)
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:20]) or 'none'}"
+                raise ConfigError(f"this exit has no client {name}; {hint}")
     print(f"{name} is removed; the exit does not accept it any more.")
     return 0
 
@@ -84,10 +85,10 @@ def _name(text: str) -> str:
         raise UsageError(f"NAME {text!r}: must be {rejected.allowed}") from None
 
 
-def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> str:
-    key_path = directory / config.server.private_key
+def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: KeyPair) -> str:
+    key_path = directory.path / config.server.private_key
     missing = f"there is no {key_path}, which [server] private_key names; put it back"
-    exit_key = parse_key_pair(read_text(key_path, missing=missing), str(key_path))
+    exit_key = parse_key_pair(directory.read_text(config.server.private_key, missing=missing), str(key_path))
     upstream, downstream = config.public.upstream, config.public.downstream
     document: dict[str, Any] = {
         "name": name,
@@ -109,8 +110,10 @@ def _profile(directory: Path, config: ServerConfig, name: str, key: KeyPair) -> 
     return profile
 
 
-def _authority(directory: Path, road: PublicRoadConfig) -> str:
+def _authority(directory: OwnedDirectory, road: PublicRoadConfig) -> str:
     if not road.ca:
         return ""
-    path = directory / road.ca
-    return read_text(path, missing=f"there is no {path}, which [public] names as ca; put it back")
+    path = directory.path / road.ca
+    return directory.read_text(
+        road.ca, missing=f"there is no {path}, which [public] names as ca; put it back"
+    )

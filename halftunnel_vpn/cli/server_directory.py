@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config.server import ServerConfig, parse_server
 from halftunnel_vpn.control.text_file import read_text
 
 CONFIGURATION = "server.toml"
 PRIVATE_KEY = "exit.key"
 CLIENTS = "clients"
+CLIENT_SUFFIX = ".toml"
 
 
 def load(directory: Path) -> ServerConfig:
-    """The exit's configuration. Raises ConfigError."""
+    """Return the configuration of the exit that this process is about to be. Raises ConfigError."""
     path = directory / CONFIGURATION
-    missing = f"there is no {path}; make one with 'htvpn server init --dir {directory} ...'"
-    return parse_server(read_text(path, missing=missing), source=str(path))
+    return parse_server(read_text(path, missing=_missing(directory)), source=str(path))
 
 
-def client_file(directory: Path, name: str) -> Path:
-    """Where the client ``name`` is kept."""
-    return directory / CLIENTS / f"{name}.toml"
+def open_directory(path: Path) -> OwnedDirectory:
+    """Open the directory of an exit, to change it. Raises ConfigError when there is none."""
+    return OwnedDirectory.open(path, missing=_missing(path))
+
+
+def read_configuration(directory: OwnedDirectory) -> ServerConfig:
+    """Return the configuration in ``directory``. Raises ConfigError."""
+    text = directory.read_text(CONFIGURATION, missing=_missing(directory.path))
+    return parse_server(text, source=str(directory.path / CONFIGURATION))
+
+
+def _missing(directory: Path) -> str:
+    return f"there is no {directory / CONFIGURATION}; make one with 'htvpn server init --dir {directory} ...'"

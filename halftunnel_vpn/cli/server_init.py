@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from halftunnel_vpn.cli import files, server_directory
+from halftunnel_vpn.cli import server_directory
+from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config import net, writing
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
@@ -80,24 +81,24 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _write(directory: Path, contents: dict[str, str | bytes]) -> None:
-    for name in contents:
-        if (directory / name).exists():
-            raise ConfigError(
-                f"{directory / name} exists already, and nothing is overwritten; choose another directory"
-            )
-    files.make_private_directory(directory)
-    files.make_private_directory(directory / server_directory.CLIENTS)
-    written: list[Path] = []
-    try:
-        for name, content in contents.items():
-            files.write_new(directory / name, content)
-            written.append(directory / name)
-    except BaseException:
-        # Half an exit is none, and would be in the way of the next try.
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
+def _write(path: Path, contents: dict[str, str | bytes]) -> None:
+    with OwnedDirectory.make(path) as directory:
+        for name in contents:
+            if directory.exists(name):
+                raise ConfigError(
+                    f"{path / name} exists already, and nothing is overwritten; choose another directory"
+                )
+        directory.subdirectory(server_directory.CLIENTS, make=True).close()
+        written: list[str] = []
+        try:
+            for name, content in contents.items():
+                directory.write_new(name, content)
+                written.append(name)
+        except BaseException:
+            # Half an exit is useless, and would be in the way of the next try.
+            for name in written:
+                directory.remove(name)
+            raise
 
 
 def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool) -> Road:
@@ -174,7 +175,8 @@ def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[s
             hosts = list(dict.fromkeys(host for one in roads.values() for host in one.hosts))
         authority = make_authority(f"{hosts[0]} root", **validity)
         server = make_server_certificate(authority, hosts, **validity)
-        made[f"{stem}-ca.pem"], made[f"{stem}-ca.key"] = authority.certificate, authority.private_key
+        # The authority's private key is forgotten: whoever takes over the exit can sign nothing with it.
+        made[f"{stem}-ca.pem"] = authority.certificate
         made[f"{stem}.pem"], made[f"{stem}.key"] = server.certificate, server.private_key
     return made, found
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 
 from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.storage.atomic_file import replace_file
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 
@@ -62,11 +62,9 @@ class KeepaliveMemory:
     def _save(self) -> None:
         if self._saved == self.table.changes:
             return
-        partial = self._path.with_suffix(".partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self.table.export()), encoding="utf-8")
-            os.replace(partial, self._path)
+            replace_file(self._path, json.dumps(self.table.export()))
             self._saved = self.table.changes
         except OSError as error:
             if not self._told:

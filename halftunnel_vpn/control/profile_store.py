@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.values import identifier
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.storage.atomic_file import replace_file
 
 PROFILES = Path("/etc/halftunnel/profiles")
 """Where profiles are unless said otherwise."""
@@ -147,18 +147,10 @@ class ProfileStore:
 
     def _write(self, path: Path, text: str) -> None:
         """Whole or not at all, for root alone, on disk when this returns."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)  # what a process of the same number left when it was killed
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            replace_file(path, text)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
             raise HostError(f"{path} cannot be written: {error.strerror}") from error
 
 

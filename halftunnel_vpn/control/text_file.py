@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.errors import ConfigError, HostError
 
 
-def read_text(path: Path, *, missing: str | None = None) -> str:
-    """The text of a file. Raises HostError when it cannot be read, ConfigError as :func:`decode` does.
+def read_text(
+    path: Path,
+    *,
+    missing: str | None = None,
+    reader: str = "this user; run this as its owner or as root",
+    opener: Callable[[str, int], int] | None = None,
+) -> str:
+    """Return the text of a file. Raises HostError when it cannot be read, ConfigError as :func:`decode` does.
 
-    ``missing`` is the sentence of the ConfigError that a file that is not there is, None for the usual one.
+    ``missing`` is the sentence of the ConfigError when there is no file, None for the usual HostError.
+    ``reader`` completes the sentence "it may not be read by". ``opener`` is that of :func:`open`.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=opener) as file:
             raw = file.read(MAX_TEXT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         if missing is not None:
             raise ConfigError(missing) from None
         raise HostError(f"{path} cannot be read: {error.strerror}") from error
     except PermissionError:
-        raise HostError(f"{path} may not be read by this user; run this as its owner or as root") from None
+        raise HostError(f"{path} may not be read by {reader}") from None
     except OSError as error:
         raise HostError(f"{path} cannot be read: {error.strerror}") from error
     return decode(raw, str(path))

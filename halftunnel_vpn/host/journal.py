@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.storage.atomic_file import remove_file, replace_file
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/halftunnel")
 """On disk and not under /run: /etc/resolv.conf survives a power cut, so its original must too."""
@@ -82,7 +83,7 @@ class Journal:
         if not self.path.exists():
             return  # so it could not even be written: a read-only file system would refuse to remove nothing
         try:
-            remove_durably(self.path)
+            remove_file(self.path)
         except OSError as error:
             raise HostError(f"The journal {self.path} cannot be removed ({error.strerror}).") from error
 
@@ -92,42 +93,14 @@ def write_atomically(path: Path, text: str, *, noun: str = "file") -> None:
 
     Raises HostError with one sentence about what ``noun`` calls it.
     """
-    scratch = path.with_suffix(".new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with scratch.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        except OSError:
-            scratch.unlink(missing_ok=True)  # on a full disk, what there is of it takes the last room
-            raise
-        _sync_directory(path.parent)
+        replace_file(path, text)
     except OSError as error:
         raise HostError(
             f"The {noun} {path} cannot be written ({error.strerror}): make room or choose another state "
             "directory."
         ) from error
-
-
-def remove_durably(path: Path) -> None:
-    """Remove a file of a state directory, if it is there; gone from disk when this returns. Or OSError."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Have the names in it on disk: the content of a file alone does not survive a power cut (fsync(2))."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def path_of(state_dir: Path, device: str) -> Path:

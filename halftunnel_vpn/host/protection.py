@@ -14,8 +14,9 @@ from typing import Final
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import firewall, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, remove_durably, write_atomically
+from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, write_atomically
 from halftunnel_vpn.host.netlink import with_kernel
+from halftunnel_vpn.storage.atomic_file import remove_file
 
 FILE: Final = "protection.json"
 _FORMAT: Final = 1
@@ -97,6 +98,6 @@ class Protection:
     def forget(self) -> None:
         """Remove the file if it is there."""
         try:
-            remove_durably(self.path)
+            remove_file(self.path)
         except OSError as error:
             raise HostError(f"The file {self.path} cannot be removed ({error.strerror}).") from error

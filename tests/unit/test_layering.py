@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 FLOORS = {
     "": 0, "errors": 0, "counters": 0, "timers": 0,
     "config": 1, "protocol": 1, "inet": 1,
-    "session": 2, "flow": 2,
+    "session": 2, "flow": 2, "storage": 2,
     "transport": 3, "tun": 3, "dns": 3, "host": 3, "control": 3, "observe": 3,
     "client": 4, "server": 4, "lab": 4,
     "daemon": 5, "cli": 5,

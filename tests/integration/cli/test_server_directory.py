@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtensionOID
 
 from halftunnel_vpn.config.client import parse_client
@@ -32,11 +33,7 @@ def test_init_makes_a_directory_that_only_its_owner_can_read(exit_directory):
     assert mode(exit_directory / "clients") == 0o700
     assert {path.name: mode(path) for path in exit_directory.iterdir() if path.is_file()} == dict.fromkeys(
         ["exit.key", "server.toml"]
-        + [
-            f"{road}{part}"
-            for road in ("upstream", "downstream")
-            for part in (".pem", ".key", "-ca.pem", "-ca.key")
-        ],
+        + [f"{road}{part}" for road in ("upstream", "downstream") for part in (".pem", ".key", "-ca.pem")],
         0o600,
     )
 
@@ -248,9 +245,94 @@ def test_a_directory_without_an_exit_is_one_sentence(htvpn, tmp_path, command):
     assert done.stderr == f"htvpn: there is no {tmp_path}/server.toml; {remedy}\n"
 
 
+EXIT_USER = 12345
+
+
+def give_away(directory: Path) -> None:
+    """Have the directory and all that is in it belong to the exit's user, as systemd does."""
+    for path in [directory, *directory.rglob("*")]:
+        os.chown(path, EXIT_USER, EXIT_USER, follow_symlinks=False)
+
+
+@pytest.fixture
+def reachable(exit_directory):
+    """The exit's directory, below directories that its user may not enter, as below /var/lib/private."""
+    give_away(exit_directory)
+    return exit_directory
+
+
 @pytest.mark.root
-def test_files_made_by_root_belong_to_the_owner_of_the_directory(exit_directory, htvpn):
-    for path in [exit_directory, *exit_directory.rglob("*")]:
-        os.chown(path, 12345, 12345)
-    assert htvpn("server", "add-client", "phone", "--dir", exit_directory).returncode == 0
-    assert (exit_directory / "clients" / "phone.toml").stat().st_uid == 12345
+def test_files_made_by_root_belong_to_the_owner_of_the_directory(reachable, htvpn):
+    added = htvpn("server", "add-client", "phone", "--dir", reachable)
+    assert added.returncode == 0, added.stderr
+    status = (reachable / "clients" / "phone.toml").stat()
+    assert (status.st_uid, status.st_gid) == (EXIT_USER, EXIT_USER)
+    assert htvpn("server", "remove-client", "phone", "--dir", reachable).returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["add-client", "remove-client"])
+def test_a_link_in_the_exits_directory_does_not_lead_root_anywhere(reachable, htvpn, tmp_path, command):
+    theirs = tmp_path / "of-root"
+    theirs.mkdir(mode=0o700)
+    (theirs / "phone.toml").write_text("root's own")
+    before = [(path.stat().st_uid, path.stat().st_mtime_ns) for path in (theirs, theirs / "phone.toml")]
+    (reachable / "clients").rmdir()
+    (reachable / "clients").symlink_to(theirs)
+    done = htvpn("server", command, "phone", "--dir", reachable)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"htvpn: the directory {reachable}/clients cannot be made: ")
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+    assert [path.name for path in theirs.iterdir()] == ["phone.toml"]
+    assert before == [
+        (path.stat().st_uid, path.stat().st_mtime_ns) for path in (theirs, theirs / "phone.toml")
+    ]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["server.toml", "exit.key", "upstream-ca.pem"])
+def test_root_reads_nothing_for_the_exits_user_that_this_user_may_not_read(reachable, htvpn, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_text((reachable / name).read_text())
+    secret.chmod(0o600)
+    (reachable / name).unlink()
+    (reachable / name).symlink_to(secret)
+    done = htvpn("server", "add-client", "phone", "--dir", reachable)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        f"htvpn: {reachable}/{name} may not be read by user {EXIT_USER}, to whom {reachable} belongs; "
+        "give it to that user\n"
+    )
+    assert list((reachable / "clients").iterdir()) == []
+
+
+@pytest.mark.root
+def test_init_in_a_directory_of_somebody_else_follows_no_link_with_the_rights_of_root(htvpn, tmp_path):
+    home, theirs = tmp_path / "home", tmp_path / "of-root"
+    home.mkdir()
+    theirs.mkdir(mode=0o700)
+    (home / "exit").mkdir()
+    give_away(home)
+    made = htvpn("server", "init", "--dir", home / "exit" / "new", *PAIR)
+    assert made.returncode == 0, made.stderr
+    assert {path.stat().st_uid for path in (home / "exit").rglob("*")} == {EXIT_USER}
+    (home / "other").mkdir()
+    (home / "other" / "clients").symlink_to(theirs / "clients")
+    give_away(home)
+    refused = htvpn("server", "init", "--dir", home / "other", *PAIR)
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert list(theirs.iterdir()) == []
+
+
+def test_nothing_in_the_directory_can_sign_certificates(exit_directory):
+    """Whoever takes over the exit gets its own keys, and none that clients trust to sign others."""
+    authorities = {
+        x509.load_pem_x509_certificate(path.read_bytes()).public_key().public_numbers()
+        for path in exit_directory.glob("*-ca.pem")
+    }
+    keys = {
+        load_pem_private_key(path.read_bytes(), None).public_key().public_numbers()
+        for path in exit_directory.rglob("*")
+        if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
+    }
+    assert len(authorities) == len(keys) == 2 and not authorities & keys

@@ -1,0 +1,176 @@
+"""A directory that belongs to somebody else, and the files that root writes there.
+
+An exit runs without privileges, and its directory is its own. A compromised exit can put a symbolic link, or
+another directory, wherever root is about to write. So root does nothing there by its own right: the
+directory is opened once, and every access is relative to that descriptor and made with the rights of the
+directory's owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from halftunnel_vpn.control import text_file
+from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.storage import atomic_file
+
+ROOT = 0
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class OwnedDirectory:
+    """An open directory. Names are relative to it.
+
+    Every method raises HostError or ConfigError with one sentence.
+    Close it, or use it as a context manager.
+    """
+
+    def __init__(self, path: Path, descriptor: int, owner: tuple[int, int]) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._owner = owner
+
+    @classmethod
+    def open(cls, path: Path, *, missing: str) -> OwnedDirectory:
+        """Open an existing directory. ``missing`` is the sentence of the ConfigError when there is none."""
+        try:
+            descriptor = os.open(path, _OPEN_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigError(missing) from None
+        except OSError as error:
+            raise HostError(f"{path} cannot be read: {error.strerror}") from error
+        return cls(path, descriptor, _owner_of(descriptor))
+
+    @classmethod
+    def make(cls, path: Path) -> OwnedDirectory:
+        """Open a directory; make it first if there is none, with its parents, each for its owner alone."""
+        missing: list[str] = []
+        existing = path.absolute()
+        while not existing.exists() and existing != existing.parent:
+            missing.insert(0, existing.name)
+            existing = existing.parent
+        directory = cls.open(existing, missing=f"{existing} is not a directory; choose another place")
+        for name in missing:
+            with directory:
+                directory = directory.subdirectory(name, make=True)
+        directory.path = path
+        return directory
+
+    def __enter__(self) -> OwnedDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the directory. Call it at most once."""
+        os.close(self._descriptor)
+
+    def subdirectory(self, name: str, *, make: bool = False) -> OwnedDirectory:
+        """Open the directory ``name``, which ``make`` makes first if there is none."""
+        path = self.path / name
+        try:
+            with self._rights():
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=self._descriptor)
+                descriptor = os.open(name, _OPEN_DIRECTORY, dir_fd=self._descriptor)
+        except OSError as error:
+            verb = "made" if make else "read"
+            raise HostError(f"the directory {path} cannot be {verb}: {error.strerror}") from error
+        # Rights are only given up: what somebody else's directory leads to is never used as root.
+        return OwnedDirectory(
+            path, descriptor, self._owner if self._owner[0] != ROOT else _owner_of(descriptor)
+        )
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file ``name``, or a link of that name."""
+        try:
+            with self._rights():
+                os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise HostError(f"{self.path / name} cannot be read: {error.strerror}") from error
+        return True
+
+    def names(self, suffix: str) -> list[str]:
+        """Return the names of the files that end in ``suffix``, without it, sorted."""
+        with self._rights():
+            found = os.listdir(self._descriptor)
+        return sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix))
+
+    def read_text(self, name: str, *, missing: str | None = None) -> str:
+        """Return the text of the file ``name``, which may be an absolute path. See text_file.read_text."""
+        with self._rights() as reader:
+            return text_file.read_text(
+                self.path / name,
+                missing=missing,
+                reader=reader,
+                opener=lambda _, flags: os.open(name, flags, dir_fd=self._descriptor),
+            )
+
+    def write_new(self, name: str, content: str | bytes) -> None:
+        """Create the file ``name`` for its owner alone, whole or not at all. ConfigError when it exists."""
+        try:
+            with self._rights():
+                atomic_file.create_at(self._descriptor, name, content)
+        except FileExistsError:
+            raise ConfigError(
+                f"{self.path / name} exists already, and nothing is overwritten; remove it first"
+            ) from None
+        except OSError as error:
+            raise HostError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+    def replace(self, name: str, content: str | bytes) -> None:
+        """Create or replace the file ``name``, for its owner alone, whole or not at all."""
+        try:
+            with self._rights():
+                atomic_file.replace_at(self._descriptor, name, content)
+        except OSError as error:
+            raise HostError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+    def remove(self, name: str) -> bool:
+        """Remove the file ``name``; return False if there is none."""
+        try:
+            with self._rights():
+                os.unlink(name, dir_fd=self._descriptor)
+                os.fsync(self._descriptor)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise HostError(f"{self.path / name} cannot be removed: {error.strerror}") from error
+        return True
+
+    @contextlib.contextmanager
+    def _rights(self) -> Iterator[str]:
+        """As root, act as the owner of the directory. Yields who acts, to complete a sentence."""
+        user, group = self._owner
+        if os.geteuid() != ROOT or user == ROOT:
+            yield "this user; run this as its owner or as root"
+            return
+        own_group, own_groups = os.getegid(), os.getgroups()
+        try:
+            try:
+                os.setgroups([group])
+                os.setegid(group)
+                os.seteuid(user)
+            except OSError as error:
+                raise HostError(
+                    f"{self.path} belongs to user {user}, whose rights this process cannot take "
+                    f"({error.strerror}); run this as that user"
+                ) from error
+            yield f"user {user}, to whom {self.path} belongs; give it to that user"
+        finally:
+            os.seteuid(ROOT)
+            os.setegid(own_group)
+            os.setgroups(own_groups)
+
+
+def _owner_of(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_uid, status.st_gid

@@ -1,0 +1,1 @@
+"""Files that must survive a crash, a power cut and a hostile neighbour."""
