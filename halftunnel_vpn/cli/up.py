@@ -68,6 +68,8 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
         status = service.command(path, "GET", "/v1/status")
     show(None)
     print(f"connected, profile {status['profile']}, device {status['device']}")
+    for notice in status.get("notices", ()):
+        print(f"htvpn: {notice}", file=sys.stderr)
     if status["lost"]:
         print(f"htvpn: no leg {' and no leg '.join(status['lost'])} yet", file=sys.stderr)
     return 0

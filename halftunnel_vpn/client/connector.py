@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,22 +14,28 @@ from typing import Any, TypeVar
 
 from halftunnel_vpn.client.dial_race import Attempt, Race, patience_for
 from halftunnel_vpn.client.early_messages import EarlyMessages
+from halftunnel_vpn.client.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
-from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 MAX_PADDING = 256
 """Bytes of padding in a handshake or join message, at the most."""
+
+MAX_TIME_REFUSALS = 2
+"""Handshakes in a row that the exit refuses for their time and that are tried again at once."""
 
 LAST_WORD = 1.0
 """Seconds that message 2 may still take on its road, once the exit has closed the other one."""
@@ -67,14 +74,19 @@ class NewSession:
 
 
 class Connector:
-    """Opens legs as ``profile`` says. ``options_of`` gives the dial options of a road."""
+    """Opens legs as ``profile`` says. ``options_of`` gives the dial options of a road.
+
+    ``clock`` gives the timestamps of handshakes; None: one that remembers nothing over a restart.
+    """
 
     def __init__(
         self,
         profile: ClientProfile,
         options_of: Callable[[RoadConfig], DialOptions],
         counters: Counters,
+        clock: HandshakeClock | None = None,
     ) -> None:
+        self.clock = clock or HandshakeClock()
         self._profile = profile
         self._options_of = options_of
         self._counters = counters
@@ -86,7 +98,37 @@ class Connector:
         return self.roads.config(direction)
 
     async def new_session(self) -> NewSession:
-        """Handshake: message 1 upstream, message 2 downstream, over the first URLs that answer.
+        """Handshake, again with the exit's time when it refuses ours.
+
+        Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
+        is not genuine, HandshakeRefused when it is and says no.
+        """
+        for refusals in range(MAX_TIME_REFUSALS + 1):
+            try:
+                established = await self._handshake()
+            except HandshakeRefused as error:
+                if refusals == MAX_TIME_REFUSALS or not self._learn_time(error.exit_hello):
+                    raise
+                self._counters.drop(error.reason)
+                for notice in self.clock.notices:
+                    log.warning("%s", notice)
+            else:
+                self.clock.accepted(at_once=not refusals)
+                return established
+        raise AssertionError("the last attempt returns or raises")
+
+    def _learn_time(self, hello: ExitHello) -> bool:
+        """Take the exit's word about the time; False when that is not why it refuses."""
+        if hello.status is ExitStatus.CLOCK_SKEW:
+            self.clock.follow(hello.wall_time)
+        elif hello.status is ExitStatus.STALE_TIME:
+            self.clock.skip(hello.last_timestamp)
+        else:
+            return False
+        return True
+
+    async def _handshake(self) -> NewSession:
+        """Message 1 upstream, message 2 downstream, over the first URLs that answer.
 
         Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
         is not genuine, HandshakeRefused when it is and says no.
@@ -98,8 +140,9 @@ class Connector:
             hello = ClientHello(
                 session_id=as_uuid4(secrets.token_bytes(16)),
                 join_token=as_uuid4(secrets.token_bytes(16)),
-                timestamp=int(time.time() * 1e6),
+                timestamp=await self.clock.next(),
                 nonce=secrets.token_bytes(NONCE_LENGTH),
+                capabilities=READS_STALE_TIME,
             )
             handshake = ClientHandshake(
                 self._static,
@@ -246,8 +289,13 @@ def explain(error: HandshakeError) -> str:
             seconds = error.exit_hello.wall_time / 1e6 - time.time()
             direction = "behind" if seconds > 0 else "ahead of"
             return (
-                f"The clock of this machine is {abs(seconds) / 60:.0f} minutes {direction} the exit's: "
-                "set it right (timedatectl set-ntp true) and try again."
+                f"The clock of this machine is {abs(seconds) / 60:.0f} minutes {direction} the exit's, and "
+                "the exit refuses its own time, too: compare both clocks."
+            )
+        if status is ExitStatus.STALE_TIME:
+            return (
+                "The exit has seen a later time from this profile, again and again: another device uses the "
+                "same profile; give each its own (htvpn server add-client)."
             )
         if status is ExitStatus.SESSION_LIMIT:
             return "The exit allows this client no further session: end one elsewhere and try again."

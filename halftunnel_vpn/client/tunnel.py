@@ -15,6 +15,7 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
+from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.host_watch import HostWatch
 from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
 from halftunnel_vpn.client.road_resolver import RoadResolver
@@ -40,7 +41,7 @@ from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import device_exists, preflight
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
-from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
@@ -81,7 +82,9 @@ class Tunnel:
         self._resolver = RoadResolver(
             profile.routes.mark, self.counters, only_directly=self._policy is not None
         )
-        self._connector = Connector(profile, self._dial_options, self.counters)
+        keys = KeyPair(profile.client.private_key)
+        memory = TimestampMemory(state_directory(), keys.public, profile.exit.public_key)
+        self._connector = Connector(profile, self._dial_options, self.counters, HandshakeClock(memory))
         limits = profile.limits
         self._intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
         self._connection = Connection(
@@ -358,6 +361,7 @@ class Tunnel:
             upstream=roads[Direction.UPSTREAM],
             downstream=roads[Direction.DOWNSTREAM],
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
+            notices=self._connector.clock.notices,
             flows=self.flow_counts(),
             dns=dns_status(
                 self.profile.dns.mode,

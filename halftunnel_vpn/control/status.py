@@ -88,6 +88,8 @@ class Status(TypedDict):
     downstream: NotRequired[RoadStatus]
     lost: list[str]
     """Directions without a leg now, of ``upstream`` and ``downstream``."""
+    notices: NotRequired[list[str]]
+    """What the user should know although the tunnel works, a sentence each."""
     flows: dict[str, int]
     """Flows now, by kind: ``tcp``, ``udp``, ``icmp``."""
     dns: NotRequired[DnsStatus]

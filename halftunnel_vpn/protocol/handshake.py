@@ -182,6 +182,10 @@ class ReplayGuard:
                 raise HandshakeError("handshake-guard-full")
         self._last[client_public] = timestamp
 
+    def last(self, client_public: bytes) -> int:
+        """The last timestamp accepted from a client, 0 if none is known."""
+        return self._last.get(client_public, 0)
+
     def export(self) -> dict[str, int]:
         """Last timestamps by the client's key in base64, for the exit to keep over a restart."""
         return {encode_key(public): timestamp for public, timestamp in self._last.items()}

@@ -16,9 +16,16 @@ from halftunnel_vpn.protocol.wire import MAX_FIRST_MESSAGE, VERSION, Buffer, as_
 ITEM_PADDING = 0
 """Type of an item whose value says nothing."""
 
+ITEM_LAST_TIMESTAMP = 1
+"""Type of an item of an ExitHello: the last timestamp that the exit accepted from this client, 8 bytes."""
+
+READS_STALE_TIME = 0x01
+"""Capability of a client: it understands ExitStatus.STALE_TIME. Others get no answer in that case."""
+
 _CLIENT = struct.Struct(">B16s16sIQ16s")
 _EXIT = struct.Struct(">BQ16sIIIIB")
 _ITEM = struct.Struct(">HH")
+_TIMESTAMP = struct.Struct(">Q")
 
 EXIT_HAS_IPV6 = 0x01
 """Flag of an ExitHello: the exit reaches IPv6 destinations."""
@@ -31,6 +38,8 @@ class ExitStatus(IntEnum):
     CLOCK_SKEW = 1
     OVERLOADED = 2
     SESSION_LIMIT = 3
+    STALE_TIME = 4
+    """The client's timestamp is not later than one that the exit has accepted before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class ClientHello:
 
     ``session_id``, a UUIDv4, names the session in every packet inside records. ``join_token``, of the same
     form, is what the first downstream leg shows. ``timestamp`` is wall time in microseconds since 1970,
-    ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits; none is assigned yet.
+    ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits, READS_STALE_TIME or none.
     """
 
     session_id: bytes
@@ -69,7 +78,7 @@ class ClientHello:
             raise HandshakeError("handshake-bad-version", f"version {version}")
         if session_id != as_uuid4(session_id) or join_token != as_uuid4(join_token):
             raise HandshakeError("handshake-malformed", "an identifier is no UUIDv4")
-        _check_items(payload, _CLIENT.size)
+        _read_items(payload, _CLIENT.size)
         return cls(session_id, join_token, timestamp, nonce, capabilities, version)
 
 
@@ -80,6 +89,7 @@ class ExitHello:
     ``wall_time`` is the exit's, in microseconds since 1970; ``nonce`` 16 fresh bytes; ``max_streams`` the
     streams that may be open at once; ``stream_window`` the credit in bytes that every byte stream of the
     client begins with; ``idle_timeout`` the seconds after which a session without legs is forgotten.
+    ``last_timestamp`` goes with STALE_TIME: the client's next timestamp must be later; 0: not sent.
     """
 
     status: ExitStatus
@@ -90,6 +100,7 @@ class ExitHello:
     idle_timeout: int = 0
     has_ipv6: bool = False
     capabilities: int = 0
+    last_timestamp: int = 0
 
     def encode(self, padding: int = 0) -> bytes:
         """The payload, with ``padding`` bytes of padding (and 4 that announce it).
@@ -106,6 +117,9 @@ class ExitHello:
             self.idle_timeout,
             EXIT_HAS_IPV6 if self.has_ipv6 else 0,
         )
+        if self.last_timestamp:
+            item = _ITEM.pack(ITEM_LAST_TIMESTAMP, _TIMESTAMP.size)
+            fixed += item + _TIMESTAMP.pack(self.last_timestamp)
         return fixed + _encode_padding(padding)
 
     @classmethod
@@ -122,9 +136,23 @@ class ExitHello:
         known = _STATUSES.get(status)
         if known is None:
             raise HandshakeError("handshake-malformed", f"status {status}")
-        _check_items(payload, _EXIT.size)
-        has_ipv6 = bool(flags & EXIT_HAS_IPV6)
-        return cls(known, wall_time, nonce, max_streams, stream_window, idle_timeout, has_ipv6, capabilities)
+        last_timestamp = 0
+        found = _read_items(payload, _EXIT.size).get(ITEM_LAST_TIMESTAMP)
+        if found is not None:
+            if len(found) != _TIMESTAMP.size:
+                raise HandshakeError("handshake-malformed", f"a timestamp of {len(found)} bytes")
+            (last_timestamp,) = _TIMESTAMP.unpack(found)
+        return cls(
+            known,
+            wall_time,
+            nonce,
+            max_streams,
+            stream_window,
+            idle_timeout,
+            bool(flags & EXIT_HAS_IPV6),
+            capabilities,
+            last_timestamp,
+        )
 
 
 _STATUSES = {int(status): status for status in ExitStatus}
@@ -137,12 +165,17 @@ def _encode_padding(length: int) -> bytes:
     return _ITEM.pack(ITEM_PADDING, length) + bytes(length)
 
 
-def _check_items(payload: Buffer, offset: int) -> None:
-    """Every item must be whole; what it says is up to later versions."""
+def _read_items(payload: Buffer, offset: int) -> dict[int, bytes]:
+    """Return the values by type, the last one of each; every item must be whole, known or not."""
+    found: dict[int, bytes] = {}
     end = len(payload)
     while offset < end:
         if end - offset < _ITEM.size:
             raise HandshakeError("handshake-malformed", "an item is cut short")
-        offset += _ITEM.size + _ITEM.unpack_from(payload, offset)[1]
+        type_, length = _ITEM.unpack_from(payload, offset)
+        offset += _ITEM.size
+        found[type_] = bytes(payload[offset : offset + length])
+        offset += length
     if offset != end:
         raise HandshakeError("handshake-malformed", "an item is cut short")
+    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, PeerError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
-from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -143,11 +143,13 @@ class Gate:
         try:
             self._guard.check(offer.client_public, hello.timestamp, int(self._wall_clock() * 1e6))
         except HandshakeError as error:
-            if error.reason != "handshake-clock-skew":
+            refusal = self._answer_to(error.reason, offer, hello)
+            if refusal is None:
                 raise
-            self.counters.drop(error.reason)
-            self._refused(newcomer.leg.peer, error.reason)
-            status = ExitStatus.CLOCK_SKEW
+            status = refusal
+            reason = f"handshake-{status.name.lower().replace('_', '-')}"
+            self.counters.drop(reason)
+            self._refused(newcomer.leg.peer, reason)
         else:
             self._guard_changed()
         if hello.session_id in self._registry or hello.join_token in self._upstream_halves:
@@ -155,6 +157,18 @@ class Gate:
         newcomer.token = hello.join_token
         self._upstream_halves[hello.join_token] = (newcomer, offer, hello, client, status)
         self._meet(hello.join_token)
+
+    def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
+        """The status that tells a client, whose key is proven, why its timestamp is refused; None: silence.
+
+        The very message that was accepted last is a replay, which nobody who sent it first waits for.
+        """
+        if reason == "handshake-clock-skew":
+            return ExitStatus.CLOCK_SKEW
+        is_replay = hello.timestamp == self._guard.last(offer.client_public)
+        if reason == "handshake-replayed" and hello.capabilities & READS_STALE_TIME and not is_replay:
+            return ExitStatus.STALE_TIME
+        return None
 
     def _token_received(self, newcomer: Newcomer, token: bytes) -> None:
         if token in self._downstream_halves:
@@ -181,6 +195,7 @@ class Gate:
             stream_window=MIN_WINDOW,
             idle_timeout=int(self._limits.idle_timeout),
             has_ipv6=self._has_ipv6(),
+            last_timestamp=self._guard.last(offer.client_public) if status is ExitStatus.STALE_TIME else 0,
         )
         reply, keys = offer.answer(answer, self._random(32), padding=self._padding())
         self.forget(upstream)

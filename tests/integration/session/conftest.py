@@ -21,6 +21,7 @@ import websockets.asyncio.client
 
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector
+from halftunnel_vpn.client.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig, parse_client
@@ -291,7 +292,12 @@ class StreamUser:
 class RunningClient:
     """A client without a TUN: connector, connection, legs. ``urls`` may lead elsewhere than to the exit."""
 
-    def __init__(self, profile: ClientProfile, authority_of: Callable[[RoadConfig], str | None]) -> None:
+    def __init__(
+        self,
+        profile: ClientProfile,
+        authority_of: Callable[[RoadConfig], str | None],
+        clock: HandshakeClock | None = None,
+    ) -> None:
         self.profile = profile
         self.counters = Counters()
         self.driver = Driver(asyncio.get_running_loop())
@@ -299,7 +305,7 @@ class RunningClient:
         self.hellos: list[Any] = []
         self._resolver = RoadResolver(1, self.counters)
         self._authority_of = authority_of
-        self.connector = Connector(profile, self._options, self.counters)
+        self.connector = Connector(profile, self._options, self.counters, clock)
         self.connection = Connection(
             profile,
             self.connector,
@@ -368,6 +374,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         upstream: dict[str, Any] | None = None,
         proxy: str | None = None,
         limits: dict[str, Any] | None = None,
+        clock: HandshakeClock | None = None,
     ) -> RunningClient:
         document: dict[str, Any] = {
             "name": name,
@@ -392,7 +399,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
             name = (authority or {}).get(direction, running_exit.authority(direction))
             return None if name is None else running_exit.authorities.pem(name)
 
-        made.append(RunningClient(profile, authority_of))
+        made.append(RunningClient(profile, authority_of, clock))
         return made[-1]
 
     yield make

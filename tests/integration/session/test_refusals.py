@@ -216,28 +216,6 @@ async def test_a_client_whose_downstream_never_answers(running_exit, healthy, ma
     await healthy.notices_nothing()
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_that_is_wrong_by_an_hour(running_exit, healthy, make_client, only, monkeypatch, hours):
-    import time as clock
-
-    from halftunnel_vpn.client import connector
-
-    class Skewed:
-        time = staticmethod(lambda: clock.time() + hours * 3600)
-
-    client = make_client("late")
-    monkeypatch.setattr(connector, "time", Skewed)
-    with pytest.raises(HandshakeRefused) as raised:
-        await client.connection.establish()
-    monkeypatch.undo()
-    assert raised.value.exit_hello.status is ExitStatus.CLOCK_SKEW
-    assert abs(raised.value.exit_hello.wall_time / 1e6 - clock.time()) < 10
-    monkeypatch.setattr(connector, "time", Skewed)
-    direction = "behind" if hours < 0 else "ahead of"
-    assert explain(raised.value).startswith(f"The clock of this machine is 60 minutes {direction} the exit's")
-    await only("handshake-clock-skew")
-
-
 async def test_more_sessions_than_a_client_may_have(running_exit, make_client):
     await running_exit.start(sessions_per_client=2)
     keys = running_exit.admit()

@@ -264,6 +264,7 @@ def make_handshake() -> Vectors:
     offer = receive_hello(ours.message(), exit_keys)
     offer.open()
     reply, keys = offer.answer(exit_hello, exit_ephemeral, padding=30)
+    stale = ExitHello(ExitStatus.STALE_TIME, TIMESTAMP, EXIT_NONCE, last_timestamp=TIMESTAMP + 7)
     vectors: Vectors = {
         "client_static_private": client.private.hex(),
         "client_static_public": client.public.hex(),
@@ -295,6 +296,14 @@ def make_handshake() -> Vectors:
             "payload": exit_hello.encode(30).hex(),
         },
         "message_2": reply.hex(),
+        "stale_time": {
+            "status": stale.status.name,
+            "wall_time": stale.wall_time,
+            "nonce": stale.nonce.hex(),
+            "last_timestamp": stale.last_timestamp,
+            "padding": 3,
+            "payload": stale.encode(3).hex(),
+        },
         "session_secret": keys.secret.hex(),
     }
     for direction in Direction:

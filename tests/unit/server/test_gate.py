@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused, ReplayGuard
-from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.protocol.records import Opener, Sealer
@@ -191,6 +191,28 @@ async def test_an_older_message_is_a_replay_too(house, refused):
     house.enter(time=NOW + 5)
     refused(house.come(UP, Attempt(time=NOW + 4).message), "handshake-replayed")
     house.enter(time=NOW + 6)
+
+
+async def test_a_client_that_reads_stale_time_learns_the_last_timestamp(house):
+    house.enter(time=NOW + 5)
+    attempt = Attempt(time=NOW + 4, capabilities=READS_STALE_TIME)
+    up, down = house.come(UP, attempt.message), house.come(DOWN, attempt.token)
+    with pytest.raises(HandshakeRefused) as raised:
+        attempt.handshake.finish(down.heard()[0])
+    assert raised.value.exit_hello.status is ExitStatus.STALE_TIME
+    assert raised.value.exit_hello.last_timestamp == int((NOW + 5) * 1e6)
+    assert up.is_closed and down.is_closed and len(house.registry) == 1
+    assert house.counters.dropped == {"handshake-stale-time": 1}
+    assert house.refused == [("192.0.2.1", "handshake-stale-time")]
+
+
+async def test_the_last_message_said_again_is_a_replay_whatever_the_client_reads(house, refused):
+    attempt = Attempt(capabilities=READS_STALE_TIME)
+    house.come(UP, attempt.message)
+    house.come(DOWN, attempt.token)
+    for member in house.registry:
+        member.close(ResetCode.SHUTDOWN)
+    refused(house.come(UP, attempt.message), "handshake-replayed")
 
 
 async def test_a_session_id_that_is_in_use_is_refused(house, refused):

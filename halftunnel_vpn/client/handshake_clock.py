@@ -1,0 +1,164 @@
+"""The timestamps of handshakes: always rising, and near the exit's time even where the host's clock is wrong.
+
+The exit refuses a timestamp that is not later than the last one of this client (a replay), or that is too far
+from its own clock. So the last timestamp is remembered, also on disk, and when the exit says in a proven
+answer that the clock is wrong, its own time is used from then on. The host's clock is never set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.journal import write_atomically
+
+FILE = "handshake-times.json"
+
+MAX_PROFILES = 64
+"""Pairs of client and exit whose last timestamp is kept on disk; the one with the oldest is forgotten."""
+
+MAX_FILE = 64 * 1024
+"""Bytes of the file that are read; MAX_PROFILES entries are far below."""
+
+AGREES_WITHIN = 60.0
+"""Seconds between the host's clock and the exit's below which the host's is used again."""
+
+SECOND = 1_000_000
+"""Microseconds, the unit of a timestamp."""
+
+log = logging.getLogger(__name__)
+
+
+class TimestampMemory:
+    """The last timestamp of one pair of client and exit, in a file of ``directory`` that several may share.
+
+    A file that cannot be read or written costs the memory over a restart, and one warning.
+    """
+
+    def __init__(self, directory: Path, client_public: bytes, exit_public: bytes) -> None:
+        self._path = directory / FILE
+        self._key = hashlib.sha256(exit_public + client_public).hexdigest()[:32]
+        self._has_warned = False
+
+    def load(self) -> int:
+        """The last timestamp, 0 if none is known."""
+        return self._read().get(self._key, 0)
+
+    def save(self, timestamp: int) -> None:
+        """Put it on disk."""
+        kept = self._read() | {self._key: timestamp}
+        others = sorted((key for key in kept if key != self._key), key=lambda key: kept[key])
+        for key in others[: max(0, len(kept) - MAX_PROFILES)]:
+            del kept[key]
+        try:
+            write_atomically(self._path, json.dumps(kept))
+        except HostError as error:
+            self._warn(str(error))
+
+    def _read(self) -> dict[str, int]:
+        try:
+            with self._path.open("rb") as file:
+                stored = json.loads(file.read(MAX_FILE + 1))
+            if not isinstance(stored, dict) or not all(type(value) is int for value in stored.values()):
+                raise ValueError("no table of numbers")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            self._warn(f"{self._path} cannot be read and is begun again: {error}")
+            return {}
+        return stored
+
+    def _warn(self, sentence: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("%s", sentence)
+
+
+class HandshakeClock:
+    """Gives the timestamps of one client's handshakes. ``memory`` None: they are not kept on disk.
+
+    ``wall_clock`` is the host's time in seconds since 1970; ``elapsed`` counts seconds, sleep included, and
+    is never set.
+    """
+
+    def __init__(
+        self,
+        memory: TimestampMemory | None = None,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self._memory = memory
+        self._wall_clock = wall_clock
+        self._elapsed = elapsed
+        self._last: int | None = None
+        """None until it was looked up on disk."""
+        self._exit_offset: float | None = None
+        """What ``elapsed`` lacks to the exit's time, while the host's clock is not believed."""
+        self._is_shared = False
+        """Whether the exit knew a later timestamp than ours in the current attempt or the last one."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of this machine's time, a sentence each."""
+        found = []
+        if self._exit_offset is not None:
+            behind = self._exit_offset + self._elapsed() - self._wall_clock()
+            direction = "behind" if behind > 0 else "ahead of"
+            found.append(
+                f"The clock of this machine is {_duration(abs(behind))} {direction} the exit's; the tunnel "
+                "goes by the exit's. Set it right, which works through the tunnel (timedatectl set-ntp true)."
+            )
+        if self._is_shared:
+            found.append(
+                "The exit has seen a later time from this profile: this machine's clock has gone back, or "
+                "another device uses the same profile. Give each device its own (htvpn server add-client)."
+            )
+        return found
+
+    async def next(self) -> int:
+        """A timestamp that was not used before, on disk when this returns."""
+        memory = self._memory
+        if self._last is None:
+            self._last = 0 if memory is None else await asyncio.to_thread(memory.load)
+        self._last = timestamp = max(int(self._now() * SECOND), self._last + 1)
+        if memory is not None:
+            await asyncio.to_thread(memory.save, timestamp)
+        return timestamp
+
+    def accepted(self, *, at_once: bool) -> None:
+        """Note that the exit has accepted a timestamp, ``at_once`` or after it had refused others."""
+        self._is_shared = self._is_shared and not at_once
+
+    def follow(self, exit_time: int) -> None:
+        """Go by the exit's clock, whose proven time is ``exit_time`` (microseconds); it refused ours."""
+        self._exit_offset = exit_time / SECOND - self._elapsed()
+        self._last = 0  # it was beyond what the exit accepts, or before
+
+    def skip(self, last: int) -> None:
+        """Go on after ``last``, the last timestamp that the exit has accepted; it refused ours as stale."""
+        self._last = max(self._last or 0, last)
+        self._is_shared = True
+
+    def _now(self) -> float:
+        host = self._wall_clock()
+        if self._exit_offset is None:
+            return host
+        exit_time = self._exit_offset + self._elapsed()
+        if abs(exit_time - host) > AGREES_WITHIN:
+            return exit_time
+        self._exit_offset = None  # somebody has set the host's clock right
+        return host
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
