@@ -17,11 +17,11 @@ from halftunnel_vpn.dns.wire import (
     HEADER_LENGTH,
     RCODE_MASK,
     TYPE_AND_CLASS,
+    NameReader,
     Rcode,
     Record,
     RecordType,
     question_end,
-    read_name,
     records,
     skip_name,
 )
@@ -29,6 +29,9 @@ from halftunnel_vpn.errors import DnsError
 
 MAX_ALIASES = 16
 """CNAME records that are followed for one name."""
+
+MAX_ADDRESSES = 64
+"""Addresses of one name that are taken from an answer; nobody tries as many."""
 
 _TTL = struct.Struct("!I")
 _FRONT = struct.Struct("!HH")
@@ -162,8 +165,9 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
         raise DnsError("dns-bad-answer", "too short")
     *_, answers, authorities, additionals = HEADER.unpack_from(message)
     size = 4 if type_ == RecordType.A else 16
+    names = NameReader(message)
     aliases: dict[str, str] = {}
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[bytes]] = {}
     end = question_end(message) + TYPE_AND_CLASS.size
     for record in records(message, end, (answers, authorities, additionals)):
         if record.section != ANSWERS:
@@ -173,15 +177,16 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
         if record.type == RecordType.CNAME:
             if skip_name(message, record.data) != record.end:
                 raise DnsError("dns-bad-record", "the data is no name")
-            aliases[read_name(message, record.owner)] = read_name(message, record.data)
+            aliases[names.text(record.owner)] = names.text(record.data)
         elif record.type == type_:
             if record.length != size:
                 raise DnsError("dns-bad-record", "the data is no address")
-            address = str(ipaddress.ip_address(message[record.data : record.end]))
-            found.setdefault(read_name(message, record.owner), []).append(address)
-    name = read_name(message, HEADER_LENGTH)
+            addresses = found.setdefault(names.text(record.owner), [])
+            if len(addresses) < MAX_ADDRESSES:
+                addresses.append(message[record.data : record.end])
+    name = names.text(HEADER_LENGTH)
     for _ in range(MAX_ALIASES):
         if name not in aliases:
-            return found.get(name, [])
+            return [str(ipaddress.ip_address(address)) for address in found.get(name, ())]
         name = aliases[name]
     raise DnsError("dns-too-many-aliases")

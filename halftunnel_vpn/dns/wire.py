@@ -26,6 +26,12 @@ MAX_NAME = 255
 """Bytes a name takes on the wire, at the most (RFC 1035 section 2.3.4)."""
 
 MAX_LABEL = 63
+MAX_POINTERS = 126
+"""Compression pointers of one name: one behind each label that a name of 255 bytes can have but the last."""
+
+MAX_NAME_STEPS = 8192
+"""Labels and pointers that are read for all names of one message. An honest answer repeats few names."""
+
 MAX_MESSAGE = 65535
 MAX_TTL = 0x7FFFFFFF
 """Seconds; a TTL with the top bit set means zero (RFC 2181 section 8)."""
@@ -116,7 +122,8 @@ def question_end(message: bytes) -> int:
 
 
 def skip_name(message: bytes, offset: int) -> int:
-    """Offset of the first byte after the name at ``offset``; raises DnsError(``dns-bad-name``)."""
+    """Return the offset of the first byte after the name at ``offset``; raises DnsError(``dns-bad-name``)."""
+    start = offset
     try:
         while length := message[offset]:
             if length >= 0xC0:
@@ -124,39 +131,86 @@ def skip_name(message: bytes, offset: int) -> int:
             if length > MAX_LABEL:
                 raise DnsError("dns-bad-name", "unknown kind of label")
             offset += length + 1
+            if offset - start >= MAX_NAME:
+                raise DnsError("dns-bad-name", "too long")
     except IndexError:
         raise DnsError("dns-bad-name", "cut short") from None
     return offset + 1
 
 
-def read_name(message: bytes, offset: int) -> str:
-    """The name at ``offset``, decompressed, as :func:`name_text` spells it.
+class NameReader:
+    """Reads the names of one message, which may be compressed, and remembers them by offset.
 
-    Raises DnsError(``dns-bad-name``). Every pointer must lead further back than the one before it (RFC 1035
-    section 4.1.4: a *prior* occurrence), which ends every loop.
+    The work for a whole message is bounded, whatever its pointers look like: a message of 64 KiB has room
+    for thousands of names that each go through thousands of pointers.
     """
-    labels = []
-    room = MAX_NAME - 1
-    limit = offset
-    try:
-        while length := message[offset]:
-            if length >= 0xC0:
-                offset = (length & 0x3F) << 8 | message[offset + 1]
-                if offset >= limit:
-                    raise DnsError("dns-bad-name", "a compression pointer does not lead back")
-                limit = offset
-                continue
-            if length > MAX_LABEL:
-                raise DnsError("dns-bad-name", "unknown kind of label")
-            room -= length + 1
-            end = offset + 1 + length
-            if room < 0 or end > len(message):
-                raise DnsError("dns-bad-name", "too long or cut short")
-            labels.append(message[offset + 1 : end])
-            offset = end
-    except IndexError:
-        raise DnsError("dns-bad-name", "cut short") from None
-    return ".".join(map(_label_text, labels))
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self._known: dict[int, tuple[bytes, ...]] = {}
+        self._texts: dict[tuple[bytes, ...], str] = {}
+        self._steps = MAX_NAME_STEPS
+
+    def labels(self, offset: int) -> tuple[bytes, ...]:
+        """Return the labels of the name at ``offset``, without the root's.
+
+        Raises DnsError(``dns-bad-name``). Every pointer must lead further back than the one before it (RFC
+        1035 section 4.1.4: a *prior* occurrence), which ends every loop.
+        """
+        known = self._known.get(offset)
+        if known is not None:
+            return known
+        message = self._message
+        labels: list[bytes] = []
+        start = limit = offset
+        room = MAX_NAME - 1
+        followed: list[tuple[int, int]] = []
+        try:
+            while length := message[offset]:
+                self._steps -= 1
+                if self._steps < 0:
+                    raise DnsError("dns-bad-name", "the message has too many different names")
+                if length >= 0xC0:
+                    offset = (length & 0x3F) << 8 | message[offset + 1]
+                    if offset >= limit or len(followed) >= MAX_POINTERS:
+                        raise DnsError("dns-bad-name", "a compression pointer does not lead back soon")
+                    known = self._known.get(offset)
+                    if known is not None:
+                        room -= sum(map(len, known)) + len(known)
+                        if room < 0:
+                            raise DnsError("dns-bad-name", "too long")
+                        labels += known
+                        break
+                    followed.append((offset, len(labels)))
+                    limit = offset
+                    continue
+                if length > MAX_LABEL:
+                    raise DnsError("dns-bad-name", "unknown kind of label")
+                room -= length + 1
+                end = offset + 1 + length
+                if room < 0 or end > len(message):
+                    raise DnsError("dns-bad-name", "too long or cut short")
+                labels.append(message[offset + 1 : end])
+                offset = end
+        except IndexError:
+            raise DnsError("dns-bad-name", "cut short") from None
+        found = self._known[start] = tuple(labels)
+        for target, before in followed:
+            self._known[target] = found[before:]
+        return found
+
+    def text(self, offset: int) -> str:
+        """Return the name at ``offset`` as :func:`name_text` spells it; raises as :meth:`labels` does."""
+        labels = self.labels(offset)
+        text = self._texts.get(labels)
+        if text is None:
+            text = self._texts[labels] = ".".join(map(_label_text, labels))
+        return text
+
+
+def read_name(message: bytes, offset: int) -> str:
+    """Return the one name at ``offset`` that is of interest; raises as :meth:`NameReader.labels` does."""
+    return NameReader(message).text(offset)
 
 
 def name_text(wire: bytes) -> str:

@@ -9,7 +9,15 @@ from dnslib import DNSBuffer, DNSLabel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.dns.wire import question_end, read_name, records, skip_name
+from halftunnel_vpn.dns.wire import (
+    MAX_NAME_STEPS,
+    MAX_POINTERS,
+    NameReader,
+    question_end,
+    read_name,
+    records,
+    skip_name,
+)
 from halftunnel_vpn.errors import DnsError
 
 HEADER = bytes(12)
@@ -59,6 +67,58 @@ def test_pointers_that_hide_in_labels_and_loop_are_an_error() -> None:
     assert message.index(b"\x04\x01a") == 0x281
     with pytest.raises(DnsError, match="dns-bad-name"):
         read_name(message, 0x281)
+
+
+def pointers(count: int, base: int = 12) -> bytes:
+    """The root at ``base``, and ``count`` pointers behind it, each to the one before."""
+    targets = [base, *range(base + 1, base + 2 * count - 1, 2)]
+    return b"\x00" + b"".join(struct.pack("!H", 0xC000 | target) for target in targets)
+
+
+def test_a_name_goes_through_a_bounded_number_of_pointers() -> None:
+    for count, fits in ((MAX_POINTERS, True), (MAX_POINTERS + 1, False)):
+        message = HEADER + pointers(count)
+        if fits:
+            assert read_name(message, len(message) - 2) == ""
+        else:
+            with pytest.raises(DnsError, match="dns-bad-name"):
+                read_name(message, len(message) - 2)
+
+
+def test_all_names_of_a_message_together_take_bounded_work() -> None:
+    """Each name is short enough; that they are many and all different makes the work."""
+    message = HEADER + b"\x01a" * 8000 + b"\x00"
+    names = NameReader(message)
+    last = len(message) - 1 - 2 * 126
+    for start in range(MAX_NAME_STEPS // 126):
+        assert names.text(last + 2 * (start % 126)).count("a") == 126 - start % 126
+    with pytest.raises(DnsError, match="dns-bad-name"):
+        for start in range(12, len(message), 2):
+            names.text(start + 1)
+
+
+def test_a_name_that_was_read_is_remembered_wherever_it_is_pointed_to() -> None:
+    message = HEADER + b"\x07example\x03org\x00" + b"\xc0\x0c" * 8000 + b"\x03www\xc0\x0c"
+    names = NameReader(message)
+    for offset in range(25, 25 + 16_000, 2):
+        assert names.text(offset) == "example.org"
+    assert names.text(len(message) - 6) == "www.example.org"
+    assert names.labels(len(message) - 6) == (b"www", b"example", b"org")
+
+
+def test_a_remembered_name_counts_in_the_length_of_a_longer_one() -> None:
+    longest = b"\x3f" + b"a" * 63
+    message = HEADER + longest * 3 + b"\x00" + longest + b"\xc0\x0c"
+    names = NameReader(message)
+    names.text(12)
+    with pytest.raises(DnsError, match="dns-bad-name"):
+        names.text(12 + 193)
+
+
+def test_a_name_that_is_skipped_takes_at_most_255_bytes_too() -> None:
+    with pytest.raises(DnsError, match="dns-bad-name"):
+        skip_name(HEADER + b"\x01a" * 128 + b"\x00", 12)
+    assert skip_name(HEADER + b"\x01a" * 127 + b"\x00", 12) == 12 + 255
 
 
 def test_a_name_may_take_255_bytes_and_no_more() -> None:
