@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from halftunnel_vpn.errors import DnsError, UpstreamUnavailable
+from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 from halftunnel_vpn.protocol.interfaces import StreamOpener, StreamPort
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
-
-LENGTH_BYTES = 2
 
 
 class DnsExchange:
@@ -18,7 +17,7 @@ class DnsExchange:
     def __init__(self) -> None:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.stream: StreamPort
-        self._received = bytearray()
+        self._reader = FrameReader()
 
     def opened(self, now: float) -> None:
         """The exit asks."""
@@ -33,10 +32,11 @@ class DnsExchange:
         if self.answer.done():
             self.stream.reset(ResetCode.PROTOCOL_ERROR)
             return
-        self._received += data
-        length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
-        if len(self._received) >= LENGTH_BYTES + length and not self.answer.done():
-            self.answer.set_result(bytes(self._received[LENGTH_BYTES : LENGTH_BYTES + length]))
+        self._reader.feed(data)
+        message = self._reader.take()
+        if message is not None:
+            self._reader.clear()
+            self.answer.set_result(message)
 
     def finished(self, now: float) -> None:
         """Nothing more comes."""
@@ -69,7 +69,7 @@ class DnsForwarder:
             stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
         except UpstreamUnavailable as error:
             raise DnsError("dns-road-lost", str(error)) from error
-        stream.send(len(message).to_bytes(LENGTH_BYTES, "big") + message)
+        stream.send(frame(message))
         stream.finish()
         try:
             return await exchange.answer

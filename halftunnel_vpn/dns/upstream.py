@@ -6,30 +6,24 @@ import asyncio
 import ipaddress
 import secrets
 import socket
-import struct
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
 from halftunnel_vpn.dns.config import Server
 from halftunnel_vpn.dns.message import Query, address_query, parse_query
+from halftunnel_vpn.dns.turns import ONE_CLIENT, ClientTurns, TurnLimits
 from halftunnel_vpn.dns.wire import (
     FLAG_RESPONSE,
     FLAG_TRUNCATED,
     HEADER,
     HEADER_LENGTH,
-    MAX_MESSAGE,
     RCODE_MASK,
     Rcode,
     RecordType,
 )
 from halftunnel_vpn.errors import ConfigError, DnsError
-
-MAX_SOCKETS = 256
-"""Questions that one resolver object has on the network at one time; the next ones wait."""
-
-MAX_WAITING = 1024
-"""Questions that wait or are on the network; one more raises DnsError(``dns-too-many-queries``)."""
+from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, MAX_MESSAGE, frame, message_length
 
 MAX_WRONG_ANSWERS = 16
 """Answers to other questions on one socket after which somebody seems to be guessing, and TCP is used."""
@@ -38,7 +32,6 @@ MAX_NAMESERVERS = 3
 """Nameservers taken from a resolv.conf, as the C library does."""
 
 DNS_PORT = 53
-_LENGTH = struct.Struct("!H")
 _FAILURES = (Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED)
 
 
@@ -47,7 +40,8 @@ class UpstreamResolver:
 
     Each try (UDP, TCP if the answer was truncated, and both without EDNS if that is not known) takes at most
     ``timeout`` seconds; every server is tried ``attempts`` times. ``mark`` is put on the sockets (SO_MARK,
-    needs CAP_NET_ADMIN). A server that is no IP address raises ConfigError.
+    needs CAP_NET_ADMIN). ``limits`` bounds the questions on the network and waiting. A server that is no IP
+    address raises ConfigError.
     """
 
     def __init__(
@@ -58,6 +52,7 @@ class UpstreamResolver:
         mark: int | None = None,
         timeout: float = 2.0,
         attempts: int = 2,
+        limits: TurnLimits = ONE_CLIENT,
     ) -> None:
         for address, _ in servers:
             try:
@@ -69,37 +64,31 @@ class UpstreamResolver:
         self._mark = mark
         self._timeout = timeout
         self._attempts = attempts
-        self._sockets = asyncio.Semaphore(MAX_SOCKETS)
-        self._waiting = 0
+        self.turns = ClientTurns(limits)
 
-    async def query(self, message: bytes) -> bytes:
-        """The answer to the query in ``message``, under the query's own id.
+    async def query(self, message: bytes, client: Hashable = None) -> bytes:
+        """Return the answer to the query in ``message``, under the query's own id.
 
+        ``client`` is who asks: clients take turns.
         Raises DnsError: what :func:`~halftunnel_vpn.dns.message.parse_query` and
         :func:`~halftunnel_vpn.dns.answer.parse_answer` do, ``dns-timeout``, ``dns-unreachable``,
-        ``dns-closed``, ``dns-no-resolver``, ``dns-too-many-queries``.
+        ``dns-closed``, ``dns-no-resolver``, and at a bound what :class:`ClientTurns` does.
         """
         query = parse_query(message)
-        if self._waiting >= MAX_WAITING:
-            raise DnsError("dns-too-many-queries")
-        self._waiting += 1
-        try:
-            async with self._sockets:
-                answer = await self._ask_servers(message, query)
-        finally:
-            self._waiting -= 1
+        async with self.turns.turn(client):
+            answer = await self._ask_servers(message, query)
         # The resolver may have changed the letter case of the name; whoever asked wants their own back.
         question = query.question
         return message[:2] + answer[2:HEADER_LENGTH] + question + answer[HEADER_LENGTH + len(question) :]
 
-    async def resolve(self, name: str, version: int) -> list[str]:
+    async def resolve(self, name: str, version: int, client: Hashable = None) -> list[str]:
         """The addresses (``version`` 4 or 6) of ``name``, CNAME records followed; empty if it has none.
 
         Raises DnsError as :meth:`query` does, and ``dns-no-such-name``, ``dns-refused`` (any other failure
         that the resolver reports), ``dns-bad-name``, ``dns-bad-record``, ``dns-too-many-aliases``.
         """
         type_ = RecordType.A if version == 4 else RecordType.AAAA
-        answer = await self.query(address_query(name, type_))
+        answer = await self.query(address_query(name, type_), client)
         rcode = _rcode(answer)
         if rcode == Rcode.NXDOMAIN:
             raise DnsError("dns-no-such-name", name)
@@ -176,8 +165,8 @@ class UpstreamResolver:
         loop = asyncio.get_running_loop()
         with open_socket(server, socket.SOCK_STREAM, self._mark) as sock:
             await loop.sock_connect(sock, server)
-            await loop.sock_sendall(sock, _LENGTH.pack(len(message)) + message)
-            (length,) = _LENGTH.unpack(await _receive(sock, _LENGTH.size))
+            await loop.sock_sendall(sock, frame(message))
+            length = message_length(await _receive(sock, LENGTH_BYTES))
             answer = _answer_in(await _receive(sock, length), message, question)
         if answer is None:
             raise DnsError("dns-wrong-answer")

@@ -32,7 +32,6 @@ MAX_POINTERS = 126
 MAX_NAME_STEPS = 8192
 """Labels and pointers that are read for all names of one message. An honest answer repeats few names."""
 
-MAX_MESSAGE = 65535
 MAX_TTL = 0x7FFFFFFF
 """Seconds; a TTL with the top bit set means zero (RFC 2181 section 8)."""
 

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import DNS_PORT, UpstreamResolver, parse_resolv_conf
 from halftunnel_vpn.errors import ConfigError, HalfTunnelError
 from halftunnel_vpn.host.addresses import Address, local_addresses
@@ -89,7 +90,7 @@ class Exit:
                 DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout),
                 self.counters,
             ),
-            UpstreamResolver(_resolvers(config), counters=self.counters),
+            UpstreamResolver(_resolvers(config), counters=self.counters, limits=TurnLimits()),
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
             max_streams=min(limits.max_streams, resources.open_files() * 3 // 4),  # the rest is for legs
@@ -147,7 +148,7 @@ class Exit:
         for task in self._running:
             task.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> object:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)

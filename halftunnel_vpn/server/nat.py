@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
@@ -32,14 +31,12 @@ log = logging.getLogger(__name__)
 ICMP_IDLE = 60.0
 """Seconds without an echo after which an ICMP stream is forgotten."""
 
-MAX_QUERIES_PER_CLIENT = 256
-"""Questions of one client that resolvers have not answered; one more is refused."""
-
 
 class Nat:
     """Opens what clients ask for. Shared by every session of the exit; :meth:`for_client` makes the Acceptor.
 
-    ``start`` runs a coroutine as an owned task.
+    ``start`` runs a coroutine as an owned task. A question to resolvers is
+    cancelled when the stream that asks it ends.
     """
 
     def __init__(
@@ -53,7 +50,7 @@ class Nat:
         streams_per_client: int,
         max_streams: int,
         has_ipv6: Callable[[], bool],
-        start: Callable[[Coroutine[Any, Any, None]], object],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         counters: Counters,
     ) -> None:
         self.driver = driver
@@ -69,7 +66,6 @@ class Nat:
         self._streams_per_client = streams_per_client
         self._max_streams = max_streams
         self._streams: dict[str, int] = {}
-        self._queries: dict[str, int] = {}
         self.total = 0
         self.is_stopping = False
         """Whether new streams are refused because the exit goes away."""
@@ -95,31 +91,16 @@ class Nat:
         if not self._streams[client]:
             del self._streams[client]
 
-    @contextmanager
-    def asking(self, client: str) -> Iterator[None]:
-        """Count a question of ``client`` while it is being answered. Raises DnsError(``dns-limit``)."""
-        asked = self._queries.get(client, 0)
-        if asked >= MAX_QUERIES_PER_CLIENT:
-            raise DnsError("dns-limit")
-        self._queries[client] = asked + 1
-        try:
-            yield
-        finally:
-            self._queries[client] -= 1
-            if not self._queries[client]:
-                del self._queries[client]
-
     async def addresses_of(self, client: str, name: str) -> list[bytes]:
         """The addresses of ``name``, IPv6 and IPv4 in turn (RFC 8305 section 4); empty if it has none.
 
-        Raises DnsError when the resolvers cannot be asked, or not for ``client`` now (``dns-limit``).
+        Raises DnsError when the resolvers cannot be asked, or not for ``client`` now (see ClientTurns).
         """
         found: dict[int, list[bytes]] = {6: [], 4: []}
         failure: DnsError | None = None
         versions = (6, 4) if self.has_ipv6() else (4,)
-        with self.asking(client):
-            questions = [self.resolver.resolve(name, version) for version in versions]
-            outcomes = await asyncio.gather(*questions, return_exceptions=True)
+        questions = [self.resolver.resolve(name, version, client) for version in versions]
+        outcomes = await asyncio.gather(*questions, return_exceptions=True)
         for version, outcome in zip(versions, outcomes, strict=True):
             if isinstance(outcome, DnsError):
                 failure = outcome
@@ -161,7 +142,7 @@ class ClientNat:
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
         opening = TcpOpening(stream, nat.driver, nat.watch, closed)
         if isinstance(request.host, str):
-            nat.start(self._open_name(opening, request.host, request.port))
+            opening.lookup = nat.start(self._open_name(opening, request.host, request.port))
         else:
             self._dial(opening, [request.host], request.port)
         return opening
@@ -199,8 +180,7 @@ class ClientNat:
         )
 
     async def _query(self, message: bytes) -> bytes:
-        with self._nat.asking(self._client):
-            return await self._nat.resolver.query(message)
+        return await self._nat.resolver.query(message, self._client)
 
     async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:
         try:
@@ -224,7 +204,7 @@ class ClientNat:
             self._client, permitted, port, opening.connected, opening.failed
         )
 
-    def _resolve(self, name: str, done: Callable[[list[bytes]], None]) -> None:
+    def _resolve(self, name: str, done: Callable[[list[bytes]], None]) -> Callable[[], object]:
         async def resolve() -> None:
             try:
                 addresses = await self._nat.addresses_of(self._client, name)
@@ -233,7 +213,7 @@ class ClientNat:
                 addresses = []
             done(addresses)
 
-        self._nat.start(resolve())
+        return self._nat.start(resolve()).cancel
 
 
 def _log_stream(stream: ByteStream | DatagramStream, request: OpenRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 
@@ -21,13 +22,24 @@ class TcpOpening:
     Implements StreamHandler.
     """
 
-    __slots__ = ("_early", "_finished", "_on_closed", "_stream", "_watch", "driver", "is_over", "pending")
+    __slots__ = (
+        "_early",
+        "_finished",
+        "_on_closed",
+        "_stream",
+        "_watch",
+        "driver",
+        "is_over",
+        "lookup",
+        "pending",
+    )
 
     def __init__(
         self, stream: ByteStream, driver: Driver, watch: SocketWatch, on_closed: Callable[[], None]
     ) -> None:
         self.driver = driver
         self.pending: Dial | None = None
+        self.lookup: asyncio.Task[None] | None = None
         self.is_over = False
         self._stream = stream
         self._watch = watch
@@ -43,7 +55,7 @@ class TcpOpening:
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
         relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
         stream.handler = relay
-        self.pending = None
+        self.pending = self.lookup = None
         for data in self._early:
             relay.data_received(memoryview(data), now)
         if self._finished:
@@ -78,6 +90,8 @@ class TcpOpening:
         self.is_over = True
         if self.pending is not None:
             self.pending.cancel()
+        if self.lookup is not None:
+            self.lookup.cancel()
         self._on_closed()
 
     def room_grew(self, now: float) -> None:

@@ -52,8 +52,10 @@ MAX_UNRESOLVED = 64
 DEFAULT_HOP_LIMIT = 64
 """For a run that states none."""
 
-Resolve = Callable[[str, Callable[[list[bytes]], None]], None]
-"""Starts to resolve a name, and calls back with its addresses, the best first, or none."""
+Resolve = Callable[[str, Callable[[list[bytes]], None]], Callable[[], object]]
+"""Starts to resolve a name, and calls back with its addresses, the best first, or none.
+
+What it returns cancels the question, and may be called at any time."""
 
 _KINDS = {
     errno.ENETUNREACH: IcmpErrorKind.NET_UNREACHABLE,
@@ -110,6 +112,7 @@ class DatagramRelay(ABC):
         self._addresses: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._unresolved: dict[str, list[DataRun]] = {}
+        self._lookups: dict[str, Callable[[], object]] = {}
         self._is_closed = False
         self._expected = FIRST_SIZE
         self._paused: list[socket.socket] = []
@@ -207,10 +210,11 @@ class DatagramRelay(ABC):
             waiting.append(run)
             return
         self._unresolved[name] = [run]
-        self._resolve(name, lambda addresses: self._resolved(name, addresses))
+        self._lookups[name] = self._resolve(name, lambda addresses: self._resolved(name, addresses))
 
     def _resolved(self, name: str, addresses: list[bytes]) -> None:
         runs = self._unresolved.pop(name, [])
+        self._lookups.pop(name, None)
         if self._is_closed:
             return
         if not addresses:
@@ -353,4 +357,7 @@ class DatagramRelay(ABC):
             sock.close()
         self._sockets.clear()
         self._unresolved.clear()
+        for cancel in self._lookups.values():
+            cancel()
+        self._lookups.clear()
         self._on_closed()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.errors import DnsError, WireError
+from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, MIN_SEND
 from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
-
-LENGTH_BYTES = 2
 
 MAX_QUERY = 4096
 """Bytes of the longest query that is taken: a question, and what EDNS adds to it."""
@@ -20,17 +21,28 @@ MAX_QUERY = 4096
 class DnsRelay:
     """Answers one query on ``stream``; implements StreamHandler.
 
-    ``start`` runs a coroutine as an owned task, ``query`` asks the resolvers.
+    ``start`` runs a coroutine as an owned task, ``query`` asks the resolvers. The question is cancelled when
+    the stream ends before the answer.
     """
 
-    __slots__ = ("_asked", "_counters", "_driver", "_on_closed", "_query", "_received", "_start", "_stream")
+    __slots__ = (
+        "_asking",
+        "_counters",
+        "_driver",
+        "_is_over",
+        "_on_closed",
+        "_query",
+        "_reader",
+        "_start",
+        "_stream",
+    )
 
     def __init__(
         self,
         stream: ByteStream,
         driver: Driver,
         query: Callable[[bytes], Awaitable[bytes]],
-        start: Callable[[Coroutine[Any, Any, None]], object],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         counters: Counters,
         on_closed: Callable[[], None],
     ) -> None:
@@ -40,45 +52,47 @@ class DnsRelay:
         self._start = start
         self._counters = counters
         self._on_closed = on_closed
-        self._received = bytearray()
-        self._asked = False
+        self._reader = FrameReader(MAX_QUERY)
+        self._asking: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def opened(self, now: float) -> None:
         """Never called at the exit."""
 
     def refused(self, code: ResetCode, now: float) -> None:
         """The client gave up."""
-        self._on_closed()
+        self.aborted(code, now)
 
     def data_received(self, data: memoryview, now: float) -> None:
         """The query, in one piece or several; one that says it is longer than MAX_QUERY is refused."""
         self._stream.consumed(len(data))
-        if self._asked:
-            return  # one query a stream: what follows it is nothing to keep
-        self._received += data
-        if len(self._received) < LENGTH_BYTES:
-            return
-        length = int.from_bytes(self._received[:LENGTH_BYTES], "big")
-        if length > MAX_QUERY:
+        if self._is_over or self._asking is not None:
+            return  # one query a stream: what follows it is not kept
+        self._reader.feed(data)
+        try:
+            message = self._reader.take()
+        except WireError:
             self._counters.drop("dns-query-too-long")
-            self._asked = True
-            self._received.clear()
             self._end(ResetCode.PROTOCOL_ERROR)
-        elif len(self._received) >= LENGTH_BYTES + length:
-            self._asked = True
-            self._start(self._answer(bytes(self._received[LENGTH_BYTES : LENGTH_BYTES + length])))
+            return
+        if message is not None:
+            self._reader.clear()
+            self._asking = self._start(self._answer(message))
 
     def finished(self, now: float) -> None:
         """The client asks nothing more."""
-        if not self._asked:
+        if self._asking is None and not self._is_over:
             self._end(ResetCode.PROTOCOL_ERROR)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client gave up, or its session is gone."""
+        """The client gave up, or its session is gone: nobody waits for an answer."""
+        self._is_over = True
+        if self._asking is not None:
+            self._asking.cancel()
         self._on_closed()
 
     def room_grew(self, now: float) -> None:
-        """An answer always fits the first credit."""
+        """An answer is sent at once or not at all."""
 
     async def _answer(self, message: bytes) -> None:
         try:
@@ -90,11 +104,20 @@ class DnsRelay:
         stream = self._stream
         stream.session.now = self._driver.clock()
         if stream.stream_id in stream.session.streams and not stream.resetting:
-            stream.send(len(answer).to_bytes(LENGTH_BYTES, "big") + answer)
+            framed = frame(answer)
+            memory = stream.session.limits.memory
+            if memory is not None and len(framed) > max(memory.spare(KEEP_TO_SEND), MIN_SEND):
+                self._counters.drop("dns-answer-memory-full")
+                self._end(ResetCode.LIMIT)
+                return
+            stream.send(framed)
             stream.finish()
+        self._is_over = True
         self._on_closed()
 
     def _end(self, code: ResetCode) -> None:
+        self._is_over = True
+        self._reader.clear()
         self._stream.session.now = self._driver.clock()
         self._stream.reset(code)
         self._on_closed()

@@ -13,6 +13,7 @@ from dnslib import RCODE, RR, DNSRecord
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns import upstream
+from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import DirectResolvers, UpstreamResolver, open_socket
 from halftunnel_vpn.errors import ConfigError, DnsError
 
@@ -256,11 +257,7 @@ def test_a_server_must_be_an_address() -> None:
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-async def test_a_storm_is_bounded_in_sockets_and_in_waiting(
-    server: NameServer, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upstream, "MAX_SOCKETS", 8)
-    monkeypatch.setattr(upstream, "MAX_WAITING", 30)
+async def test_a_storm_is_bounded_in_sockets_and_in_waiting(server: NameServer, ask: Ask) -> None:
     arrived = asyncio.Event()
     held: list[bytes] = []
 
@@ -271,18 +268,35 @@ async def test_a_storm_is_bounded_in_sockets_and_in_waiting(
         return []
 
     server.by_udp = hold
-    resolver = resolver_for(server, timeout=0.3, attempts=1)
+    limits = TurnLimits(per_client=8, total=8, reserve=0, waiting_per_client=22, waiting=22)
+    resolver = resolver_for(server, timeout=0.3, attempts=1, limits=limits)
     asked = [asyncio.create_task(resolver.query(ask(f"{i}.example"))) for i in range(40)]
     await asyncio.wait_for(arrived.wait(), 30.0)
     done = [task for task in asked if task.done()]
     assert len(done) == 10
-    assert {str(task.exception()) for task in done} == {"dns-too-many-queries"}
+    assert {str(task.exception()) for task in done} == {"dns-client-limit"}
     assert len(held) == 8
     server.by_udp = lambda message: [server.answer(message)]
     results = await asyncio.gather(*asked, return_exceptions=True)
     reasons = [result.reason for result in results if isinstance(result, DnsError)]
-    assert sorted(set(reasons)) == ["dns-timeout", "dns-too-many-queries"]
+    assert sorted(set(reasons)) == ["dns-client-limit", "dns-timeout"]
     assert (reasons.count("dns-timeout"), len(results) - len(reasons)) == (8, 22)
+
+
+async def test_slow_questions_of_one_client_delay_nobody_else(server: NameServer, ask: Ask) -> None:
+    """They are more than there are places on the network, and each takes its whole time-out."""
+    server.by_udp = lambda message: [] if b"slow" in message else [server.answer(message)]
+    resolver = resolver_for(server, timeout=60.0, limits=TurnLimits())
+    slow = [asyncio.create_task(resolver.query(ask(f"slow{i}.example"), "hostile")) for i in range(300)]
+    await asyncio.wait(slow, timeout=0, return_when=asyncio.FIRST_COMPLETED)
+    began = time.monotonic()
+    answer = await resolver.query(ask("plain.example"), "modest")
+    assert str(DNSRecord.parse(answer).a.rdata) == "192.0.2.3"
+    assert time.monotonic() - began < 20
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert (resolver.turns.under_way, resolver.turns.waiting) == (0, 0)
 
 
 async def test_no_socket_is_left_open(server: NameServer, ask: Ask) -> None:

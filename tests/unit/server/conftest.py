@@ -20,6 +20,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
@@ -31,6 +32,7 @@ from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg, LegPhase
@@ -290,6 +292,7 @@ class InMemory:
             "policy", EgressPolicy(allow=[ip_network("127.0.0.0/8"), ip_network("::1")])
         )
         limits = changes.pop("dials", DialLimits(timeout=1.0))
+        self.memory: Memory | None = changes.pop("memory", None)
         servers = changes.pop("resolvers", [])
         options: dict[str, Any] = {
             "udp_idle": 60.0,
@@ -301,7 +304,13 @@ class InMemory:
             driver,
             self.policy,
             Dialer(driver, limits, counters),
-            UpstreamResolver(servers, counters=counters, timeout=0.5, attempts=1),
+            UpstreamResolver(
+                servers,
+                counters=counters,
+                timeout=changes.pop("resolver_timeout", 0.5),
+                attempts=1,
+                limits=changes.pop("turns", TurnLimits()),
+            ),
             start=tasks.create_task,
             counters=counters,
             **options | changes,
@@ -322,7 +331,7 @@ class InMemory:
         session = Session(
             bytes(16),
             is_client=is_client,
-            limits=SessionLimits(),
+            limits=SessionLimits(memory=None if is_client else self.memory),
             wheel=self.driver.wheel,
             random=os.urandom,
             wake=lambda: pump.wake(),

@@ -9,6 +9,7 @@ import socket
 import pytest
 from dnslib import DNSRecord
 
+from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.protocol.datagram import (
     ErrorRun,
@@ -17,8 +18,10 @@ from halftunnel_vpn.protocol.datagram import (
     encode_run_header,
 )
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
-from halftunnel_vpn.server import nat, relay_dns
+from halftunnel_vpn.server import relay_dns
 from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.memory_budget import Memory
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
@@ -181,7 +184,7 @@ async def test_what_follows_a_query_is_not_kept(tunnel, resolver, query, until):
         user.stream.send(bytes(min(user.stream.room, 60_000)))
         sent += 60_000
     await until(lambda: not user.stream.sending.unsent)
-    assert len(relay._received) < 200_000
+    assert len(relay._reader) < 200_000
     user.stream.reset(ResetCode.NORMAL)
 
 
@@ -303,16 +306,67 @@ async def test_a_datagram_stream_that_is_idle_is_forgotten(in_memory, udp):
 # --- bounds ------------------------------------------------------------------------------------------
 
 
-async def test_a_client_has_only_so_many_questions_open_at_once(tunnel, counters, monkeypatch):
-    monkeypatch.setattr(nat, "MAX_QUERIES_PER_CLIENT", 3)
-    asked = [asyncio.ensure_future(tunnel.nat.addresses_of("greedy", f"silent{n}.test")) for n in range(3)]
-    await asyncio.sleep(0)
-    with pytest.raises(DnsError, match="dns-limit"):
+async def test_a_client_has_only_so_many_questions_open_at_once(in_memory, resolver, until):
+    limits = TurnLimits(per_client=3, total=9, reserve=0, waiting_per_client=3, waiting=9)
+    tunnel = in_memory(resolvers=[resolver.endpoint], turns=limits, has_ipv6=lambda: False)
+    turns = tunnel.nat.resolver.turns
+    asked = [asyncio.ensure_future(tunnel.nat.addresses_of("greedy", f"silent{n}.test")) for n in range(6)]
+    await until(lambda: turns.waiting == 3)
+    with pytest.raises(DnsError, match="dns-client-limit"):
         await tunnel.nat.addresses_of("greedy", "here.test")
     with pytest.raises(DnsError, match="dns-no-such-name"):
         await tunnel.nat.addresses_of("modest", "nothing.test")
     await asyncio.gather(*asked, return_exceptions=True)
-    assert not tunnel.nat._queries
+    assert (turns.under_way, turns.waiting) == (0, 0)
+
+
+def silent(*datagram):
+    """For a resolver that never answers."""
+
+
+def ask_by_dns_stream(tunnel):
+    user = tunnel.open(b"", 0, StreamKind.DNS)
+    user.stream.send(framed(DNSRecord.question("here.test").pack()))
+    return user
+
+
+def ask_by_tcp_stream(tunnel):
+    return tunnel.open("here.test", 80)
+
+
+def ask_by_datagram(tunnel):
+    user = tunnel.open(b"", 0, StreamKind.UDP)
+    user.stream.send(encode_run_header("here.test", 80), b"x")
+    return user
+
+
+@pytest.mark.parametrize("ask", [ask_by_dns_stream, ask_by_tcp_stream, ask_by_datagram])
+async def test_the_question_of_a_stream_that_is_gone_is_cancelled(in_memory, resolver, until, counters, ask):
+    tunnel = in_memory(resolvers=[resolver.endpoint], resolver_timeout=600.0)
+    turns = tunnel.nat.resolver.turns
+    resolver.datagram_received = silent
+    user = ask(tunnel)
+    await until(lambda: turns.under_way)
+    if isinstance(user.stream, DatagramStream):
+        user.stream.close()
+    else:
+        user.stream.reset(ResetCode.TIMED_OUT)
+    await until(lambda: not turns.under_way)
+    await tunnel.idle()
+    assert not counters.dropped
+
+
+async def test_a_long_answer_is_refused_where_memory_has_run_out(in_memory, resolver, counters, query):
+    """An answer is sent in one piece, whatever credit the client has given."""
+    resolver.addresses["here.test"] = [f"192.0.2.{n % 250}" for n in range(1200)]
+    memory = Memory(1 << 20)
+    memory.take(memory.limit - 64 * 1024)
+    tunnel = in_memory(resolvers=[resolver.endpoint], memory=memory)
+    user = tunnel.open(b"", 0, StreamKind.DNS)
+    user.stream.send(framed(query))
+    await user.heard("opened")
+    await user.until(lambda: "aborted LIMIT" in user.events)
+    assert counters.dropped["dns-answer-memory-full"] == 1
 
 
 async def test_a_query_that_says_it_is_longer_than_any_is_refused_at_once(tunnel, counters):
