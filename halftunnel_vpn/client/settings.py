@@ -46,6 +46,7 @@ def flow_config(profile: ClientProfile) -> FlowConfig:
     """Bounds of the flow tracker."""
     return FlowConfig(
         addresses=tuple(interface.ip.packed for interface in profile.tun.addresses),
+        resolvers=tuple(address.packed for address in profile.dns.addresses),
         max_tcp_flows=profile.limits.max_flows,
         max_udp_flows=profile.limits.max_flows,
         udp_idle=profile.limits.udp_idle,

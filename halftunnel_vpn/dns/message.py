@@ -62,14 +62,24 @@ class Query:
         "edns",
         "flags",
         "identifier",
+        "is_signed",
         "key",
         "question",
         "type",
         "udp_limit",
     )
 
-    def __init__(self, identifier: int, flags: int, question: bytes, opt: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        identifier: int,
+        flags: int,
+        question: bytes,
+        opt: tuple[int, int] | None,
+        *,
+        is_signed: bool = False,
+    ) -> None:
         self.identifier = identifier
+        self.is_signed = is_signed
         self.flags = flags
         self.question = question
         self.type, self.class_ = TYPE_AND_CLASS.unpack_from(question, len(question) - 4)
@@ -90,6 +100,20 @@ class Query:
         if self._name is None:
             self._name = name_text(self.question)
         return self._name
+
+    @property
+    def concerns_server(self) -> bool:
+        """Whether only the server that it was sent to can answer it, if any was named.
+
+        Without RD it is about what that server itself knows; zone transfers, classes other than IN (CHAOS:
+        the server's own version) and signed queries (TSIG, RFC 8945; SIG(0), RFC 2931) are too.
+        """
+        return (
+            not self.flags & FLAG_RECURSION_DESIRED
+            or self.type in (RecordType.AXFR, RecordType.IXFR)
+            or self.class_ != CLASS_IN
+            or self.is_signed
+        )
 
     @property
     def reply_flags(self) -> int:
@@ -136,18 +160,21 @@ def parse_query(message: bytes) -> Query:
         raise DnsError("dns-bad-question")
     end = question_end(message) + TYPE_AND_CLASS.size
     opt = None
+    is_signed = False
     if any(counts):
         for record in records(message, end, (counts[0], counts[1], counts[2])):
+            if record.type in (RecordType.TSIG, RecordType.SIG) and record.section == ADDITIONALS:
+                is_signed = True
             if record.type != _OPT:
                 continue
             if opt is not None or record.section != ADDITIONALS or message[record.owner]:
                 raise DnsError("dns-bad-edns")
             opt = record
     if opt is None:
-        return Query(identifier, flags, message[HEADER_LENGTH:end], None)
+        return Query(identifier, flags, message[HEADER_LENGTH:end], None, is_signed=is_signed)
     if message[opt.ttl_offset + 1]:
         raise DnsError("dns-bad-edns-version")
-    return Query(identifier, flags, message[HEADER_LENGTH:end], (opt.class_, opt.ttl))
+    return Query(identifier, flags, message[HEADER_LENGTH:end], (opt.class_, opt.ttl), is_signed=is_signed)
 
 
 def refuse(message: bytes, error: DnsError) -> bytes | None:

@@ -93,6 +93,10 @@ class Rules:
             return local_answer(query, authorities=self._nothing, stream=stream)
         return None
 
+    def stays_here(self, name: str) -> bool:
+        """Whether no server at all is to be asked about ``name``."""
+        return name in self._hosts or self._local.find(name) is not None
+
     def resolvers(self, name: str) -> tuple[Server, ...] | None:
         """The resolvers outside the tunnel that know about ``name``; None if it is no split domain."""
         return self._split.find(name)

@@ -22,12 +22,13 @@ from halftunnel_vpn.dns.message import (
 from halftunnel_vpn.dns.rules import Rules
 from halftunnel_vpn.dns.wire import Rcode, RecordType
 from halftunnel_vpn.errors import DnsError, HalfTunnelError, PeerError
+from halftunnel_vpn.flow.interfaces import DnsOutcome
 
 MAX_QUERIES_IN_FLIGHT = 1024
-"""Different questions that resolvers are asked at one time; one more is answered SERVFAIL."""
+"""Different questions that resolvers are asked at one time; one client has at most as many as are free."""
 
 MAX_REPLIES_WAITING = 4096
-"""Clients that wait for an answer at one time, to the same question or not; one more gets SERVFAIL."""
+"""Replies that are waited for at one time; one client waits for at most as many as are free."""
 
 Forward = Callable[[bytes], Awaitable[bytes]]
 """Asks through the tunnel. May raise SessionError, DnsError, TimeoutError."""
@@ -46,7 +47,7 @@ class _Pending:
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self.task = task
-        self.waiting: list[tuple[Query, Reply, bool]] = []
+        self.waiting: list[tuple[Query, Reply, bool, bytes]] = []
 
 
 class DnsService:
@@ -82,6 +83,7 @@ class DnsService:
                 self._pools[pool.version] = pool
         self._pending: dict[bytes, _Pending] = {}
         self._waiting = 0
+        self._waiting_of: dict[bytes, int] = {}
         self._identifier = 0
         self._group: asyncio.TaskGroup | None = None
         self._closed = asyncio.Event()
@@ -105,6 +107,7 @@ class DnsService:
             # A task that was cancelled before its first step has cleared nothing away.
             self._pending.clear()
             self._waiting = 0
+            self._waiting_of.clear()
 
     def close(self) -> None:
         """Let :meth:`run` return."""
@@ -125,32 +128,51 @@ class DnsService:
         """Different questions that resolvers are being asked now."""
         return len(self._pending)
 
-    def query(self, message: bytes, reply: Reply, *, stream: bool) -> bool:
+    def query(
+        self,
+        message: bytes,
+        reply: Reply,
+        *,
+        stream: bool,
+        client: bytes = b"",
+        names_server: bool = False,
+    ) -> DnsOutcome:
         """Answer the query in ``message`` by calling ``reply``, at once where no resolver has to be asked.
 
-        ``stream``: the query came by TCP, so that the answer may have any size. Nothing is raised: a
-        malformed query is answered with FORMERR or, if it has no header or is a response, not at all: False.
+        ``stream``: the query came by TCP, so that the answer may have any size. ``client`` is who asks;
+        clients share what is bounded. ``names_server``: it was sent to a server other than our own resolver,
+        and what only that server can answer is FOR_SERVER. Nothing is raised: a malformed query is answered
+        with FORMERR or, if it has no header or is a response, not at all (IGNORED).
         """
         try:
             query = parse_query(message)
         except DnsError as error:
+            if names_server and error.reason == "dns-bad-opcode":
+                return self._for_server()
             self._counters.drop(error.reason)
             refusal = refuse(message, error)
-            if refusal is not None:
-                reply(refusal)
-            return refusal is not None
+            if refusal is None:
+                return DnsOutcome.IGNORED
+            reply(refusal)
+            return DnsOutcome.ANSWERED
+        if names_server and query.concerns_server and not self._rules.stays_here(query.name):
+            return self._for_server()
         hit = self._cache.get(query.key, self._clock())
         if hit is not None:
             answer, age = hit
             reply(answer.render(query, age, stream=stream))
-            return True
+            return DnsOutcome.ANSWERED
         local = self._rules.answer(query, stream=stream) or self._fake_answer(query, stream)
         if local is not None:
             self._counters.count("dns-answered-locally")
             reply(local)
-            return True
-        self._ask(query, reply, stream)
-        return True
+        else:
+            self._ask(query, reply, stream, client)
+        return DnsOutcome.ANSWERED
+
+    def _for_server(self) -> DnsOutcome:
+        self._counters.count("dns-queries-for-server")
+        return DnsOutcome.FOR_SERVER
 
     def is_fake(self, address: bytes) -> bool:
         """Whether ``address`` (4 or 16 bytes) is one that only stands for a name, now or formerly."""
@@ -189,11 +211,13 @@ class DnsService:
             return local_answer(query, Rcode.SERVFAIL, stream=stream)
         return local_answer(query, answers=(LocalRecord(query.type, ttl, address),), stream=stream)
 
-    def _ask(self, query: Query, reply: Reply, stream: bool) -> None:
+    def _ask(self, query: Query, reply: Reply, stream: bool, client: bytes) -> None:
         """Have a resolver asked, unless the same question is on its way already."""
         pending = self._pending.get(query.key)
-        if self._waiting >= MAX_REPLIES_WAITING or (
-            pending is None and len(self._pending) >= MAX_QUERIES_IN_FLIGHT
+        # A client has at most as many as are still free: however many clients ask, there is room for another.
+        used = self._waiting_of.get(client, 0)
+        if used >= MAX_REPLIES_WAITING - self._waiting or (
+            pending is None and used >= MAX_QUERIES_IN_FLIGHT - len(self._pending)
         ):
             self._counters.drop("dns-too-many-queries")
             reply(local_answer(query, Rcode.SERVFAIL, stream=stream))
@@ -207,22 +231,30 @@ class DnsService:
             self._pending[query.key] = pending
         else:
             self._counters.count("dns-queries-joined")
-        pending.waiting.append((query, reply, stream))
+        pending.waiting.append((query, reply, stream, client))
         self._waiting += 1
+        self._waiting_of[client] = used + 1
 
     async def _resolve(self, query: Query) -> None:
         try:
             answer = await self._answer(query)
         finally:
             waiting = self._pending.pop(query.key).waiting
-            self._waiting -= len(waiting)
+            for _, _, _, client in waiting:
+                self._release(client)
         if answer is not None:
             self._cache.put(query.key, answer, self._clock())
-        for asked, reply, stream in waiting:
+        for asked, reply, stream, _ in waiting:
             if answer is not None:
                 reply(answer.render(asked, 0, stream=stream))
             else:
                 reply(local_answer(asked, Rcode.SERVFAIL, stream=stream))
+
+    def _release(self, client: bytes) -> None:
+        self._waiting -= 1
+        self._waiting_of[client] -= 1
+        if not self._waiting_of[client]:
+            del self._waiting_of[client]
 
     async def _answer(self, query: Query) -> Answer | None:
         """What a resolver answers; None when none does, or nothing that makes sense."""

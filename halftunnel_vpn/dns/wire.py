@@ -60,8 +60,13 @@ class RecordType(IntEnum):
     SOA = 6
     PTR = 12
     HINFO = 13
+    SIG = 24
     AAAA = 28
     OPT = 41
+    RRSIG = 46
+    SVCB = 64
+    HTTPS = 65
+    TSIG = 250
     IXFR = 251
     AXFR = 252
     ANY = 255

@@ -9,9 +9,14 @@ from halftunnel_vpn.flow.tcp.config import TcpConfig
 
 @dataclass(frozen=True, slots=True)
 class FlowConfig:
-    """``addresses`` are this host's own on the TUN device (4 or 16 bytes each); times are seconds."""
+    """Times are seconds.
+
+    ``addresses`` are this host's own on the TUN device (4 or 16 bytes each), ``resolvers`` those of our own
+    resolver inside the tunnel.
+    """
 
     addresses: tuple[bytes, ...] = ()
+    resolvers: tuple[bytes, ...] = ()
     max_tcp_flows: int = 65536
     max_udp_flows: int = 65536
     max_icmp_flows: int = 4096

@@ -3,56 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.interfaces import Buffer, DnsPort
+from halftunnel_vpn.errors import SessionError, UpstreamUnavailable
+from halftunnel_vpn.flow.interfaces import Buffer, DnsOutcome, DnsPort, StreamHandler, StreamPort
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, FrameReader, frame
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
-LENGTH_BYTES: Final = 2
-"""Bytes of the length in front of every message (RFC 1035 section 4.2.2)."""
-
 ROOM: Final = 128 * 1024
-"""Bytes of queries that one connection may have on the way."""
+"""Bytes of queries of one connection that wait here; the window closes beyond it."""
 
 MAX_PIPELINED: Final = 64
-"""Queries of one connection that may wait for an answer; more close it."""
+"""Queries of one connection that may wait for an answer; further ones wait to be asked."""
 
-MAX_UNREAD_ANSWERS: Final = 1024 * 1024
-"""Bytes of answers that a client may leave unread; more close the connection."""
+MAX_UNREAD_ANSWERS: Final = 256 * 1024
+"""Bytes of answers that a client may leave unread; further queries wait to be asked until it reads."""
+
+OpenServer: TypeAlias = Callable[[StreamHandler, float], StreamPort]
+"""Opens a stream to the server that the connection names. Raises SessionError, UpstreamUnavailable."""
 
 
 class DnsStream:
-    """Frames messages by their length and gives them to ``dns``; implements StreamPort for its endpoint.
+    """Cuts the stream into messages and gives them to ``dns``; implements StreamPort for its endpoint.
 
-    Answers come when they come, so the time is asked of ``clock`` (monotonic seconds).
+    ``client`` is the address of who asks. ``open_server`` leads to the server that it has named, for messages
+    that nobody else can answer; None where the connection is to our own resolver. Answers come when they
+    come, so the time is asked of ``clock`` (monotonic seconds).
     """
 
     __slots__ = (
         "_asked",
+        "_client",
         "_clock",
         "_counters",
         "_dns",
         "_endpoint",
+        "_is_asking",
         "_is_finished",
         "_is_over",
-        "_received",
+        "_open_server",
+        "_reader",
+        "_server",
         "_unread",
     )
 
     def __init__(
-        self, endpoint: TcpEndpoint, dns: DnsPort, counters: Counters, clock: Callable[[], float]
+        self,
+        endpoint: TcpEndpoint,
+        dns: DnsPort,
+        counters: Counters,
+        clock: Callable[[], float],
+        client: bytes,
+        open_server: OpenServer | None,
     ) -> None:
         self._endpoint = endpoint
         self._dns = dns
         self._counters = counters
         self._clock = clock
-        self._received = bytearray()
+        self._client = client
+        self._open_server = open_server
+        self._server: NamedServer | None = None
+        self._reader = FrameReader()
+        # Queries that our resolver has not answered.
         self._asked = 0
         self._unread = 0
+        # Whether the client asks nothing more.
         self._is_finished = False
         self._is_over = False
+        # Whether _ask_next is running: an answer that comes at once must not start it again.
+        self._is_asking = False
 
     # --- StreamPort ------------------------------------------------------------------------------
 
@@ -61,59 +82,227 @@ class DnsStream:
     @property
     def room(self) -> int:
         """Bytes of queries that are still welcome."""
-        return max(ROOM - len(self._received), 0)
+        return max(ROOM - len(self._reader), 0)
 
     def send(self, data: Buffer) -> None:
         """Queries, in any pieces."""
-        received = self._received
-        received += data
-        while len(received) >= LENGTH_BYTES and not self._is_over:
-            end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
-            if len(received) < end:
-                return
-            message = bytes(received[LENGTH_BYTES:end])
-            del received[:end]
-            if self._asked >= MAX_PIPELINED:
-                self._break_off("dns-too-many-pipelined")
-                return
-            self._asked += 1
-            if not self._dns.query(message, self._answered, stream=True):
-                self._break_off("dns-no-question")  # or the connection would wait for an answer for ever
-                return
+        if not self._is_over:
+            self._reader.feed(data)
+            self._ask_next()
 
     def finish(self) -> None:
         """The client asks nothing more: close once everything is answered."""
         self._is_finished = True
-        self._close_when_done()
+        self._ask_next()
 
     def reset(self, code: ResetCode) -> None:
         """The client is gone; answers still under way go nowhere."""
-        self._is_over = True
+        self._end()
+        if self._server is not None:
+            self._server.reset(code)
 
     def consumed(self, count: int) -> None:
         """The client has read some of its answers."""
         self._unread -= count
+        self.go_on()
+
+    # --- what the named server says --------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Ask what has waited, and tell the client if there is room for more."""
+        if self._is_over:
+            return
+        waited = len(self._reader)
+        self._ask_next()
+        if self._server is not None and self._unread < MAX_UNREAD_ANSWERS:
+            self._server.read_on()
+        if len(self._reader) < waited and not self._is_over:
+            self._endpoint.room_grew(self._clock())
+
+    def deliver(self, message: bytes) -> None:
+        """Give the client a message."""
+        if self._is_over:
+            return
+        self._unread += LENGTH_BYTES + len(message)
+        self._endpoint.data_received(memoryview(frame(message)), self._clock())
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the client leaves so much unread that the named server has to wait."""
+        return self._unread >= MAX_UNREAD_ANSWERS
+
+    def server_finished(self) -> None:
+        """The named server says nothing more."""
+        self._close_when_done()
+
+    def server_failed(self, code: ResetCode) -> None:
+        """The named server cannot be reached, or its connection is gone."""
+        if not self._is_over:
+            self._end()
+            self._endpoint.aborted(code, self._clock())
 
     # ---------------------------------------------------------------------------------------------
+
+    def _ask_next(self) -> None:
+        """Ask whatever is whole, within the bounds; then close if that was all."""
+        if self._is_asking:
+            return
+        self._is_asking = True
+        try:
+            while not self._is_over and self._asked < MAX_PIPELINED and not self.has_enough:
+                message = self._reader.peek()
+                if message is None or not self._ask(message):
+                    break
+                self._reader.take()
+        finally:
+            self._is_asking = False
+        self._close_when_done()
+
+    def _ask(self, message: bytes) -> bool:
+        """Ask one query; returns whether it was taken."""
+        self._asked += 1
+        outcome = self._dns.query(
+            message,
+            self._answered,
+            stream=True,
+            client=self._client,
+            names_server=self._open_server is not None,
+        )
+        if outcome is DnsOutcome.ANSWERED:
+            return True
+        self._asked -= 1
+        if outcome is DnsOutcome.FOR_SERVER:
+            return self._ask_server(message)
+        self._break_off("dns-no-question", ResetCode.LIMIT)  # or the connection would wait for an answer
+        return False
+
+    def _ask_server(self, message: bytes) -> bool:
+        """Pass a message on to the server that the client has named; returns whether it was taken."""
+        server = self._server
+        if server is None:
+            assert self._open_server is not None
+            server = self._server = NamedServer(self)
+            try:
+                server.stream = self._open_server(server, self._clock())
+            except (SessionError, UpstreamUnavailable):
+                self._server = None
+                self._break_off("dns-server-unreachable", ResetCode.NETWORK_UNREACHABLE)
+                return False
+            self._counters.count("dns-servers-named")
+        if server.is_finished or not server.stream.room:
+            return False
+        server.stream.send(frame(message))
+        return True
 
     def _answered(self, answer: bytes) -> None:
         if self._is_over:
             return
         self._asked -= 1
-        self._unread += LENGTH_BYTES + len(answer)
-        if self._unread > MAX_UNREAD_ANSWERS:
-            self._break_off("dns-answers-unread")
-            return
-        framed = len(answer).to_bytes(LENGTH_BYTES, "big") + answer
-        self._endpoint.data_received(memoryview(framed), self._clock())
-        self._close_when_done()
+        self.deliver(answer)
+        self.go_on()
 
     def _close_when_done(self) -> None:
-        if self._is_finished and not self._asked and not self._is_over:
-            self._is_over = True
+        if self._is_over or self._asked:
+            return
+        server = self._server
+        if server is None:
+            is_done = self._is_finished and self._reader.peek() is None
+        else:
+            if self._is_finished and self._reader.peek() is None:
+                server.finish()
+            is_done = server.is_finished
+        if is_done:
+            self._end()
             self._endpoint.finished(self._clock())
+            if server is not None:
+                server.finish()
 
-    def _break_off(self, reason: str) -> None:
+    def _break_off(self, reason: str, code: ResetCode) -> None:
         self._counters.drop(reason)
+        self._end()
+        self._endpoint.aborted(code, self._clock())
+        if self._server is not None:
+            self._server.reset(code)
+
+    def _end(self) -> None:
         self._is_over = True
-        self._endpoint.aborted(ResetCode.LIMIT, self._clock())
+        self._reader.clear()
+
+
+class NamedServer:
+    """The connection to the DNS server that a client has named; implements StreamHandler.
+
+    The creator sets ``stream``. Messages go to ``client`` whole, since our own answers may come between them.
+    """
+
+    __slots__ = ("_client", "_fin_came", "_is_fin_sent", "_owed", "_reader", "is_finished", "stream")
+
+    def __init__(self, client: DnsStream) -> None:
+        self.stream: StreamPort
+        # Whether the server says nothing more, and the client has been given all that it said.
+        self.is_finished = False
+        self._client = client
+        self._reader = FrameReader()
+        # Bytes of credit that are held back while the client does not read.
+        self._owed = 0
+        self._fin_came = False
+        self._is_fin_sent = False
+
+    def finish(self) -> None:
+        """The client asks nothing more."""
+        if not self._is_fin_sent:
+            self._is_fin_sent = True
+            self.stream.finish()
+
+    def reset(self, code: ResetCode) -> None:
+        """The client is gone."""
+        self.is_finished = True
+        self._reader.clear()
+        self.stream.reset(code)
+
+    def read_on(self) -> None:
+        """Give the client whole messages until it has enough, and the server its credit back."""
+        client = self._client
+        while not client.has_enough:
+            message = self._reader.take()
+            if message is None:
+                break
+            client.deliver(message)
+        if self._owed and not client.has_enough:
+            owed, self._owed = self._owed, 0
+            self.stream.consumed(owed)
+        if self._fin_came and not client.has_enough and not self.is_finished:
+            self.is_finished = True
+            client.server_finished()
+
+    def opened(self, now: float) -> None:
+        """The exit has connected."""
+        self._client.go_on()
+
+    def refused(self, code: ResetCode, now: float) -> None:
+        """The exit could not connect."""
+        self.aborted(code, now)
+
+    def data_received(self, data: memoryview, now: float) -> None:
+        """Answers, in any pieces; what is not given to the client is bounded by the stream's credit."""
+        self._owed += len(data)
+        if self.is_finished:
+            self.stream.consumed(len(data))
+            return
+        self._reader.feed(data)
+        self.read_on()
+
+    def finished(self, now: float) -> None:
+        """The server says nothing more."""
+        self._fin_came = True
+        self.read_on()
+
+    def aborted(self, code: ResetCode, now: float) -> None:
+        """The connection is over."""
+        self.is_finished = True
+        self._reader.clear()
+        self._client.server_failed(code)
+
+    def room_grew(self, now: float) -> None:
+        """The server takes more."""
+        self._client.go_on()

@@ -13,7 +13,14 @@ from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.icmp import IcmpFlow
-from halftunnel_vpn.flow.interfaces import DnsPort, FrameWriter, StreamOpener
+from halftunnel_vpn.flow.interfaces import (
+    DnsOutcome,
+    DnsPort,
+    FrameWriter,
+    StreamHandler,
+    StreamOpener,
+    StreamPort,
+)
 from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.fast_path import read as read_plain
@@ -80,6 +87,7 @@ class FlowTracker:
         self._clock = clock
         self._counters = counters
         self._own = frozenset(config.addresses)
+        self._resolvers = frozenset(config.resolvers)
         self._reassembler = Reassembler(counters)
         self._fragment_timer = wheel.timer(self._expire_fragments)
         self._tcp: dict[TcpKey, TcpEndpoint] = {}
@@ -199,7 +207,8 @@ class FlowTracker:
         )
         if destination_port == DNS_PORT and self._config.intercept_dns:
             self._tcp[key] = endpoint
-            endpoint.attach(DnsStream(endpoint, self._dns, self._counters, self._clock))
+            open_server = None if destination in self._resolvers else partial(self._open_dns, destination)
+            endpoint.attach(DnsStream(endpoint, self._dns, self._counters, self._clock, source, open_server))
             endpoint.opened(now)
             return
         host = self._dns.name_of(destination) or destination
@@ -214,6 +223,11 @@ class FlowTracker:
             return
         self._tcp[key] = endpoint
         endpoint.attach(stream)
+
+    def _open_dns(self, destination: bytes, handler: StreamHandler, now: float) -> StreamPort:
+        """Open a stream to the DNS server at ``destination``. Raises SessionError, UpstreamUnavailable."""
+        host = self._dns.name_of(destination) or destination
+        return self._opener.open_stream(OpenRequest(StreamKind.TCP, host, DNS_PORT, 0), handler, now)
 
     def _tcp_closed(self, endpoint: TcpEndpoint) -> None:
         self._touched.pop(endpoint, None)
@@ -237,7 +251,7 @@ class FlowTracker:
     def _udp_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
         datagram = udp.parse(packet, checksum_trusted=trusted)
         if datagram.destination_port == DNS_PORT and self._config.intercept_dns:
-            self._ask_dns(packet, datagram)
+            self._dns_arrived(packet, datagram, frame, now)
             return
         flow = self._udp.get((packet.source, datagram.source_port))
         if flow is None:
@@ -268,14 +282,34 @@ class FlowTracker:
         self._udp[flow.key] = flow
         return flow
 
-    def _ask_dns(self, packet: ip.IpPacket, datagram: udp.UdpDatagram) -> None:
+    def _dns_arrived(self, packet: ip.IpPacket, datagram: udp.UdpDatagram, frame: bytes, now: float) -> None:
+        """A DNS query, or several of one size in one frame."""
+        payload = datagram.payload
+        size = max(len(payload), 1)
+        if frame[1] and packet.raw.obj is frame:
+            header = vnet.parse(frame)
+            if header.gso_type == vnet.GSO_UDP_L4 and header.gso_size:
+                size = header.gso_size
+        for start in range(0, max(len(payload), 1), size):
+            self._ask_dns(packet, datagram.source_port, payload[start : start + size], now)
+
+    def _ask_dns(self, packet: ip.IpPacket, port: int, message: memoryview, now: float) -> None:
         source, destination = packet.source, packet.destination
-        port = datagram.source_port
 
         def reply(answer: bytes) -> None:
             self._write((udp.build(destination, DNS_PORT, source, port, len(answer)), answer))
 
-        self._dns.query(bytes(datagram.payload), reply, stream=False)
+        outcome = self._dns.query(
+            bytes(message),
+            reply,
+            stream=False,
+            client=source,
+            names_server=destination not in self._resolvers,
+        )
+        if outcome is DnsOutcome.FOR_SERVER:
+            flow = self._udp.get((source, port)) or self._open_udp(packet, port, now)
+            if flow is not None:
+                flow.datagram_arrived(packet, DNS_PORT, message, 0, now)
 
     # --- ICMP and everything else ----------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionError
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, StreamHandler
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.inet.checksum import internet_checksum
@@ -98,12 +98,22 @@ class _Dns:
     def __init__(self) -> None:
         self.late: list[Callable[[bytes], None]] = []
 
-    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
+    def query(
+        self,
+        message: bytes,
+        reply: Callable[[bytes], None],
+        *,
+        stream: bool,
+        client: bytes,
+        names_server: bool,
+    ) -> DnsOutcome:
+        if names_server and message[:1] == b"s":
+            return DnsOutcome.FOR_SERVER
         if len(message) & 1:
             self.late.append(reply)
         elif message:
             reply(message)
-        return bool(message)
+        return DnsOutcome.ANSWERED if message else DnsOutcome.IGNORED
 
     def name_of(self, address: bytes) -> str | None:
         return NAME if address == FAKE else None

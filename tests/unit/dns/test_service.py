@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.config import DnsConfig, Server
 from halftunnel_vpn.dns.service import MAX_QUERIES_IN_FLIGHT, MAX_REPLIES_WAITING, DnsService
 from halftunnel_vpn.errors import DnsError, RoadError, SessionError
+from halftunnel_vpn.flow.interfaces import DnsOutcome
 
 Ask = Callable[..., bytes]
 Respond = Callable[..., bytes]
@@ -202,9 +204,22 @@ async def test_a_storm_of_questions_is_bounded(ask: Ask) -> None:
         refused: list[bytes] = []
         for i in range(3 * MAX_QUERIES_IN_FLIGHT):
             host.service.query(ask(f"{i}.example", identifier=i), refused.append, stream=False)
-        assert host.service.in_flight == MAX_QUERIES_IN_FLIGHT
-        assert len(refused) == host.counters.dropped["dns-too-many-queries"] == 2 * MAX_QUERIES_IN_FLIGHT
+        assert host.service.in_flight == MAX_QUERIES_IN_FLIGHT // 2
+        assert len(refused) == host.counters.dropped["dns-too-many-queries"] == 5 * MAX_QUERIES_IN_FLIGHT // 2
         assert {DNSRecord.parse(reply).header.rcode for reply in refused[:10]} == {RCODE.SERVFAIL}
+
+
+async def test_however_many_clients_ask_without_end_there_is_room_for_another(ask: Ask) -> None:
+    async with Host(DnsConfig(), never).running() as host:
+        refused: list[bytes] = []
+        for client in (b"first", b"second", b"third"):
+            for i in range(MAX_QUERIES_IN_FLIGHT):
+                query = ask(f"{i}.{client.decode()}.example")
+                host.service.query(query, refused.append, stream=False, client=client)
+        before = len(refused)
+        host.service.query(ask("www.example"), refused.append, stream=False, client=b"modest")
+        assert len(refused) == before
+        assert host.service.in_flight < MAX_QUERIES_IN_FLIGHT
 
 
 async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
@@ -218,7 +233,7 @@ async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
 
     async with Host(DnsConfig(), at_last).running() as host:
         replies: list[bytes] = []
-        for i in range(MAX_REPLIES_WAITING - 1):
+        for i in range(MAX_REPLIES_WAITING // 2 - 1):
             host.service.query(ask("a.example", identifier=i), replies.append, stream=False)
         last = asyncio.create_task(host.query(ask("a.example")))
         await asyncio.sleep(0)
@@ -226,7 +241,7 @@ async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
         assert host.query_now(ask("a.example")).header.rcode == RCODE.SERVFAIL
         arrived.set()
         assert data(await last) == ["192.0.2.1"]
-        assert len(replies) == MAX_REPLIES_WAITING - 1
+        assert len(replies) == MAX_REPLIES_WAITING // 2 - 1
         assert data(await host.query(ask("a.example"))) == ["192.0.2.1"]
 
 
@@ -328,6 +343,57 @@ async def test_more_names_than_fake_addresses_fail_until_one_is_free(ask: Ask) -
     assert host.service.address_of("a.example", 4) is None
 
 
+# --- what only the named server can answer --------------------------------------------------------
+
+
+def signed(query: bytes, type_: int) -> bytes:
+    """The query with a record of ``type_`` at its end, of class ANY as TSIG and SIG(0) have it."""
+    record = b"\x00" + struct.pack("!HHIH", type_, 255, 0, 4) + b"data"
+    return query[:10] + struct.pack("!H", 1 + int.from_bytes(query[10:12], "big")) + query[12:] + record
+
+
+@pytest.mark.parametrize("mode", ["forward", "fake-ip"])
+async def test_what_concerns_a_server_is_for_the_named_one(ask: Ask, mode: str) -> None:
+    host = Host(DnsConfig(mode=mode), never)  # type: ignore[arg-type]
+    replies: list[bytes] = []
+    for message in (
+        ask("www.example", rd=0),
+        ask("example", "AXFR"),
+        ask("example", "IXFR"),
+        ask("example", "SOA", opcode=5),
+        ask("example", "SOA", opcode=4),
+        ask("version.bind", "TXT", class_=3),
+        signed(ask("www.example"), 250),
+        signed(ask("www.example", edns=1232), 24),
+    ):
+        outcome = host.service.query(message, replies.append, stream=True, names_server=True)
+        assert outcome is DnsOutcome.FOR_SERVER
+    assert replies == [] and not host.counters.dropped
+    assert host.counters.counted["dns-queries-for-server"] == 8
+
+
+async def test_our_own_resolver_answers_what_it_can(ask: Ask, zone: Zone) -> None:
+    async with Host(DnsConfig(), zone("www.example. 60 A 192.0.2.1")).running() as host:
+        assert data(await host.query(ask("www.example", rd=0))) == ["192.0.2.1"]
+        assert host.query_now(ask("example", "AXFR")).header.rcode == RCODE.REFUSED
+        assert host.query_now(ask("example", "SOA", opcode=5)).header.rcode == RCODE.NOTIMP
+
+
+async def test_an_ordinary_question_to_a_named_server_is_answered_here(ask: Ask) -> None:
+    host = Host(DnsConfig(mode="fake-ip"), never)
+    replies: list[bytes] = []
+    outcome = host.service.query(ask("www.example"), replies.append, stream=False, names_server=True)
+    assert (outcome, data(DNSRecord.parse(replies[0]))) == (DnsOutcome.ANSWERED, ["198.18.0.42"])
+
+
+async def test_names_that_stay_here_are_told_to_no_server(ask: Ask) -> None:
+    host = Host(DnsConfig(block=["ads.example"], hosts={"nas.home": ["192.0.2.9"]}), never)
+    for name in ("hidden.onion", "x.ads.example", "nas.home", "localhost"):
+        replies: list[bytes] = []
+        outcome = host.service.query(ask(name, rd=0), replies.append, stream=False, names_server=True)
+        assert (outcome, len(replies)) == (DnsOutcome.ANSWERED, 1)
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -336,9 +402,8 @@ async def test_a_malformed_query_is_answered_or_dropped_and_counted(ask: Ask) ->
     assert host.query_now(ask("a.example")[:-1]).header.rcode == RCODE.FORMERR
     dropped: list[bytes] = []
     for message in (b"\x00", ask("a.example", qr=1)):
-        assert not host.service.query(message, dropped.append, stream=False), (
-            "nobody shall wait for an answer"
-        )
+        outcome = host.service.query(message, dropped.append, stream=False, names_server=True)
+        assert outcome is DnsOutcome.IGNORED, "nobody shall wait for an answer"
     assert dropped == []
     assert host.counters.dropped == {"dns-bad-name": 1, "dns-too-short": 1, "dns-not-a-query": 1}
 

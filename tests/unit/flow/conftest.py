@@ -13,11 +13,13 @@ from scapy.utils import checksum
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, StreamHandler
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.timers import Wheel
+
+OWN_RESOLVER = bytes((10, 73, 72, 53))
 
 
 class Stream:
@@ -57,6 +59,7 @@ class Streams:
     def __init__(self) -> None:
         self.opened: list[Stream] = []
         self.is_there = True
+        self.room = 1 << 20
         self.is_lost = False
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> Stream:
@@ -72,6 +75,7 @@ class Streams:
             raise SessionExpired("there is no session now")
         request.encode()  # as the session does, with its errors
         self.opened.append(Stream(request, handler))
+        self.opened[-1].room = self.room
         return self.opened[-1]
 
 
@@ -82,10 +86,25 @@ class Resolver:
         self.asked: list[tuple[bytes, Callable[[bytes], None], bool]] = []
         self.names: dict[bytes, str] = {}
         self.is_deaf = False
+        self.clients: list[bytes] = []
 
-    def query(self, message: bytes, reply: Callable[[bytes], None], *, stream: bool) -> bool:
+    def query(
+        self,
+        message: bytes,
+        reply: Callable[[bytes], None],
+        *,
+        stream: bool,
+        client: bytes,
+        names_server: bool,
+    ) -> DnsOutcome:
+        """What begins with "server" is for the named server; what begins with "now" is answered at once."""
+        if names_server and message.startswith(b"server"):
+            return DnsOutcome.FOR_SERVER
         self.asked.append((message, reply, stream))
-        return not self.is_deaf
+        self.clients.append(client)
+        if message.startswith(b"now"):
+            reply(message * 100)
+        return DnsOutcome.IGNORED if self.is_deaf else DnsOutcome.ANSWERED
 
     def name_of(self, address: bytes) -> str | None:
         return self.names.get(address)
@@ -171,7 +190,7 @@ def new_world() -> Callable[..., World]:
 
     def make(*, segments: bool = True, **config: object) -> World:
         own = (bytes((10, 73, 72, 1)), b"\xfd\x48" + bytes(13) + b"\x01")
-        return World(FlowConfig(addresses=own, **config), segments=segments)
+        return World(FlowConfig(addresses=own, resolvers=(OWN_RESOLVER,), **config), segments=segments)
 
     return make
 

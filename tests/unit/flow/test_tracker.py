@@ -15,7 +15,7 @@ from scapy.packet import Raw
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY
 from halftunnel_vpn.inet import vnet
-from halftunnel_vpn.protocol.datagram import decode_run
+from halftunnel_vpn.protocol.datagram import decode_run, encode_run_header
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 ME, THERE = "10.73.72.1", "198.51.100.2"
@@ -265,6 +265,41 @@ def test_a_query_over_ipv6(world):
     got = world.host_gets()
     assert got.src == "2001:db8:ffff::1"
     assert bytes(got)[48:] == b"the answer"
+
+
+def test_a_datagram_that_concerns_the_named_server_goes_to_it(world):
+    world.host_sends(IP(src=ME, dst="8.8.8.8") / UDP(sport=4000, dport=53) / b"server, what do you know")
+    assert world.stream.request.kind is StreamKind.UDP
+    run = decode_run(world.stream.sent[0])
+    assert (run.address, run.port) == (bytes((8, 8, 8, 8)), 53)
+    assert bytes(run.data) == b"server, what do you know"
+    world.exit_sends(encode_run_header(bytes((8, 8, 8, 8)), 53) + b"its answer")
+    got = world.host_gets()
+    assert (got.src, got[UDP].sport, got[UDP].dport) == ("8.8.8.8", 53, 4000)
+    assert bytes(got)[28:] == b"its answer"
+    world.host_sends(IP(src=ME, dst="8.8.8.8") / UDP(sport=4000, dport=53) / b"the query")
+    assert [message for message, _, _ in world.dns.asked] == [b"the query"], "of the same socket"
+    assert len(world.stream.sent) == 1
+
+
+def test_our_own_resolver_answers_all_that_it_is_sent(world):
+    packet = IP(src=ME, dst="10.73.72.53") / UDP(sport=4000, dport=53) / b"server, what do you know"
+    world.host_sends(packet)
+    assert len(world.dns.asked) == 1
+    assert not world.streams.opened
+
+
+def test_several_queries_in_one_frame_are_several_queries(world):
+    packet = IP(src=ME, dst="8.8.8.8") / UDP(sport=4000, dport=53) / b"query-onequery-two"
+    header = vnet.VnetHeader(vnet.NEEDS_CSUM, vnet.GSO_UDP_L4, 28, 9, 20, 6).encode()
+    world.host_sends(packet, header)
+    assert [message for message, _, _ in world.dns.asked] == [b"query-one", b"query-two"]
+
+
+def test_who_asks_is_told_apart_by_address(world):
+    for source in (ME, "192.168.50.7"):
+        world.host_sends(IP(src=source, dst="8.8.8.8") / UDP(sport=4000, dport=53) / b"the query")
+    assert world.dns.clients == [bytes((10, 73, 72, 1)), bytes((192, 168, 50, 7))]
 
 
 def test_dns_that_is_left_alone_is_udp_and_tcp_like_any_other(new_world):

@@ -18,6 +18,7 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS6,
     UPLINK,
 )
+from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 
 pytestmark = pytest.mark.root
 
@@ -167,10 +168,6 @@ def test_many_questions_at_once(rig):
     [
         (b"\x12\x34\x01\x00" + bytes(8), b"\x12\x34\x81\x81"),  # no question: format error
         (b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\xc0\x0c\x00\x01\x00\x01", b"\x12\x34\x81\x81"),
-        (
-            b"\x12\x34\x29\x00\x00\x01" + bytes(6) + b"\x01a\x00\x00\x01\x00\x01",
-            b"\x12\x34\xa9\x84",
-        ),  # update
     ],
 )
 def test_malformed_questions_are_refused(rig, query, answer):
@@ -181,6 +178,49 @@ def test_malformed_questions_are_refused(rig, query, answer):
         app.connect(("8.8.4.4", 53))
         app.send(query)
         assert app.recv(512)[:4] == answer
+
+
+@pytest.mark.parametrize("words", ["+norecurse", "+norecurse +tcp", "-c CH"])
+def test_what_only_the_named_server_can_answer_is_answered_by_it(dig, words):
+    assert "aa" in dig(f"{words} @{TARGET_ADDRESS} target.test A").flags, "the server itself has authority"
+    assert "aa" not in dig(f"@{TARGET_ADDRESS} target.test A").flags
+
+
+@both_roads
+def test_an_update_reaches_the_named_server_and_not_the_resolver(rig, asked_of_target, road):
+    update = b"\x12\x34\x28\x00\x00\x01" + bytes(6) + b"\x07dynamic\x04test\x00\x00\x06\x00\x01"
+    kind = socket.SOCK_STREAM if road == "+tcp" else socket.SOCK_DGRAM
+    with rig.lab.inside(CLIENT):
+        app, own = (socket.socket(socket.AF_INET, kind) for _ in range(2))
+    with app, own:
+        for sock, server in ((app, TARGET_ADDRESS), (own, "10.73.72.53")):
+            sock.settimeout(30)
+            sock.connect((server, 53))
+            sock.sendall(frame(update) if road == "+tcp" else update)
+        skip = 2 if road == "+tcp" else 0
+        assert app.recv(512, socket.MSG_WAITALL if skip else 0)[skip : skip + 4] == b"\x12\x34\x84\x84"
+        assert own.recv(512, 0)[skip : skip + 4] == b"\x12\x34\xa8\x84", "not implemented"
+    way = "tcp" if road == "+tcp" else "udp"
+    assert f"{way} {EXIT_UPLINK} dynamic.test SOA" in asked_of_target(rig.lab)
+
+
+def test_a_hundred_questions_at_once_over_one_connection(rig):
+    with rig.lab.inside(CLIENT):
+        app = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with app:
+        app.settimeout(60)
+        app.connect(("8.8.8.8", 53))
+        names = [b"pipelined%03d" % number for number in range(100)]
+        question = b"\x01\x00\x00\x01" + bytes(6) + b"\x0c%b\x06target\x04test\x00\x00\x01\x00\x01"
+        app.sendall(b"".join(frame(b"%b" % name[-2:] + question % name) for name in names))
+        reader, answered = FrameReader(), set()
+        while len(answered) < 100:
+            data = app.recv(65536)
+            assert data, f"closed after {len(answered)} answers"
+            reader.feed(data)
+            while (answer := reader.take()) is not None:
+                answered.add(answer[:2])
+        assert answered == {name[-2:] for name in names}
 
 
 def test_what_is_no_question_gets_no_answer_and_is_counted(rig):
