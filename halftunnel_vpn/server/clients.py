@@ -1,81 +1,180 @@
-"""The allow-list: one small file for each client, read again when the directory changes."""
+"""The allow-list: one small file for each client, read again when it changes."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from halftunnel_vpn.config.clients import parse_client_entry
 from halftunnel_vpn.errors import ConfigError
 
 SETTLED_AFTER = 1_000_000_000
-"""Nanoseconds after its last change from which on a directory that looks the same is the same."""
+"""Nanoseconds after its last change from which on a file or directory that looks the same is the same."""
+
+SHARE_OF_TIME = 20
+"""For unknown keys, all files are checked during at most 1/N of the time: strangers may ask often."""
+
+Stamp = tuple[int, int, int]
+"""mtime_ns, size and inode."""
+
+NO_STAMP: Stamp = (0, -1, 0)
+"""Of a file that cannot be looked at."""
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+"""Errors that say nothing about the file itself."""
 
 log = logging.getLogger(__name__)
 
 
-class ClientList:
-    """Who may use the exit. ``removed`` is called with the name of a client that is on the list no more."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a client file said when it was read; without a name and key when it could not be used."""
 
-    def __init__(self, directory: Path, *, limit: int, removed: Callable[[str], None]) -> None:
+    stamp: Stamp
+    is_settled: bool
+    name: str = ""
+    public_key: bytes = b""
+
+
+class ClientList:
+    """Who may use the exit. ``changed`` is called after the list has changed in any way."""
+
+    def __init__(self, directory: Path, *, limit: int, changed: Callable[[], None]) -> None:
         self._directory = directory
         self._limit = limit
-        self._removed = removed
-        self._names: dict[bytes, str] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._changed = changed
+        # By file name.
+        self._files: dict[str, _File] = {}
+        # Client and file name by public key.
+        self._clients: dict[bytes, tuple[str, str]] = {}
+        # The directory when its files were listed last; None when it has to be listed again.
+        self._stamp: Stamp | None = None
+        # Until then unknown keys are looked up in the list as it is (monotonic time in ns).
+        self._rest_until = 0
         self._problem = ""
+        self._is_over_limit = False
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._clients)
 
     def name_of(self, public_key: bytes) -> str | None:
-        """The client with ``public_key``; None for a stranger."""
-        self.refresh()
-        return self._names.get(public_key)
+        """The client with ``public_key`` now, None for a stranger; a file that has changed is read first."""
+        known = self._clients.get(public_key)
+        if known is None:
+            if time.monotonic_ns() >= self._rest_until or self._has_changed(self._directory, self._stamp):
+                self.refresh()
+        else:
+            file = self._files[known[1]]
+            if (
+                not file.is_settled
+                or self._has_changed(self._directory, self._stamp)
+                or self._has_changed(self._directory / known[1], file.stamp)
+            ):
+                self.refresh()
+        return self.listed(public_key)
+
+    def listed(self, public_key: bytes) -> str | None:
+        """The client with ``public_key`` when the files were last read; None for a stranger."""
+        known = self._clients.get(public_key)
+        return None if known is None else known[0]
 
     def refresh(self) -> None:
-        """Read the files again if one came or went; what cannot be read now leaves the list as it is."""
+        """Read again what has changed since; the list stays as it is when that cannot be found out now."""
+        began = time.monotonic_ns()
         try:
-            stamp = self._look()
-            if stamp is not None and stamp == self._stamp:
-                return
-            # a change within the same tick of the clock would leave no other trace
-            is_settled = stamp is not None and time.time_ns() - stamp[0] > SETTLED_AFTER
-            now = self._read() if stamp is not None else {}
-        except OSError as error:  # no descriptor is left, say: nobody is cut off for that
+            stamp = _stamp_of(self._directory)
+            files = self._read() if stamp is not None else {}
+        except OSError as error:  # no descriptor is left, for example: nobody is cut off for that
             self._stamp = None
             if self._problem != str(error):
                 self._problem = str(error)
                 log.warning("the list of clients stays as it is: %s", error)
             return
         self._problem = ""
-        self._stamp = stamp if is_settled else None
-        before, self._names = self._names, now
-        for public_key, name in before.items():
-            if now.get(public_key) != name:
-                self._removed(name)
+        # A change within the same tick of the clock would leave no other trace.
+        self._stamp = stamp if stamp is not None and _is_settled(stamp) else None
+        self._files = files
+        before, self._clients = self._clients, self._clients_in(files)
+        ended = time.monotonic_ns()
+        self._rest_until = ended + (ended - began) * SHARE_OF_TIME
+        if before != self._clients:
+            self._changed()
 
-    def _look(self) -> tuple[int, int] | None:
+    def _has_changed(self, path: Path, stamp: Stamp | None) -> bool:
         try:
-            status = self._directory.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino
+            return stamp is None or _stamp_of(path) != stamp
+        except OSError:
+            return True
 
-    def _read(self) -> dict[bytes, str]:
-        names: dict[bytes, str] = {}
-        for path in sorted(path for path in self._directory.iterdir() if path.suffix == ".toml"):
-            if len(names) >= self._limit:
-                log.warning("more than %d clients: the rest of the list is not read", self._limit)
-                break
+    def _read(self) -> dict[str, _File]:
+        """Every client file; one that looks as it did is not opened. Raises OSError."""
+        files: dict[str, _File] = {}
+        with os.scandir(self._directory) as entries:
+            names = sorted(entry.name for entry in entries if Path(entry.name).suffix == ".toml")
+        for name in names:
+            known = self._files.get(name)
             try:
-                entry = parse_client_entry(path.read_text(encoding="utf-8"), source=path.name)
-            except UnicodeDecodeError:
-                log.warning("a client file is left out: %s is no UTF-8 text", path.name)
-            except (FileNotFoundError, PermissionError, IsADirectoryError, ConfigError) as error:
-                log.warning("a client file is left out: %s", error)
-            else:
-                names[entry.public_key] = entry.name
-        return names
+                stamp = _stamp_of(self._directory / name) or NO_STAMP
+            except OSError as error:
+                _raise_if_short(error)
+                stamp = NO_STAMP
+            if known is None or known.stamp != stamp or not known.is_settled:
+                known = self._read_file(self._directory / name, stamp, known)
+            files[name] = known
+        return files
+
+    @staticmethod
+    def _read_file(path: Path, stamp: Stamp, before: _File | None) -> _File:
+        is_settled = _is_settled(stamp)
+        try:
+            entry = parse_client_entry(path.read_text(encoding="utf-8"), source=path.name)
+        except UnicodeDecodeError:
+            problem = f"{path.name} is not UTF-8"
+        except ConfigError as error:
+            problem = str(error)
+        except OSError as error:
+            _raise_if_short(error)
+            problem = str(error)
+        else:
+            return _File(stamp, is_settled, entry.name, entry.public_key)
+        if before is None or before.name or before.stamp != stamp:  # once for each change
+            log.warning("a client file is left out: %s", problem)
+        return _File(stamp, is_settled)
+
+    def _clients_in(self, files: dict[str, _File]) -> dict[bytes, tuple[str, str]]:
+        clients: dict[bytes, tuple[str, str]] = {}
+        for name, file in files.items():
+            if not file.name:
+                continue
+            if len(clients) >= self._limit:
+                if not self._is_over_limit:
+                    log.warning("more than %d clients: the rest of the list is not used", self._limit)
+                self._is_over_limit = True
+                return clients
+            clients[file.public_key] = (file.name, name)
+        self._is_over_limit = False
+        return clients
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    """None when there is no such file. Raises OSError."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _raise_if_short(error: OSError) -> None:
+    """Raise ``error`` if it says nothing about the file: then the list stays as it is."""
+    if error.errno in SHORTAGES:
+        raise error
+
+
+def _is_settled(stamp: Stamp) -> bool:
+    return time.time_ns() - stamp[0] > SETTLED_AFTER

@@ -79,7 +79,7 @@ class Exit:
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
         )
         self.clients = ClientList(
-            directory / "clients", limit=limits.max_clients, removed=self._client_removed
+            directory / "clients", limit=limits.max_clients, changed=self._revoke_unlisted
         )
         self.policy = EgressPolicy(allow=config.egress.allow, deny=config.egress.deny)
         self.nat = Nat(
@@ -185,13 +185,15 @@ class Exit:
             self._memory_of[client] = memory
         return memory
 
-    def _client_removed(self, name: str) -> None:
-        for member in self.registry.sessions_of(name):
-            member.close(ResetCode.DENIED)
+    def _revoke_unlisted(self) -> None:
+        """End whatever belongs to a key that is not on the list now: sessions, and handshakes that wait."""
+        self.gate.drop_unlisted(self.clients.listed)
+        self.registry.close_unlisted(self.clients.listed)
 
     def _refresh(self, now: float) -> None:
         self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
         self.clients.refresh()
+        self._revoke_unlisted()
         own = local_addresses()
         self.policy.set_own_addresses(own)
         mode = self.config.egress.ipv6

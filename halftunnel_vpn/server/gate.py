@@ -17,6 +17,7 @@ from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, v
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
+from halftunnel_vpn.server.pending_handshakes import PendingHandshakes, UpstreamHalf
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receiving import MIN_WINDOW
 from halftunnel_vpn.timers import Timer
@@ -84,8 +85,7 @@ class Gate:
         self.counters = counters
         self._refused = refused
         self._newcomers: dict[Newcomer, None] = {}
-        self._upstream_halves: dict[bytes, tuple[Newcomer, Offer, ClientHello, str, ExitStatus]] = {}
-        self._downstream_halves: dict[bytes, Newcomer] = {}
+        self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
     def newcomer(self, direction: Direction, leg: Leg, joined: Callable[[], None]) -> Newcomer:
         """The listener of a leg that has just been opened on the road of ``direction``.
@@ -103,12 +103,12 @@ class Gate:
         """The leg of ``newcomer`` has joined or is gone."""
         self._newcomers.pop(newcomer, None)
         newcomer.deadline.cancel()
-        if newcomer.token is not None:
-            half = self._upstream_halves.get(newcomer.token)
-            if half is not None and half[0] is newcomer:
-                del self._upstream_halves[newcomer.token]
-            if self._downstream_halves.get(newcomer.token) is newcomer:
-                del self._downstream_halves[newcomer.token]
+        self._pending.discard(newcomer)
+
+    def drop_unlisted(self, client_of: Callable[[bytes], str | None]) -> None:
+        """Refuse every waiting handshake whose key ``client_of`` does not know: its client was removed."""
+        for newcomer in self._pending.unlisted(client_of):
+            self.refuse(newcomer, "handshake-unknown-client")
 
     def refuse(self, newcomer: Newcomer, reason: str) -> None:
         """Close the leg of ``newcomer`` without a word of why; the reason is counted and logged."""
@@ -135,8 +135,7 @@ class Gate:
 
     def _hello_received(self, newcomer: Newcomer, message: Buffer) -> None:
         offer = receive_hello(message, self._keys)
-        client = self._client_of(offer.client_public)
-        if client is None:
+        if self._client_of(offer.client_public) is None:
             raise HandshakeError("handshake-unknown-client")
         hello = offer.open()
         status = ExitStatus.OK
@@ -152,10 +151,11 @@ class Gate:
             self._refused(newcomer.leg.peer, reason)
         else:
             self._guard_changed()
-        if hello.session_id in self._registry or hello.join_token in self._upstream_halves:
+        if hello.session_id in self._registry:
             raise HandshakeError("handshake-replayed")
-        newcomer.token = hello.join_token
-        self._upstream_halves[hello.join_token] = (newcomer, offer, hello, client, status)
+        oldest = self._pending.add_upstream(UpstreamHalf(newcomer, offer, hello, status))
+        if oldest is not None:
+            self.refuse(oldest, "too-many-handshakes")
         self._meet(hello.join_token)
 
     def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
@@ -171,19 +171,25 @@ class Gate:
         return None
 
     def _token_received(self, newcomer: Newcomer, token: bytes) -> None:
-        if token in self._downstream_halves:
-            raise HandshakeError("join-replayed")
-        newcomer.token = token
-        self._downstream_halves[token] = newcomer
+        self._pending.add_downstream(token, newcomer)
         self._meet(token)
 
     def _meet(self, token: bytes) -> None:
-        downstream = self._downstream_halves.get(token)
-        if downstream is None or token not in self._upstream_halves:
+        """Make the session if both halves are there: it is here that its key, id and limits must hold."""
+        pair = self._pending.pair(token)
+        if pair is None:
             return
-        upstream, offer, hello, client, status = self._upstream_halves[token]
+        half, downstream = pair
+        upstream, offer, hello, status = half.newcomer, half.offer, half.hello, half.status
         if not (upstream.is_open and downstream.is_open):
             return  # each is forgotten with its leg
+        client = self._client_of(offer.client_public)
+        if client is None or hello.session_id in self._registry:
+            reason = "handshake-unknown-client" if client is None else "handshake-replayed"
+            for newcomer in (upstream, downstream):
+                if newcomer.is_open:  # a list that has changed may have closed it just now
+                    self.refuse(newcomer, reason)
+            return
         if status is ExitStatus.OK:
             status = self._room_for(client)
         exit_nonce = self._random(NONCE_LENGTH)
@@ -200,14 +206,16 @@ class Gate:
         reply, keys = offer.answer(answer, self._random(32), padding=self._padding())
         self.forget(upstream)
         self.forget(downstream)
-        downstream.leg.send(reply)
         if status is not ExitStatus.OK:
             self.counters.count("handshakes-refused")
+            downstream.leg.send(reply)
             upstream.leg.close()
             downstream.leg.close()
             return
+        session = self._make_session(hello.session_id, client)
+        member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")
-        member = self._registry.add(client, self._make_session(hello.session_id, client), keys)
+        downstream.leg.send(reply)
         for newcomer in (upstream, downstream):
             newcomer.joined()
             member.join(newcomer.leg, newcomer.direction, 0, hello.nonce, exit_nonce)
@@ -233,6 +241,9 @@ class Gate:
         if len(member.session.legs_of(direction)) >= MAX_LEGS:
             raise HandshakeError("join-too-many-legs")
         client_nonce = verify_join(message, member.keys, direction, number)
+        if self._client_of(member.public_key) != member.client:
+            member.close(ResetCode.DENIED)
+            raise HandshakeError("join-unknown-client")
         self._registry.use(member, direction, number)
         exit_nonce = self._random(NONCE_LENGTH)
         padding = self._random(self._padding())

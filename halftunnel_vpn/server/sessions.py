@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -22,10 +23,13 @@ log = logging.getLogger(__name__)
 class ExitSession:
     """One client's session at the exit, with the labels under which further legs join it."""
 
-    __slots__ = ("_idle", "_registry", "_share", "client", "keys", "session", "windows")
+    __slots__ = ("_idle", "_registry", "_share", "client", "keys", "public_key", "session", "windows")
 
-    def __init__(self, registry: Registry, client: str, session: Session, keys: SessionKeys) -> None:
+    def __init__(
+        self, registry: Registry, client: str, public_key: bytes, session: Session, keys: SessionKeys
+    ) -> None:
         self.client = client
+        self.public_key = public_key
         self.session = session
         self.keys = keys
         self.windows = {direction: LabelWindow(keys, direction) for direction in Direction}
@@ -111,9 +115,14 @@ class Registry:
         """The sessions of one client, the oldest first."""
         return [session for session in self._sessions.values() if session.client == client]
 
-    def add(self, client: str, session: Session, keys: SessionKeys) -> ExitSession:
-        """Remember a new session and the labels of its legs."""
-        member = ExitSession(self, client, session, keys)
+    def add(self, client: str, public_key: bytes, session: Session, keys: SessionKeys) -> ExitSession:
+        """Register a new session of the client with ``public_key``, and the labels of its legs.
+
+        Raises HandshakeError: handshake-replayed, when a session with its id is registered already.
+        """
+        if session.session_id in self._sessions:
+            raise HandshakeError("handshake-replayed")
+        member = ExitSession(self, client, public_key, session, keys)
         self._sessions[session.session_id] = member
         log.info("session opened", extra={"id": log_id(session.session_id), "private": {"client": client}})
         for direction, window in member.windows.items():
@@ -147,6 +156,13 @@ class Registry:
         member = self._sessions.get(session_id)
         if member is not None:
             member.close(ResetCode.SHUTDOWN)
+
+    def close_unlisted(self, client_of: Callable[[bytes], str | None]) -> None:
+        """End every session whose key ``client_of`` does not know under the client's name any more."""
+        for member in self:
+            if client_of(member.public_key) != member.client:
+                self.counters.count("sessions-revoked")
+                member.close(ResetCode.DENIED)
 
     def close_all(self, code: ResetCode) -> None:
         """End every session."""

@@ -413,9 +413,11 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
 class Attempt:
     """The first messages of one handshake, for whoever says them by hand."""
 
-    def __init__(self, keys: KeyPair, exit_public: bytes, *, skew: float = 0.0) -> None:
+    def __init__(
+        self, keys: KeyPair, exit_public: bytes, *, skew: float = 0.0, session_id: bytes | None = None
+    ) -> None:
         self.hello = ClientHello(
-            session_id=as_uuid4(secrets.token_bytes(16)),
+            session_id=session_id or as_uuid4(secrets.token_bytes(16)),
             join_token=as_uuid4(secrets.token_bytes(16)),
             timestamp=int((time.time() + skew) * 1e6),
             nonce=secrets.token_bytes(16),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import time
 
 import pytest
 
@@ -47,6 +49,24 @@ async def test_a_client_that_is_removed_loses_its_session_and_comes_in_no_more(
     assert other.losses == 0
     with pytest.raises(RoadError, match="still on the exit's list"):
         await client.connector.new_session()
+
+
+async def test_a_key_that_is_replaced_in_place_ends_the_session_of_the_old_one(
+    running_exit, make_client, echo_server, until, monkeypatch
+):
+    monkeypatch.setattr(exit_module, "HOUSEKEEPING_INTERVAL", 0.1)
+    await running_exit.start()
+    client = await make_client("laptop").up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    file = running_exit.directory / "clients" / "laptop.toml"
+    long_ago = time.time_ns() - 10_000_000_000
+    for path in (file, file.parent):
+        os.utime(path, ns=(long_ago, long_ago))
+    running_exit.exit.clients.refresh()
+    running_exit.admit("laptop")  # the same file with another key: no file came or went
+    await until(lambda: user.events[-1].startswith("aborted"))
+    assert not running_exit.sessions("laptop") and running_exit.counted["sessions-revoked"] == 1
 
 
 async def test_a_client_that_is_admitted_while_the_exit_runs_comes_in(running_exit, make_client, echo_server):

@@ -122,6 +122,34 @@ async def test_a_message_1_said_again_while_the_first_waits(running_exit, health
     await only("handshake-replayed")
 
 
+async def test_handshakes_with_one_session_id_make_one_session(running_exit, raw, attempt):
+    await running_exit.start(sessions_per_client=2)
+    keys = running_exit.admit()
+    first = attempt(keys)
+    attempts = [first] + [attempt(keys, session_id=first.hello.session_id) for _ in range(5)]
+    for waiting in attempts:
+        await (await raw(UP)).send(waiting.message)
+    downs = [await raw(DOWN) for _ in attempts]
+    for waiting, down in zip(attempts, downs, strict=True):
+        await down.send(waiting.token)
+    first.handshake.finish(await downs[0].recv())
+    assert len(running_exit.sessions()) == 1
+    assert running_exit.dropped["handshake-replayed"] == 5
+    assert running_exit.counted["handshakes-accepted"] == 1
+
+
+async def test_a_half_that_is_completed_after_its_client_was_removed(running_exit, healthy, raw, attempt):
+    held = attempt(running_exit.admit("victim"))
+    up, down = await raw(UP), await raw(DOWN)
+    await up.send(held.message)
+    await healthy.notices_nothing()  # so the exit has read it
+    running_exit.remove("victim")
+    await down.send(held.token)
+    await closed_without_a_word(up)
+    await closed_without_a_word(down)
+    assert not running_exit.sessions("victim") and running_exit.dropped["handshake-unknown-client"] == 2
+
+
 async def test_a_message_1_survives_a_restart_as_a_replay(running_exit, raw, attempt):
     await running_exit.start()
     captured = attempt(running_exit.admit("victim"))

@@ -18,8 +18,8 @@ def key(number):
 
 
 @pytest.fixture
-def removed():
-    """Names that were told to be gone."""
+def changes():
+    """What the list was after each change, by name."""
     return []
 
 
@@ -29,9 +29,14 @@ def directory(tmp_path):
 
 
 @pytest.fixture
-def clients(directory, removed):
+def clients(directory, changes):
     directory.mkdir()
-    return ClientList(directory, limit=100, removed=removed.append)
+    made = ClientList(directory, limit=100, changed=lambda: changes.append(names_in(made)))
+    return made
+
+
+def names_in(clients):
+    return sorted(filter(None, (clients.listed(key(number)) for number in range(1, 9))))
 
 
 @pytest.fixture
@@ -52,40 +57,84 @@ def test_clients_are_found_as_soon_as_they_are_admitted(clients, admit):
     assert clients.name_of(key(3)) is None
 
 
-def test_who_is_removed_is_told_at_once(clients, admit, directory, removed):
+def test_a_removal_is_reported_at_once(clients, admit, directory, changes):
     admit("laptop", 1)
     admit("phone", 2)
     clients.refresh()
     (directory / "laptop.toml").unlink()
     clients.refresh()
-    assert removed == ["laptop"]
+    assert changes[-1] == ["phone"]
     assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "phone"
 
 
-def test_a_change_within_one_tick_of_the_clock_is_seen(clients, admit, directory, removed):
+def test_a_change_within_one_tick_of_the_clock_is_seen(clients, admit, directory):
     admit("laptop", 1)
     tick = time.time_ns()
     os.utime(directory, ns=(tick, tick))
     clients.refresh()
     (directory / "laptop.toml").unlink()
     os.utime(directory, ns=(tick, tick))
-    clients.refresh()
-    assert removed == ["laptop"]
+    assert clients.name_of(key(1)) is None
 
 
-def test_a_directory_that_has_not_changed_for_long_is_not_read_again(clients, admit, directory):
-    admit("laptop", 1)
+def settle(*paths):
+    """Make the files look as if their last change was long ago."""
     long_ago = time.time_ns() - 10_000_000_000
-    os.utime(directory, ns=(long_ago, long_ago))
-    clients.refresh()
-    admit("laptop", 2)  # in place: no file came or went
-    clients.refresh()
+    for path in paths:
+        os.utime(path, ns=(long_ago, long_ago))
+
+
+def test_a_file_that_is_rewritten_in_place_is_read_again(clients, admit, directory, changes):
+    admit("laptop", 1)
+    settle(directory, directory / "laptop.toml")
     assert clients.name_of(key(1)) == "laptop"
-    os.utime(directory)
-    assert clients.name_of(key(2)) == "laptop"
+    admit("laptop", 2)  # the same file, the same length: the directory does not change
+    assert clients.name_of(key(1)) is None, "the old key opens nothing"
+    assert clients.listed(key(2)) == "laptop" and len(changes) == 2
 
 
-def test_a_client_with_a_new_key_or_a_new_name_is_another_one(clients, admit, directory, removed):
+def test_a_new_key_in_an_old_file_is_found(clients, admit, directory):
+    admit("laptop", 1)
+    settle(directory, directory / "laptop.toml")
+    clients.refresh()
+    admit("laptop", 2)
+    clients.refresh()
+    assert clients.name_of(key(2)) == "laptop" and clients.name_of(key(1)) is None
+
+
+def test_a_change_of_a_file_within_one_tick_of_the_clock_is_seen(clients, admit, directory):
+    tick = time.time_ns()
+    for number in (1, 2):
+        admit("laptop", number)
+        os.utime(directory / "laptop.toml", ns=(tick, tick))
+        settle(directory)
+        clients.refresh()
+    assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "laptop"
+
+
+def test_files_that_have_not_changed_are_not_opened(clients, admit, directory):
+    for number in range(1, 4):
+        admit(f"c{number}", number)
+    settle(directory, *directory.iterdir())
+    clients.refresh()
+    os.rename(directory / "c1.toml", directory / "c9.toml")
+    known = dict(clients._files)
+    settle(directory)
+    clients.refresh()
+    assert all(clients._files[name] is known[name] for name in ("c2.toml", "c3.toml"))
+    assert names_in(clients) == ["c1", "c2", "c3"]
+
+
+def test_one_file_that_cannot_be_looked_at_does_not_keep_the_others_listed(clients, admit, directory):
+    admit("laptop", 1)
+    admit("phone", 2)
+    clients.refresh()
+    (directory / "loop.toml").symlink_to("loop.toml")  # ELOOP
+    (directory / "laptop.toml").unlink()
+    assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "phone"
+
+
+def test_a_client_with_a_new_key_or_a_new_name_is_another_one(clients, admit, directory):
     admit("laptop", 1)
     admit("phone", 2)
     clients.refresh()
@@ -93,16 +142,16 @@ def test_a_client_with_a_new_key_or_a_new_name_is_another_one(clients, admit, di
     (directory / "phone.toml").unlink()
     admit("tablet", 2)
     clients.refresh()
-    assert sorted(removed) == ["laptop", "phone"]
+    assert clients.name_of(key(1)) is None
     assert clients.name_of(key(3)) == "laptop" and clients.name_of(key(2)) == "tablet"
 
 
-def test_a_directory_that_vanishes_takes_everybody_along_until_it_is_back(clients, admit, directory, removed):
+def test_a_directory_that_vanishes_takes_everybody_along_until_it_is_back(clients, admit, directory, changes):
     admit("laptop", 1)
     clients.refresh()
     (directory / "laptop.toml").unlink()
     directory.rmdir()
-    assert clients.name_of(key(1)) is None and removed == ["laptop"]
+    assert clients.name_of(key(1)) is None and changes == [["laptop"], []]
     directory.mkdir()
     admit("laptop", 1)
     assert clients.name_of(key(1)) == "laptop"
@@ -144,9 +193,9 @@ def test_other_files_are_not_looked_at(clients, admit, directory, caplog):
     assert clients.name_of(key(1)) == "laptop" and not caplog.messages
 
 
-def test_the_list_has_a_bound(directory, removed, admit, caplog):
+def test_the_list_has_a_bound(directory, admit, caplog):
     directory.mkdir()
-    clients = ClientList(directory, limit=3, removed=removed.append)
+    clients = ClientList(directory, limit=3, changed=lambda: None)
     for number in range(1, 6):
         admit(f"c{number}", number)
     with caplog.at_level(logging.WARNING, "halftunnel_vpn"):
@@ -155,7 +204,7 @@ def test_the_list_has_a_bound(directory, removed, admit, caplog):
     assert "more than 3 clients" in caplog.messages[0]
 
 
-def test_a_directory_that_cannot_be_looked_at_cuts_nobody_off(clients, admit, directory, removed, caplog):
+def test_a_directory_that_cannot_be_looked_at_cuts_nobody_off(clients, admit, directory, changes, caplog):
     admit("laptop", 1)
     clients.refresh()
     aside = directory.with_name("aside")
@@ -163,14 +212,14 @@ def test_a_directory_that_cannot_be_looked_at_cuts_nobody_off(clients, admit, di
     directory.symlink_to(directory)  # ELOOP
     for _ in range(3):
         assert clients.name_of(key(1)) == "laptop"
-    assert removed == [] and caplog.text.count("the list of clients stays as it is") == 1
+    assert changes == [["laptop"]] and caplog.text.count("the list of clients stays as it is") == 1
     directory.unlink()
     aside.rename(directory)
     (directory / "laptop.toml").unlink()
-    assert clients.name_of(key(1)) is None and removed == ["laptop"]
+    assert clients.name_of(key(1)) is None and changes == [["laptop"], []]
 
 
-def test_a_moment_without_descriptors_cuts_nobody_off(clients, admit, directory, removed):
+def test_a_moment_without_descriptors_cuts_nobody_off(clients, admit, directory, changes):
     admit("laptop", 1)
     clients.refresh()
     admit("phone", 2)
@@ -180,4 +229,4 @@ def test_a_moment_without_descriptors_cuts_nobody_off(clients, admit, directory,
         assert clients.name_of(key(1)) == "laptop" and clients.name_of(key(2)) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert clients.name_of(key(2)) == "phone" and removed == []
+    assert clients.name_of(key(2)) == "phone" and changes == [["laptop"], ["laptop", "phone"]]

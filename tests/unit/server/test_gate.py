@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused, ReplayGuard
 from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
@@ -219,6 +220,106 @@ async def test_a_session_id_that_is_in_use_is_refused(house, refused):
     attempt, *_ = house.enter()
     again = Attempt(session_id=attempt.hello.session_id, time=NOW + 1)
     refused(house.come(UP, again.message), "handshake-replayed")
+
+
+async def test_a_session_id_that_a_waiting_half_has_reserved_is_refused(house, refused):
+    first = Attempt()
+    house.come(UP, first.message)
+    again = Attempt(session_id=first.hello.session_id, time=NOW + 1)
+    refused(house.come(UP, again.message), "handshake-replayed")
+    late = house.come(DOWN, again.token)
+    first.handshake.finish(house.come(DOWN, first.token).heard()[0])
+    assert not late.heard() and len(house.registry) == 1
+
+
+async def test_a_reservation_ends_with_the_half_that_made_it(house):
+    first = Attempt()
+    house.come(UP, first.message).hang_up()
+    house.enter(Attempt(session_id=first.hello.session_id, time=NOW + 1))
+    assert len(house.registry) == 1
+
+
+async def test_waiting_halves_that_meet_together_make_no_more_sessions_than_allowed(house):
+    """The limit holds when the halves meet, not only when they come."""
+    attempts = [Attempt(time=NOW + number) for number in range(4)]
+    for attempt in attempts:
+        house.come(UP, attempt.message)
+    for attempt in attempts:
+        house.come(DOWN, attempt.token)
+    assert len(house.registry.sessions_of("laptop")) == len(house.registry) == 2
+
+
+async def test_waiting_halves_of_a_client_have_a_bound_and_its_oldest_goes_first(house):
+    other = Attempt(static=KeyPair(bytes([9]) * 32))
+    house.come(UP, other.message)
+    ends = [house.come(UP, Attempt(time=NOW + number).message) for number in range(5)]
+    assert [end.is_closed for end in ends] == [True] * 3 + [False] * 2
+    assert house.counters.dropped == {"too-many-handshakes": 3}
+    other.handshake.finish(house.come(DOWN, other.token).heard()[0])
+
+
+async def test_the_registry_refuses_an_id_that_it_knows(house):
+    attempt, keys, *_ = house.enter()
+    with pytest.raises(HandshakeError, match="handshake-replayed"):
+        house.registry.add("laptop", CLIENT.public, house._session(attempt.hello.session_id, "laptop"), keys)
+    assert len(house.registry) == 1
+
+
+# --- clients that are removed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(UP, DOWN), (DOWN, UP)])
+async def test_a_half_held_back_until_its_client_was_removed_makes_no_session(house, order):
+    attempt = Attempt()
+    said = {UP: attempt.message, DOWN: attempt.token}
+    ends = {order[0]: house.come(order[0], said[order[0]])}
+    del house.clients[CLIENT.public]
+    ends[order[1]] = house.come(order[1], said[order[1]])
+    house.let_pass(TIMEOUT)
+    assert not house.registry and not any(end.heard() or end.joins for end in ends.values())
+    assert all(end.is_closed for end in ends.values())
+    assert house.counters.dropped["handshake-unknown-client"]
+
+
+async def test_the_waiting_halves_of_a_removed_client_are_dropped(house):
+    own, other = house.come(UP, Attempt().message), Attempt(static=KeyPair(bytes([9]) * 32))
+    house.come(UP, other.message)
+    del house.clients[CLIENT.public]
+    house.gate.drop_unlisted(house.clients.get)
+    assert own.is_closed and house.counters.dropped == {"handshake-unknown-client": 1}
+    other.handshake.finish(house.come(DOWN, other.token).heard()[0])
+
+
+async def test_a_list_that_changes_while_the_halves_meet_refuses_both_once(house, monkeypatch):
+    """Asking for the key may read the list again, which drops the half that is just meeting."""
+    attempt = Attempt()
+    up = house.come(UP, attempt.message)
+
+    def client_of(public_key):
+        house.clients.clear()
+        house.gate.drop_unlisted(house.clients.get)
+
+    monkeypatch.setattr(house.gate, "_client_of", client_of)
+    down = house.come(DOWN, attempt.token)
+    assert up.is_closed and down.is_closed and not house.registry
+    assert house.counters.dropped == {"handshake-unknown-client": 2}
+
+
+async def test_sessions_whose_key_is_not_listed_are_closed_whoever_noticed_the_change(house):
+    _, _, up, down = house.enter()
+    house.enter(static=KeyPair(bytes([9]) * 32))
+    house.clients[CLIENT.public] = "renamed"
+    house.registry.close_unlisted(house.clients.get)
+    assert [member.client for member in house.registry] == ["phone"]
+    assert up.is_closed and down.is_closed
+    assert house.counters.counted["sessions-revoked"] == 1
+
+
+async def test_a_removed_client_joins_no_further_leg_and_loses_its_session(house, refused):
+    _, keys, *_ = house.enter()
+    del house.clients[CLIENT.public]
+    refused(house.join(keys, UP, 1), "join-unknown-client")
+    assert not house.registry
 
 
 async def test_a_token_that_waits_already_is_refused_and_the_first_still_serves(house, refused):
