@@ -10,6 +10,7 @@ from halftunnel_vpn.dns.answer import Answer, parse_answer
 from halftunnel_vpn.dns.cache import DnsCache
 from halftunnel_vpn.dns.config import DnsConfig, Server
 from halftunnel_vpn.dns.fakeip import FakePool, reverse_address
+from halftunnel_vpn.dns.hints import ALL_HINTS, IPV6_HINTS, without_hints
 from halftunnel_vpn.dns.message import (
     LocalRecord,
     Query,
@@ -269,7 +270,7 @@ class DnsService:
                 else:
                     self._counters.count("dns-queries-direct")
                     message = await self._direct(resolvers, question)
-            return parse_answer(message, query)
+            return parse_answer(self._without_addresses(message, query), query)
         except PeerError as error:
             self._counters.drop(error.reason)
         except TimeoutError:
@@ -277,6 +278,16 @@ class DnsService:
         except (HalfTunnelError, OSError):
             self._counters.drop("dns-no-road")
         return None
+
+    def _without_addresses(self, message: bytes, query: Query) -> bytes:
+        """Return an answer without addresses that this host shall not use. Raises DnsError."""
+        if self._rules.resolvers(query.name) is not None:
+            return message
+        if self._pools and self._rules.may_be_fake(query.name):
+            return without_hints(message, query, ALL_HINTS, hide_records=True)
+        if not self._rules.ipv6:
+            return without_hints(message, query, IPV6_HINTS, hide_records=False)
+        return message
 
 
 _VERSIONS = {RecordType.A: 4, RecordType.AAAA: 6}

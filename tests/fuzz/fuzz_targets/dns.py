@@ -7,11 +7,13 @@ from contextlib import suppress
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
 from halftunnel_vpn.dns.config import DnsConfig
+from halftunnel_vpn.dns.hints import ALL_HINTS, without_hints
 from halftunnel_vpn.dns.message import Query, address_query, local_answer, parse_query, refuse
 from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import parse_resolv_conf
 from halftunnel_vpn.dns.wire import HEADER, MAX_TTL, Rcode, RecordType, read_name
 from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.protocol.dns_framing import MAX_MESSAGE
 
 QUESTION = b"\x03www\x07example\x00\x00\x01\x00\x01"
 QUERY = HEADER.pack(1, 0x0100, 1, 0, 0, 0) + QUESTION
@@ -58,6 +60,10 @@ def dns_answer(data: bytes) -> None:
     """A resolver's answer to one question: read, bounded, given to a client."""
     query = parse_query(QUERY)
     same_question(data, query.question)
+    with suppress(DnsError):
+        shown = without_hints(data, query, ALL_HINTS, hide_records=True)
+        assert len(shown) <= MAX_MESSAGE
+        assert shown == without_hints(shown, query, ALL_HINTS, hide_records=True)
     try:
         answer = parse_answer(data, query)
     except DnsError:

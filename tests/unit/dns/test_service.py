@@ -332,6 +332,34 @@ async def test_rules_and_other_types_keep_their_meaning_in_fake_ip_mode(ask: Ask
         ]
 
 
+SERVICE = "{name}. 60 HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1 ipv6hint=2001:db8::1"
+
+
+async def test_a_name_with_fake_addresses_has_no_real_ones_in_hints(ask: Ask, respond: Respond) -> None:
+    async def exit(message: bytes) -> bytes:
+        return respond(message, SERVICE.format(name=str(DNSRecord.parse(message).q.qname).rstrip(".")))
+
+    config = DnsConfig(
+        mode="fake-ip", split={"corp.example": [("192.0.2.53", 53)]}, fake_exclude=["real.example"]
+    )
+    async with Host(config, exit).running() as host:
+        for _ in range(2):  # the second time from the cache
+            assert data(await host.query(ask("www.example", "HTTPS"))) == ["1 . alpn=h2"]
+        for name in ("www.corp.example", "www.real.example"):
+            (service,) = data(await host.query(ask(name, "HTTPS")))
+            assert "192.0.2.1" in service
+
+
+async def test_where_ipv6_leads_nowhere_no_hint_does(ask: Ask, respond: Respond) -> None:
+    async def exit(message: bytes) -> bytes:
+        return respond(message, SERVICE.format(name="www.example"))
+
+    async with Host(DnsConfig(ipv6=False), exit).running() as host:
+        assert data(await host.query(ask("www.example", "HTTPS"))) == ["1 . alpn=h2 ipv4hint=192.0.2.1"]
+        host.service.set_ipv6(True)
+        assert "2001:db8" in data(await host.query(ask("www.example", "HTTPS")))[0]
+
+
 async def test_more_names_than_fake_addresses_fail_until_one_is_free(ask: Ask) -> None:
     host = Host(DnsConfig(mode="fake-ip", fake_max_names=2, fake_hold=60.0), never)
     host.query_now(ask("a.example"))
