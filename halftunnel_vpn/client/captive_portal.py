@@ -41,8 +41,9 @@ _FOREIGN_CERTIFICATE: Final = frozenset(
 )
 _SMELLS: Final = _FOREIGN_CERTIFICATE | {
     "direction-lost",
-    "certificate-expired", "closed-in-handshake", "connect-timeout", "connection-refused", "connection-reset",
-    "handshake-timeout", "host-unreachable", "not-a-websocket", "tls-failed", "tls-timeout",
+    "bytes-before-tls", "certificate-expired", "closed-in-handshake", "connect-timeout",
+    "connection-refused", "connection-reset", "handshake-timeout", "host-unreachable", "not-a-websocket",
+    "tls-failed", "tls-timeout",
 }  # fmt: skip
 _READ_SIZE: Final = 4096
 _HOST: Final = re.compile(r"[0-9a-z._:-]{1,253}")

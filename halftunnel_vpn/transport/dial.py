@@ -26,8 +26,7 @@ from halftunnel_vpn.transport.connect import Resolver, connect, resolve
 from halftunnel_vpn.transport.http_head import HeadReader, parse_status
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
 from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
-from halftunnel_vpn.transport.sockets import hold_back
-from halftunnel_vpn.transport.tls import client_context, encrypt
+from halftunnel_vpn.transport.tls import EarlyBytes, client_context, encrypt
 from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failure
 
 CONNECT_TIMEOUT = 10.0
@@ -88,8 +87,8 @@ async def dial(
     name-not-resolved, connection-refused, connection-reset, connect-timeout, connect-failed,
     host-unreachable, network-unreachable, mark-not-permitted, proxy-refused, proxy-timeout,
     proxy-authentication-required, certificate-not-trusted, certificate-expired,
-    certificate-not-yet-valid, certificate-wrong-name, certificate-not-pinned, tls-failed, tls-timeout,
-    http-status-NNN, not-a-websocket, handshake-timeout, closed-in-handshake.
+    certificate-not-yet-valid, certificate-wrong-name, certificate-not-pinned, bytes-before-tls, tls-failed,
+    tls-timeout, http-status-NNN, not-a-websocket, handshake-timeout, closed-in-handshake.
     """
     uri = _parse_url(url)
     context = (
@@ -101,13 +100,13 @@ async def dial(
     sock = await _connect(uri, options, deadline, advanced)
     advanced()
     upgrade = _Upgrade(uri, listener, clock)
-    if context is not None:
-        hold_back(sock)
     try:
         # From here on a transport owns the socket.
-        transport, _ = await asyncio.get_running_loop().create_connection(lambda: upgrade, sock=sock)
-        if context is not None:
-            transport = await _secure(transport, upgrade, uri, options, context, deadline)
+        if context is None:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(lambda: upgrade, sock=sock)
+        else:
+            transport = await _secure(sock, upgrade, uri, options, context, deadline)
             advanced()
         upgrade.use(transport)
         upgrade.check_pin(options.certificate_sha256)
@@ -142,7 +141,7 @@ async def _connect(
 
 
 async def _secure(
-    transport: asyncio.Transport,
+    sock: socket.socket,
     upgrade: _Upgrade,
     uri: WebSocketURI,
     options: DialOptions,
@@ -156,9 +155,14 @@ async def _secure(
         async with _within(deadline, "tls-timeout", f"{server} does not answer in TLS"):
             # Its own limit is a little more than the deadline, which has the better message.
             limit = options.connect_timeout + 1
-            return await encrypt(transport, upgrade, context, server_name=server_name, deadline=limit)
+            return await encrypt(sock, upgrade, context, server_name=server_name, deadline=limit)
     except ssl.SSLCertVerificationError as error:
         raise certificate_failure(error, server) from error
+    except EarlyBytes as error:
+        raise RoadError(
+            f"{server} sent bytes before TLS began: check the port, and who is on the way to it",
+            reason="bytes-before-tls",
+        ) from error
     except OSError as error:
         raise tls_failure(error, server) from error
 

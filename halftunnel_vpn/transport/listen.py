@@ -26,8 +26,8 @@ from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.http_upgrade import Visitor
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
 from halftunnel_vpn.transport.leg import Leg, LegListener
-from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, hold_back, tune
-from halftunnel_vpn.transport.tls import encrypt
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, tune
+from halftunnel_vpn.transport.tls import EarlyBytes, encrypt
 
 ACCEPT_BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
@@ -54,8 +54,8 @@ class Listener:
     Counted: ``congestion-control-refused`` (by the kernel), ``connections-accepted``,
     ``legs-accepted``, ``site-answers``. Dropped, by reason:
     ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``accept-failed``,
-    ``tls-failed``, ``request-timeout``, ``too-many-visitors``, ``http-malformed``, ``http-head-too-long``,
-    ``http-without-upgrade``, ``upgrade-refused``.
+    ``tls-failed``, ``bytes-before-tls``, ``request-timeout``, ``too-many-visitors``,
+    ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``.
     """
 
     def __init__(
@@ -185,12 +185,13 @@ class Listener:
         transport: asyncio.Transport | None = None
         try:
             tune(connection)
-            if tls is not None:
-                hold_back(connection)
-            transport, _ = await loop.connect_accepted_socket(lambda: visitor, connection)
-            if tls is not None:
-                transport = await encrypt(transport, visitor, tls, deadline=self.limits.request_timeout)
+            if tls is None:
+                transport, _ = await loop.connect_accepted_socket(lambda: visitor, connection)
+            else:
+                transport = await encrypt(connection, visitor, tls, deadline=self.limits.request_timeout)
             visitor.arrive(transport)
+        except EarlyBytes:
+            self.refuse(visitor.ticket.peer, "bytes-before-tls")
         except OSError:  # ssl.SSLError and every timeout are kinds of it
             self.refuse(visitor.ticket.peer, "tls-failed" if tls else "accept-failed")
         finally:

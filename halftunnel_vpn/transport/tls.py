@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 import ssl
 from pathlib import Path
+from typing import cast
 
 from halftunnel_vpn.errors import ConfigError
-from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, keep_queues_short, let_go
+from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, hold_back, keep_queues_short, let_go
 
 ALPN = ["http/1.1"]
 """Protocols offered and accepted."""
@@ -69,34 +71,64 @@ def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
     return context
 
 
+class EarlyBytes(ConnectionAbortedError):
+    """The peer sent bytes in the clear before TLS began."""
+
+
+class _BeforeTls(asyncio.Protocol):
+    """Own a connection until TLS does. Bytes that arrive here are in the clear: they end the connection."""
+
+    has_spoken = False
+    _transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.has_spoken = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
 async def encrypt(
-    transport: asyncio.Transport,
+    sock: socket.socket,
     protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     *,
     server_name: str | None = None,
     deadline: float,
 ) -> asyncio.Transport:
-    """Put TLS on a connection, as its client with ``server_name`` and else as its server.
+    """Put TLS on a connected socket, as its client if ``server_name`` is given, otherwise as its server.
 
-    ``transport`` is on a socket that was held back, so that it has read nothing. Returns the transport to use
-    from now on; ``protocol`` is not told of it, and may get data before this returns. ``deadline`` is in
-    seconds from now. Raises OSError, of which ssl.SSLError is one, and has closed the connection then.
+    Return the transport to use from now on; it owns ``sock``. ``protocol`` gets only bytes that came through
+    TLS, perhaps before this returns; its ``connection_made`` is not called. ``deadline`` is in seconds from
+    now. Raises OSError, of which ssl.SSLError and EarlyBytes are kinds, and has closed the connection then.
 
     Not left to ``create_connection`` and its like, because the socket's transport under TLS would keep 64 KiB
     of its own waiting, out of reach.
     """
-    keep_queues_short(transport)
-    let_go(transport.get_extra_info("socket"))
-    encrypted = await asyncio.get_running_loop().start_tls(
-        transport,
-        protocol,
-        context,
-        server_side=server_name is None,
-        server_hostname=server_name,
-        ssl_handshake_timeout=deadline,
-        ssl_shutdown_timeout=CLOSE_TIMEOUT,
-    )
+    loop = asyncio.get_running_loop()
+    clear = _BeforeTls()
+    hold_back(sock)
+    transport, _ = await loop.connect_accepted_socket(lambda: clear, sock)
+    try:
+        # No await from this check until TLS owns the transport: nothing can be read in between.
+        if clear.has_spoken:
+            raise EarlyBytes("bytes in the clear before TLS")
+        keep_queues_short(transport)
+        let_go(sock)
+        encrypted = await loop.start_tls(
+            transport,
+            protocol,
+            context,
+            server_side=server_name is None,
+            server_hostname=server_name,
+            ssl_handshake_timeout=deadline,
+            ssl_shutdown_timeout=CLOSE_TIMEOUT,
+        )
+    except BaseException:
+        transport.abort()
+        raise
     if encrypted is None:
         raise ConnectionResetError("the connection ended during the TLS handshake")
     return encrypted

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.errors import ConfigError, RoadError
+from halftunnel_vpn.transport import dial as dial_module
 from halftunnel_vpn.transport.tls import server_context
 
 
@@ -104,7 +107,8 @@ async def test_a_flood_in_place_of_a_greeting(start_exit, until, length):
         answer = b""
     assert b"HTTP" not in answer
     writer.close()
-    await until(lambda: exit_server.listener.counters.dropped["tls-failed"] == 1)
+    dropped = exit_server.listener.counters.dropped
+    await until(lambda: dropped["tls-failed"] + dropped["bytes-before-tls"] == 1)
     await until(lambda: exit_server.listener.admission.connections == 0)
 
 
@@ -115,3 +119,77 @@ async def test_a_visitor_that_leaves_before_its_greeting(start_exit, until):
         writer.transport.abort()
     await until(lambda: exit_server.listener.counters.counted["connections-accepted"] == 20)
     await until(lambda: exit_server.listener.admission.connections == 0)
+
+
+HELD_BACK = 16 * 1024
+"""Bytes from which on the kernel reports them to the loop while TLS is being put on a connection."""
+
+EARLY = b"X-Padding: " + b"x" * 20_000 + b"\r\n\r\n"
+"""More than that."""
+
+
+async def test_a_request_in_the_clear_before_tls_is_never_answered(start_exit, authority, until):
+    exit_server = await start_exit()
+    dropped = exit_server.listener.counters.dropped
+    context = ssl.create_default_context(cadata=authority.pem)
+
+    async def visit(clear, number):
+        """Send bytes in the clear, then ask inside TLS; returns what comes back inside TLS."""
+        sock = socket.create_connection(("127.0.0.1", exit_server.port))
+        # All of it is in the kernel before the listener gets its turn.
+        sock.sendall(clear)
+        sock.setblocking(False)
+        await until(lambda: exit_server.listener.counters.counted["connections-accepted"] == number)
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=sock, ssl=context, server_hostname="localhost"
+            )
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            return await reader.read()
+        except OSError:
+            sock.close()
+            return b""
+
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Padding: %s\r\n\r\n"
+    padding = b"x" * (HELD_BACK - len(request % b""))
+    for number, clear in enumerate((request % padding, EARLY), start=1):
+        assert await visit(clear, number) == b""
+        assert not exit_server.listener.counters.counted["site-answers"]
+        await until(lambda count=number: dropped["bytes-before-tls"] + dropped["tls-failed"] == count)
+    await until(lambda: exit_server.listener.admission.connections == 0)
+
+
+async def test_an_answer_in_the_clear_before_tls_is_never_believed(
+    recorder, authority, certificate, monkeypatch
+):
+    context = certificate.context()
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        async def connect(*_, **__):
+            sock = socket.create_connection(("127.0.0.1", port))
+            sock.setblocking(False)
+            peer, _ = server.accept()
+            peer.sendall(b"HTTP/1.1 503 Forged\r\n" + EARLY)
+            answering.append(asyncio.ensure_future(answer(peer)))
+            return sock
+
+        async def answer(peer):
+            with contextlib.suppress(OSError):
+                transport, protocol = await loop.connect_accepted_socket(asyncio.Protocol, peer)
+                try:
+                    await loop.start_tls(transport, protocol, context, server_side=True)
+                finally:
+                    transport.abort()
+
+        answering: list[asyncio.Future[None]] = []
+        monkeypatch.setattr(dial_module, "connect", connect)
+        owner = recorder()
+        with pytest.raises(RoadError) as raised:
+            await dial_module.dial(
+                "wss://localhost/a3f9", dial_module.DialOptions(ca_pem=authority.pem), owner
+            )
+        assert raised.value.reason in ("bytes-before-tls", "tls-failed")
+        assert owner.leg is None
+        await asyncio.gather(*answering)
