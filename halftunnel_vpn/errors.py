@@ -30,6 +30,13 @@ class HostError(HalfTunnelError):
     """This machine lacks something (root, /dev/net/tun, nft) or has it in use."""
 
 
+# --- our own fault ------------------------------------------------------------------------------
+
+
+class UnexpectedEnd(HalfTunnelError):
+    """A task that must live as long as its process has ended: the process ends, and is started again."""
+
+
 # --- the road's fault ---------------------------------------------------------------------------
 
 

@@ -56,12 +56,19 @@ class Wheel:
     """All timers of a process; whoever owns the clock calls :meth:`run`.
 
     ``alarm`` is called with the new :attr:`next_deadline` whenever that comes earlier than it was.
+    ``failed`` is called with what a callback has raised; without it, :meth:`run` raises the first of these at
+    its end.
     """
 
-    __slots__ = ("_alarm", "_buckets", "_order", "_running")
+    __slots__ = ("_alarm", "_buckets", "_failed", "_order", "_running")
 
-    def __init__(self, alarm: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        alarm: Callable[[float], None] | None = None,
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._alarm = alarm
+        self._failed = failed
         self._buckets: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
         self._running = -1
@@ -82,12 +89,21 @@ class Wheel:
         return None
 
     def run(self, now: float) -> None:
-        """Call back every timer whose deadline has passed."""
+        """Call back every timer whose deadline has passed. A callback that raises stops no other."""
+        first: Exception | None = None
         while self._order and self._order[0] * GRANULARITY <= now:
             bucket = self._running = heapq.heappop(self._order)
             for timer in list(self._buckets.pop(bucket, ())):
                 if timer._bucket == bucket:
-                    timer._fire(now)
+                    try:
+                        timer._fire(now)
+                    except Exception as error:
+                        if self._failed is not None:
+                            self._failed(error)
+                        elif first is None:
+                            first = error
+        if first is not None:
+            raise first
 
     def _insert(self, bucket: int, timer: Timer) -> None:
         timers = self._buckets.get(bucket)

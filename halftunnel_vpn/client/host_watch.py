@@ -18,9 +18,13 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.monitor import NetworkMonitor, SuspendWatch, Ways, changed, ways
 from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import endless
 
 DEBOUNCE = 0.3
 """Seconds in which the rest of a change may come: one cable makes a dozen messages."""
+
+RETRY_MONITOR = 10.0
+"""Seconds until the kernel is asked again for its messages, when it has refused them."""
 
 TICK = 2.0
 """Seconds between two looks at the clocks that show a sleep."""
@@ -70,10 +74,10 @@ class HostWatch:
             return
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow_network())
-                tasks.create_task(self._follow_exit())
+                tasks.create_task(endless(self._follow_network(), "the watch over the network"))
+                tasks.create_task(endless(self._follow_exit(), "the watch over the exit's IPv6"))
                 if self._guards_dns:
-                    tasks.create_task(self._guard.run())
+                    tasks.create_task(endless(self._guard.run(), "the watch over the resolver"))
         except asyncio.CancelledError:
             if not self._is_stopped:
                 raise
@@ -107,11 +111,13 @@ class HostWatch:
                 log.info("the exit %s IPv6 now", "has" if has_ipv6 else "has no")
 
     async def _follow_network(self) -> None:
-        try:
-            monitor = NetworkMonitor()
-        except HostError as error:
-            log.warning("%s", error)
-            return
+        while True:
+            try:
+                monitor = NetworkMonitor()
+                break
+            except HostError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(RETRY_MONITOR)
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
 

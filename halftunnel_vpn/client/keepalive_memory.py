@@ -56,8 +56,8 @@ class KeepaliveMemory:
         self._save()
 
     def _look(self, now: float) -> None:
-        self._save()
         self._timer.arm(now + SAVE_INTERVAL)
+        self._save()
 
     def _save(self) -> None:
         if self._saved == self.table.changes:

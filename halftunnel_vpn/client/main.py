@@ -17,6 +17,7 @@ from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.loop import run
 
 
@@ -35,6 +36,7 @@ def run_client(profile: ClientProfile, *, metrics: Endpoint | None) -> int:
 async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
     driver = Driver(asyncio.get_running_loop())
     tunnel = Tunnel(profile, driver)
+    FaultHandler(driver.loop, tunnel.counters)
     numbers = Metrics(__version__)
     numbers.add_counters("client", tunnel.counters)
     numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", tunnel.flow_counts)

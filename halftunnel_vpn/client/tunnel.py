@@ -46,6 +46,7 @@ from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import endless
 from halftunnel_vpn.transport.kernel.scheduling import give_way
 from halftunnel_vpn.tun.device import TunDevice
 
@@ -181,8 +182,8 @@ class Tunnel:
             self._readable = self._reader(device, tracker)
             self._driver.loop.add_reader(device.fd, self._readable)
             async with asyncio.TaskGroup() as tasks:
-                dns = tasks.create_task(self._dns.run())
-                connection = tasks.create_task(self._connection.run())
+                dns = tasks.create_task(endless(self._dns.run(), "the DNS service"))
+                connection = tasks.create_task(endless(self._connection.run(), "the connection"))
                 mender = None
                 try:
                     self._owns_table = True
@@ -190,7 +191,7 @@ class Tunnel:
                     for warning in await self._in_turn(network.apply):
                         log.warning("%s", warning)
                     tasks.create_task(watch.run())
-                    mender = tasks.create_task(self._mender.run())
+                    mender = tasks.create_task(endless(self._mender.run(), "the watch over the host"))
                     self.connected.set()
                     log.info("the tunnel is up", extra=self._connection.log_fields)
                     self._changed()

@@ -31,6 +31,7 @@ from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.observe import logs
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.loop import run
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ async def _main(options: Namespace) -> None:
     _start_log(options, lines)
     store = ProfileStore(Path(options.profiles))
     daemon = Daemon(driver, store, state_directory(), lines)
+    FaultHandler(driver.loop, daemon.counters)
     numbers = Metrics(__version__)
     numbers.add_counters("daemon", daemon.counters)
     numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", daemon.flow_counts)
@@ -96,11 +98,12 @@ async def _main(options: Namespace) -> None:
         await daemon.begin()
         await _serve(options, control, observation)
         systemd.notify("READY=1", f"STATUS={daemon.machine.state.name}")
+        watchdog = systemd.Watchdog(driver.wheel)
+        watchdog.start(driver.clock())
         async with asyncio.TaskGroup() as tasks:
             helpers = [
-                tasks.create_task(_keep_alive()),
-                tasks.create_task(_tell_states(daemon)),
-                tasks.create_task(_reload_on_hangup(daemon, hangups)),
+                tasks.create_task(endless(_tell_states(daemon), "the report of states to systemd")),
+                tasks.create_task(endless(_reload_on_hangup(daemon, hangups), "the wait for SIGHUP")),
             ]
             await daemon.run()
             systemd.notify("STOPPING=1")
@@ -125,13 +128,6 @@ async def _serve(options: Namespace, control: ControlService, observation: Contr
         except Rejected as rejected:
             raise HostError(f"--metrics {options.metrics}: must be {rejected.allowed}") from None
         await observation.serve_tcp(str(endpoint.host), endpoint.port)
-
-
-async def _keep_alive() -> None:
-    interval = systemd.watchdog_interval()
-    while interval is not None:
-        systemd.notify("WATCHDOG=1")
-        await asyncio.sleep(interval)
 
 
 async def _tell_states(daemon: Daemon) -> None:

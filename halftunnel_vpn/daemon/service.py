@@ -41,6 +41,7 @@ from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.host.wanted import Wanted
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import endless
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +129,9 @@ class Daemon:
     async def run(self) -> None:
         """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
         async with asyncio.TaskGroup() as tasks:
-            mender = tasks.create_task(self._mender.run())
-            portal_watch = tasks.create_task(
-                portals.watch_for_portal(self._portals, self.machine, lambda: self._tunnel)
-            )
+            mender = tasks.create_task(endless(self._mender.run(), "the watch over the host"))
+            portal = portals.watch_for_portal(self._portals, self.machine, lambda: self._tunnel)
+            portal_watch = tasks.create_task(endless(portal, "the watch for captive portals"))
             try:
                 # A `down` that came before is carried out: a kill switch that it lifts must not stay behind.
                 while not self._is_stopping or self.machine.state.name == "disconnecting":

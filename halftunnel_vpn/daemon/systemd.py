@@ -14,6 +14,7 @@ import time
 from typing import Any, Final
 
 from halftunnel_vpn.observe.logs import NUMBERS, one_line
+from halftunnel_vpn.timers import Timer, Wheel
 
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _PRIORITIES: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -47,6 +48,24 @@ def watchdog_interval() -> float | None:
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else None
+
+
+class Watchdog:
+    """Signs of life, sent by a timer of the process's own wheel: each proves that its timers run."""
+
+    def __init__(self, wheel: Wheel) -> None:
+        self._interval = watchdog_interval()
+        self._timer: Timer = wheel.timer(self._ping)
+
+    def start(self, now: float) -> None:
+        """Send the first one; does nothing when nobody waits for any."""
+        if self._interval is not None:
+            self._ping(now)
+
+    def _ping(self, now: float) -> None:
+        assert self._interval is not None
+        self._timer.arm(now + self._interval)
+        notify("WATCHDOG=1")
 
 
 def listeners() -> list[socket.socket]:

@@ -237,8 +237,13 @@ class DnsService:
         self._waiting_of[client] = used + 1
 
     async def _resolve(self, query: Query) -> None:
+        answer = None
         try:
             answer = await self._answer(query)
+        except Exception as error:  # a fault of ours with one name must not end the tunnel
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "the resolution of a name failed", "exception": error}
+            )
         finally:
             waiting = self._pending.pop(query.key).waiting
             for _, _, _, client in waiting:

@@ -392,10 +392,17 @@ class FlowTracker:
 
     def _answers_are_late(self, now: float) -> None:
         """Some acknowledgements have waited long enough; the others go on waiting."""
-        waiting = {endpoint: endpoint.flush_late(now) for endpoint in self._unanswered}
-        self._unanswered = {endpoint: None for endpoint, due in waiting.items() if due is not None}
-        if self._unanswered:
-            self._answer_timer.arm(min(due for due in waiting.values() if due is not None))
+        next_due = now + ACK_DELAY
+        try:
+            for endpoint in list(self._unanswered):
+                due = endpoint.flush_late(now)
+                if due is None:
+                    self._unanswered.pop(endpoint, None)
+                elif due < next_due:
+                    next_due = due
+        finally:  # also when one of them has raised: the others still wait
+            if self._unanswered:
+                self._answer_timer.arm(next_due)
 
     def _expire_fragments(self, now: float) -> None:
         self._reassembler.expire(now)

@@ -36,6 +36,7 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import contained
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Exit:
             task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._tasks.create_task(work)
+        task = self._tasks.create_task(contained(work, "the work of one stream"))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -194,7 +195,13 @@ class Exit:
         self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
         self.clients.refresh()
         self._revoke_unlisted()
-        own = local_addresses()
+        try:
+            own = local_addresses()
+        except OSError as error:  # no descriptor is left, for example: those of the last time count on
+            if not self.counters.dropped["addresses-not-read"]:
+                log.warning("the addresses of this machine cannot be read: %s", error)
+            self.counters.drop("addresses-not-read")
+            return
         self.policy.set_own_addresses(own)
         mode = self.config.egress.ipv6
         self._ipv6 = _has_ipv6(own) if mode == "auto" else mode == "on"

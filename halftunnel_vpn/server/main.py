@@ -23,6 +23,7 @@ from halftunnel_vpn.server.resources import tcp_memory
 from halftunnel_vpn.transport.admission import ListenLimits
 from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.listen import LegFactory, Listener
 from halftunnel_vpn.transport.loop import run
 from halftunnel_vpn.transport.tls import server_context
@@ -56,6 +57,7 @@ async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None)
     try:
         async with asyncio.TaskGroup() as tasks:
             exit_ = Exit(directory, config, driver, tasks)
+            FaultHandler(driver.loop, exit_.counters)
             numbers.add_counters("exit", exit_.counters)
             numbers.add_gauge("sessions", "Sessions that are open.", lambda: len(exit_.registry))
             numbers.add_gauge("memory_bytes", "Memory that clients hold.", lambda: exit_.memory.used)
@@ -66,8 +68,11 @@ async def _main(directory: Path, config: ServerConfig, metrics: Endpoint | None)
             if metrics is not None:
                 await observation.serve_tcp(str(metrics.host), metrics.port)
             log.info("the exit is ready", extra={"clients": len(exit_.clients)})
+            supervisors = [tasks.create_task(listener.supervise()) for listener in listeners]
             await stop.wait()
             log.info("the exit stops")
+            for supervisor in supervisors:
+                supervisor.cancel()
             for listener in listeners:
                 await listener.stop_accepting()
             await exit_.drain()

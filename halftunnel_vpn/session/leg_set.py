@@ -142,13 +142,11 @@ class LegSet:
         self._timer.arm(now + DRAIN_LOOK)
 
     def _look(self, now: float) -> None:
+        self._timer.arm(now + DRAIN_LOOK)
         for leg, deadline in list(self._draining.items()):
-            if leg.direction is self._sends and not leg.outstanding:
-                leg.port.close(LEG_RETIRED)
-            elif now >= deadline:
-                leg.port.close(LEG_NOT_DRAINED)
-            else:
-                continue
-            self._draining.pop(leg, None)
-        if self._draining:
-            self._timer.arm(now + DRAIN_LOOK)
+            is_drained = leg.direction is self._sends and not leg.outstanding
+            if is_drained or now >= deadline:
+                self._draining.pop(leg, None)
+                leg.port.close(LEG_RETIRED if is_drained else LEG_NOT_DRAINED)
+        if not self._draining:
+            self._timer.cancel()

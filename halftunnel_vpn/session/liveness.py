@@ -129,6 +129,7 @@ class Watch:
     def _look(self, now: float) -> None:
         leg = self._leg
         late = now - self._looked_at - TICK
+        self._rest(now)
         if late > STALL:
             self._quiet_since += late  # nobody has read the socket meanwhile
         if leg.records_received != self._records or leg.proofs != self._proofs:
@@ -142,11 +143,12 @@ class Watch:
             elif self._moves():
                 self._quiet_since = now - patience + MOVES_WITHIN
             elif quiet >= LAST_PATIENCE or not self._is_last(leg):
+                self._timer.cancel()
                 self._dead(leg, now)
                 return
         elif not (leg.outstanding or leg.owes_proof):
             leg.is_watched = False
+            self._timer.cancel()
             return
-        self._rest(now)
         if not leg.ping_sent and quiet >= round_trip_of(leg) + DOUBT_AFTER:
             self._ask(leg, now)  # last: when its key has sealed all that it may, the leg is gone by that

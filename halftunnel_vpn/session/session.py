@@ -221,6 +221,7 @@ class Session:
         return self.leg_set.of(direction)
 
     def _retry(self, now: float) -> None:
+        self._retry_timer.arm(now + RETRY_INTERVAL)
         self.now = now
         for stream in self.streams.values():
             if stream.sending.send_again_before(now - RETRY_AFTER):
@@ -228,7 +229,6 @@ class Session:
                 if stream.queue is None:
                     self.scheduler.activate(stream)
         self.wake()
-        self._retry_timer.arm(now + RETRY_INTERVAL)
 
     # --- the end ---------------------------------------------------------------------------------
 

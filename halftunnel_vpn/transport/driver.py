@@ -15,13 +15,14 @@ class Driver:
     ``clock`` is the monotonic time in seconds; ``wheel`` runs its timers on ``loop``.
     """
 
-    __slots__ = ("_alarm", "clock", "loop", "wheel")
+    __slots__ = ("_alarm", "_is_closed", "clock", "loop", "wheel")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = time.monotonic
-        self.wheel = Wheel(self._set_alarm)
+        self.wheel = Wheel(self._set_alarm, self._timer_failed)
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def pump(self, work: Callable[[float], None]) -> Pump:
         """``work`` as something that can be woken: it runs once, soon, for any number of wakes."""
@@ -29,21 +30,29 @@ class Driver:
 
     def close(self) -> None:
         """Let no timer fire any more."""
+        self._is_closed = True
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
     def _set_alarm(self, deadline: float) -> None:
+        if self._is_closed:
+            return
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self.loop.call_later(max(0.0, deadline - self.clock()), self._run)
 
     def _run(self) -> None:
         self._alarm = None
-        self.wheel.run(self.clock())
-        deadline = self.wheel.next_deadline
-        if deadline is not None:
-            self._set_alarm(deadline)
+        try:
+            self.wheel.run(self.clock())
+        finally:
+            deadline = self.wheel.next_deadline
+            if deadline is not None:
+                self._set_alarm(deadline)
+
+    def _timer_failed(self, error: Exception) -> None:
+        self.loop.call_exception_handler({"message": "the callback of a timer failed", "exception": error})
 
 
 class Pump:

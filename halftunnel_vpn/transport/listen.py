@@ -13,7 +13,7 @@ from functools import partial
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.errors import HostError, UnexpectedEnd
 from halftunnel_vpn.transport.admission import (
     Admission,
     IpAddress,
@@ -37,6 +37,9 @@ ACCEPT_BATCH = 64
 
 ACCEPT_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptors left."""
+
+SOCKET_IS_GONE = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EOPNOTSUPP)
+"""Errors of accepting after which it can never succeed again."""
 
 MAX_VISITORS = 512
 """Connections that have not made their request yet; with one more, the one that has waited longest goes."""
@@ -98,6 +101,18 @@ class Listener:
         self._accepting[task] = sock
         return int(sock.getsockname()[1])
 
+    async def supervise(self) -> None:
+        """Return after :meth:`stop_accepting`. Raises UnexpectedEnd when accepting ends by itself."""
+        tasks = list(self._accepting)
+        while tasks:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                tasks.remove(task)
+                if not task.cancelled():
+                    raise UnexpectedEnd(
+                        f"the exit accepts no connections any more ({task.exception()}); restart it"
+                    ) from task.exception()
+
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections that exist go on."""
         tasks, self._accepting = self._accepting, {}
@@ -137,8 +152,10 @@ class Listener:
                 connection, address = await loop.sock_accept(sock)
             except OSError as error:
                 self.counters.drop("accept-failed")
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    await asyncio.sleep(ACCEPT_PAUSE)
+                if error.errno in SOCKET_IS_GONE:
+                    raise
+                is_short = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+                await asyncio.sleep(ACCEPT_PAUSE if is_short else 0)
                 continue
             pause = self._arrived(connection, address[0], tls)
             in_a_row += 1

@@ -172,3 +172,34 @@ def test_a_timer_that_is_armed_for_now_whenever_it_fires_does_not_stop_time() ->
     wheel.run(1.0)
     assert fired == [1.0]
     assert wheel.next_deadline is not None and wheel.next_deadline > 1.0
+
+
+def test_a_callback_that_raises_stops_no_other_and_the_error_comes_at_the_end(wheel, fired):
+    def fail(now: float) -> None:
+        raise RuntimeError("broken")
+
+    wheel.timer(fail).arm(1.0)
+    for deadline in (1.0, 1.5):
+        wheel.timer(fired.append).arm(deadline)
+    wheel.timer(fired.append).arm(9.0)
+    with pytest.raises(RuntimeError, match="broken"):
+        wheel.run(2.0)
+    assert fired == [2.0, 2.0]
+    wheel.run(9.5)
+    assert fired == [2.0, 2.0, 9.5]
+
+
+def test_what_callbacks_raise_is_reported(fired):
+    reported: list[Exception] = []
+    wheel = Wheel(failed=reported.append)
+
+    def fail(now: float) -> None:
+        timer.arm(now + 1.0)
+        raise RuntimeError("broken")
+
+    timer = wheel.timer(fail)
+    timer.arm(1.0)
+    wheel.timer(fired.append).arm(1.0)
+    wheel.run(1.0)
+    wheel.run(2.0)
+    assert len(reported) == 2 and fired == [1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import time
 
@@ -67,6 +68,25 @@ async def test_a_key_that_is_replaced_in_place_ends_the_session_of_the_old_one(
     running_exit.admit("laptop")  # the same file with another key: no file came or went
     await until(lambda: user.events[-1].startswith("aborted"))
     assert not running_exit.sessions("laptop") and running_exit.counted["sessions-revoked"] == 1
+
+
+async def test_housekeeping_survives_a_lack_of_descriptors(
+    running_exit, make_client, echo_server, until, monkeypatch
+):
+    monkeypatch.setattr(exit_module, "HOUSEKEEPING_INTERVAL", 0.05)
+    await running_exit.start()
+    client = await make_client().up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        await until(lambda: running_exit.dropped["addresses-not-read"] >= 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert await user.echo(b"still here") == b"still here"
+    running_exit.remove("laptop")
+    await until(lambda: user.events[-1].startswith("aborted"))
 
 
 async def test_a_client_that_is_admitted_while_the_exit_runs_comes_in(running_exit, make_client, echo_server):

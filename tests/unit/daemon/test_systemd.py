@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.daemon import systemd
+from halftunnel_vpn.timers import Wheel
 
 
 @pytest.fixture
@@ -70,6 +71,7 @@ LISTENER = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid() + int(sys.argv[1]))
 from halftunnel_vpn.daemon import systemd
+from halftunnel_vpn.timers import Wheel
 found = systemd.listeners()
 print([made.getsockname() for made in found], "LISTEN_FDS" in os.environ, systemd.listeners())
 """
@@ -111,3 +113,19 @@ def test_entries_of_the_journal_have_fields_and_nothing_private() -> None:
 def test_only_a_standard_error_that_is_the_journal_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     assert systemd.journal_handler(private=False) is None
+
+
+def test_the_watchdog_is_fed_by_the_timers_of_the_process(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    wheel = Wheel()
+    systemd.Watchdog(wheel).start(100.0)
+    assert manager.recv(100) == b"WATCHDOG=1"
+    wheel.run(105.0)
+    wheel.run(110.5)
+    assert manager.recv(100) == b"WATCHDOG=1"
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):  # timers that do not run send nothing
+        manager.recv(100)
