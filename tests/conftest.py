@@ -31,6 +31,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TESTS = Path(__file__).resolve().parent
 
+# Programs that the tests start find the laboratory, `lab`, as the tests do (pythonpath in pyproject.toml).
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+
 LONGEST = (
     "systemd/test_systemd.py",
     "netns/daemon/test_daemon.py",
@@ -53,7 +56,7 @@ UNCOUNTED = ("fuzz", "netns/tunnel", "netns/leaks", "netns/test_demo.py", "chaos
 
 
 SWEEPING = Path(tempfile.gettempdir(), "halftunnel-sweeping.lock")
-"""`Lab.sweep`, and so `htvpn demo`, removes the labs of every dead process on the machine."""
+"""`Lab.sweep`, and so the demo, removes the labs of every dead process on the machine."""
 
 
 def _place(item: pytest.Item) -> str:

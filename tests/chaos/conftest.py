@@ -8,10 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.chaos.outcome import Outcome
-from halftunnel_vpn.lab.chaos.trials import TRIALS, run_trial
+from lab import Lab
+from lab.chaos.outcome import Outcome
+from lab.chaos.trials import TRIALS, run_trial
 
 AT_ONCE = 3
 """Trials that run beside each other: they wait for time-outs and slow links most of the time."""

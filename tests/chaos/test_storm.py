@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pytest
-
-from halftunnel_vpn.lab.chaos import report
-from halftunnel_vpn.lab.chaos.legs import Death, Way
-from halftunnel_vpn.lab.chaos.storm import Storm
-from halftunnel_vpn.lab.tunnel import LabTunnel
+from lab.chaos import report
+from lab.chaos.legs import Death, Way
+from lab.chaos.storm import Storm
+from lab.tunnel import LabTunnel
 
 pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(400)]
 
@@ -48,7 +47,7 @@ def test_legs_that_die_under_bulk_cost_no_byte_no_flow_and_no_memory(lab, capsys
 def test_the_command_runs_for_so_long_and_reports():
     words = "--minutes 0 --only storm --megabytes 5 --kills 2 --seed 1 --legs 2".split()
     done = subprocess.run(
-        [sys.executable, "-m", "halftunnel_vpn.lab.chaos", *words],
+        [sys.executable, "-m", "lab.chaos", *words],
         capture_output=True,
         text=True,
         timeout=300,

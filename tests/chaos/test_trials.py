@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from halftunnel_vpn.lab.chaos.trials import TRIALS
+from lab.chaos.trials import TRIALS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 

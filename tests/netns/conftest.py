@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.namespaces import CONFIGURATION
+from lab.topology import CLIENT
 
 from halftunnel_vpn.host import HostNetwork, HostState
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.namespaces import CONFIGURATION
-from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
 
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.certificates import make_certificate
+from lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, EXIT, TARGET, TARGET_ADDRESS
 
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.control import client as control
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.certificates import make_certificate
-from halftunnel_vpn.lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, EXIT, TARGET, TARGET_ADDRESS
 
 pytestmark = pytest.mark.root
 

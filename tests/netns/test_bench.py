@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab import Lab, congestion
+from lab.bench import flows, latency, roads, rows, traffic
+from lab.bench.measurements import Measurement, Scale
+from lab.bench.peers import Direct, Peer
+from lab.bench.results import Results
+from lab.bench.runner import Runner
+from lab.bench.summary import percentile
+from lab.namespaces import CONFIGURATION
+from lab.target import start_target
+from lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET, TARGET_ADDRESS
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab, congestion
-from halftunnel_vpn.lab.bench import flows, latency, roads, rows, traffic
-from halftunnel_vpn.lab.bench.measurements import Measurement, Scale
-from halftunnel_vpn.lab.bench.peers import Direct, Peer
-from halftunnel_vpn.lab.bench.results import Results
-from halftunnel_vpn.lab.bench.runner import Runner
-from halftunnel_vpn.lab.bench.summary import percentile
-from halftunnel_vpn.lab.namespaces import CONFIGURATION
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET, TARGET_ADDRESS
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -99,7 +99,7 @@ def _iperf3_processes() -> Iterator[tuple[int, int]]:
 def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:
     document, drawing = tmp_path / "bench.json", tmp_path / "bench.svg"
     command = [
-        sys.executable, "-m", "halftunnel_vpn.lab.bench", "--quick", "--peers", "direct", "ours",
+        sys.executable, "-m", "lab.bench", "--quick", "--peers", "direct", "ours",
         "--rows", "tcp-1-up", "udp-1200-down", "ping-idle", "start",
         "--json", str(document), "--svg", str(drawing),
     ]  # fmt: skip

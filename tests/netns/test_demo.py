@@ -1,4 +1,4 @@
-"""`htvpn demo`: a good verdict, and nothing left behind, unless it is to be kept."""
+"""`scripts/demo`: a good verdict, and nothing left behind, unless it is to be kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from halftunnel_vpn.lab import namespaces
+from lab import Lab, namespaces
 
 pytestmark = pytest.mark.root
 
@@ -24,12 +23,19 @@ def nobody_else_sweeps(sweeping):
         yield
 
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "demo"
+ENVIRONMENT = Lab.environment()
 ROW = re.compile(r"^(ok|FAILED) +", re.MULTILINE)
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*HTVPN, "demo", *arguments], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "lab.demo", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 
@@ -64,7 +70,7 @@ def test_a_kept_demo_can_be_entered_and_removed():
     enter = re.search(r"sudo (ip netns exec \S+) bash", done.stdout)
     status = re.search(r"\S*htvpn status --socket (\S+)", done.stdout)
     fetch = re.search(r"curl -o /dev/null (\S+)", done.stdout)
-    assert enter and status and fetch and "demo --remove" in done.stdout
+    assert enter and status and fetch and "scripts/demo --remove" in done.stdout
     try:
         asked = subprocess.run(
             [*HTVPN, "status", "--json", "--socket", status[1]], capture_output=True, timeout=60, check=True
@@ -78,19 +84,9 @@ def test_a_kept_demo_can_be_entered_and_removed():
     assert left_of(label(done)) == []
 
 
-WITHOUT_ROOT = """
-import os
-from halftunnel_vpn.cli import demo, main
-os.seteuid(65534)
-code = main.main(["demo"])
-os.seteuid(0)
-raise SystemExit(code)
-"""
-
-
 def test_without_root_the_demo_is_one_sentence():
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ROOT], capture_output=True, text=True, timeout=60, check=False
+        [SCRIPT], capture_output=True, text=True, timeout=60, check=False, user=65534, group=65534, cwd="/"
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "htvpn: the demo makes network namespaces and needs root: run it with sudo\n"
+    assert "needs root: sudo ./scripts/demo" in done.stderr

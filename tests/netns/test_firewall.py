@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT, CLIENT_LAN, LAN
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy, nft
 from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening, chains
 from halftunnel_vpn.host.protection import Protection
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT, CLIENT_LAN, LAN
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

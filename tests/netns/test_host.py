@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState, preflight, system_servers
 from halftunnel_vpn.host.addresses import local_addresses
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState
 from halftunnel_vpn.host.resolver.resolv_conf_file import MAX_RESOLV_CONF
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

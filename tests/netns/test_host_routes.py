@@ -10,12 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP
-from scapy.layers.inet6 import IPv6
-
-from halftunnel_vpn.host import HostNetwork, HostState
-from halftunnel_vpn.lab import Lab, start_lan_resolver
-from halftunnel_vpn.lab.topology import (
+from lab import Lab, start_lan_resolver
+from lab.topology import (
     CLIENT,
     CLIENT_A,
     CLIENT_LAN,
@@ -26,6 +22,10 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS,
     TARGET_ADDRESS6,
 )
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import IPv6
+
+from halftunnel_vpn.host import HostNetwork, HostState
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

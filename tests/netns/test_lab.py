@@ -14,11 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab, namespaces, start_lan_resolver, start_target, target
-from halftunnel_vpn.lab.namespaces import CONFIGURATION
-from halftunnel_vpn.lab.topology import (
+from lab import Lab, namespaces, start_lan_resolver, start_target, target
+from lab.namespaces import CONFIGURATION
+from lab.topology import (
     CLIENT,
     CLIENT_A,
     DOMAIN_A,
@@ -39,6 +37,8 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS6,
     UPLINK,
 )
+
+from halftunnel_vpn.errors import HostError
 
 pytestmark = pytest.mark.root
 
@@ -261,7 +261,7 @@ def test_being_inside_ends_also_with_an_error(lab: Lab) -> None:
 
 PROGRAM = """
 import signal, sys, time
-from halftunnel_vpn.lab import Lab
+from lab import Lab
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 with Lab() as lab:
     lab.start("target", ["sleep", "60"])

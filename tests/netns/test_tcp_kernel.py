@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
+from lab import namespaces
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
 from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
 from halftunnel_vpn.inet import ip, tcp, vnet
-from halftunnel_vpn.lab import namespaces
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 

@@ -10,12 +10,12 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT
 from scapy.layers.inet import IP, TCP, UDP
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
-from halftunnel_vpn.lab import Lab, machine_tree
-from halftunnel_vpn.lab.machine import Machine
-from halftunnel_vpn.lab.target import Target, start_target
-from halftunnel_vpn.lab.topology import (
+from lab import Lab, machine_tree
+from lab.machine import Machine
+from lab.target import Target, start_target
+from lab.topology import (
     CLIENT,
     DOMAIN_A,
     DOMAIN_B,
@@ -29,7 +28,7 @@ from halftunnel_vpn.lab.topology import (
     LAN_RESOLVER,
     TARGET_ADDRESS,
 )  # fmt: skip
-from halftunnel_vpn.lab.tunnel import ALLOWED_EGRESS
+from lab.tunnel import ALLOWED_EGRESS
 
 SOURCE = Path(__file__).parents[2]
 PROGRAM = ("halftunnel_vpn", "systemd", "scripts", "pyproject.toml", "README.md", "LICENSE")

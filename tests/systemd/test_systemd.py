@@ -7,9 +7,9 @@ import re
 import time
 
 import pytest
+from lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
-from halftunnel_vpn.lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 

@@ -12,14 +12,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from lab import Lab
+from lab.daemon import STATE_TIMEOUT, LabDaemon
+from lab.target import start_target
+from lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
+from lab.tunnel import LabTunnel, edit
 
 from halftunnel_vpn.client.backoff import FIRST_DELAY
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.daemon import STATE_TIMEOUT, LabDaemon
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
-from halftunnel_vpn.lab.tunnel import LabTunnel, edit
 
 pytestmark = pytest.mark.root
 

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-
-from halftunnel_vpn.lab.leaks.capture import Captures
-from halftunnel_vpn.lab.leaks.main import survey
-from halftunnel_vpn.lab.leaks.traffic import kinds
-from halftunnel_vpn.lab.topology import CLIENT, Lab
+from lab.leaks.capture import Captures
+from lab.leaks.main import survey
+from lab.leaks.traffic import kinds
+from lab.topology import CLIENT, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -26,7 +25,7 @@ def test_without_protection_every_kind_of_traffic_is_seen_to_leak(
     """Else the storm would prove nothing."""
     captures = Captures(lab)
     captures.start()
-    traffic = lab.start(CLIENT, [sys.executable, "-m", "halftunnel_vpn.lab.leaks.traffic", "0.01"])
+    traffic = lab.start(CLIENT, [sys.executable, "-m", "lab.leaks.traffic", "0.01"])
     everywhere = {"198.51.100.2", "2001:db8:100::2", "192.168.77.53", "fd77:3::53", "224.2.2.2", "ff0e::2"}
 
     def is_seen() -> bool:  # each tcpdump writes what it has seen in its own time

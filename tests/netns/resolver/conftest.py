@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lab import Lab
 
 from halftunnel_vpn.host.resolver import resolvconf_program
-from halftunnel_vpn.lab import Lab
 
 UNPACKED = Path(__file__).parents[3] / ".venv" / "unpacked"
 """Where scripts/bootstrap unpacks the packages that must not be installed on the machine."""

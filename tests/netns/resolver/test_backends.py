@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT
 
 from halftunnel_vpn.host import HostNetwork, HostState
 from halftunnel_vpn.host.resolver import backends
 from halftunnel_vpn.host.resolver.resolv_conf_file import MARKER
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

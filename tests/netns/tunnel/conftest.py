@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import Target, start_target
-from halftunnel_vpn.lab.topology import CLIENT, EXIT, TARGET
-from halftunnel_vpn.lab.tunnel import Edits, LabTunnel
+from lab import Lab
+from lab.target import Target, start_target
+from lab.topology import CLIENT, EXIT, TARGET
+from lab.tunnel import Edits, LabTunnel
 
 LOGIN_SHELL = ["prlimit", "--nofile=1024:"]
 """Both programs are started with the soft limit on files that most systems give a person."""

@@ -7,11 +7,10 @@ import socket
 import sys
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
-from halftunnel_vpn.lab.tunnel import LabTunnel, edit
+from lab import Lab
+from lab.target import start_target
+from lab.topology import CLIENT, TARGET_ADDRESS
+from lab.tunnel import LabTunnel, edit
 
 pytestmark = pytest.mark.root
 

@@ -6,8 +6,7 @@ import contextlib
 import socket
 
 import pytest
-
-from halftunnel_vpn.lab.topology import (
+from lab.topology import (
     CLIENT,
     CLIENT_A,
     CLIENT_A6,

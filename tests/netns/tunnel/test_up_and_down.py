@@ -7,12 +7,12 @@ import signal
 import socket
 
 import pytest
+from lab import Lab
+from lab.target import start_target
+from lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, TARGET, TARGET_ADDRESS
+from lab.tunnel import LabTunnel
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, TARGET, TARGET_ADDRESS
-from halftunnel_vpn.lab.tunnel import LabTunnel
 
 pytestmark = pytest.mark.root
 

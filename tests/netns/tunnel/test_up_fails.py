@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from lab import Lab
+from lab.topology import CLIENT, EXIT
+from lab.tunnel import LabTunnel, edit
 
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT, EXIT
-from halftunnel_vpn.lab.tunnel import LabTunnel, edit
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
 
 pytestmark = pytest.mark.root

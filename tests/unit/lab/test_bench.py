@@ -11,16 +11,16 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab.bench import chart, main, measurements, report, targets, usage
+from lab.bench.latency import parse_ping, with_lost
+from lab.bench.relay import Pipe
+from lab.bench.results import Contestant, Results
+from lab.bench.rows import BY_ID, ROAD_ROWS, ROWS
+from lab.bench.runner import rotated
+from lab.bench.summary import beats, best, percentile, ratio, significant, summarise
+from lab.bench.traffic import parse_iperf, parse_wrk
 
 from halftunnel_vpn.errors import HostError, UsageError
-from halftunnel_vpn.lab.bench import chart, main, measurements, report, targets, usage
-from halftunnel_vpn.lab.bench.latency import parse_ping, with_lost
-from halftunnel_vpn.lab.bench.relay import Pipe
-from halftunnel_vpn.lab.bench.results import Contestant, Results
-from halftunnel_vpn.lab.bench.rows import BY_ID, ROAD_ROWS, ROWS
-from halftunnel_vpn.lab.bench.runner import rotated
-from halftunnel_vpn.lab.bench.summary import beats, best, percentile, ratio, significant, summarise
-from halftunnel_vpn.lab.bench.traffic import parse_iperf, parse_wrk
 
 numbers = st.floats(0, 1e6, allow_nan=False)
 

@@ -9,16 +9,15 @@ import sys
 import time
 
 import pytest
+from lab.chaos import report
+from lab.chaos.bad_road import HELD, BadPipe
+from lab.chaos.legs import Death, Way
+from lab.chaos.outcome import Gone, Outcome, wait
+from lab.chaos.recovery import Kill, Recoveries, worst_pause
+from lab.chaos.storm import Memory, StormReport
+from lab.chaos.transfers import Pause
 
-from halftunnel_vpn.lab.chaos import report
-from halftunnel_vpn.lab.chaos.bad_road import HELD, BadPipe
-from halftunnel_vpn.lab.chaos.legs import Death, Way
-from halftunnel_vpn.lab.chaos.outcome import Gone, Outcome, wait
-from halftunnel_vpn.lab.chaos.recovery import Kill, Recoveries, worst_pause
-from halftunnel_vpn.lab.chaos.storm import Memory, StormReport
-from halftunnel_vpn.lab.chaos.transfers import Pause
-
-CHAOS = [sys.executable, "-m", "halftunnel_vpn.lab.chaos"]
+CHAOS = [sys.executable, "-m", "lab.chaos"]
 
 
 def recovered(kills, pauses, until=100.0, way=Way.UP):
@@ -144,10 +143,7 @@ def test_the_command_line_says_what_there_is():
 
 @pytest.mark.root
 def test_who_is_not_root_is_told_so():
-    program = (
-        "import os; from halftunnel_vpn.lab.chaos.main import main; "
-        "os.seteuid(65534); raise SystemExit(main([]))"
-    )
+    program = "import os; from lab.chaos.main import main; os.seteuid(65534); raise SystemExit(main([]))"
     # who is not root could not write down which lines ran
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_PROCESS")}
     done = subprocess.run(

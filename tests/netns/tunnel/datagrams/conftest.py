@@ -8,9 +8,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-
-from halftunnel_vpn.lab import Lab, namespaces
-from halftunnel_vpn.lab.topology import (
+from lab import Lab, namespaces
+from lab.topology import (
     CLIENT,
     EXIT,
     TARGET,

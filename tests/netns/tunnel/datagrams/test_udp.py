@@ -9,8 +9,7 @@ import struct
 import time
 
 import pytest
-
-from halftunnel_vpn.lab.topology import EXIT_UPLINK, EXIT_UPLINK6, TARGET_ADDRESS, TARGET_ADDRESS6
+from lab.topology import EXIT_UPLINK, EXIT_UPLINK6, TARGET_ADDRESS, TARGET_ADDRESS6
 
 pytestmark = pytest.mark.root
 

@@ -9,8 +9,7 @@ import socket
 import struct
 
 import pytest
-
-from halftunnel_vpn.lab.topology import TARGET_ADDRESS, TARGET_ADDRESS6
+from lab.topology import TARGET_ADDRESS, TARGET_ADDRESS6
 
 pytestmark = pytest.mark.root
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from lab.topology import CLIENT, TARGET_ADDRESS, TARGET_ADDRESS6
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, IPOption_SSRR
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -20,8 +21,6 @@ from scapy.layers.inet6 import (
     PadN,
 )
 from scapy.packet import Packet, Raw
-
-from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS, TARGET_ADDRESS6
 
 pytestmark = pytest.mark.root
 

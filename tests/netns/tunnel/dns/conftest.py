@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import start_lan_resolver
+from lab import Lab
+from lab.target import start_lan_resolver
 
 
 class Reply:

@@ -9,8 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-
-from halftunnel_vpn.lab.topology import CLIENT, EXIT_UPLINK, TARGET, TARGET_ADDRESS, TARGET_ADDRESS6
+from lab.topology import CLIENT, EXIT_UPLINK, TARGET, TARGET_ADDRESS, TARGET_ADDRESS6
 
 pytestmark = pytest.mark.root
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from scapy.layers.dns import DNS, DNSQR
-from scapy.layers.l2 import Ether
-
-from halftunnel_vpn.lab.topology import (
+from lab.topology import (
     CLIENT,
     EXIT_UPLINK,
     LAN_RESOLVER,
@@ -18,6 +15,9 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS6,
     UPLINK,
 )
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.l2 import Ether
+
 from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 
 pytestmark = pytest.mark.root

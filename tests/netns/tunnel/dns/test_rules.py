@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-
-from halftunnel_vpn.lab.target import start_lan_resolver
-from halftunnel_vpn.lab.topology import (
+from lab.target import start_lan_resolver
+from lab.topology import (
     CLIENT_LAN,
     EXIT_UPLINK,
     LAN_RESOLVER,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from halftunnel_vpn.lab import namespaces
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, CLIENT_LAN, CLIENT_LAN6, LAN, LAN_LINK, TARGET_ADDRESS
-from halftunnel_vpn.lab.tunnel import LabTunnel
+from lab import namespaces
+from lab.target import start_target
+from lab.topology import CLIENT, CLIENT_LAN, CLIENT_LAN6, LAN, LAN_LINK, TARGET_ADDRESS
+from lab.tunnel import LabTunnel
 
 pytestmark = pytest.mark.root
 

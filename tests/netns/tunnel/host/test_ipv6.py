@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from halftunnel_vpn.lab.topology import TARGET_ADDRESS, TARGET_ADDRESS6
-from halftunnel_vpn.lab.tunnel import edit
+from lab.topology import TARGET_ADDRESS, TARGET_ADDRESS6
+from lab.tunnel import edit
 
 pytestmark = pytest.mark.root
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from halftunnel_vpn.lab.topology import CLIENT, CLIENT_A, CLIENT_A6, EXIT_A, ROAD_A
+from lab.topology import CLIENT, CLIENT_A, CLIENT_A6, EXIT_A, ROAD_A
 
 pytestmark = pytest.mark.root
 

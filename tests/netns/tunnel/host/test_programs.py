@@ -7,10 +7,9 @@ import json
 import sys
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import (
+from lab import Lab
+from lab.target import start_target
+from lab.topology import (
     CLIENT,
     CLIENT_A,
     CLIENT_A6,
@@ -19,7 +18,7 @@ from halftunnel_vpn.lab.topology import (
     EXIT_UPLINK6,
     TARGET_ADDRESS,
 )
-from halftunnel_vpn.lab.tunnel import LabTunnel
+from lab.tunnel import LabTunnel
 
 pytestmark = pytest.mark.root
 

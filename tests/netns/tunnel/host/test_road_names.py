@@ -7,12 +7,12 @@ import re
 import sys
 
 import pytest
+from lab import Lab
+from lab.target import start_target
+from lab.topology import CLIENT, DOMAIN_A, EXIT, EXIT_A, LAN, LAN_RESOLVER
+from lab.tunnel import ROAD_PORT, LabTunnel, edit
 
 from halftunnel_vpn.dns.upstream import DNS_PORT
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.target import start_target
-from halftunnel_vpn.lab.topology import CLIENT, DOMAIN_A, EXIT, EXIT_A, LAN, LAN_RESOLVER
-from halftunnel_vpn.lab.tunnel import ROAD_PORT, LabTunnel, edit
 
 pytestmark = pytest.mark.root
 
@@ -26,7 +26,7 @@ def test_a_road_that_was_never_asked_for_is_found_when_the_other_is_gone(no_left
         target = start_target(lab)
         zone = lab.directory / "zone.json"
         zone.write_text(json.dumps({"spare.test": [("A", EXIT_A)]}))
-        nameserver = [sys.executable, "-m", "halftunnel_vpn.lab.nameserver", "--zone", str(zone)]
+        nameserver = [sys.executable, "-m", "lab.nameserver", "--zone", str(zone)]
         lab.start(LAN, [*nameserver, LAN_RESOLVER])
         lab.wait_listening(LAN, DNS_PORT)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lab.namespaces import CONFIGURATION
+from lab.topology import CLIENT, TARGET_ADDRESS
 
 from halftunnel_vpn.host.resolver.resolv_conf_file import MARKER
-from halftunnel_vpn.lab.namespaces import CONFIGURATION
-from halftunnel_vpn.lab.topology import CLIENT, TARGET_ADDRESS
 
 pytestmark = pytest.mark.root
 

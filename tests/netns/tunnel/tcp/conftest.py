@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from halftunnel_vpn.lab import Lab
-from halftunnel_vpn.lab.topology import CLIENT, TARGET, TARGET_ADDRESS, TARGET_ADDRESS6
+from lab import Lab
+from lab.topology import CLIENT, TARGET, TARGET_ADDRESS, TARGET_ADDRESS6
 
 PATIENCE = 60.0
 """Seconds that a call on a socket may take before the test fails."""

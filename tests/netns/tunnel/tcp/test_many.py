@@ -8,8 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from halftunnel_vpn.lab.topology import CLIENT
+from lab.topology import CLIENT
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 

@@ -8,10 +8,7 @@ import socket
 import time
 
 import pytest
-from scapy.all import TCP, IPv6, raw
-from scapy.layers.inet6 import ICMPv6DestUnreach
-
-from halftunnel_vpn.lab.topology import (
+from lab.topology import (
     CLIENT,
     EXIT_A,
     EXIT_A6,
@@ -20,6 +17,8 @@ from halftunnel_vpn.lab.topology import (
     TARGET_ADDRESS,
     TARGET_ADDRESS6,
 )
+from scapy.all import TCP, IPv6, raw
+from scapy.layers.inet6 import ICMPv6DestUnreach
 
 pytestmark = pytest.mark.root
 

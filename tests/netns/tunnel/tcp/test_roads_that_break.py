@@ -8,9 +8,8 @@ import socket
 import threading
 
 import pytest
-
-from halftunnel_vpn.lab.topology import EXIT_A, EXIT_B
-from halftunnel_vpn.lab.tunnel import ROAD_PORT
+from lab.topology import EXIT_A, EXIT_B
+from lab.tunnel import ROAD_PORT
 
 pytestmark = pytest.mark.root
 

@@ -1,0 +1,200 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
+from lab import Lab
+from lab.bench import chart, machine, measurements, report
+from lab.bench.measurements import Measurement, Scale
+from lab.bench.peers import (
+    Direct,
+    HalfTunnel,
+    HalfTunnelCompiled,
+    HalfTunnelFourLegs,
+    Peer,
+)
+from lab.bench.results import Contestant, Results
+from lab.bench.rivals import (
+    OpenConnectDtls,
+    OpenConnectTls,
+    OpenVpnTcp,
+    OpenVpnUdp,
+    WireGuardGo,
+)
+from lab.bench.rows import MANY_FLOWS, ROAD_CONGESTION, ROAD_DELAY, ROAD_RATE
+from lab.bench.runner import Runner
+
+PEERS: Final[tuple[type[Peer], ...]] = (
+    Direct,
+    HalfTunnel,
+    HalfTunnelCompiled,
+    HalfTunnelFourLegs,
+    OpenVpnTcp,
+    OpenVpnUdp,
+    OpenConnectTls,
+    OpenConnectDtls,
+    WireGuardGo,
+)
+"""All there are, in the order of the table."""
+
+TOOLS: Final = ("iperf3", "nginx", "ping", "nft")
+"""Without these there is nothing to measure; without wrk only the HTTP rows fail."""
+
+ROUNDS: Final = 3
+SECONDS: Final = 3.0
+QUICK_ROUNDS: Final = 1
+QUICK_SECONDS: Final = 1.0
+
+ROAD_FACTOR: Final = 2.0
+"""How much longer than elsewhere a run on the long road is."""
+
+ROAD_WARM_UP: Final = 2.0
+QUICK_WARM_UP: Final = 1.0
+"""Seconds of a run on the long road that are not counted."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option."""
+    made = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure Half-Tunnel and other VPNs side by side, in network namespaces of its own.",
+        epilog="Peers: " + ", ".join(peer.id for peer in PEERS) + ". "
+        "Rows: " + ", ".join(each.name for each in (*measurements.LOCAL, *measurements.ROAD)) + ".",
+    )
+    # scripts/bench does it before it starts this program.
+    made.add_argument("--install", action="store_true", help="first install the peers' Debian packages")
+    made.add_argument("--rounds", type=_at_least_one, metavar="N", help=f"how often (default {ROUNDS})")
+    made.add_argument(
+        "--seconds", type=_at_least_one, metavar="N", help=f"length of each run (default {SECONDS:.0f})"
+    )
+    made.add_argument("--rows", nargs="+", default=[], metavar="PATTERN", help="only these, as in 'tcp-*'")
+    made.add_argument("--peers", nargs="+", default=[], metavar="PEER", help="only these")
+    made.add_argument(
+        "--compiled",
+        action="store_true",
+        help="Half-Tunnel as scripts/compile makes it as well, which is run first",
+    )
+    made.add_argument("--quick", action="store_true", help="one round of one second, and fewer flows")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every value")
+    made.add_argument("--svg", type=Path, metavar="FILE", help="write a chart")
+    made.add_argument(
+        "--from-json", type=Path, metavar="FILE", help="measure nothing; report what --json wrote earlier"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and report; the exit code."""
+    options = parser().parse_args(argv)
+    try:
+        results = _read(options.from_json) if options.from_json else _measure(options)
+    except UsageError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except HalfTunnelError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(report.render(results), end="")
+    if options.json:
+        options.json.write_text(results.as_json())
+    if options.svg:
+        options.svg.write_text(chart.draw(results))
+    return 1 if results.failures else 0
+
+
+def choose(wanted: Sequence[str], *, compiled: bool = False) -> list[type[Peer]]:
+    """The peers by name; without names all, the compiled build only if asked for by ``compiled``.
+
+    Raises UsageError for a name nobody has.
+    """
+    known = {peer.id: peer for peer in PEERS}
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no peer is called {name}; there are {', '.join(known)}")
+    named = set(wanted) or {peer.id for peer in PEERS if not peer.when_asked}
+    if compiled:
+        named.add(HalfTunnelCompiled.id)
+    return [peer for peer in PEERS if peer.id in named]
+
+
+def _measure(options: argparse.Namespace) -> Results:
+    local, road = (
+        measurements.matching(group, options.rows) for group in (measurements.LOCAL, measurements.ROAD)
+    )
+    if not local and not road:
+        raise UsageError(f"no row matches {' '.join(options.rows)}; --help names all")
+    chosen = choose(options.peers, compiled=options.compiled)
+    _check_machine()
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    scale = _scale(options)
+    results = Results(machine.describe(), _settings(rounds, scale, road))
+    installed = []
+    for peer in chosen:
+        if missing := peer.missing():
+            results.fail(peer.title, "all rows", f"{', '.join(missing)} not installed; try --install")
+        else:
+            installed.append(peer)
+    Lab.sweep()
+    began = time.monotonic()
+    runner = Runner(results, scale, rounds)
+    nearby = [peer for peer in installed if not peer.road_only]
+    for peer in installed if road else nearby:
+        results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
+    try:
+        runner.run(nearby, local, road=False)
+        for congestion in ROAD_CONGESTION:
+            runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
+    except KeyboardInterrupt:
+        results.fail("all", "the rest", "interrupted")
+    results.seconds = time.monotonic() - began
+    return results
+
+
+def _scale(options: argparse.Namespace) -> Scale:
+    if options.quick:
+        seconds = float(options.seconds or QUICK_SECONDS)
+        return Scale(seconds, seconds, QUICK_WARM_UP, MANY_FLOWS[:1])
+    seconds = float(options.seconds or SECONDS)
+    return Scale(seconds, seconds * ROAD_FACTOR, ROAD_WARM_UP)
+
+
+def _settings(rounds: int, scale: Scale, road: Sequence[Measurement]) -> dict[str, str]:
+    found = {"rounds": f"{rounds}, {scale.seconds:g} s each"}
+    if road:
+        found["long road"] = (
+            f"{ROAD_DELAY * 1000:.0f} ms there and back, {ROAD_RATE / 1e6:.0f} Mbit/s each way, "
+            f"queue of one bandwidth-delay product, {scale.road_seconds:g} s each; "
+            "all hosts have the congestion control that the row names"
+        )
+    return found
+
+
+def _read(path: Path) -> Results:
+    try:
+        return Results.from_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise HostError("the benchmark makes network namespaces and needs root: sudo ./scripts/bench")
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise HostError(f"{', '.join(missing)} not installed: ./scripts/bench installs them")
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

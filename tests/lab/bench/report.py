@@ -1,0 +1,96 @@
+"""The tables, in Markdown that also reads well in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lab.bench.results import Results
+from lab.bench.rows import Row
+from lab.bench.summary import Summary, beats, best, ratio, significant
+from lab.bench.targets import COMPILED, NO_PEERS, OURS, verdicts
+
+ABSENT = "-"
+"""Where nothing was measured."""
+
+
+def render(results: Results) -> str:
+    """The whole report: conditions, table, ratios, goals, failures."""
+    parts = [_conditions(results), _table(results)]
+    comparison = list(_comparison(results))
+    if comparison:
+        head = ["row", "best peer", "ours / best peer", "ahead"]
+        parts.append("Ours beside the best peer of each row:\n\n" + markdown([head, *comparison], right=(2,)))
+    judged = verdicts(results)
+    if any(verdict.reached is not None for verdict in judged):
+        words = {True: "yes", False: "NO", None: ABSENT}
+        body = [[verdict.title, verdict.wanted, verdict.found, words[verdict.reached]] for verdict in judged]
+        head = ["row", "wanted", "found", "reached"]
+        if any(peer.id == COMPILED for peer in results.peers):
+            head += ["compiled", "reached"]
+            for line, verdict in zip(body, verdicts(results, COMPILED), strict=True):
+                line += [verdict.found, words[verdict.reached]]
+        parts.append("Goals:\n\n" + markdown([head, *body], right=()))
+    if results.failures:
+        parts.append("Not measured:\n\n" + "\n".join(f"- {_one_line(text)}" for text in results.failures))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(rows: Sequence[Sequence[str]], *, right: Sequence[int] | range) -> str:
+    """A table with its columns aligned; the first row is the head, ``right`` the columns that end flush."""
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (width - 1) + (":" if column in right else "-") for column, width in enumerate(widths)]
+    return "\n".join([line(rows[0]), f"| {' | '.join(rule)} |", *(line(row) for row in rows[1:])])
+
+
+def cell(summary: Summary | None, row: Row) -> str:
+    """A median and, when there were several rounds, half the distance of the extremes in per cent of it."""
+    if summary is None:
+        return ABSENT
+    text = significant(summary.median, row.digits)
+    return text if summary.rounds < 2 else f"{text} ±{summary.spread:.0%}"
+
+
+def _conditions(results: Results) -> str:
+    lines = [f"- {name}: {value}" for name, value in (results.machine | results.settings).items()]
+    for peer in results.peers:
+        options = "; ".join(peer.options)
+        lines.append(f"- {peer.title}: {peer.version}" + (f" ({options})" if options else ""))
+    minutes, seconds = divmod(round(results.seconds), 60)
+    lines.append(f"- the run took {minutes} min {seconds} s")
+    return "\n".join(lines)
+
+
+def _table(results: Results) -> str:
+    head = ["", *(peer.title for peer in results.peers)]
+    body = []
+    for row in results.rows():
+        found = results.summaries(row.id)
+        title = f"{row.title}, {row.unit}"
+        body.append([title, *(cell(found.get(peer.id), row) for peer in results.peers)])
+    return markdown([head, *body], right=range(1, len(head)))
+
+
+def _comparison(results: Results) -> Iterator[list[str]]:
+    titles = {peer.id: peer.title for peer in results.peers}
+    for row in results.rows():
+        ours = results.medians(row.id).get(OURS)
+        rivals = results.medians(row.id, without=NO_PEERS)
+        leader = best(rivals, row.better)
+        if ours is None or leader is None:
+            continue
+        ahead = beats(ours, rivals[leader], row.better)
+        found = ratio(ours, rivals[leader])
+        shown = ABSENT if found is None else significant(found, 3)
+        yield [row.title, titles[leader], shown, "yes" if ahead else "NO"]
+
+
+def _one_line(text: str) -> str:
+    return " / ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,1 @@
+"""The demo: a whole tunnel in namespaces of its own, real traffic through it, and a verdict."""
