@@ -30,8 +30,8 @@ from halftunnel_vpn.errors import DnsError
 MAX_ALIASES = 16
 """CNAME records that are followed for one name."""
 
-MAX_ADDRESSES = 64
-"""Addresses of one name that are taken from an answer; nobody tries as many."""
+MAX_RECORDS = 256
+"""Records of an answer that are read for addresses. An honest answer holds fewer; nobody tries as many."""
 
 _TTL = struct.Struct("!I")
 _FRONT = struct.Struct("!HH")
@@ -169,8 +169,8 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
     aliases: dict[str, str] = {}
     found: dict[str, list[bytes]] = {}
     end = question_end(message) + TYPE_AND_CLASS.size
-    for record in records(message, end, (answers, authorities, additionals)):
-        if record.section != ANSWERS:
+    for number, record in enumerate(records(message, end, (answers, authorities, additionals))):
+        if record.section != ANSWERS or number >= MAX_RECORDS:
             break
         if record.class_ != CLASS_IN:
             continue
@@ -181,9 +181,7 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
         elif record.type == type_:
             if record.length != size:
                 raise DnsError("dns-bad-record", "the data is no address")
-            addresses = found.setdefault(names.text(record.owner), [])
-            if len(addresses) < MAX_ADDRESSES:
-                addresses.append(message[record.data : record.end])
+            found.setdefault(names.text(record.owner), []).append(message[record.data : record.end])
     name = names.text(HEADER_LENGTH)
     for _ in range(MAX_ALIASES):
         if name not in aliases:

@@ -10,25 +10,31 @@ IPV6_SUFFIX = ".ip6.arpa"
 
 
 class _Lease:
-    __slots__ = ("address", "name", "used")
+    __slots__ = ("address", "has_flow", "name", "used")
 
     def __init__(self, name: str, address: bytes, used: float) -> None:
         self.name = name
         self.address = address
         self.used = used
+        # Whether a flow has ever gone to the address.
+        self.has_flow = False
 
 
 class FakePool:
     """Names and addresses of one network, one to one.
 
     At most ``max_entries`` names have an address, and at most half of the network's addresses are in use, so
-    that an address rests as long as it can before it means another name. A lease that was used (given out or
-    asked about) within ``hold`` seconds is never taken away. ``first`` is where in the network the first
+    that an address rests as long as it can before it means another name. A lease that a flow has gone to is
+    never taken away within ``hold`` seconds of its last use (given out, or another flow); one that was only
+    given out is held for ``hold_unused`` seconds, so that a web page that makes up names by the thousand
+    leaves room for others. ``first`` is where in the network the first
     address is taken: another place at every start, so that an address that an application remembers from the
     last run most likely means nothing now, rather than another name.
     """
 
-    def __init__(self, network: str, *, max_entries: int, hold: float, first: int = 0) -> None:
+    def __init__(
+        self, network: str, *, max_entries: int, hold: float, hold_unused: float = 60.0, first: int = 0
+    ) -> None:
         parsed = ipaddress.ip_network(network)
         self.version: int = parsed.version
         self._base = int(parsed.network_address) + 1
@@ -37,8 +43,12 @@ class FakePool:
         self._prefix = parsed
         self._max_entries = min(max_entries, max(self._addresses // 2, 1))
         self._hold = hold
+        self._hold_unused = min(hold, hold_unused)
         self._next = first
-        self._by_name: OrderedDict[str, _Lease] = OrderedDict()
+        self._by_name: dict[str, _Lease] = {}
+        # Names in order of their last use: those that were only given out, and those with flows.
+        self._given: OrderedDict[str, _Lease] = OrderedDict()
+        self._with_flows: OrderedDict[str, _Lease] = OrderedDict()
         self._by_address: dict[bytes, _Lease] = {}
 
     def __len__(self) -> int:
@@ -54,13 +64,14 @@ class FakePool:
         if address is not None:
             return address
         if len(self._by_name) >= self._max_entries:
-            oldest = next(iter(self._by_name.values()))
-            if now - oldest.used < self._hold:
+            oldest = self._oldest(now)
+            if oldest is None:
                 return None
             del self._by_name[oldest.name]
             del self._by_address[oldest.address]
+            del (self._with_flows if oldest.has_flow else self._given)[oldest.name]
         lease = _Lease(name, self._unused_address(), now)
-        self._by_name[name] = self._by_address[lease.address] = lease
+        self._by_name[name] = self._by_address[lease.address] = self._given[name] = lease
         return lease.address
 
     def address_of(self, name: str, now: float) -> bytes | None:
@@ -69,13 +80,31 @@ class FakePool:
         return self._touch(lease, now).address if lease is not None else None
 
     def name_of(self, address: bytes, now: float) -> str | None:
-        """The name that ``address`` (4 or 16 bytes) stands for; None when it stands for none."""
+        """The name that ``address`` (4 or 16 bytes) stands for, for a flow that goes there; None if none."""
         lease = self._by_address.get(address)
-        return self._touch(lease, now).name if lease is not None else None
+        if lease is None:
+            return None
+        if not lease.has_flow:
+            lease.has_flow = True
+            self._with_flows[lease.name] = self._given.pop(lease.name)
+        return self._touch(lease, now).name
+
+    def look_up(self, address: bytes) -> str | None:
+        """As :meth:`name_of`, for whoever only wants to know: this holds nothing."""
+        lease = self._by_address.get(address)
+        return lease.name if lease is not None else None
+
+    def _oldest(self, now: float) -> _Lease | None:
+        """The lease to take away; None when all are held."""
+        for leases, hold in ((self._given, self._hold_unused), (self._with_flows, self._hold)):
+            oldest = next(iter(leases.values()), None)
+            if oldest is not None and now - oldest.used >= hold:
+                return oldest
+        return None
 
     def _touch(self, lease: _Lease, now: float) -> _Lease:
         lease.used = now
-        self._by_name.move_to_end(lease.name)
+        (self._with_flows if lease.has_flow else self._given).move_to_end(lease.name)
         return lease
 
     def _unused_address(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from halftunnel_vpn.counters import Counters
@@ -24,6 +25,8 @@ from halftunnel_vpn.dns.rules import Rules
 from halftunnel_vpn.dns.wire import Rcode, RecordType
 from halftunnel_vpn.errors import DnsError, HalfTunnelError, PeerError
 from halftunnel_vpn.flow.interfaces import DnsOutcome
+
+log = logging.getLogger(__name__)
 
 MAX_QUERIES_IN_FLIGHT = 1024
 """Different questions that resolvers are asked at one time; one client has at most as many as are free."""
@@ -198,7 +201,7 @@ class DnsService:
             address = reverse_address(name)
             if address is None or not self.is_fake(address):
                 return None
-            known = self.name_of(address)
+            known = self._pools[4 if len(address) == 4 else 6].look_up(address)
             if known is None:
                 nothing = (negative_authority(ttl),)
                 return local_answer(query, Rcode.NXDOMAIN, authorities=nothing, stream=stream)
@@ -251,10 +254,15 @@ class DnsService:
         if answer is not None:
             self._cache.put(query.key, answer, self._clock())
         for asked, reply, stream, _ in waiting:
-            if answer is not None:
-                reply(answer.render(asked, 0, stream=stream))
-            else:
-                reply(local_answer(asked, Rcode.SERVFAIL, stream=stream))
+            try:
+                if answer is not None:
+                    reply(answer.render(asked, 0, stream=stream))
+                else:
+                    reply(local_answer(asked, Rcode.SERVFAIL, stream=stream))
+            except Exception:
+                # The others who wait get their answers, and the tunnel goes on.
+                log.exception("a DNS answer could not be delivered")
+                self._counters.drop("dns-reply-failed")
 
     def _release(self, client: bytes) -> None:
         self._waiting -= 1
@@ -282,6 +290,10 @@ class DnsService:
             self._counters.drop("dns-timeout")
         except (HalfTunnelError, OSError):
             self._counters.drop("dns-no-road")
+        except Exception:
+            # A fault of ours that some message brings out must not end the tunnel.
+            log.exception("a DNS question failed")
+            self._counters.drop("dns-failed")
         return None
 
     def _without_addresses(self, message: bytes, query: Query) -> bytes:

@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Hashable, Sequence
+from itertools import islice
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
@@ -21,12 +22,19 @@ from halftunnel_vpn.dns.wire import (
     RCODE_MASK,
     Rcode,
     RecordType,
+    records,
 )
 from halftunnel_vpn.errors import ConfigError, DnsError
 from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, MAX_MESSAGE, frame, message_length
 
 MAX_WRONG_ANSWERS = 16
 """Answers to other questions on one socket after which somebody seems to be guessing, and TCP is used."""
+
+CHECKED_WHOLE = 4096
+"""Bytes of an answer up to which every record is checked before it is passed on."""
+
+MAX_CHECKED_RECORDS = 64
+"""Records of a longer answer that are checked."""
 
 MAX_NAMESERVERS = 3
 """Nameservers taken from a resolv.conf, as the C library does."""
@@ -136,7 +144,7 @@ class UpstreamResolver:
             self._counters.count("dns-asked-without-edns")
             message = HEADER.pack(0, _flags(message), 1, 0, 0, 0) + query.question
             answer = await self._ask_once(server, message, query.question)
-        parse_answer(answer, query)
+        _check(answer, query)
         return answer
 
     async def _ask_once(self, server: Server, message: bytes, question: bytes) -> bytes:
@@ -242,6 +250,20 @@ def _answer_in(received: bytes, message: bytes, question: bytes) -> bytes | None
     if questions == 0 and flags & RCODE_MASK in (Rcode.FORMERR, *_FAILURES):
         return HEADER.pack(identifier, flags & ~FLAG_TRUNCATED, 1, 0, 0, 0) + question
     return None
+
+
+def _check(answer: bytes, query: Query) -> None:
+    """Raise DnsError if ``answer`` is malformed; of a long one only the beginning is read.
+
+    Whoever asked reads it all. Reading 64 KiB here as well would let a client keep the event loop busy.
+    """
+    if len(answer) <= CHECKED_WHOLE:
+        parse_answer(answer, query)
+        return
+    *_, answers, authorities, additionals = HEADER.unpack_from(answer)
+    start = HEADER_LENGTH + len(query.question)
+    for _ in islice(records(answer, start, (answers, authorities, additionals)), MAX_CHECKED_RECORDS):
+        pass
 
 
 def _flags(message: bytes) -> int:

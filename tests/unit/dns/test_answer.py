@@ -9,7 +9,7 @@ from dnslib import CNAME, EDNS0, QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
+from halftunnel_vpn.dns.answer import MAX_RECORDS, addresses_in, parse_answer, same_question
 from halftunnel_vpn.dns.message import parse_query
 from halftunnel_vpn.dns.wire import RecordType
 from halftunnel_vpn.errors import DnsError
@@ -243,3 +243,11 @@ def test_a_damaged_answer_is_an_answer_or_an_error(damage: list[tuple[int, int]]
             addresses_in(candidate, RecordType.A)
         except DnsError as error:
             assert error.reason in ("dns-bad-name", "dns-bad-record", "dns-too-many-aliases")
+
+
+def test_of_thousands_of_addresses_some_are_read(ask: Ask) -> None:
+    """Nobody tries them all, and reading them takes time."""
+    question = b"\x01a\x07example\x00\x00\x01\x00\x01"
+    records = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04abcd" * 4000
+    message = b"\x00\x07\x81\x80\x00\x01\x0f\xa0\x00\x00\x00\x00" + question + records
+    assert addresses_in(message, RecordType.A) == ["97.98.99.100"] * MAX_RECORDS

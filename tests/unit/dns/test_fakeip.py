@@ -50,6 +50,7 @@ def test_the_lease_unused_for_longest_goes_when_it_is_no_longer_held() -> None:
     a = pool.lease("a.example", 0.0)
     b = pool.lease("b.example", 10.0)
     assert a is not None and b is not None
+    assert (pool.name_of(a, 0.0), pool.name_of(b, 10.0)) == ("a.example", "b.example")
     assert pool.lease("c.example", 59.0) is None, "a is held until 60"
     assert pool.name_of(a, 59.0) == "a.example", "a flow to a holds it until 119"
     assert pool.lease("c.example", 69.0) is None, "b is held until 70"
@@ -58,6 +59,29 @@ def test_the_lease_unused_for_longest_goes_when_it_is_no_longer_held() -> None:
     assert pool.name_of(b, 70.0) is None
     assert pool.address_of("b.example", 70.0) is None
     assert pool.name_of(a, 70.0) == "a.example"
+
+
+def test_names_that_nobody_connects_to_give_way_soon() -> None:
+    """A web page can have a browser ask for any number of names."""
+    pool = FakePool("198.18.0.0/24", max_entries=50, hold=600.0, hold_unused=30.0)
+    visited = pool.lease("visited.example", 0.0)
+    assert visited is not None
+    assert pool.name_of(visited, 0.0) == "visited.example"
+    for i in range(200):
+        pool.lease(f"made-up-{i}.example", 1.0)
+    assert pool.lease("new.example", 30.9) is None
+    assert pool.lease("new.example", 31.0) is not None
+    assert pool.name_of(visited, 599.0) == "visited.example"
+    assert len(pool) == 50
+
+
+def test_who_only_looks_an_address_up_holds_nothing() -> None:
+    pool = FakePool("198.18.0.0/24", max_entries=1, hold=60.0, hold_unused=30.0)
+    address = pool.lease("a.example", 0.0)
+    assert address is not None
+    assert pool.look_up(address) == "a.example"
+    assert pool.lease("b.example", 30.0) is not None
+    assert pool.look_up(address) is None
 
 
 def test_addresses_come_round_again_when_the_network_is_used_up() -> None:

@@ -180,6 +180,25 @@ async def test_a_road_that_fails_is_a_failure_at_once(ask: Ask, error: Exception
         assert host.service.in_flight == 0
 
 
+async def test_a_fault_of_ours_is_a_failure_of_one_question(ask: Ask, respond: Respond) -> None:
+    faults: list[Exception] = [IndexError("a fault"), ZeroDivisionError("another")]
+
+    async def exit(message: bytes) -> bytes:
+        if faults:
+            raise faults.pop()
+        return respond(message, "a.example. 60 A 192.0.2.1")
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("the device is gone")
+
+    async with Host(DnsConfig(), exit).running() as host:
+        for _ in range(2):
+            assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
+        host.service.query(ask("a.example"), broken, stream=False)
+        assert data(await host.query(ask("a.example"))) == ["192.0.2.1"]
+        assert host.counters.dropped == {"dns-failed": 2, "dns-reply-failed": 1}
+
+
 async def test_an_exit_that_never_answers_is_a_failure_in_bounded_time(ask: Ask) -> None:
     async with Host(DnsConfig(timeout=0.05), never).running() as host:
         assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
