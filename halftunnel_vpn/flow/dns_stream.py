@@ -11,6 +11,7 @@ from halftunnel_vpn.flow.interfaces import Buffer, DnsOutcome, DnsPort, StreamHa
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
 from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, FrameReader, frame
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.timers import Wheel
 
 ROOM: Final = 128 * 1024
 """Bytes of queries of one connection that wait here; the window closes beyond it."""
@@ -20,6 +21,9 @@ MAX_PIPELINED: Final = 64
 
 MAX_UNREAD_ANSWERS: Final = 256 * 1024
 """Bytes of answers that a client may leave unread; further queries wait to be asked until it reads."""
+
+IDLE: Final = 30.0
+"""Seconds without a query or an answer after which a connection is closed (RFC 7766 section 6.2.3)."""
 
 OpenServer: TypeAlias = Callable[[StreamHandler, float], StreamPort]
 """Opens a stream to the server that the connection names. Raises SessionError, UpstreamUnavailable."""
@@ -40,9 +44,11 @@ class DnsStream:
         "_counters",
         "_dns",
         "_endpoint",
+        "_idle",
         "_is_asking",
         "_is_finished",
         "_is_over",
+        "_last_used",
         "_open_server",
         "_reader",
         "_server",
@@ -55,6 +61,7 @@ class DnsStream:
         dns: DnsPort,
         counters: Counters,
         clock: Callable[[], float],
+        wheel: Wheel,
         client: bytes,
         open_server: OpenServer | None,
     ) -> None:
@@ -74,6 +81,9 @@ class DnsStream:
         self._is_over = False
         # Whether _ask_next is running: an answer that comes at once must not start it again.
         self._is_asking = False
+        self._last_used = clock()
+        self._idle = wheel.timer(self._check_idle)
+        self._idle.arm(self._last_used + IDLE)
 
     # --- StreamPort ------------------------------------------------------------------------------
 
@@ -87,12 +97,15 @@ class DnsStream:
     def send(self, data: Buffer) -> None:
         """Queries, in any pieces."""
         if not self._is_over:
+            self._last_used = self._clock()
             self._reader.feed(data)
             self._ask_next()
 
     def finish(self) -> None:
         """The client asks nothing more: close once everything is answered."""
         self._is_finished = True
+        if self._is_over:
+            self._idle.cancel()
         self._ask_next()
 
     def reset(self, code: ResetCode) -> None:
@@ -124,7 +137,8 @@ class DnsStream:
         if self._is_over:
             return
         self._unread += LENGTH_BYTES + len(message)
-        self._endpoint.data_received(memoryview(frame(message)), self._clock())
+        now = self._last_used = self._clock()
+        self._endpoint.data_received(memoryview(frame(message)), now)
 
     @property
     def has_enough(self) -> bool:
@@ -201,6 +215,22 @@ class DnsStream:
         self.deliver(answer)
         self.go_on()
 
+    def _check_idle(self, now: float) -> None:
+        """Close a connection on which nobody has said anything for IDLE; a named server closes its own."""
+        if self._is_over:
+            # We have closed, and the client never has.
+            self._counters.drop("dns-connection-left-open")
+            self._endpoint.aborted(ResetCode.TIMED_OUT, now)
+            return
+        deadline = self._last_used + IDLE
+        if self._asked or self._server is not None:
+            deadline = max(deadline, now + IDLE)
+        if now < deadline:
+            self._idle.arm(deadline)
+            return
+        self._counters.count("dns-connections-idle")
+        self._close()
+
     def _close_when_done(self) -> None:
         if self._is_over or self._asked:
             return
@@ -212,10 +242,16 @@ class DnsStream:
                 server.finish()
             is_done = server.is_finished
         if is_done:
-            self._end()
-            self._endpoint.finished(self._clock())
+            self._close()
             if server is not None:
                 server.finish()
+
+    def _close(self) -> None:
+        self._end()
+        now = self._clock()
+        self._endpoint.finished(now)
+        if not self._is_finished:
+            self._idle.arm(now + IDLE)
 
     def _break_off(self, reason: str, code: ResetCode) -> None:
         self._counters.drop(reason)
@@ -226,6 +262,7 @@ class DnsStream:
 
     def _end(self) -> None:
         self._is_over = True
+        self._idle.cancel()
         self._reader.clear()
 
 

@@ -208,7 +208,9 @@ class FlowTracker:
         if destination_port == DNS_PORT and self._config.intercept_dns:
             self._tcp[key] = endpoint
             open_server = None if destination in self._resolvers else partial(self._open_dns, destination)
-            endpoint.attach(DnsStream(endpoint, self._dns, self._counters, self._clock, source, open_server))
+            endpoint.attach(
+                DnsStream(endpoint, self._dns, self._counters, self._clock, self._wheel, source, open_server)
+            )
             endpoint.opened(now)
             return
         host = self._dns.name_of(destination) or destination

@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.packet import Raw
 
-from halftunnel_vpn.flow.dns_stream import MAX_PIPELINED, MAX_UNREAD_ANSWERS, ROOM
+from halftunnel_vpn.flow.dns_stream import IDLE, MAX_PIPELINED, MAX_UNREAD_ANSWERS, ROOM
 from halftunnel_vpn.protocol.dns_framing import frame
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
@@ -217,6 +217,43 @@ def test_answers_that_are_read_make_room_for_more(world, asker):
         asker.hears()
         asker.acknowledge()
     assert not world.dropped
+
+
+def test_a_connection_that_nobody_uses_is_closed(world, asker):
+    world.pass_time(IDLE - 1)
+    asker.asks(b"query")
+    world.pass_time(IDLE + 1)
+    assert "F" not in asker.hears()[1], "an answer is still to come"
+    reply_to(world, 0, b"answer")
+    world.pass_time(IDLE - 1)
+    data, flags = asker.hears()
+    assert (data, "F" in flags) == (frame(b"answer"), False)
+    asker.acknowledge()
+    world.pass_time(IDLE)
+    assert "F" in asker.hears()[1]
+    assert world.counters.counted["dns-connections-idle"] == 1
+    asker.closes()
+    world.pass_time(120)
+    assert world.tracker.counts.tcp == 0
+
+
+def test_a_client_that_never_closes_its_side_is_cut_off(world, asker):
+    world.pass_time(IDLE)
+    assert "F" in asker.hears()[1]
+    asker.acknowledge()
+    world.pass_time(IDLE - 1)
+    assert world.tracker.counts.tcp == 1
+    world.pass_time(1)
+    assert "R" in asker.hears()[1]
+    assert world.tracker.counts.tcp == 0
+    assert world.dropped == {"dns-connection-left-open": 1}
+
+
+def test_a_named_server_decides_itself_how_long_it_waits(world, asker, server):
+    world.pass_time(10 * IDLE)
+    assert "F" not in asker.hears()[1]
+    server.handler.finished(world.now)
+    assert "F" in asker.hears()[1]
 
 
 def test_half_a_query_takes_room(world, asker):
