@@ -87,6 +87,7 @@ class ServerLimitsConfig:
     max_clients: int = option(values.integer(1, 100_000), default=1024)
     sessions_per_client: int = option(values.integer(1, 1024), default=8)
     max_sessions: int = option(values.integer(1, 100_000), default=1024)
+    legs_per_client: int = option(values.integer(2, 100_000), default=1024)
     connections: int = option(values.integer(4, 100_000), default=4096)
     connections_per_peer: int = option(values.integer(4, 100_000), default=256)
     arrivals_per_peer: int = option(values.integer(1, 100_000), default=32)

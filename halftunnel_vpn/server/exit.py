@@ -46,6 +46,12 @@ HOUSEKEEPING_INTERVAL = 5.0
 DRAIN_LOOK = 0.02
 """Seconds between two looks whether everything is delivered, while the exit stops."""
 
+SHARE_OF_LEGS = 4
+"""The legs of one client are at most 1/N of the connections of a listener."""
+
+RESERVED_LEGS = 8
+"""1/N of the connections of a listener is kept for the first legs of sessions."""
+
 GUARD_FILE = "handshakes.json"
 """Where the last accepted timestamp of each client survives a restart."""
 
@@ -109,6 +115,8 @@ class Exit:
                 max_sessions=limits.max_sessions,
                 max_streams=limits.streams_per_client,
                 idle_timeout=limits.session_idle,
+                legs_per_client=min(limits.legs_per_client, max(limits.connections // SHARE_OF_LEGS, 1)),
+                shared_legs=_shared_legs(config),
             ),
             client_of=self.clients.name_of,
             make_session=self._make_session,
@@ -250,6 +258,15 @@ def _resolvers(config: ServerConfig) -> list[tuple[str, int]]:
     if not servers:
         log.warning("no resolver is known: name them in [dns] resolvers of server.toml")
     return servers
+
+
+def _shared_legs(config: ServerConfig) -> int:
+    """Legs of one direction beyond which only first legs join."""
+    up, down = config.listen.upstream, config.listen.downstream
+    connections = config.limits.connections
+    if (up.address, up.port) == (down.address, down.port):
+        connections //= 2  # one listener has the legs of both
+    return connections - connections // RESERVED_LEGS
 
 
 def _has_ipv6(own: frozenset[Address]) -> bool:

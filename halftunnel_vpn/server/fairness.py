@@ -33,15 +33,24 @@ class Fairness:
 
     def __init__(self) -> None:
         self._shares: WeakValueDictionary[str, CpuShare] = WeakValueDictionary()
+        # Shares in debt, at most one for each client: a debt outlives the client's last session.
+        self._in_debt: set[CpuShare] = set()
         self._latest: CpuShare | None = None
         self._latest_at = self._another_at = float("-inf")
 
     def share_of(self, client: str) -> CpuShare:
-        """The share of ``client``; forgotten with its last session."""
+        """The share of ``client``; forgotten with its last session, unless it is in debt."""
         share = self._shares.get(client)
         if share is None:
             share = self._shares[client] = CpuShare(self)
         return share
+
+    def set_debt(self, share: CpuShare, *, owes: bool) -> None:
+        """Keep ``share`` while it owes something."""
+        if owes:
+            self._in_debt.add(share)
+        else:
+            self._in_debt.discard(share)
 
     def note(self, share: CpuShare, now: float) -> bool:
         """A record of ``share`` was served; returns whether somebody else is being served, too."""
@@ -74,9 +83,7 @@ class CpuShare:
         extra = seconds - RECORD_PRICE - length * BYTE_PRICE
         if extra > 0:
             self._left -= extra
-        if self._left > 0:
-            return 0.0
-        if not others:
+        if not others and self._left <= 0:
             self._left = BURST  # nobody waits: no work is too much
-            return 0.0
-        return -self._left / SHARE
+        self._fairness.set_debt(self, owes=self._left <= 0)
+        return 0.0 if self._left > 0 else -self._left / SHARE

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HandshakeError, PeerError
+from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
 from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
+from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.server.pending_handshakes import PendingHandshakes, UpstreamHalf
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receiving import MIN_WINDOW
-from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegPhase
+from halftunnel_vpn.transport.leg import Leg
 
 MAX_WAITING = 1024
 """Legs that have not said who they are, and halves of handshakes that wait for the other half."""
@@ -32,6 +32,14 @@ NORMAL_CLOSURE = 1000
 
 MAX_LEGS = 512
 """Legs of one direction of a session: twice a profile's most, as new ones come before old ones go."""
+
+FIRST_LEGS = 2
+"""Legs of one direction of a session that join whatever the client's bound and however few are left.
+
+One, and the one that replaces it."""
+
+MAX_HOLD = 1.0
+"""Seconds after which a newcomer whose client owes processor time is looked at again, at the latest."""
 
 MAX_PADDING = 256
 """Bytes of padding in a reply, at the most."""
@@ -46,6 +54,10 @@ class GateLimits:
     max_sessions: int
     max_streams: int
     idle_timeout: float
+    # Legs of all sessions of one client.
+    legs_per_client: int = 1024
+    # Legs of one direction of all clients beyond which only first legs join.
+    shared_legs: int = 3584
 
 
 class Gate:
@@ -103,6 +115,7 @@ class Gate:
         """The leg of ``newcomer`` has joined or is gone."""
         self._newcomers.pop(newcomer, None)
         newcomer.deadline.cancel()
+        newcomer.held.cancel()
         self._pending.discard(newcomer)
 
     def drop_unlisted(self, client_of: Callable[[bytes], str | None]) -> None:
@@ -184,6 +197,8 @@ class Gate:
         if not (upstream.is_open and downstream.is_open):
             return  # each is forgotten with its leg
         client = self._client_of(offer.client_public)
+        if client is not None and self._is_held(downstream, client, lambda: self._meet(token)):
+            return
         if client is None or hello.session_id in self._registry:
             reason = "handshake-unknown-client" if client is None else "handshake-replayed"
             for newcomer in (upstream, downstream):
@@ -240,10 +255,18 @@ class Gate:
             raise HandshakeError("join-on-wrong-road")
         if len(member.session.legs_of(direction)) >= MAX_LEGS:
             raise HandshakeError("join-too-many-legs")
+        if len(member.session.legs_of(direction)) >= FIRST_LEGS:
+            if self._registry.legs_of(member.client) >= self._limits.legs_per_client:
+                raise HandshakeError("join-client-legs")
+            if self._registry.legs[direction] >= self._limits.shared_legs:
+                raise HandshakeError("join-reserved")
         client_nonce = verify_join(message, member.keys, direction, number)
         if self._client_of(member.public_key) != member.client:
             member.close(ResetCode.DENIED)
             raise HandshakeError("join-unknown-client")
+        kept = bytes(message)
+        if self._is_held(newcomer, member.client, lambda: self._join_received(newcomer, label, kept)):
+            return
         self._registry.use(member, direction, number)
         exit_nonce = self._random(NONCE_LENGTH)
         padding = self._random(self._padding())
@@ -253,58 +276,15 @@ class Gate:
         newcomer.leg.send(reply)
         member.join(newcomer.leg, direction, number, client_nonce, exit_nonce)
 
+    def _is_held(self, newcomer: Newcomer, client: str, again: Callable[[], None]) -> bool:
+        """Whether ``client`` owes processor time to the others; then ``again`` is called when it has paid."""
+        now = self._driver.clock()
+        seconds = self._registry.fairness.share_of(client).served(0, 0.0, now)
+        if seconds <= 0:
+            return False
+        self.counters.count("newcomers-held")
+        newcomer.hold(again, now + min(seconds, MAX_HOLD))
+        return True
+
     def _padding(self) -> int:
         return self._random(1)[0] % MAX_PADDING
-
-
-class Newcomer:
-    """Listens to a leg until it has said who it is; implements LegListener."""
-
-    __slots__ = ("_gate", "deadline", "direction", "has_spoken", "joined", "leg", "token")
-
-    def __init__(
-        self,
-        gate: Gate,
-        direction: Direction,
-        leg: Leg,
-        joined: Callable[[], None],
-        make_timer: Callable[[Callable[[float], None]], Timer],
-    ) -> None:
-        self._gate = gate
-        self.direction = direction
-        self.leg = leg
-        self.joined = joined
-        self.token: bytes | None = None
-        self.has_spoken = False
-        self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the leg is not being closed: an exit that stops says goodbye to newcomers, too."""
-        return self.leg.state is LegPhase.OPEN
-
-    def leg_opened(self, leg: Leg) -> None:
-        """The HTTP upgrade is done; the clock runs since the connection was accepted."""
-
-    def record_received(self, leg: Leg, record: Buffer) -> None:
-        """The first message opens a door or closes the leg; a second one has no business here."""
-        if not self.is_open:
-            return  # the exit stops
-        if self.has_spoken:
-            self._gate.refuse(self, "message-before-session")
-            return
-        self.has_spoken = True
-        try:
-            self._gate.first_message(self, record)
-        except PeerError as error:
-            self._gate.refuse(self, error.reason)
-
-    def leg_writable(self, leg: Leg) -> None:
-        """Nothing waits to be written."""
-
-    def leg_closed(self, leg: Leg, cause: str) -> None:
-        """Gone before it joined."""
-        if cause in PEER_FAULTS:
-            self._gate.refuse(self, cause)
-        else:
-            self._gate.forget(self)

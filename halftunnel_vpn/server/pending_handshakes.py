@@ -15,7 +15,7 @@ from halftunnel_vpn.protocol.handshake import Offer
 from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitStatus
 
 if TYPE_CHECKING:
-    from halftunnel_vpn.server.gate import Newcomer
+    from halftunnel_vpn.server.newcomer import Newcomer
 
 
 @dataclass(frozen=True, slots=True)

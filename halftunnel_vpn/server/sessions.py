@@ -54,6 +54,7 @@ class ExitSession:
             lambda reason: registry.refused(leg.peer, reason),
             self._share.served,
         )
+        registry.leg_joined(self.client, direction)
         sealed.state = SessionLeg(sealed, direction, number, now, name=leg.peer)
         leg.listener = sealed
         registry.counters.count(f"legs-joined-{direction.name.lower()}")
@@ -68,10 +69,14 @@ class ExitSession:
         """End the session and tell the client."""
         self._idle.cancel()
         self._registry.forget(self)
-        self.session.close(code, self._registry.driver.clock())
+        began = self._registry.driver.clock()
+        self.session.close(code, began)
+        now = self._registry.driver.clock()
+        self._share.served(0, now - began, now)
 
     def _leg_lost(self, leg: SessionLeg, cause: str) -> None:
         self._registry.counters.count(f"legs-lost-{leg.direction.name.lower()}")
+        self._registry.leg_left(self.client, leg.direction)
         if not self.session.legs and not self.session.is_closed:
             self.start_idle_timer()
 
@@ -101,6 +106,10 @@ class Registry:
         self.fairness = Fairness()
         self._sessions: dict[bytes, ExitSession] = {}
         self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
+        # Legs that have joined and whose sockets are open, of all clients.
+        self.legs = dict.fromkeys(Direction, 0)
+        # The same of each client, in both directions.
+        self._legs_of: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -156,6 +165,22 @@ class Registry:
         member = self._sessions.get(session_id)
         if member is not None:
             member.close(ResetCode.SHUTDOWN)
+
+    def legs_of(self, client: str) -> int:
+        """Open legs of all sessions of ``client``."""
+        return self._legs_of.get(client, 0)
+
+    def leg_joined(self, client: str, direction: Direction) -> None:
+        """Count a leg of ``client``."""
+        self.legs[direction] += 1
+        self._legs_of[client] = self._legs_of.get(client, 0) + 1
+
+    def leg_left(self, client: str, direction: Direction) -> None:
+        """The socket of a leg of ``client`` is closed."""
+        self.legs[direction] -= 1
+        self._legs_of[client] -= 1
+        if not self._legs_of[client]:
+            del self._legs_of[client]
 
     def close_unlisted(self, client_of: Callable[[bytes], str | None]) -> None:
         """End every session whose key ``client_of`` does not know under the client's name any more."""

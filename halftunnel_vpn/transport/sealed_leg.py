@@ -97,7 +97,7 @@ class SealedLeg:
             self._leg.abort(cause)  # nobody would answer a goodbye
         else:
             self._leg.close()
-        self._session.leg_lost(self.state, self._clock())
+        self._lost()
 
     # --- LegListener -----------------------------------------------------------------------------
 
@@ -143,8 +143,16 @@ class SealedLeg:
         """The WebSocket is gone."""
         if cause in PEER_FAULTS:
             self._broken(cause)
-        self._session.leg_lost(self.state, self._clock())
+        self._lost()
         self._on_lost(self.state, cause)
+
+    def _lost(self) -> None:
+        """Report the loss to the session. With many streams that is work, which counts as the client's."""
+        began = self._clock()
+        self._session.leg_lost(self.state, began)
+        if self._served is not None:
+            now = self._clock()
+            self._served(0, now - began, now)
 
     def _broken(self, reason: str) -> None:
         self._counters.drop(reason)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -50,7 +52,8 @@ class House:
 
     def __init__(self, driver, counters, far_end):
         self.now = 1000.0
-        driver.clock = lambda: self.now
+        self.step = 0.0
+        driver.clock = self.clock
         self.driver = driver
         self.counters = counters
         self.refused = []
@@ -76,6 +79,7 @@ class House:
             refused=lambda *refusal: self.refused.append(refusal),
         )
         self._far_end = far_end
+        self.ends = []
 
     def _session(self, session_id, client):
         return Session(
@@ -93,9 +97,15 @@ class House:
     def _save(self):
         self.saved += 1
 
+    def clock(self):
+        """Time passes by ``step`` with each question: what is done in between is work."""
+        self.now += self.step
+        return self.now
+
     def come(self, direction, *messages, peer="192.0.2.1"):
         """Open a leg and say ``messages``."""
         end = self._far_end(peer).open(partial(self.gate.newcomer, direction))
+        self.ends.append(end)
         for message in messages:
             end.say(message)
         return end
@@ -573,6 +583,79 @@ async def test_the_table_of_labels_stays_small_and_empties_with_the_sessions(hou
     assert len(house.registry._labels) <= 4 * 64
     house.registry.close_all(ResetCode.SHUTDOWN)
     assert not house.registry._labels and not house.registry
+
+
+# --- one client takes not all ----------------------------------------------------------------------
+
+
+async def test_legs_of_a_client_have_a_bound_over_all_its_sessions(house, refused):
+    house.gate._limits = replace(house.gate._limits, legs_per_client=6)
+    (_, first, *_), (_, second, *_) = house.enter(), house.enter(time=NOW + 1)
+    joined = [house.join(first, UP, 1), house.join(first, UP, 2)]
+    assert house.registry.legs_of("laptop") == 6
+    refused(house.join(first, UP, 3), "join-client-legs")
+    assert not house.join(second, DOWN, 1).is_closed, "a session always gets its first legs"
+    _, others, *_ = house.enter(static=KeyPair(bytes([9]) * 32))
+    assert not house.join(others, UP, 1).is_closed and not house.join(others, UP, 2).is_closed
+    for end in joined:
+        end.hang_up()
+    assert not house.join(first, UP, 4).is_closed
+
+
+async def test_further_legs_leave_room_for_first_legs(house, refused):
+    house.gate._limits = replace(house.gate._limits, shared_legs=4)
+    _, keys, *_ = house.enter()
+    for number in (1, 2, 3):
+        assert not house.join(keys, UP, number).is_closed
+    refused(house.join(keys, UP, 4), "join-reserved")
+    assert not house.join(keys, DOWN, 1).is_closed, "the other direction has a count of its own"
+    _, others, *_ = house.enter(static=KeyPair(bytes([9]) * 32))
+    assert not house.join(others, UP, 1).is_closed, "the leg that replaces the first"
+    assert house.registry.legs == {UP: 6, DOWN: 3}
+
+
+async def test_counts_of_legs_end_with_the_legs(house):
+    _, keys, *_ = house.enter()
+    house.join(keys, UP, 1)
+    house.registry.close_all(ResetCode.SHUTDOWN)
+    for end in house.ends:
+        end.hang_up()
+    assert house.registry.legs == {UP: 0, DOWN: 0} and not house.registry._legs_of
+
+
+async def test_lost_legs_are_charged_to_their_client_whose_new_legs_wait(house):
+    _, keys, *_ = house.enter()
+    others = house.registry.fairness.share_of("phone")
+    legs = [house.join(keys, UP, number) for number in range(1, 5)]
+    house.step = 0.06
+    for leg in legs:
+        others.served(100, 1e-5, house.now)
+        leg.hang_up()
+    house.step = 0.0
+    others.served(100, 1e-5, house.now)
+    waiting = house.join(keys, UP, 5)
+    assert waiting.heard() == [] and not waiting.is_closed and house.counters.counted["newcomers-held"] == 1
+    house.let_pass(1.1)  # nobody else is served any more
+    assert verify_join_reply(waiting.heard()[0], keys, UP, 5, bytes(16))
+
+
+async def test_a_debt_outlives_the_session_that_made_it(house):
+    house.enter()
+    others = house.registry.fairness.share_of("phone")
+    others.served(100, 1e-5, house.now)
+    house.registry.fairness.share_of("laptop").served(100, 0.5, house.now)
+    house.registry.close_all(ResetCode.SHUTDOWN)
+    for end in house.ends:
+        end.hang_up()
+    house.ends.clear()
+    gc.collect()
+    attempt = Attempt(time=NOW + 1)
+    others.served(100, 1e-5, house.now)
+    house.come(UP, attempt.message)
+    down = house.come(DOWN, attempt.token)
+    assert down.heard() == [] and not house.registry
+    house.let_pass(1.1)
+    attempt.handshake.finish(down.heard()[0])
 
 
 # --- the life of a session -----------------------------------------------------------------------

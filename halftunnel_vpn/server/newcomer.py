@@ -1,0 +1,82 @@
+"""A leg that has not said yet who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from halftunnel_vpn.errors import PeerError
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.timers import Timer
+from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegPhase
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.server.gate import Gate
+
+
+class Newcomer:
+    """Listens to a leg until it has said who it is; implements LegListener."""
+
+    __slots__ = ("_again", "_gate", "deadline", "direction", "has_spoken", "held", "joined", "leg", "token")
+
+    def __init__(
+        self,
+        gate: Gate,
+        direction: Direction,
+        leg: Leg,
+        joined: Callable[[], None],
+        make_timer: Callable[[Callable[[float], None]], Timer],
+    ) -> None:
+        self._gate = gate
+        self.direction = direction
+        self.leg = leg
+        self.joined = joined
+        self.token: bytes | None = None
+        self.has_spoken = False
+        self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))
+        self.held = make_timer(self._go_on)
+        self._again: Callable[[], None] = lambda: None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the leg is not being closed: an exit that stops says goodbye to newcomers, too."""
+        return self.leg.state is LegPhase.OPEN
+
+    def hold(self, again: Callable[[], None], until: float) -> None:
+        """Call ``again`` at ``until``, unless the leg is gone by then."""
+        self._again = again
+        self.held.arm(until)
+
+    def _go_on(self, now: float) -> None:
+        if self.is_open:
+            self._attempt(self._again)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except PeerError as error:
+            self._gate.refuse(self, error.reason)
+
+    def leg_opened(self, leg: Leg) -> None:
+        """The HTTP upgrade is done; the clock runs since the connection was accepted."""
+
+    def record_received(self, leg: Leg, record: Buffer) -> None:
+        """The first message opens a door or closes the leg; a second one has no business here."""
+        if not self.is_open:
+            return  # the exit stops
+        if self.has_spoken:
+            self._gate.refuse(self, "message-before-session")
+            return
+        self.has_spoken = True
+        self._attempt(lambda: self._gate.first_message(self, record))
+
+    def leg_writable(self, leg: Leg) -> None:
+        """Nothing waits to be written."""
+
+    def leg_closed(self, leg: Leg, cause: str) -> None:
+        """Gone before it joined."""
+        if cause in PEER_FAULTS:
+            self._gate.refuse(self, cause)
+        else:
+            self._gate.forget(self)
