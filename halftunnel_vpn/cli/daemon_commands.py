@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 from halftunnel_vpn.cli import service
 from halftunnel_vpn.control import client
@@ -36,7 +37,7 @@ def portal(options: Namespace) -> int:
 
 
 def repair(options: Namespace) -> int:
-    """Undo what a killed client left: through the daemon where one runs, else here, as root."""
+    """Undo what a killed client left: through the daemon where one runs, otherwise here, as root."""
     is_root = os.geteuid() == 0
     # To lift, a daemon that runs is asked, but none is started: it may be what a spoilt file prevents.
     if client.is_served(options.socket) and not (options.lift and is_root and not _daemon_runs()):
@@ -44,8 +45,6 @@ def repair(options: Namespace) -> int:
         repaired = service.command(options.socket, "POST", "/v1/repair", content)["repaired"]
     elif not is_root:
         raise HostError("no daemon runs, so only root can repair this host; run this as root")
-    elif _daemon_runs():
-        raise HostError(f"the daemon runs, and does not answer at {options.socket}; name its --socket")
     else:
         repaired = _repair_here(lift=options.lift)
     print("\n".join(f"put back: {what}" for what in repaired) if repaired else "nothing was left to put back")
@@ -53,22 +52,35 @@ def repair(options: Namespace) -> int:
 
 
 def _daemon_runs() -> bool:
-    from halftunnel_vpn.host.claim import is_claimed
     from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.lock import Role, holder_of
 
-    return is_claimed(state_directory())
+    holder = holder_of(state_directory())
+    return holder is not None and holder.role is Role.DAEMON
 
 
 def _repair_here(*, lift: bool) -> list[str]:
+    """Repair while no other process of ours may change this host. Raises HostError when one does."""
     from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
+
+    state_dir = state_directory()
+    try:
+        with HostLock(state_dir, Role.REPAIR):
+            return _repair_alone(state_dir, lift=lift)
+    except HostBusy as busy:
+        if busy.holder.role is Role.DAEMON:
+            raise HostError(
+                f"the daemon runs, and does not answer here; name its socket: --socket {busy.holder.socket}"
+            ) from None
+        raise
+
+
+def _repair_alone(state_dir: Path, *, lift: bool) -> list[str]:
     from halftunnel_vpn.host.network import HostNetwork
     from halftunnel_vpn.host.protection import Protection
     from halftunnel_vpn.host.wanted import Wanted
 
-    state_dir = state_directory()
-    living = HostNetwork.living(state_dir) if lift else []
-    if living:
-        raise HostError(f"a tunnel is up (device {living[0]}); say 'htvpn down' first")
     guard = Protection(state_dir)
     after = None if lift else guard.remembered()  # no gap while the kill switch is to stay
     repaired = [

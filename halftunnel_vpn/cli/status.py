@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from halftunnel_vpn.control import client
+from halftunnel_vpn.errors import HostError
 
 CONNECTED_STATES = ("connected", "reconnecting")
 """States in which flows are alive; in every other one the exit code is 3."""
 
-DISCONNECTED = {"state": "disconnected"}
+DISCONNECTED: Mapping[str, Any] = {"state": "disconnected"}
 
 INTERVAL = 1.0
 """Seconds between two looks with ``--watch``."""
@@ -37,7 +38,19 @@ def run(options: Namespace) -> int:
 
 
 def _read(options: Namespace) -> Mapping[str, Any]:
-    return client.read_status(options.socket) or DISCONNECTED
+    return client.read_status(options.socket) or {**DISCONNECTED, **_leftovers()}
+
+
+def _leftovers() -> dict[str, list[str]]:
+    """Return what a client that is gone left on this host, under the key that a status has for it."""
+    from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.leftovers import leftovers
+
+    try:
+        found = leftovers(state_directory())
+    except HostError as error:
+        found = [str(error)]
+    return {"leftovers": found} if found else {}
 
 
 def _show(options: Namespace, status: Mapping[str, Any], *, before: str) -> None:

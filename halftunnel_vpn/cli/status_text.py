@@ -25,6 +25,8 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield _line("failed", _printable(str(status["sentence"])))
     for notice in status.get("notices", ()):
         yield _line("note", _printable(str(notice)))
+    for left in status.get("leftovers", ()):
+        yield _line("leftover", str(left))
     yield from _roads(status)
     if status.get("round_trip") is not None:
         yield _line("round trip", _milliseconds(status["round_trip"]))

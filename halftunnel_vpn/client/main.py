@@ -15,19 +15,28 @@ from halftunnel_vpn.control.observation_routes import observation_routes, tunnel
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
 from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.loop import run
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""End the client cleanly: Ctrl-C, a service manager, a terminal that closes, Ctrl-\\."""
+
+_MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGQUIT)
+"""Stay ignored where the caller ignores them, as nohup(1) does."""
+
 
 def run_client(profile: ClientProfile, *, metrics: Endpoint | None) -> int:
-    """Be the client until SIGINT, SIGTERM or a stop over the control socket; returns the exit code 0.
+    """Run the client until a signal of ``STOP_SIGNALS`` or `htvpn down`; return the exit code 0.
 
-    Raises HostError or RoadError, each one sentence, when the tunnel does not come up or the device vanishes.
+    Raises HostError or RoadError, each one sentence, when the tunnel does not come up, the device vanishes or
+    another process manages this host.
     """
     try:
-        run(_main(profile, metrics), nice=profile.limits.nice)
+        with HostLock(state_directory(), Role.FOREGROUND, socket=profile.control.socket):
+            run(_main(profile, metrics), nice=profile.limits.nice)
     except HandshakeError as error:
         raise HostError(explain(error)) from error
     return 0
@@ -42,8 +51,9 @@ async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
     numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", tunnel.flow_counts)
     control = ControlService(tunnel_routes(tunnel.status, tunnel.stop, tunnel.adopt_program))
     observation = ControlService(observation_routes(numbers.render, lambda: tunnel.is_ready))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        driver.loop.add_signal_handler(number, tunnel.stop)
+    for number in STOP_SIGNALS:
+        if number not in _MAY_BE_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:
+            driver.loop.add_signal_handler(number, tunnel.stop)
     try:
         await control.serve_unix(profile.control.socket)
         if metrics is not None:

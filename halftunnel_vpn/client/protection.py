@@ -9,8 +9,6 @@ from pathlib import Path
 
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.host.protection import Protection
 
@@ -19,11 +17,11 @@ from halftunnel_vpn.host.protection import Protection
 async def protected(profile: ClientProfile, state_dir: Path) -> AsyncIterator[None]:
     """Refuse what would go around the tunnel while the block runs, as ``[protection]`` says.
 
-    Takes over what a killed client left, without a gap. Raises HostError.
+    The caller holds the host's lock, so what is in place already was left by a client that is dead: it is
+    taken over without a gap. Raises HostError.
     """
     guard = Protection(state_dir)
     policy = traffic_policy(profile)
-    check_alone(profile, state_dir)
     if policy is not None:
         preflight_host()
         await asyncio.to_thread(guard.put, policy)
@@ -37,13 +35,3 @@ async def protected(profile: ClientProfile, state_dir: Path) -> AsyncIterator[No
             await asyncio.shield(asyncio.to_thread(guard.put, locked))
         elif policy is not None:
             await asyncio.shield(asyncio.to_thread(guard.lift))
-
-
-def check_alone(profile: ClientProfile, state_dir: Path) -> None:
-    """Raise HostError when another tunnel of this host is up: the two would share one nft table."""
-    others = [device for device in HostNetwork.living(state_dir) if device != profile.tun.name]
-    if others:
-        raise HostError(
-            f"Another tunnel is up on this host (device {others[0]}): bring it down before "
-            f"{profile.name} goes up."
-        )

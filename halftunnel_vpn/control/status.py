@@ -96,3 +96,5 @@ class Status(TypedDict):
     protection: ProtectionStatus
     dropped: dict[str, int]
     """What was dropped, by reason."""
+    leftovers: NotRequired[list[str]]
+    """What a client that is gone left on this host, and what to do about it; only while none runs."""

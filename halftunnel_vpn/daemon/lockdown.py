@@ -12,23 +12,32 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.protection import Protection
+from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
 
 def main() -> int:
-    """Exit code 0 when what was remembered is in place (or nothing was), 1 with one sentence otherwise."""
-    guard = Protection(state_directory())
+    """Return 0 when what was remembered is in place (or nothing was), 1 after one sentence otherwise.
+
+    A client that runs already has put in place what is remembered, and stays in charge.
+    """
+    state_dir = state_directory()
     try:
-        try:
-            policy = guard.remembered()
-        except HostError as error:
-            guard.restore(TrafficPolicy())
-            print(f"halftunnel: everything is refused until that is mended: {error}", file=sys.stderr)
-            return 1
-        if policy is not None:
-            guard.restore(policy)
+        with HostLock(state_dir, Role.LOCKDOWN):
+            return _restore(Protection(state_dir))
     except HostError as error:
         print(f"halftunnel: {error}", file=sys.stderr)
+        return 0 if isinstance(error, HostBusy) else 1
+
+
+def _restore(guard: Protection) -> int:
+    try:
+        policy = guard.remembered()
+    except HostError as error:
+        guard.restore(TrafficPolicy())
+        print(f"halftunnel: everything is refused until that is mended: {error}", file=sys.stderr)
         return 1
+    if policy is not None:
+        guard.restore(policy)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from argparse import Namespace
@@ -26,8 +25,8 @@ from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.machine import sentence_of
 from halftunnel_vpn.daemon.service import Daemon
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
-from halftunnel_vpn.host.claim import claim
 from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import logs
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
@@ -46,13 +45,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT. Exit code 0; 1 after one sentence on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        lock = claim(state_directory())
-        try:
-            run(_main(options))
-        except BaseExceptionGroup as group:
-            raise first_leaf(group) from None
-        finally:
-            os.close(lock)
+        with HostLock(state_directory(), Role.DAEMON, socket=options.socket):
+            try:
+                run(_main(options))
+            except BaseExceptionGroup as group:
+                raise first_leaf(group) from None
     except HalfTunnelError as error:
         systemd.notify(f"STATUS={error}")
         print(f"halftunnel: {error}", file=sys.stderr)
@@ -91,7 +88,7 @@ async def _main(options: Namespace) -> None:
     control = ControlService(daemon_routes(daemon, store), max_body=MAX_PROFILE)
     observation = ControlService(observation_routes(numbers.render, lambda: daemon.is_ready))
     hangups = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         driver.loop.add_signal_handler(number, daemon.stop)
     driver.loop.add_signal_handler(signal.SIGHUP, hangups.set)
     try:

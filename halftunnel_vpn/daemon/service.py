@@ -15,7 +15,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.captive_portal import RETRY_DELAY, PortalWatch
 from halftunnel_vpn.client.connector import explain
-from halftunnel_vpn.client.protection import check_alone
 from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
@@ -280,8 +279,6 @@ class Daemon:
             if self._tunnel is None:
                 self._woken.set()  # it waits between two attempts, or for just this
             return
-        if self._tunnel is None:
-            check_alone(target.profile, self._state_dir)
         preflight_host()
         wanted = Wanted(name, up=True)
         wanted.save(self._state_dir)  # raises before anything has changed

@@ -206,16 +206,6 @@ class HostNetwork:
             cleaned.append(journal.state.tun)
         return cleaned
 
-    @staticmethod
-    def living(state_dir: Path = DEFAULT_STATE_DIR) -> list[str]:
-        """The devices of the tunnels that are up in this network namespace now."""
-        journals = [Journal.load(path) for path in sorted(state_dir.glob(f"*{SUFFIX}"))]
-        return [
-            journal.state.tun
-            for journal in journals
-            if journal is not None and journal.here and device_exists(journal.state.tun)
-        ]
-
     # --- apply ------------------------------------------------------------------------------------
 
     def _apply(self, journal: Journal) -> list[str]:

@@ -113,15 +113,19 @@ def in_a_process(target: str, exploration: Exploration, corpus: Path, crashes: P
     command += ["--corpus", str(corpus), "--crashes", str(crashes)]
     if exploration.runs is not None:
         command += ["--runs", str(exploration.runs)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=exploration.seconds + STARTING,
-        check=False,
-        env={**os.environ, "PYTHONHASHSEED": str(exploration.seed)},  # sets are iterated in one order
-    )
+    patience = exploration.seconds + STARTING
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=patience,
+            check=False,
+            env={**os.environ, "PYTHONHASHSEED": str(exploration.seed)},  # sets are iterated in one order
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(0, True, f"the fuzzer did not end within {patience:.0f} s")
     output = done.stdout + done.stderr
     found = _EXECUTIONS.search(output)
     return Outcome(int(found[1]) if found else 0, done.returncode != 0, output)

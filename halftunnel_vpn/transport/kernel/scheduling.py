@@ -43,10 +43,9 @@ def give_way() -> None:
 
 def ordinary_workers() -> ThreadPoolExecutor:
     """Threads for what blocks, at the priority of an ordinary program, whatever the event loop has."""
-    return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=be_ordinary)
+    return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=_be_ordinary)
 
 
-def be_ordinary() -> None:
-    """Give the calling thread the priority of an ordinary program."""
+def _be_ordinary() -> None:
     if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
         take_priority(ORDINARY)

@@ -24,6 +24,9 @@ from halftunnel_vpn.errors import HostError
 pytestmark = pytest.mark.root
 
 FAST = {"limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"', "keepalive": '"1s"'}}
+LEARNT = {"keepalive.json", "handshake-times.json"}
+"""Files that may stay."""
+
 GUARDED = {"protection": {"kill_switch": '"on"', "allow_lan": "false"}}
 
 
@@ -59,8 +62,10 @@ def daemon(shared, snapshot):
         assert shared.stop() == 0, shared.output()
     assert snapshot() == before
     assert "Traceback" not in shared.output()
-    left = {path.name for path in shared.state_directory.iterdir()}
-    assert left - {"keepalive.json"} == {"daemon.lock", "wanted.json"}, "what it has learnt may stay"
+    left = {path.name for path in shared.state_directory.iterdir()} - LEARNT
+    assert left - {"keepalive.json", "handshake-times.json"} == {"host.lock", "wanted.json"}, (
+        "what is learnt stays"
+    )
 
 
 def around(device="road-a", address=TARGET_ADDRESS):
@@ -346,22 +351,30 @@ def test_two_daemons_and_two_tunnels(lab, daemon, tunnel):
     first, first_socket = daemon.process, daemon.socket
     daemon.socket = first_socket + "2"
     try:
-        with pytest.raises(HostError, match="Another Half-Tunnel daemon runs on this host"):
+        with pytest.raises(HostError, match=r"daemon \(process \d+\) manages this host, connected or not"):
             daemon.start()
     finally:
         daemon.process, daemon.socket = first, first_socket
-    daemon.up()
-    daemon.wait_state("connected")
     other = lab.directory / "other.toml"
     other.write_text(tunnel.profile.read_text())
-    edit(other, {"tun": {"name": '"htvpn1"'}})
-    done = lab.run(
-        CLIENT,
-        ["env", f"STATE_DIRECTORY={daemon.state_directory}", *tunnel_up(other, lab)],
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Another tunnel is up on this host (device htvpn0): bring it down before" in done.stderr
+    edit(other, {"tun": {"name": '"htvpn1"'}, "protection": {"kill_switch": '"off"'}})
+
+    def refused():
+        up = ["env", f"STATE_DIRECTORY={daemon.state_directory}", *tunnel_up(other, lab)]
+        done = lab.run(CLIENT, up, check=False)
+        assert done.returncode == 1
+        assert f"daemon (process {daemon.process.pid}) manages this host, connected or not" in done.stderr
+
+    tunnel.stop_exit()
+    try:
+        daemon.up()
+        daemon.wait_state("blocked")
+        refused()
+        assert daemon.status()["state"] in ("blocked", "connecting") and around() == errno.ECONNREFUSED
+    finally:
+        tunnel.start_exit()
+    daemon.wait_state("connected")
+    refused()
     assert fetch(lab) and around() == errno.ECONNREFUSED
 
 
@@ -406,7 +419,7 @@ def test_a_profile_that_was_spoilt_meanwhile_is_told_on_one_line(lab, tunnel, da
 def test_a_disk_that_is_full_and_a_clock_in_1970(lab, tunnel, shared, snapshot):
     before = snapshot()
     place = shared.state_directory
-    small = f"mkdir -p {place} && mount -t tmpfs -o size=64k none {place} && touch {place}/daemon.lock"
+    small = f"mkdir -p {place} && mount -t tmpfs -o size=64k none {place} && touch {place}/host.lock"
     fill = f"head -c 70000 /dev/zero > {place}/full"
     mounted = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
     wrapper = (*mounted, f'{small} && {fill}; exec "$@"', "-")

@@ -79,7 +79,7 @@ def fails(lab, snapshot, place):
         assert bool(log) == after_connecting, "what it logged before that"
         assert snapshot() == before
         assert not socket.exists()
-        assert list(state.glob("*")) == []
+        assert {path.name for path in state.glob("*")} <= {"host.lock", "handshake-times.json"}
         return said
 
     return run
@@ -181,5 +181,5 @@ def test_there_is_no_tun_driver(fails, profile):
 def test_the_state_directory_cannot_be_written(fails, profile, place):
     (place / "state").mkdir()
     read_only = in_another_place(f"mount -t tmpfs -o ro none {place / 'state'}")
-    said = fails(profile, wrapper=read_only, after_connecting=True)
-    assert "make room or choose another state directory" in said
+    said = fails(profile, wrapper=read_only)
+    assert "cannot be written (Read-only file system)" in said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from halftunnel_vpn.daemon import main
 from halftunnel_vpn.daemon.log_ring import MAX_LINES, LogRing
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.claim import claim, is_claimed
 from halftunnel_vpn.host.wanted import Wanted
 
 
@@ -21,16 +19,6 @@ def test_what_is_wanted_is_remembered(tmp_path: Path) -> None:
     for wanted in (Wanted("laptop", up=True), Wanted("laptop", up=False)):
         wanted.save(tmp_path / "state")
         assert Wanted.load(tmp_path / "state") == wanted
-
-
-def test_a_host_is_one_daemons(tmp_path: Path) -> None:
-    assert not is_claimed(tmp_path)
-    descriptor = claim(tmp_path)
-    assert is_claimed(tmp_path)
-    with pytest.raises(HostError, match="Another Half-Tunnel daemon runs on this host"):
-        claim(tmp_path)
-    os.close(descriptor)
-    assert not is_claimed(tmp_path), "the file stays, the lock does not"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Who may change this host, and what was changed: the records that outlive a process."""

@@ -1,0 +1,42 @@
+"""What a client that is gone has left on this host, without changing anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from halftunnel_vpn.host.journal import SUFFIX
+from halftunnel_vpn.host.protection import FILE
+from halftunnel_vpn.host.record.lock import holder_of
+
+
+def leftovers(state_dir: Path) -> list[str]:
+    """Return what was left, in sentences that say what to do; nothing while a process manages this host.
+
+    A user who may not read ``state_dir`` is told what the routing rules show, which anybody may read.
+    """
+    try:
+        names = sorted(os.listdir(state_dir))
+        if holder_of(state_dir) is not None:
+            return []
+    except FileNotFoundError:
+        return []
+    except PermissionError:
+        return _from_rules()
+    found = [
+        f"the tunnel {name.removesuffix(SUFFIX)} did not end cleanly; run `htvpn repair` as root"
+        for name in names
+        if name.endswith(SUFFIX)
+    ]
+    if FILE in names:
+        found.append("a kill switch is in place; run `htvpn up`, or `htvpn repair --lift` as root to lift it")
+    return found
+
+
+def _from_rules() -> list[str]:
+    from halftunnel_vpn.host.netlink import with_kernel
+    from halftunnel_vpn.host.state import DEFAULT_RULE_PRIORITY
+
+    if not with_kernel(lambda kernel: kernel.rules(DEFAULT_RULE_PRIORITY)):
+        return []
+    return ["routing rules of a tunnel or a kill switch are in place; run `htvpn status` as root to see more"]
