@@ -190,6 +190,22 @@ def _add_server(commands: _Commands[Parser]) -> None:
     remove.add_argument("name", metavar="NAME")
     _add_directory(remove)
 
+    check = _command(actions, "check", "check the files of an exit before it is reloaded", _server_check)
+    _add_directory(check)
+
+    certificate = _command(
+        actions, "certificate", "install a renewed certificate where the exit reads it", _server_certificate
+    )
+    certificate.add_argument("--certificate", metavar="FILE", required=True, help="certificate chain, PEM")
+    certificate.add_argument("--certificate-key", metavar="FILE", required=True, help="its private key, PEM")
+    certificate.add_argument(
+        "--direction",
+        choices=("upstream", "downstream"),
+        action="append",
+        help="the listener that shows it (default: both)",
+    )
+    _add_directory(certificate)
+
     run = _command(actions, "run", "run the exit in the foreground, logging on standard error", _server_run)
     _add_directory(run)
     _add_process_options(run)
@@ -319,6 +335,18 @@ def _remove_client(options: Namespace) -> int:
     from halftunnel_vpn.cli import server_clients
 
     return server_clients.remove(options)
+
+
+def _server_check(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_certificate
+
+    return server_certificate.check(options)
+
+
+def _server_certificate(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_certificate
+
+    return server_certificate.install(options)
 
 
 def _server_run(options: Namespace) -> int:

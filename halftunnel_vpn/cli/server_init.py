@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import ssl
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from halftunnel_vpn.cli import server_directory
 from halftunnel_vpn.cli.owned_directory import OwnedDirectory
+from halftunnel_vpn.cli.server_certificate import check_pair
 from halftunnel_vpn.config import net, writing
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
@@ -37,7 +37,7 @@ DEFAULT_PORTS = {"wss": 443, "ws": 80}
 
 HEADER = """\
 # The exit's configuration, made by 'htvpn server init'. Names of files are relative to this file.
-# Every key is explained in configs/server.toml of the source tree. Restart the exit after a change.
+# Every key is explained in configs/server.toml of the source tree. Reload the exit after a change (SIGHUP).
 
 """
 
@@ -142,13 +142,7 @@ def _given_certificate(options: Namespace) -> CertificateFiles | None:
     chain, key = Path(options.certificate).resolve(), Path(options.certificate_key).resolve()
     for path in (chain, key):
         read_text(path, missing=f"there is no file {path}")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
-    except ssl.SSLError as error:
-        why = error.reason or "no PEM files"
-        raise ConfigError(
-            f"{chain} and {key} are no certificate with its key ({why}); name matching files"
-        ) from error
+    check_pair(chain, key)
     return CertificateFiles(str(chain), str(key), "")
 
 

@@ -1,17 +1,22 @@
-"""Names of the roads' own domains: they must be found outside the tunnel, whoever rules the host's DNS."""
+"""Addresses of the roads' own hosts: they must be found outside the tunnel, whoever rules the host's DNS."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from halftunnel_vpn.client.address_memory import AddressMemory
+from halftunnel_vpn.client.hosts_file import HostsFile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import DNS_PORT, UpstreamResolver
-from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.errors import DnsError, RoadError
 from halftunnel_vpn.host.resolver.backends import system_servers
+from halftunnel_vpn.host.resolver.forwarders import is_forwarder, servers_behind
+from halftunnel_vpn.transport.name_lookup import in_thread, look_up
 
 MAX_NAMES = 64
 """Names whose last addresses are remembered: a profile has 32 URLs and a proxy."""
@@ -19,28 +24,49 @@ MAX_NAMES = 64
 FRESH_WAIT = 0.25
 """Seconds that a leg waits for a fresh answer before it is dialled at the last known address."""
 
-HOSTS = Path("/etc/hosts")
+REMEMBERED_WAIT = 3.0
+"""Seconds that the first question of a process may take before the addresses on disk are used."""
+
+FIRST_WAY = 5.0
+"""Seconds that the likelier of the two ways to find a name may take,"""
+
+SECOND_WAY = 3.0
+"""and the other one. Both together are less than a dial has by default, so that the cause can be told."""
 
 SocketAddress = tuple[Any, ...]
 
+log = logging.getLogger(__name__)
+
 
 class RoadResolver:
-    """Asks the resolvers that the host had before the tunnel, on marked sockets; remembers the last answer.
+    """Finds the roads' names: hosts file, host's resolvers on marked sockets, getaddrinfo, last addresses.
 
-    Before :meth:`learn`, and where these resolvers fail, the host's own getaddrinfo is asked. A name that was
-    found once is never waited for: on another network the old resolvers do not answer, and a leg must come
-    back all the same. :meth:`close` ends what is still being asked. ``only_directly``: a kill switch lets
-    no question pass but our marked ones, so that the host's own ways come last, as they do once
-    :meth:`host_is_taken`.
+    The first time, getaddrinfo comes before the marked sockets, as for every other program, unless the host's
+    own ways lead nowhere: ``only_directly`` (a kill switch lets no question pass but our marked ones) or once
+    :meth:`host_is_taken`. Behind a forwarder of this host, the servers that it asks are asked as well. A name
+    that was found once is never waited for: on another network the old resolvers do not answer, and a leg
+    must come back all the same. ``memory`` keeps addresses over a restart. :meth:`close` ends what is still
+    being asked.
     """
 
-    def __init__(self, mark: int, counters: Counters, *, only_directly: bool = False) -> None:
+    def __init__(
+        self,
+        mark: int,
+        counters: Counters,
+        *,
+        only_directly: bool = False,
+        memory: AddressMemory | None = None,
+        hosts: HostsFile | None = None,
+    ) -> None:
         self._mark = mark
         self._counters = counters
         self._host_comes_last = only_directly
+        self._memory = memory
+        self._hosts = hosts or HostsFile()
         self._direct: UpstreamResolver | None = None
+        self._servers: tuple[str, ...] = ()
         self._last: dict[str, list[str]] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, asyncio.Task[list[str]]] = {}
         self._answers = True
 
     def close(self) -> None:
@@ -55,80 +81,129 @@ class RoadResolver:
     async def learn(self, servers: tuple[str, ...] | None = None) -> None:
         """Note the host's own resolvers: ``servers``, or those it has now, before the tunnel changes them."""
         if servers is None:
-            servers = await asyncio.to_thread(system_servers)
+            servers = await in_thread(system_servers)
+        if not servers or any(is_forwarder(server) for server in servers):
+            servers = tuple(dict.fromkeys((*servers, *await in_thread(servers_behind))))
+        self._servers = servers
         if servers:
             self._direct = UpstreamResolver(
                 [(server, DNS_PORT) for server in servers], counters=self._counters, mark=self._mark
             )
 
     async def resolve(self, host: str, port: int) -> list[SocketAddress]:
-        """Socket addresses of ``host``. Raises OSError (socket.gaierror) when there are none."""
+        """Socket addresses of ``host``. Raises RoadError, with the cause, when there are none."""
         try:
-            return [(str(ipaddress.ip_address(host)), port)]
+            addresses = [str(ipaddress.ip_address(host))]
         except ValueError:
-            pass  # a name, then
-        if host not in self._last:
-            # for the first time, and before the tunnel as every other program here does: /etc/hosts and all
-            addresses = await self._ask_host(host)
-            if len(self._last) < MAX_NAMES:
-                self._last[host] = addresses
-        else:
-            addresses = await self._known(host)
+            addresses = self._hosts.addresses(host)
+            if not addresses:
+                addresses = await (self._known(host) if host in self._last else self._unknown(host))
         return [(address, port) for address in addresses]
 
     async def _known(self, host: str) -> list[str]:
         """What was found last, or what is found now if that is quick; asked for in the background anyway."""
-        if host not in self._asking:
-            self._asking[host] = asyncio.create_task(self._renew(host))
+        search = self._search_for(host)
         if self._answers:  # else the next one does not pay for it as well
-            await asyncio.wait([self._asking[host]], timeout=FRESH_WAIT)
+            await asyncio.wait((search,), timeout=FRESH_WAIT)
         return self._last[host]
 
-    async def _renew(self, host: str) -> None:
+    async def _unknown(self, host: str) -> list[str]:
+        """What is found now; if that fails or takes long, what an earlier process has found."""
+        search = self._search_for(host)
+        remembered = [] if self._memory is None else self._memory.load(host)
+        await asyncio.wait((search,), timeout=REMEMBERED_WAIT if remembered else None)
+        if remembered and (not search.done() or search.cancelled() or search.exception() is not None):
+            self._counters.count("road-addresses-remembered")
+            log.warning("no resolver answers for %s: its last addresses are used", host)
+            self._note(host, remembered)
+            return remembered
+        return search.result()
+
+    def _search_for(self, host: str) -> asyncio.Task[list[str]]:
+        """One search at a time for one name."""
+        if host not in self._asking:
+            self._asking[host] = task = asyncio.create_task(self._search(host))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may be nobody's
+        return self._asking[host]
+
+    async def _search(self, host: str) -> list[str]:
+        ways: list[Callable[[str], Awaitable[list[str]]]] = [look_up, self._ask_directly]
+        if host in self._last:
+            ways = [look_up if self._direct is None else self._ask_directly]
+        elif self._host_comes_last:
+            ways.reverse()
+        is_unknown = False
         try:
-            addresses = await self._ask_directly(host)
-            self._answers = bool(addresses)
-            if addresses:
-                self._last[host] = addresses
+            for way, limit in zip(ways, (FIRST_WAY, SECOND_WAY), strict=False):
+                try:
+                    async with asyncio.timeout(limit):
+                        found = await way(host)
+                except (OSError, UnicodeError, DnsError) as error:  # TimeoutError is an OSError
+                    is_unknown = is_unknown or _denies(error)
+                    continue
+                if found:
+                    self._answers = True
+                    self._note(host, found)
+                    if self._memory is not None:
+                        await asyncio.to_thread(self._memory.save, host, found)
+                    return found
+            self._answers = False
+            raise self._failure(host, is_unknown=is_unknown)
         finally:
             del self._asking[host]
 
-    async def _ask_host(self, host: str) -> list[str]:
-        if self._host_comes_last:
-            addresses = _in_hosts_file(host) or await self._ask_directly(host)
-            if addresses:
-                return addresses
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    def _note(self, host: str, addresses: list[str]) -> None:
+        if host in self._last or len(self._last) < MAX_NAMES:
+            self._last[host] = addresses
 
     async def _ask_directly(self, host: str) -> list[str]:
+        """Ask the host's resolvers on marked sockets. Raises DnsError when neither family has an answer."""
         if self._direct is None:
             return []
-        direct = self._direct
-        answers = await asyncio.gather(*(self._ask_for(direct, host, version) for version in (6, 4)))
-        return [address for answer in answers for address in answer]
+        answers = await asyncio.gather(
+            *(self._direct.resolve(host, version) for version in (6, 4)), return_exceptions=True
+        )
+        found: list[str] = []
+        for answer in answers:
+            if isinstance(answer, DnsError):
+                self._counters.drop(answer.reason)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found += answer
+        failures = [answer for answer in answers if isinstance(answer, DnsError)]
+        if not found and failures:
+            raise failures[0]
+        return found
 
-    async def _ask_for(self, resolver: UpstreamResolver, host: str, version: int) -> list[str]:
-        try:
-            return await resolver.resolve(host, version)
-        except DnsError as error:
-            self._counters.drop(error.reason)
-            return []
+    def _failure(self, host: str, *, is_unknown: bool) -> RoadError:
+        """The error that says why ``host`` was not found, and what to do."""
+        by_hand = f"or put {host} with its address into /etc/hosts"
+        if is_unknown:
+            sentence = f"the name {host} does not exist: check its spelling in the profile"
+        elif not self._servers:
+            sentence = (
+                f"the name {host} cannot be found, since this machine has no resolver: connect it to a "
+                f"network, name one in /etc/resolv.conf, {by_hand}"
+            )
+        elif self._host_comes_last and all(is_forwarder(server) for server in self._servers):
+            sentence = (
+                f"the name {host} cannot be found: questions of the forwarder {self._servers[0]} are refused "
+                "while the kill switch or the tunnel holds, and the servers behind it are not known; name "
+                f"one of them in /etc/resolv.conf, {by_hand}"
+            )
+        else:
+            sentence = (
+                f"the name {host} cannot be found, since no resolver of this machine answers "
+                f"({', '.join(self._servers)}): check its network, {by_hand}"
+            )
+        return RoadError(sentence, reason="name-not-resolved")
 
 
-def _in_hosts_file(host: str) -> list[str]:
-    """Addresses of a name in /etc/hosts (hosts(5))."""
-    try:
-        lines = HOSTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    wanted = host.rstrip(".").lower()
-    found = []
-    for line in lines:
-        address, *names = line.partition("#")[0].split() or [""]
-        if wanted in (name.lower() for name in names):
-            try:
-                found.append(str(ipaddress.ip_address(address)))
-            except ValueError:
-                continue  # a scope, or no address at all
-    return found
+def _denies(error: Exception) -> bool:
+    """Whether somebody has said that there is no such name."""
+    if isinstance(error, DnsError):
+        return error.reason in ("dns-no-such-name", "dns-bad-name")
+    if isinstance(error, socket.gaierror):
+        return error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+    return isinstance(error, UnicodeError)

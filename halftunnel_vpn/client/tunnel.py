@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from halftunnel_vpn import __version__
+from halftunnel_vpn.client.address_memory import AddressMemory
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.dns_forward import DnsForwarder
@@ -81,7 +82,10 @@ class Tunnel:
         self._failure: HostError | None = None
         self._is_closing = False
         self._resolver = RoadResolver(
-            profile.routes.mark, self.counters, only_directly=self._policy is not None
+            profile.routes.mark,
+            self.counters,
+            only_directly=self._policy is not None,
+            memory=AddressMemory(state_directory()),
         )
         keys = KeyPair(profile.client.private_key)
         memory = TimestampMemory(state_directory(), keys.public, profile.exit.public_key)
@@ -126,7 +130,6 @@ class Tunnel:
         for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir, after=after):
             log.warning("put back what an earlier tunnel had left on this host: %s", left)
         preflight(device_name)
-        await self._resolver.learn()
         stopped = asyncio.ensure_future(self._stopped())
         memory = KeepaliveMemory(self._intervals, state_dir, self._driver)
         memory.start()
@@ -146,13 +149,17 @@ class Tunnel:
 
     async def _first_session(self, stopped: asyncio.Future[None]) -> NewSession | None:
         """The first handshake, before anything on the host is touched; None when told to stop meanwhile."""
-        attempt = asyncio.ensure_future(self._connection.establish())
+        attempt = asyncio.ensure_future(self._establish())
         await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not attempt.done():
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
             return None
         return await attempt
+
+    async def _establish(self) -> NewSession:
+        await self._resolver.learn()
+        return await self._connection.establish()
 
     async def _carry(self, established: NewSession, state_dir: Path, stopped: asyncio.Future[None]) -> None:
         profile = self.profile

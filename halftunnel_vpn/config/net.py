@@ -17,6 +17,9 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 MAX_URL = 2000
 """Characters of a URL."""
 
+NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
+"""Bits of the prefixes that a NAT64 may have."""
+
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
@@ -55,6 +58,14 @@ def network(value: object) -> Network:
         else:
             raise Rejected(f"a network without host bits: {cleared}")
     raise Rejected('a network like "10.0.0.0/8" or "fd00::/8"')
+
+
+def nat64_prefix(value: object) -> ipaddress.IPv6Network:
+    """The prefix of a NAT64, of a length that RFC 6052 section 2.2 has."""
+    found = network(value)
+    if isinstance(found, ipaddress.IPv6Network) and found.prefixlen in NAT64_LENGTHS:
+        return found
+    raise Rejected("an IPv6 network with a prefix of 32, 40, 48, 56, 64 or 96 bits")
 
 
 def interface_address(value: object) -> Interface:

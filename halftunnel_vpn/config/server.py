@@ -7,6 +7,7 @@ seconds, sizes bytes. Clients stand in files of their own, see :mod:`halftunnel_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 from typing import Literal
 
 from halftunnel_vpn.config import net, values
@@ -70,6 +71,7 @@ class EgressConfig:
 
     allow: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
     deny: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
+    nat64: tuple[IPv6Network, ...] = option(values.several(net.nat64_prefix, maximum=64), default=())
     ipv6: Ipv6Mode = option(values.one_of("auto", "on", "off"), default="auto")
 
 

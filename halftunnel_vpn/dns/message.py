@@ -177,6 +177,17 @@ def parse_query(message: bytes) -> Query:
     return Query(identifier, flags, message[HEADER_LENGTH:end], (opt.class_, opt.ttl), is_signed=is_signed)
 
 
+def zone_name(message: bytes) -> str | None:
+    """Return the first name of a message with another opcode, such as the zone of an UPDATE; None if none."""
+    if HEADER.unpack_from(message)[2] == 0:
+        return None
+    try:
+        question_end(message)
+    except DnsError:
+        return None
+    return name_text(message[HEADER_LENGTH:])
+
+
 def refuse(message: bytes, error: DnsError) -> bytes | None:
     """The answer to a ``message`` that :func:`parse_query` raised ``error`` for; None when it gets none.
 

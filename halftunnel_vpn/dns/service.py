@@ -20,6 +20,7 @@ from halftunnel_vpn.dns.message import (
     parse_query,
     ptr_record,
     refuse,
+    zone_name,
 )
 from halftunnel_vpn.dns.rules import Rules
 from halftunnel_vpn.dns.wire import Rcode, RecordType
@@ -151,7 +152,7 @@ class DnsService:
         try:
             query = parse_query(message)
         except DnsError as error:
-            if names_server and error.reason == "dns-bad-opcode":
+            if names_server and error.reason == "dns-bad-opcode" and self._may_leave(zone_name(message)):
                 return self._for_server()
             self._counters.drop(error.reason)
             refusal = refuse(message, error)
@@ -159,7 +160,7 @@ class DnsService:
                 return DnsOutcome.IGNORED
             reply(refusal)
             return DnsOutcome.ANSWERED
-        if names_server and query.concerns_server and not self._rules.stays_here(query.name):
+        if names_server and query.concerns_server and self._may_leave(query.name):
             return self._for_server()
         hit = self._cache.get(query.key, self._clock())
         if hit is not None:
@@ -173,6 +174,10 @@ class DnsService:
         else:
             self._ask(query, reply, stream, client)
         return DnsOutcome.ANSWERED
+
+    def _may_leave(self, name: str | None) -> bool:
+        """Whether a server on the Internet may hear of ``name``: not of blocked names or split domains."""
+        return name is None or not (self._rules.stays_here(name) or self._rules.resolvers(name))
 
     def _for_server(self) -> DnsOutcome:
         self._counters.count("dns-queries-for-server")

@@ -62,17 +62,26 @@ class UpstreamResolver:
         attempts: int = 2,
         limits: TurnLimits = ONE_CLIENT,
     ) -> None:
-        for address, _ in servers:
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                raise ConfigError(f"The resolver {address!r} must be given as an IP address.") from None
-        self._servers = list(servers)
+        self._given: list[Server] = []
+        self._servers: list[Server] = []
+        self.set_servers(servers)
         self._counters = counters
         self._mark = mark
         self._timeout = timeout
         self._attempts = attempts
         self.turns = ClientTurns(limits)
+
+    def set_servers(self, servers: Sequence[Server]) -> None:
+        """Ask these from now on; the preference stays while they are the same. Raises ConfigError."""
+        if list(servers) == self._given:
+            return
+        for address, _ in servers:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ConfigError(f"The resolver {address!r} must be given as an IP address.") from None
+        self._given = list(servers)
+        self._servers = list(servers)
 
     async def query(self, message: bytes, client: Hashable = None) -> bytes:
         """Return the answer to the query in ``message``, under the query's own id.
@@ -133,7 +142,8 @@ class UpstreamResolver:
         raise error
 
     def _prefer(self, server: Server) -> None:
-        if self._servers[0] != server:
+        # The list may have been replaced while the server was asked.
+        if server in self._servers and self._servers[0] != server:
             self._servers.remove(server)
             self._servers.insert(0, server)
 

@@ -59,6 +59,12 @@ class ClientList:
         self._problem = ""
         self._is_over_limit = False
 
+    def set_limit(self, limit: int) -> None:
+        """Use at most ``limit`` files from the next refresh on."""
+        if limit != self._limit:
+            self._limit = limit
+            self._stamp = None
+
     def __len__(self) -> int:
         return len(self._clients)
 

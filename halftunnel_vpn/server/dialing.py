@@ -19,6 +19,13 @@ ATTEMPT_DELAY = 0.25
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
 
+KEEPALIVE_IDLE = 60
+"""Seconds of silence after which the kernel probes a destination, and between two probes: NATs and firewalls
+on the way forget idle connections, some after five minutes."""
+
+KEEPALIVE_PROBES = 10
+"""Unanswered probes after which a destination is taken for dead."""
+
 _CODES = {
     errno.ECONNREFUSED: ResetCode.REFUSED,
     errno.EHOSTUNREACH: ResetCode.HOST_UNREACHABLE,
@@ -51,6 +58,14 @@ class DialLimits:
     waiting_per_client: int = 2048
     waiting: int = 8192
     timeout: float = 10.0
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Probe the destination: the application's own keepalives end at the client."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 class Dialer:
@@ -204,8 +219,7 @@ class Dial:
             return
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # the application's own keepalives end at the client: a destination that vanished is noticed here
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _keep_alive(sock)
             status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
             if status in (0, errno.EINPROGRESS):
                 self._dialer.watch.set(sock, WRITABLE, self._settled)

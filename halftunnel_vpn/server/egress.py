@@ -44,8 +44,25 @@ MAX_REMEMBERED = 4096
 """Decisions that are remembered, by address."""
 
 
-def embedded_ipv4(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 addresses that ``address`` spells: v4-mapped, v4-compatible, SIIT, NAT64, 6to4 or Teredo."""
+def embedded_ipv4(
+    address: ipaddress.IPv6Address, nat64: Iterable[ipaddress.IPv6Network] = ()
+) -> tuple[ipaddress.IPv4Address, ...]:
+    """The IPv4 addresses that ``address`` spells: v4-mapped, v4-compatible, SIIT, NAT64, 6to4 or Teredo.
+
+    ``nat64`` are further prefixes of translators, of a length that RFC 6052 has.
+    """
+    translated = tuple(_behind_prefix(address, prefix) for prefix in nat64 if address in prefix)
+    return translated + _embedded_by_format(address)
+
+
+def _behind_prefix(address: ipaddress.IPv6Address, prefix: ipaddress.IPv6Network) -> ipaddress.IPv4Address:
+    """Return the IPv4 address after ``prefix``, whose bits go around the eight bits at 64 (RFC 6052)."""
+    octets = address.packed[:8] + address.packed[9:] if prefix.prefixlen < 96 else address.packed
+    start = prefix.prefixlen // 8
+    return ipaddress.IPv4Address(octets[start : start + 4])
+
+
+def _embedded_by_format(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
     if address.ipv4_mapped is not None:
         return (address.ipv4_mapped,)
     if any(address in network for network in _LAST_32_BITS):
@@ -63,11 +80,30 @@ class EgressPolicy:
     spelling. The strictest reading of an IPv6 address that embeds an IPv4 address counts.
     """
 
-    def __init__(self, *, allow: Iterable[Network] = (), deny: Iterable[Network] = ()) -> None:
-        self._allow = tuple(allow)
-        self._deny = tuple(deny)
+    def __init__(
+        self,
+        *,
+        allow: Iterable[Network] = (),
+        deny: Iterable[Network] = (),
+        nat64: Iterable[ipaddress.IPv6Network] = (),
+    ) -> None:
+        """``nat64`` are the prefixes of the network's own translators (RFC 6052 section 2.2)."""
         self._own: frozenset[Address] = frozenset()
         self._remembered: dict[bytes, bool] = {}
+        self.set_rules(allow=allow, deny=deny, nat64=nat64)
+
+    def set_rules(
+        self,
+        *,
+        allow: Iterable[Network] = (),
+        deny: Iterable[Network] = (),
+        nat64: Iterable[ipaddress.IPv6Network] = (),
+    ) -> None:
+        """Decide by these rules from now on."""
+        self._allow = tuple(allow)
+        self._deny = tuple(deny)
+        self._nat64 = tuple(nat64)
+        self._remembered.clear()
 
     def set_own_addresses(self, own: frozenset[Address]) -> None:
         """Tell which addresses are the exit's own now."""
@@ -90,7 +126,9 @@ class EgressPolicy:
             return False
         if isinstance(address, ipaddress.IPv6Address):
             # a network that is allowed by name in IPv6 does not speak for what it embeds
-            return int(address) < 2 or all(self._decide_one(inner) for inner in embedded_ipv4(address))
+            return int(address) < 2 or all(
+                self._decide_one(inner) for inner in embedded_ipv4(address, self._nat64)
+            )
         return True
 
     def _decide_one(self, address: Address) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Coroutine
@@ -15,22 +13,24 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
+from halftunnel_vpn.config.server import ServerConfig, ServerLimitsConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
-from halftunnel_vpn.dns.upstream import DNS_PORT, UpstreamResolver, parse_resolv_conf
-from halftunnel_vpn.errors import ConfigError, HalfTunnelError
+from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.host.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
-from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
+from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import resources
 from halftunnel_vpn.server.clients import ClientList
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.server.exit_files import read_keys
 from halftunnel_vpn.server.gate import Gate, GateLimits
+from halftunnel_vpn.server.guard_file import GuardFile
 from halftunnel_vpn.server.nat import Nat
+from halftunnel_vpn.server.resolver_list import ResolverList
 from halftunnel_vpn.server.sessions import Registry
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -51,9 +51,6 @@ SHARE_OF_LEGS = 4
 
 RESERVED_LEGS = 8
 """1/N of the connections of a listener is kept for the first legs of sessions."""
-
-GUARD_FILE = "handshakes.json"
-"""Where the last accepted timestamp of each client survives a restart."""
 
 SHARE_OF_MEMORY = 2
 """All sessions may hold one part in so many of the memory that there is for the exit, unless configured."""
@@ -79,8 +76,9 @@ class Exit:
         self._running: set[asyncio.Task[None]] = set()
         self._peer_log = PeerLog(log)
         self._guard = ReplayGuard()
+        self._guard_file = GuardFile(self._guard, directory, self._start, self.counters)
         self._ipv6 = False
-        self.memory = Memory(limits.memory or resources.memory() // SHARE_OF_MEMORY)
+        self.memory = Memory(_memory_limit(limits))
         self._memory_of: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
@@ -88,19 +86,21 @@ class Exit:
         self.clients = ClientList(
             directory / "clients", limit=limits.max_clients, changed=self._revoke_unlisted
         )
-        self.policy = EgressPolicy(allow=config.egress.allow, deny=config.egress.deny)
+        self.policy = EgressPolicy(
+            allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64
+        )
+        self._resolvers = ResolverList(config)
+        self._resolver = UpstreamResolver(
+            self._resolvers.current(), counters=self.counters, limits=TurnLimits()
+        )
         self.nat = Nat(
             driver,
             self.policy,
-            Dialer(
-                driver,
-                DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout),
-                self.counters,
-            ),
-            UpstreamResolver(_resolvers(config), counters=self.counters, limits=TurnLimits()),
+            Dialer(driver, _dial_limits(limits), self.counters),
+            self._resolver,
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
-            max_streams=min(limits.max_streams, resources.open_files() * 3 // 4),  # the rest is for legs
+            max_streams=_max_streams(limits),
             has_ipv6=lambda: self._ipv6,
             start=self._start,
             counters=self.counters,
@@ -108,28 +108,20 @@ class Exit:
         self.gate = Gate(
             driver,
             self.registry,
-            _read_keys(directory / config.server.private_key),
-            GateLimits(
-                handshake_timeout=limits.handshake_timeout,
-                sessions_per_client=limits.sessions_per_client,
-                max_sessions=limits.max_sessions,
-                max_streams=limits.streams_per_client,
-                idle_timeout=limits.session_idle,
-                legs_per_client=min(limits.legs_per_client, max(limits.connections // SHARE_OF_LEGS, 1)),
-                shared_legs=_shared_legs(config),
-            ),
+            read_keys(directory / config.server.private_key),
+            _gate_limits(config),
             client_of=self.clients.name_of,
             make_session=self._make_session,
             random=secrets.token_bytes,
             wall_clock=time.time,
             guard=self._guard,
-            guard_changed=self._save_guard,
+            guard_changed=self._guard_file.changed,
             has_ipv6=lambda: self._ipv6,
             counters=self.counters,
             refused=self.log_refusal,
         )
         self._housekeeping = driver.wheel.timer(self._refresh)
-        self._load_guard()
+        self._guard_file.load()
         self._refresh(driver.clock())
 
     async def drain(self) -> None:
@@ -153,9 +145,27 @@ class Exit:
         self._peer_log.refused(peer, reason, self._driver.clock())
 
     def cancel_tasks(self) -> None:
-        """Give up what is still being asked of resolvers."""
+        """Give up what is still being asked of resolvers, and put on disk what is not there yet."""
         for task in self._running:
             task.cancel()
+        self._guard_file.save()
+
+    def apply(self, config: ServerConfig, keys: KeyPair) -> None:
+        """Go on with another configuration and key. What runs goes on as it began, under the new totals."""
+        limits = config.limits
+        self.config = config
+        self.memory.limit = _memory_limit(limits)
+        for memory in self._memory_of.values():
+            memory.limit = self.memory.limit // SHARE_OF_CLIENT
+        self.registry.idle_timeout = limits.session_idle
+        self.clients.set_limit(limits.max_clients)
+        self.policy.set_rules(allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64)
+        self.nat.udp_idle = limits.udp_idle
+        self.nat.dialer.limits = _dial_limits(limits)
+        self.nat.set_limits(streams_per_client=limits.streams_per_client, max_streams=_max_streams(limits))
+        self.gate.set_terms(keys, _gate_limits(config))
+        self._resolvers = ResolverList(config)
+        self._refresh(self._driver.clock())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(contained(work, "the work of one stream"))
@@ -201,6 +211,7 @@ class Exit:
 
     def _refresh(self, now: float) -> None:
         self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
+        self._resolver.set_servers(self._resolvers.current())
         self.clients.refresh()
         self._revoke_unlisted()
         try:
@@ -214,50 +225,30 @@ class Exit:
         mode = self.config.egress.ipv6
         self._ipv6 = _has_ipv6(own) if mode == "auto" else mode == "on"
 
-    def _load_guard(self) -> None:
-        try:
-            self._guard.load(json.loads((self._directory / GUARD_FILE).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, TypeError, AttributeError, HalfTunnelError) as error:
-            log.warning("%s cannot be read and starts anew: %s", GUARD_FILE, error)
 
-    def _save_guard(self) -> None:
-        path = self._directory / GUARD_FILE
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(json.dumps(self._guard.export()), encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            # replays stay refused until a restart; after it the clock alone bounds them
-            if not self.counters.dropped["guard-not-saved"]:
-                log.warning("%s cannot be written: %s", GUARD_FILE, error)
-            self.counters.drop("guard-not-saved")
+def _memory_limit(limits: ServerLimitsConfig) -> int:
+    return limits.memory or resources.memory() // SHARE_OF_MEMORY
 
 
-def road_of(config: ServerConfig, direction: Direction) -> ListenerConfig:
-    """The listener's configuration for the road of ``direction``."""
-    return config.listen.upstream if direction is Direction.UPSTREAM else config.listen.downstream
+def _max_streams(limits: ServerLimitsConfig) -> int:
+    return min(limits.max_streams, resources.open_files() * 3 // 4)  # the rest is for legs
 
 
-def _read_keys(path: Path) -> KeyPair:
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The private key {path} cannot be read: {error}") from None
-    return parse_key_pair(text, str(path))
+def _dial_limits(limits: ServerLimitsConfig) -> DialLimits:
+    return DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout)
 
 
-def _resolvers(config: ServerConfig) -> list[tuple[str, int]]:
-    if config.dns.resolvers:
-        return [(str(address), DNS_PORT) for address in config.dns.resolvers]
-    try:
-        servers = parse_resolv_conf(Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        servers = []
-    if not servers:
-        log.warning("no resolver is known: name them in [dns] resolvers of server.toml")
-    return servers
+def _gate_limits(config: ServerConfig) -> GateLimits:
+    limits = config.limits
+    return GateLimits(
+        handshake_timeout=limits.handshake_timeout,
+        sessions_per_client=limits.sessions_per_client,
+        max_sessions=limits.max_sessions,
+        max_streams=limits.streams_per_client,
+        idle_timeout=limits.session_idle,
+        legs_per_client=min(limits.legs_per_client, max(limits.connections // SHARE_OF_LEGS, 1)),
+        shared_legs=_shared_legs(config),
+    )
 
 
 def _shared_legs(config: ServerConfig) -> int:

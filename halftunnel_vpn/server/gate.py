@@ -99,6 +99,12 @@ class Gate:
         self._newcomers: dict[Newcomer, None] = {}
         self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
+    def set_terms(self, keys: KeyPair, limits: GateLimits) -> None:
+        """Use another key pair and other limits for the handshakes that begin from now on."""
+        self._keys = keys
+        self._limits = limits
+        self._pending.per_client = limits.sessions_per_client
+
     def newcomer(self, direction: Direction, leg: Leg, joined: Callable[[], None]) -> Newcomer:
         """The listener of a leg that has just been opened on the road of ``direction``.
 

@@ -74,6 +74,11 @@ class Nat:
         """The Acceptor of one client's session; ``opening`` is called for every stream that is opened."""
         return ClientNat(self, client, opening)
 
+    def set_limits(self, *, streams_per_client: int, max_streams: int) -> None:
+        """Change how many streams there may be; those beyond stay until they end."""
+        self._streams_per_client = streams_per_client
+        self._max_streams = max_streams
+
     def take(self, client: str) -> bool:
         """Count one more stream of ``client``, or socket of one; False at a limit."""
         used = self._streams.get(client, 0)

@@ -40,7 +40,7 @@ class PendingHandshakes:
     """
 
     def __init__(self, per_client: int) -> None:
-        self._per_client = per_client
+        self.per_client = per_client
         # Both tables by join token.
         self._upstream: dict[bytes, UpstreamHalf] = {}
         self._downstream: dict[bytes, Newcomer] = {}
@@ -66,7 +66,7 @@ class PendingHandshakes:
         self._session_ids[session_id] = token
         own = self._by_client.setdefault(half.owner, {})
         own[token] = half
-        return next(iter(own.values())).newcomer if len(own) > self._per_client else None
+        return next(iter(own.values())).newcomer if len(own) > self.per_client else None
 
     def add_downstream(self, token: bytes, newcomer: Newcomer) -> None:
         """Let the leg that shows ``token`` wait. Raises HandshakeError: join-replayed."""

@@ -123,6 +123,15 @@ class Admission:
         self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
         self.connections = 0
 
+    def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
+        """Use other bounds from now on; connections that exist count on."""
+        if limits != self._limits:
+            self._limits = limits
+            self._arrivals.clear()
+            self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
+            self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
+        self._trusted = tuple(trusted_proxies)
+
     def admit(self, peer: IpAddress, now: float) -> Ticket | str:
         """A ticket for a connection that arrives ``now``, or why there is none.
 

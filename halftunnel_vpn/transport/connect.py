@@ -13,13 +13,14 @@ from typing import Any
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
+from halftunnel_vpn.transport.name_lookup import look_up
 from halftunnel_vpn.transport.sockets import tune
 
 SocketAddress = tuple[Any, ...]
 """What ``socket.connect`` takes: an IP address, its port, and for IPv6 perhaps flow and scope."""
 
 Resolver = Callable[[str, int], Awaitable[list[SocketAddress]]]
-"""Addresses of a host and port, the best first. Raises OSError (socket.gaierror) when there are none."""
+"""Addresses of a host and port, the best first. Raises OSError or RoadError when there are none."""
 
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
@@ -39,8 +40,7 @@ _ADVICE = {
 
 async def resolve(host: str, port: int) -> list[SocketAddress]:
     """Ask the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [address for _, _, _, _, address in found]
+    return [(address, port) for address in await look_up(host)]
 
 
 async def connect(

@@ -22,7 +22,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
-from halftunnel_vpn.transport.connect import Resolver, connect, resolve
+from halftunnel_vpn.transport.connect import Resolver, SocketAddress, connect, resolve
 from halftunnel_vpn.transport.http_head import HeadReader, parse_status
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
 from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
@@ -31,6 +31,9 @@ from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failur
 
 CONNECT_TIMEOUT = 10.0
 """Seconds from the name to the end of the upgrade."""
+
+SHARE_OF_NAMES = 0.9
+"""Share of the time of a dial that finding the address may take."""
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -84,7 +87,7 @@ async def dial(
     ``advanced`` is called after each step that takes a round trip: connected, tunnelled, TLS agreed.
 
     Raises RoadError with one of these reasons, and ConfigError for a URL or options that cannot be meant:
-    name-not-resolved, connection-refused, connection-reset, connect-timeout, connect-failed,
+    name-not-resolved, name-timeout, connection-refused, connection-reset, connect-timeout, connect-failed,
     host-unreachable, network-unreachable, mark-not-permitted, proxy-refused, proxy-timeout,
     proxy-authentication-required, certificate-not-trusted, certificate-expired,
     certificate-not-yet-valid, certificate-wrong-name, certificate-not-pinned, bytes-before-tls, tls-failed,
@@ -126,7 +129,7 @@ async def _connect(
     """A TCP connection that ends at the URL's host, by the proxy if there is one."""
     proxy = parse_proxy(options.proxy) if options.proxy is not None else None
     host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
-    resolver = options.resolve or resolve
+    resolver = _in_time(options.resolve or resolve, deadline)
     async with _within(deadline, "connect-timeout", f"{host} port {port} does not answer"):
         sock = await connect(host, port, resolver=resolver, mark=options.mark, congestion=options.congestion)
     if proxy is not None:
@@ -138,6 +141,18 @@ async def _connect(
             sock.close()
             raise
     return sock
+
+
+def _in_time(resolver: Resolver, deadline: float) -> Resolver:
+    """``resolver`` with most of the time that is left until ``deadline``: it must be known what was late."""
+
+    async def resolve_in_time(host: str, port: int) -> list[SocketAddress]:
+        now = asyncio.get_running_loop().time()
+        until = now + SHARE_OF_NAMES * (deadline - now)
+        async with _within(until, "name-timeout", f"no resolver of this machine answers for {host}"):
+            return await resolver(host, port)
+
+    return resolve_in_time
 
 
 async def _secure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import socket
 import ssl
 import time
@@ -44,6 +45,10 @@ SOCKET_IS_GONE = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EOPNOTSUPP)
 MAX_VISITORS = 512
 """Connections that have not made their request yet; with one more, the one that has waited longest goes."""
 
+EVERY_ADDRESS, EVERY_IPV4_ADDRESS = "::", "0.0.0.0"
+
+log = logging.getLogger(__name__)
+
 LegFactory = Callable[[Leg, Callable[[], None]], LegListener]
 """Makes the listener of a leg that came in; may keep the leg, must not send on it yet.
 
@@ -80,6 +85,8 @@ class Listener:
         self.admission = Admission(self.limits, trusted_proxies)
         self.counters = counters or Counters()
         self.clock = clock
+        self.tls: ssl.SSLContext | None = None
+        """What connections that arrive from now on are shown."""
         self._congestion = congestion
         self._refused = refused
         self.legs: set[Leg] = set()
@@ -95,9 +102,10 @@ class Listener:
         Raises HostError.
         """
         sock = _listening_socket(address, port)
+        self.tls = tls
         if not prepare(sock, self._congestion):
             self.counters.count("congestion-control-refused")
-        task = asyncio.get_running_loop().create_task(self._accept(sock, tls))
+        task = asyncio.get_running_loop().create_task(self._accept(sock))
         self._accepting[task] = sock
         return int(sock.getsockname()[1])
 
@@ -112,6 +120,11 @@ class Listener:
                     raise UnexpectedEnd(
                         f"the exit accepts no connections any more ({task.exception()}); restart it"
                     ) from task.exception()
+
+    def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
+        """Use other bounds, and believe other proxies, from now on."""
+        self.limits = limits
+        self.admission.set_limits(limits, trusted_proxies)
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections that exist go on."""
@@ -144,7 +157,7 @@ class Listener:
 
     # --- arrivals -----------------------------------------------------------------------------------
 
-    async def _accept(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _accept(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         in_a_row = 0
         while True:
@@ -157,7 +170,7 @@ class Listener:
                 is_short = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
                 await asyncio.sleep(ACCEPT_PAUSE if is_short else 0)
                 continue
-            pause = self._arrived(connection, address[0], tls)
+            pause = self._arrived(connection, address[0], self.tls)
             in_a_row += 1
             if pause or in_a_row == ACCEPT_BATCH:
                 in_a_row = 0
@@ -255,18 +268,32 @@ class Listener:
 
 
 def _listening_socket(address: str, port: int) -> socket.socket:
+    """Listen on ``address``; without IPv6, ``::`` means every IPv4 address. Raises HostError."""
+    try:
+        return _bound_socket(address, port)
+    except OSError as error:
+        if address != EVERY_ADDRESS or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise HostError(f"cannot listen on {address} port {port}: {_advice(error)}") from error
+    log.warning("this machine has no IPv6, so %s port %d listens on %s", address, port, EVERY_IPV4_ADDRESS)
+    try:
+        return _bound_socket(EVERY_IPV4_ADDRESS, port)
+    except OSError as error:
+        raise HostError(f"cannot listen on {EVERY_IPV4_ADDRESS} port {port}: {_advice(error)}") from error
+
+
+def _bound_socket(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != EVERY_ADDRESS))
         sock.bind((address, port))
         sock.listen(ACCEPT_BACKLOG)
-    except OSError as error:
+    except BaseException:
         sock.close()
-        raise HostError(f"cannot listen on {address} port {port}: {_advice(error)}") from error
+        raise
     return sock
 
 
@@ -275,6 +302,8 @@ def _advice(error: OSError) -> str:
         return "another program has it; stop that program or choose another port"
     if error.errno == errno.EACCES:
         return "ports below 1024 need CAP_NET_BIND_SERVICE; grant it or choose a higher port"
+    if error.errno == errno.EAFNOSUPPORT:
+        return "this machine has no IPv6; choose an IPv4 address, or 0.0.0.0 for all of them"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; choose one that it has, or 0.0.0.0"
     return f"{error.strerror}; choose another address or port"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,14 +43,13 @@ _SILENT_WRITERS: Final = {
 
 
 def servers_in(content: bytes) -> list[str]:
-    """The addresses of the `nameserver` lines, in order; a scope (%eth0) is left out. See resolv.conf(5)."""
+    """The addresses of the `nameserver` lines, in order, with their scope (%eth0). See resolv.conf(5)."""
     servers = []
     for line in content.decode(errors="replace").splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == "nameserver":
-            address = words[1].partition("%")[0]
             try:
-                servers.append(str(ipaddress.ip_address(address)))
+                servers.append(str(ipaddress.ip_address(words[1])))
             except ValueError:
                 continue
     return servers
@@ -145,15 +145,22 @@ def writer_of(content: bytes | None) -> str:
 
 def commands_here() -> set[str]:
     """The commands (as the kernel names them, 15 bytes) that run in this network namespace."""
+    return {command for _, command in _commands()}
+
+
+def processes_here(command: str) -> list[Path]:
+    """The directories in /proc of those processes of this network namespace that run ``command``."""
+    return [process for process, name in _commands() if name == command]
+
+
+def _commands() -> Iterator[tuple[Path, str]]:
     here = os.stat("/proc/thread-self/ns/net")
-    found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if _is_in_network(process, here):
-                found.add((process / "comm").read_text(errors="replace").strip())
+                yield process, (process / "comm").read_text(errors="replace").strip()
         except OSError:  # it ended while we looked
             continue
-    return found
 
 
 def _is_in_network(process: Path, network: os.stat_result) -> bool:

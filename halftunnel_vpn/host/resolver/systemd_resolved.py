@@ -100,13 +100,21 @@ def servers(without: str) -> tuple[str, ...]:
     try:
         with _bus() as call:
             found = [
-                str(ipaddress.ip_address(address))
+                _scoped(ipaddress.ip_address(address), index)
                 for index, _, address in call.read(_PATH, _MANAGER, "DNS")
                 if index != ours
             ]
     except (OSError, HostError):
         return ()
     return tuple(dict.fromkeys(server for server in found if server not in STUBS))
+
+
+def _scoped(address: ipaddress.IPv4Address | ipaddress.IPv6Address, index: int) -> str:
+    """A link-local address means something on its link only."""
+    if address.version == 6 and address.is_link_local and index > 0:
+        with contextlib.suppress(OSError):  # the link has gone
+            return f"{address}%{socket.if_indextoname(index)}"
+    return str(address)
 
 
 class _Calls:

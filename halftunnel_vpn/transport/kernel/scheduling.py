@@ -43,9 +43,10 @@ def give_way() -> None:
 
 def ordinary_workers() -> ThreadPoolExecutor:
     """Threads for what blocks, at the priority of an ordinary program, whatever the event loop has."""
-    return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=_be_ordinary)
+    return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=be_ordinary)
 
 
-def _be_ordinary() -> None:
+def be_ordinary() -> None:
+    """Give the calling thread the priority of an ordinary program."""
     if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
         take_priority(ORDINARY)

@@ -25,7 +25,7 @@ from halftunnel_vpn.client.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig, parse_client
-from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.config.server import ServerConfig, parse_server
 from halftunnel_vpn.config.writing import render
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.certificates import CertifiedKey, make_authority, make_server_certificate
@@ -37,6 +37,7 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, Stre
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.server import main as server_main
 from halftunnel_vpn.server.exit import Exit
+from halftunnel_vpn.server.reload import Reloader
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.listen import Listener
@@ -122,6 +123,8 @@ class RunningExit:
         self.is_secure = True
         self.exit: Exit
         self.listeners: list[Listener]
+        self.reloader: Reloader
+        self.document: dict[str, Any] = {}
         self._stack = AsyncExitStack()
         (directory / "clients").mkdir()
         (directory / "exit.key").write_text(encode_key(self.keys.private))
@@ -166,24 +169,31 @@ class RunningExit:
                 certificate, key = self.authorities.issue(name)
                 entry |= {"certificate": str(certificate), "certificate_key": str(key)}
             listen[road.name.lower()] = entry
-        config = parse_server(
-            render(
-                {
-                    "server": {"private_key": "exit.key"},
-                    "listen": listen,
-                    "public": {road.name.lower(): {"urls": [self.url(road)]} for road in Direction},
-                    "egress": {"allow": ["127.0.0.0/8", "::1/128"]},
-                    "dns": {"resolvers": ["127.0.0.1"]},
-                    "limits": limits,
-                }
-            )
+        self.write(
+            server={"private_key": "exit.key"},
+            listen=listen,
+            public={road.name.lower(): {"urls": [self.url(road)]} for road in Direction},
+            egress={"allow": ["127.0.0.0/8", "::1/128"]},
+            dns={"resolvers": ["127.0.0.1"]},
+            limits=limits,
         )
+        config = self._load()
         driver = Driver(asyncio.get_running_loop())
         self._stack.callback(driver.close)
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self.exit = Exit(self.directory, config, driver, tasks)
-        self.listeners = await server_main._listen(self.directory, config, self.exit, driver)
+        places = await server_main.listen(self.directory, config, self.exit, driver)
+        self.listeners = list(places.values())
+        self.reloader = Reloader(self.directory, self._load, config, self.exit, places, driver)
         return self
+
+    def write(self, **changes: dict[str, Any]) -> None:
+        """Change sections of server.toml; a reload reads it."""
+        self.document |= changes
+        (self.directory / "server.toml").write_text(render(self.document))
+
+    def _load(self) -> ServerConfig:
+        return parse_server((self.directory / "server.toml").read_text())
 
     def authority(self, road: Direction) -> str:
         """Name of the authority behind a road's certificate."""
@@ -202,6 +212,7 @@ class RunningExit:
 
     async def stop(self) -> None:
         """As `server run` does when it is told to."""
+        self.reloader.close()
         for listener in self.listeners:
             await listener.stop_accepting()
         await self.exit.drain()

@@ -14,6 +14,7 @@ from halftunnel_vpn.client import backoff
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.server import exit as exit_module
+from halftunnel_vpn.server.guard_file import GUARD_FILE
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -133,20 +134,21 @@ async def test_the_guard_survives_a_restart_in_a_file_and_a_broken_file_is_told(
     client = await make_client().up()
     await client.down()
     await running_exit.stop()
-    guard = running_exit.directory / exit_module.GUARD_FILE
+    guard = running_exit.directory / GUARD_FILE
     assert guard.read_text().startswith("{")
     guard.write_text('{"no key": "no time"}')
     await running_exit.start()
-    assert "cannot be read and starts anew" in caplog.text
+    assert "cannot be read and starts empty" in caplog.text
     await make_client("phone").up()
 
 
-async def test_a_guard_that_cannot_be_written_is_told_once(running_exit, make_client, caplog):
+async def test_a_guard_that_cannot_be_written_is_told_once(running_exit, make_client, caplog, until):
     await running_exit.start()
-    (running_exit.directory / "handshakes.partial").mkdir()
+    (running_exit.directory / GUARD_FILE).mkdir()
     await make_client("laptop").up()
+    await until(lambda: running_exit.dropped == {"guard-not-saved": 1})
     await make_client("phone").up()
-    assert running_exit.dropped == {"guard-not-saved": 2}
+    await until(lambda: running_exit.dropped == {"guard-not-saved": 2})
     assert caplog.text.count("cannot be written") == 1
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from halftunnel_vpn.client import road_resolver
+from halftunnel_vpn.client.address_memory import AddressMemory
+from halftunnel_vpn.client.hosts_file import HostsFile
 from halftunnel_vpn.client.road_resolver import MAX_NAMES, RoadResolver
 from halftunnel_vpn.dns.upstream import UpstreamResolver
+from halftunnel_vpn.errors import RoadError
 
 
 @pytest.fixture
-async def resolver(counters):
-    made = RoadResolver(mark=0, counters=counters)
+def hosts(tmp_path):
+    """A hosts file with nothing in it: "localhost" stands in that of this machine, for getaddrinfo alone."""
+    made = tmp_path / "hosts"
+    made.write_text("# nothing yet\n")
+    return made
+
+
+@pytest.fixture
+async def resolver(counters, hosts, tmp_path):
+    made = RoadResolver(mark=0, counters=counters, hosts=HostsFile(hosts), memory=AddressMemory(tmp_path))
     yield made
     made.close()
 
@@ -25,6 +35,18 @@ def direct(resolver, counters, name_server, monkeypatch):
     monkeypatch.setattr(road_resolver, "FRESH_WAIT", 30)
     resolver._direct = UpstreamResolver([name_server.endpoint], counters=counters, timeout=0.2, attempts=1)
     return resolver
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A C library that waits for a name server which is silent."""
+
+    async def hang(host):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(road_resolver, "look_up", hang)
+    monkeypatch.setattr(road_resolver, "FIRST_WAY", 2.0)
+    monkeypatch.setattr(road_resolver, "SECOND_WAY", 2.0)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "::1"])
@@ -94,14 +116,62 @@ async def test_without_resolvers_of_its_own_the_first_answer_stays(resolver):
     assert await resolver.resolve("localhost", 443) == first
 
 
-async def test_a_name_that_nobody_knows_is_an_error(resolver, monkeypatch):
-    async def know_nothing(*arguments, **options):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+async def test_a_name_that_nobody_knows_is_an_error(direct, name_server):
+    with pytest.raises(RoadError, match=r"the name no-such-name\.invalid does not exist") as raised:
+        await direct.resolve("no-such-name.invalid", 443)
+    assert raised.value.reason == "name-not-resolved"
+    assert not direct._last
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", know_nothing)
-    with pytest.raises(socket.gaierror):
-        await resolver.resolve("no-such-name.invalid", 443)
-    assert not resolver._last
+
+async def test_a_machine_without_a_resolver_is_told_so(resolver, hanging):
+    with pytest.raises(RoadError, match="this machine has no resolver"):
+        await resolver.resolve("exit.test", 443)
+
+
+async def test_resolvers_that_do_not_answer_are_named(direct, name_server, hanging):
+    direct._servers = ("192.0.2.53",)
+    with pytest.raises(RoadError, match=r"no resolver of this machine answers \(192.0.2.53\)"):
+        await direct.resolve("silent.test", 443)
+
+
+async def test_a_forwarder_whose_questions_are_refused_is_named(direct, name_server, hanging):
+    direct._servers = ("127.0.0.1",)
+    direct.host_is_taken()
+    with pytest.raises(RoadError, match=r"questions of the forwarder 127.0.0.1 are refused"):
+        await direct.resolve("silent.test", 443)
+
+
+async def test_the_hosts_file_comes_first_every_time(direct, name_server, hosts):
+    name_server.addresses["exit.test"] = ["192.0.2.7"]
+    hosts.write_text("192.0.2.1 other.test EXIT.test. # ours\nfe80::1%lo exit.test\nnonsense exit.test\n")
+    for _ in range(2):
+        assert await direct.resolve("exit.test", 443) == [("192.0.2.1", 443), ("fe80::1%lo", 443)]
+    hosts.write_text("192.0.2.2 exit.test\n")
+    assert await direct.resolve("exit.test", 443) == [("192.0.2.2", 443)]
+    assert name_server.asked == []
+    hosts.unlink()
+    direct.host_is_taken()
+    assert await direct.resolve("exit.test", 443) == [("192.0.2.7", 443)]
+
+
+async def test_what_an_earlier_process_found_is_used_when_nobody_answers(
+    direct, name_server, hanging, counters, tmp_path
+):
+    AddressMemory(tmp_path).save("silent.test", ["192.0.2.9"])
+    direct.host_is_taken()
+    assert await direct.resolve("silent.test", 443) == [("192.0.2.9", 443)]
+    assert counters.counted["road-addresses-remembered"] == 1
+    name_server.addresses["silent.test"] = ["192.0.2.10"]
+    direct._answers = True
+    assert await direct.resolve("silent.test", 443) == [("192.0.2.10", 443)]
+    assert AddressMemory(tmp_path).load("silent.test") == ["192.0.2.10"]
+
+
+async def test_behind_a_forwarder_the_servers_it_asks_are_asked_too(resolver, monkeypatch):
+    monkeypatch.setattr(road_resolver, "system_servers", lambda: ("127.0.0.1",))
+    monkeypatch.setattr(road_resolver, "servers_behind", lambda: ("192.0.2.53",))
+    await resolver.learn()
+    assert resolver._direct._servers == [("127.0.0.1", 53), ("192.0.2.53", 53)]
 
 
 async def test_only_so_many_names_are_remembered(resolver):
@@ -113,6 +183,7 @@ async def test_only_so_many_names_are_remembered(resolver):
 @pytest.mark.parametrize("servers", [(), ("192.0.2.53", "2001:db8::53")])
 async def test_learning_notes_the_hosts_resolvers(resolver, monkeypatch, servers):
     monkeypatch.setattr(road_resolver, "system_servers", lambda: servers)
+    monkeypatch.setattr(road_resolver, "servers_behind", lambda: ())
     await resolver.learn()
     if servers:
         assert resolver._direct._servers == [("192.0.2.53", 53), ("2001:db8::53", 53)]

@@ -434,11 +434,24 @@ async def test_an_ordinary_question_to_a_named_server_is_answered_here(ask: Ask)
 
 
 async def test_names_that_stay_here_are_told_to_no_server(ask: Ask) -> None:
-    host = Host(DnsConfig(block=["ads.example"], hosts={"nas.home": ["192.0.2.9"]}), never)
-    for name in ("hidden.onion", "x.ads.example", "nas.home", "localhost"):
+    split = {"corp.example": [("192.0.2.53", 53)]}
+    host = Host(DnsConfig(block=["ads.example"], hosts={"nas.home": ["192.0.2.9"]}, split=split), never)
+    for name in ("hidden.onion", "x.ads.example", "nas.home", "localhost", "www.corp.example"):
+        for opcode in (0, 5):
+            replies: list[bytes] = []
+            query = ask(name, rd=0, opcode=opcode)
+            outcome = host.service.query(query, replies.append, stream=False, names_server=True)
+            assert (outcome, len(replies)) == (DnsOutcome.ANSWERED, 1)
+
+
+async def test_a_split_domain_is_asked_of_its_resolvers_also_without_recursion(ask: Ask, zone: Zone) -> None:
+    config = DnsConfig(split={"corp.example": [("192.0.2.53", 53)]})
+    async with Host(config, zone("www.corp.example. 60 A 10.0.0.1")).running() as host:
         replies: list[bytes] = []
-        outcome = host.service.query(ask(name, rd=0), replies.append, stream=False, names_server=True)
-        assert (outcome, len(replies)) == (DnsOutcome.ANSWERED, 1)
+        host.service.query(ask("www.corp.example", rd=0), replies.append, stream=False, names_server=True)
+        assert data(await host.query(ask("www.corp.example"))) == ["10.0.0.1"]
+        assert data(DNSRecord.parse(replies[0])) == ["10.0.0.1"]
+        assert not host.asked
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.server.egress import DENIED_BY_DEFAULT, MAX_REMEMBERED, EgressPolicy
+from halftunnel_vpn.server.egress import DENIED_BY_DEFAULT, MAX_REMEMBERED, EgressPolicy, embedded_ipv4
 
 DENIED_V4 = [
     "0.0.0.0", "0.255.255.255",
@@ -163,3 +163,37 @@ def test_answers_are_remembered_within_a_bound(policy):
         policy.permits((0x0800_0000 + number).to_bytes(4, "big"))
     assert len(policy._remembered) <= MAX_REMEMBERED
     assert not permits(policy, "127.0.0.1") and permits(policy, "8.0.0.1")
+
+
+RFC_6052_TABLE = [
+    # RFC 6052 section 2.4: 192.0.2.33 behind prefixes of every length.
+    ("2001:db8::/32", "2001:db8:c000:221::"),
+    ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+    ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+    ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+    ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+    ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "address"), RFC_6052_TABLE)
+def test_an_address_behind_a_translator_of_the_network_is_found(prefix, address):
+    found = embedded_ipv4(ipaddress.IPv6Address(address), [ipaddress.IPv6Network(prefix)])
+    assert found == (ipaddress.IPv4Address("192.0.2.33"),)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "closed", "open_"),
+    [
+        ("2a00:64::/96", "2a00:64::10.0.0.1", "2a00:64::8.8.8.8"),
+        ("2a00:64::/32", "2a00:64:a9fe:a9fe::", "2a00:64:808:808::"),
+    ],
+)
+def test_a_translator_of_the_network_leads_to_nothing_that_is_closed(prefix, closed, open_):
+    closed, open_ = (ipaddress.IPv6Address(text).packed for text in (closed, open_))
+    unaware = EgressPolicy()
+    assert unaware.permits(closed)
+    unaware.set_rules(nat64=[ipaddress.IPv6Network(prefix)])
+    assert not unaware.permits(closed) and unaware.permits(open_)
+    allowed = EgressPolicy(nat64=[ipaddress.IPv6Network(prefix)], allow=[ipaddress.ip_network(prefix)])
+    assert not allowed.permits(closed), "a prefix that is allowed does not speak for what is behind it"

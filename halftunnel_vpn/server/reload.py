@@ -1,0 +1,155 @@
+"""Reading files again while the exit runs: all of them on SIGHUP, certificates also when their files change.
+
+Running legs, sessions and streams go on. What is new counts for what begins afterwards. A set of files with a
+mistake in it is refused as a whole, and what was in force stays in force.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
+from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.server.exit import Exit
+from halftunnel_vpn.server.exit_files import (
+    ExitFiles,
+    Place,
+    Stamps,
+    certificate_stamps,
+    read_contexts,
+    served,
+)
+from halftunnel_vpn.timers import Timer
+from halftunnel_vpn.transport.admission import ListenLimits
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.listen import LegFactory, Listener
+
+POLL_INTERVAL = 5.0
+"""Seconds between two checks whether a certificate was renewed."""
+
+log = logging.getLogger(__name__)
+
+
+def listen_limits(config: ServerConfig) -> ListenLimits:
+    """Return the bounds of each listener."""
+    limits = config.limits
+    return ListenLimits(
+        max_connections=limits.connections,
+        max_connections_per_peer=limits.connections_per_peer,
+        arrivals_per_peer=limits.arrivals_per_peer,
+        arrivals=limits.arrivals,
+        strangers_per_peer=limits.strangers_per_peer,
+        strangers=limits.strangers,
+        request_timeout=limits.handshake_timeout,
+    )
+
+
+def leg_paths(config: ServerConfig, place: Place, exit_: Exit) -> dict[str, LegFactory]:
+    """Return what is served at ``place``: a factory of legs for each secret path."""
+    members = served(config)[place]
+    return {listener.path: partial(exit_.gate.newcomer, direction) for direction, listener in members}
+
+
+class Reloader:
+    """Applies what is on disk to a running exit. ``load`` reads the configuration, and raises ConfigError.
+
+    Counted: ``reloads``, ``certificates-renewed``. Dropped: ``reload-refused``, ``certificates-refused``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        load: Callable[[], ServerConfig],
+        config: ServerConfig,
+        exit_: Exit,
+        listeners: dict[Place, Listener],
+        driver: Driver,
+    ) -> None:
+        self._directory = directory
+        self._load = load
+        self._exit = exit_
+        self._listeners = listeners
+        self._driver = driver
+        # The configuration with which the process started, for what only a restart changes.
+        self._started = config
+        # The configuration whose certificates are shown.
+        self._shown = config
+        self._stamps = certificate_stamps(directory, config)
+        self._failed: Stamps | None = None
+        self._timer: Timer = driver.wheel.timer(self._poll)
+        self._timer.arm(driver.clock() + POLL_INTERVAL)
+
+    def close(self) -> None:
+        """Stop checking."""
+        self._timer.cancel()
+
+    def reload(self) -> ServerConfig | None:
+        """Read all files and apply them; return the new configuration, None when it was refused."""
+        try:
+            config = self._load()
+            stamps = certificate_stamps(self._directory, config)
+            new = ExitFiles.read(self._directory, config)
+        except (ConfigError, HostError) as error:
+            self._exit.counters.drop("reload-refused")
+            log.error("the new configuration is refused and the old one stays in force: %s", error)
+            return None
+        waiting = _needs_restart(self._started, config)
+        if waiting:
+            log.warning("a restart is needed for the new values of: %s", ", ".join(waiting))
+        self._exit.apply(config, new.keys)
+        for listener in self._listeners.values():
+            listener.set_limits(listen_limits(config), config.listen.trusted_proxies)
+            listener.site = new.site
+        if self._listeners.keys() == new.contexts.keys() and not any("listen" in name for name in waiting):
+            for place, listener in self._listeners.items():
+                listener.paths = leg_paths(config, place, self._exit)
+                listener.tls = new.contexts[place]
+            self._shown, self._stamps, self._failed = config, stamps, None
+        self._exit.counters.count("reloads")
+        log.info("everything is read again", extra={"clients": len(self._exit.clients)})
+        return config
+
+    def _poll(self, now: float) -> None:
+        try:
+            self._renew()
+        finally:
+            self._timer.arm(now + POLL_INTERVAL)
+
+    def _renew(self) -> None:
+        stamps = certificate_stamps(self._directory, self._shown)
+        if stamps == self._stamps:
+            return
+        try:
+            contexts = read_contexts(self._directory, self._shown)
+        except ConfigError as error:
+            # Perhaps one of the two files is still to come: only what fails twice is a mistake.
+            if stamps == self._failed:
+                self._stamps = stamps
+                self._exit.counters.drop("certificates-refused")
+                log.error("the new certificates are refused and the old ones stay in force: %s", error)
+            self._failed = stamps
+            return
+        for place, listener in self._listeners.items():
+            listener.tls = contexts[place]
+        self._stamps, self._failed = stamps, None
+        self._exit.counters.count("certificates-renewed")
+        log.info("certificates are renewed")
+
+
+def _needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:
+    """Return the keys with new values that a running process cannot take over."""
+    values: dict[str, Callable[[ServerConfig], object]] = {
+        "[limits] congestion": lambda config: config.limits.congestion,
+        "[limits] nice": lambda config: config.limits.nice,
+        "[metrics] listen": lambda config: config.metrics.listen,
+        "[listen.upstream] address, port, tls": lambda config: _fixed(config.listen.upstream),
+        "[listen.downstream] address, port, tls": lambda config: _fixed(config.listen.downstream),
+    }
+    return [name for name, value in values.items() if value(old) != value(new)]
+
+
+def _fixed(listener: ListenerConfig) -> tuple[str, int, bool]:
+    return listener.address, listener.port, listener.tls
