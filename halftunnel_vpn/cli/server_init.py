@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import secrets
+import socket
+import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,11 +23,23 @@ from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, UsageError
-from halftunnel_vpn.protocol.certificates import make_authority, make_server_certificate
+from halftunnel_vpn.protocol.certificates import draw_shape, make_authority, make_server_certificate
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
 
 VALIDITY = timedelta(days=3650)
-"""How long certificates of our own are valid."""
+"""How long certificates of our own are valid, at the least."""
+
+MAX_EXTRA = 3650
+"""Days, at the most, for which they are valid beyond that."""
+
+MAX_AGE = 180 * 86400
+"""Seconds, at the most, by which their validity begins earlier than it must."""
+
+LOOKUP_TIMEOUT = 3.0
+"""Seconds that `init` waits for the addresses of the hosts, to warn when both directions have one."""
+
+_RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid)\.?$")
+# Names that have no address of anybody (RFC 2606, RFC 6761).
 
 CLOCK_SLACK = timedelta(days=2)
 """How far into the past their validity begins: clocks of clients are wrong sometimes."""
@@ -78,6 +95,7 @@ def run(options: Namespace) -> int:
     print(f"The exit is in {directory}; its public key is {encode_key(key.public)}.")
     print(f"Admit a client:  htvpn server add-client NAME --dir {directory} > NAME.toml")
     print(f"Run the exit:    htvpn server run --dir {directory}")
+    _warn_of_common_addresses(roads)
     return 0
 
 
@@ -147,16 +165,14 @@ def _given_certificate(options: Namespace) -> CertificateFiles | None:
 
 
 def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[str, CertificateFiles]]:
-    """What to write, and under which names each road finds its own.
+    """What to write, and under which names each path finds its own.
 
-    Two listeners get two authorities: with a common issuer, whoever connects to both would see that they
-    belong together. One shared listener can show only one certificate.
+    Two paths get two authorities with keys, dates and shapes that are drawn independently, so that whoever
+    sees both certificates cannot tell that they belong together, also on one port.
     """
     made: dict[str, bytes] = {}
     found: dict[str, CertificateFiles] = {}
-    shared = roads["upstream"].listen == roads["downstream"].listen
-    now = datetime.now(UTC)
-    validity = {"not_before": now - CLOCK_SLACK, "not_after": now + VALIDITY}
+    shared = _need_one_certificate(*roads.values())
     for name, road in roads.items():
         if not road.tls:
             continue
@@ -167,12 +183,66 @@ def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[s
         hosts = road.hosts
         if shared:
             hosts = list(dict.fromkeys(host for one in roads.values() for host in one.hosts))
-        authority = make_authority(f"{hosts[0]} root", **validity)
-        server = make_server_certificate(authority, hosts, **validity)
+        # The authority and the server's certificate have a shape each, and the dates of an installation.
+        validity = _draw_validity()
+        authority = make_authority(hosts[0], shape=draw_shape(secrets.randbelow), **validity)
+        server = make_server_certificate(authority, hosts, shape=draw_shape(secrets.randbelow), **validity)
         # The authority's private key is forgotten: whoever takes over the exit can sign nothing with it.
         made[f"{stem}-ca.pem"] = authority.certificate
         made[f"{stem}.pem"], made[f"{stem}.key"] = server.certificate, server.private_key
     return made, found
+
+
+def _need_one_certificate(upstream: Road, downstream: Road) -> bool:
+    """Whether the port cannot tell by the name that a client asks for which certificate it needs."""
+    if upstream.listen != downstream.listen:
+        return False
+    # Who asks for an address asks for no name.
+    both_have_addresses = all(any(map(_is_address, road.hosts)) for road in (upstream, downstream))
+    return both_have_addresses or bool(set(upstream.hosts) & set(downstream.hosts))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _draw_validity() -> dict[str, datetime]:
+    begin = datetime.now(UTC) - CLOCK_SLACK - timedelta(seconds=secrets.randbelow(MAX_AGE))
+    return {"not_before": begin, "not_after": begin + VALIDITY + timedelta(days=secrets.randbelow(MAX_EXTRA))}
+
+
+def _warn_of_common_addresses(roads: dict[str, Road]) -> None:
+    """Say so when the hosts of both paths lead to one address: whoever watches it sees both."""
+    found: dict[str, frozenset[str]] = {}
+
+    def look_up() -> None:
+        for name, road in roads.items():
+            hosts = [host for host in road.hosts if not _RESERVED.search(host)]
+            found[name] = frozenset(address for host in hosts for address in _addresses(host))
+
+    # A resolver that does not answer must not hold up the installation.
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(LOOKUP_TIMEOUT)
+    common = found.get("upstream", frozenset()) & found.get("downstream", frozenset())
+    if common:
+        print(
+            f"Warning: the hosts of both directions lead to one address ({', '.join(sorted(common))}), so "
+            "whoever watches it sees both; use two addresses, or a CDN for one of them.",
+            file=sys.stderr,
+        )
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(address[0]) for _, _, _, _, address in found]
 
 
 def _configuration(

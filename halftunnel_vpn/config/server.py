@@ -38,6 +38,7 @@ class ListenerConfig:
     tls: bool = option(values.boolean, default=True)
     certificate: str = option(values.file_name, default="")
     certificate_key: str = option(values.file_name, default="")
+    site: str = option(values.file_name, default="")
 
 
 @config_table
@@ -151,8 +152,8 @@ def _contradictions(config: ServerConfig) -> Iterator[str]:
     if (up.address, up.port) == (down.address, down.port):
         if up.path == down.path:
             yield "[listen.downstream] path: must differ from that of [listen.upstream], the port is the same"
-        if (up.tls, up.certificate, up.certificate_key) != (down.tls, down.certificate, down.certificate_key):
-            yield "[listen.downstream] tls, certificate: must equal [listen.upstream], the port is the same"
+        if up.tls != down.tls:
+            yield "[listen.downstream] tls: must equal [listen.upstream], the port is the same"
     if config.limits.session_window < config.limits.stream_window:
         yield "[limits] session_window: must be at least as large as stream_window"
     if config.limits.max_streams < config.limits.streams_per_client:

@@ -1,25 +1,63 @@
 """Certificates that ``server init`` makes when none are given: an authority of our own and one server.
 
-The authority is what client profiles pin. Keys are ECDSA on P-256 and come, like the serial
-numbers, from the cryptography package's own generator; the dates are arguments.
+The authority is what client profiles pin. Keys and serial numbers come from the cryptography package's own
+generator; the dates and the shape are arguments.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from halftunnel_vpn.errors import ConfigError
 
 MAX_COMMON_NAME = 64
 """Characters of a common name (RFC 5280, upper bound ub-common-name)."""
+
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+_KEY_KINDS = ("p256", "p384", "rsa2048")
+_AUTHORITY_NAMES = ("{} root", "{} CA", "{}", "Root CA", "Certificate Authority")
+_ORGANIZATIONS = ("", "", "Home", "Office", "Internet Widgits Pty Ltd", "Private")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What else one can tell certificates apart by. Those of the two paths are drawn independently."""
+
+    key_kind: str = "p256"
+    """``p256``, ``p384`` or ``rsa2048``."""
+    authority_name: str = "{}"
+    """Common name of the authority; ``{}`` stands for the text that the maker gives."""
+    organization: str = ""
+    """Organization of the authority; empty: none."""
+    path_length: int | None = 0
+    """How many authorities may follow the authority; None: not stated."""
+    critical_usage: bool = True
+    """Whether the usage of keys is marked as critical."""
+    shows_authority: bool = False
+    """Whether the server shows the authority's certificate after its own."""
+
+
+def draw_shape(choose: Callable[[int], int]) -> Shape:
+    """A shape at random; ``choose(n)`` returns a number below ``n``."""
+    return Shape(
+        key_kind=_KEY_KINDS[choose(len(_KEY_KINDS))],
+        authority_name=_AUTHORITY_NAMES[choose(len(_AUTHORITY_NAMES))],
+        organization=_ORGANIZATIONS[choose(len(_ORGANIZATIONS))],
+        path_length=(0, None)[choose(2)],
+        critical_usage=bool(choose(2)),
+        shows_authority=bool(choose(2)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +68,19 @@ class CertifiedKey:
     private_key: bytes
 
 
-def make_authority(common_name: str, *, not_before: datetime, not_after: datetime) -> CertifiedKey:
+def make_authority(
+    common_name: str, *, not_before: datetime, not_after: datetime, shape: Shape = Shape()
+) -> CertifiedKey:
     """A self-signed authority that signs servers and no further authorities (RFC 5280).
 
     ``not_before`` and ``not_after`` carry a time zone.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _common_name(common_name)
+    key = _make_key(shape)
+    name = _name(shape.authority_name.format(common_name), shape.organization)
     public = key.public_key()
     certificate = (
         _builder(name, name, public, not_before, not_after)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=shape.path_length), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
@@ -49,7 +89,12 @@ def make_authority(common_name: str, *, not_before: datetime, not_after: datetim
 
 
 def make_server_certificate(
-    authority: CertifiedKey, hosts: Sequence[str], *, not_before: datetime, not_after: datetime
+    authority: CertifiedKey,
+    hosts: Sequence[str],
+    *,
+    not_before: datetime,
+    not_after: datetime,
+    shape: Shape = Shape(),
 ) -> CertifiedKey:
     """A server's certificate for ``hosts``, names and addresses in text, signed by ``authority``.
 
@@ -58,28 +103,62 @@ def make_server_certificate(
     if not hosts:
         raise ConfigError("a certificate needs at least one host name or address")
     signing_key = serialization.load_pem_private_key(authority.private_key, password=None)
-    if not isinstance(signing_key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("the authority's key must be an ECDSA key; make a new one with server init")
+    if not isinstance(signing_key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+        raise ConfigError("the authority's key must be an ECDSA or RSA key; make a new one with server init")
     issuer = x509.load_pem_x509_certificate(authority.certificate)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _make_key(shape)
     certificate = (
-        _builder(_common_name(hosts[0]), issuer.subject, key.public_key(), not_before, not_after)
+        _builder(_name(hosts[0]), issuer.subject, key.public_key(), not_before, not_after)
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(_key_usage(authority=False), critical=shape.critical_usage)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
         )
         .sign(signing_key, hashes.SHA256())
     )
+    made = _certified_key(certificate, key)
+    if shape.shows_authority:
+        return CertifiedKey(made.certificate + authority.certificate, made.private_key)
+    return made
+
+
+def make_self_signed(
+    host: str, *, not_before: datetime, not_after: datetime, shape: Shape = Shape()
+) -> CertifiedKey:
+    """A server's certificate that nobody has signed but its own key, as setups of web servers make it."""
+    key = _make_key(shape)
+    name = _name(host)
+    certificate = (
+        _builder(name, name, key.public_key(), not_before, not_after)
+        .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
     return _certified_key(certificate, key)
+
+
+def names_in(pem: bytes) -> tuple[list[str], list[str]]:
+    """Host names, in lower case, and IP addresses that the first certificate of a chain is for.
+
+    Without alternative names its common name counts. Raises ValueError for text that holds no certificate.
+    """
+    certificate = x509.load_pem_x509_certificates(pem)[0]
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return [str(attribute.value).lower() for attribute in common], []
+    names = extension.value.get_values_for_type(x509.DNSName)
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return [name.lower() for name in names], [str(address) for address in addresses]
 
 
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    public: ec.EllipticCurvePublicKey,
+    public: PublicKey,
     not_before: datetime,
     not_after: datetime,
 ) -> x509.CertificateBuilder:
@@ -96,8 +175,17 @@ def _builder(
     )
 
 
-def _common_name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:MAX_COMMON_NAME])])
+def _make_key(shape: Shape) -> PrivateKey:
+    if shape.key_kind == "rsa2048":
+        return rsa.generate_private_key(65537, 2048)
+    return ec.generate_private_key(ec.SECP384R1() if shape.key_kind == "p384" else ec.SECP256R1())
+
+
+def _name(common_name: str, organization: str = "") -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:MAX_COMMON_NAME])]
+    if organization:
+        attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    return x509.Name(attributes)
 
 
 def _general_name(host: str) -> x509.GeneralName:
@@ -125,7 +213,7 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _certified_key(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> CertifiedKey:
+def _certified_key(certificate: x509.Certificate, key: PrivateKey) -> CertifiedKey:
     return CertifiedKey(
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(

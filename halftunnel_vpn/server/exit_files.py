@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
+from halftunnel_vpn.transport.admission import parse_address
+from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
 from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
-from halftunnel_vpn.transport.tls import server_context
 
 Place = tuple[str, int]
 """Address and port of a listener."""
+
+Sites = tuple[Site, dict[str, Site]]
+"""What a listener shows: the pages for whoever asks for no host of ours, and those of each host."""
 
 Stamps = tuple[tuple[int, int, int], ...]
 """mtime_ns, size and inode of each file; zeros for one that is not there."""
@@ -27,8 +31,8 @@ class ExitFiles:
 
     config: ServerConfig
     keys: KeyPair
-    site: Site
-    contexts: dict[Place, ssl.SSLContext | None]
+    sites: dict[Place, Sites]
+    certificates: dict[Place, CertificateStore | None]
 
     @classmethod
     def read(cls, directory: Path, config: ServerConfig) -> ExitFiles:
@@ -36,8 +40,8 @@ class ExitFiles:
         return cls(
             config,
             read_keys(directory / config.server.private_key),
-            _read_site(directory, config),
-            read_contexts(directory, config),
+            _read_sites(directory, config),
+            read_certificates(directory, config),
         )
 
 
@@ -52,17 +56,17 @@ def served(config: ServerConfig) -> dict[Place, list[tuple[Direction, ListenerCo
     return places
 
 
-def read_contexts(directory: Path, config: ServerConfig) -> dict[Place, ssl.SSLContext | None]:
+def read_certificates(directory: Path, config: ServerConfig) -> dict[Place, CertificateStore | None]:
     """Read the certificates and their keys. None stands for a listener without TLS. Raises ConfigError."""
-    contexts: dict[Place, ssl.SSLContext | None] = {}
-    for place, members in served(config).items():
-        listener = members[0][1]
-        contexts[place] = None
-        if listener.tls:
-            contexts[place] = server_context(
-                directory / listener.certificate, directory / listener.certificate_key
-            )
-    return contexts
+    return {
+        place: CertificateStore(
+            CertificateFiles(directory / listener.certificate, directory / listener.certificate_key)
+            for _, listener in members
+        )
+        if members[0][1].tls
+        else None
+        for place, members in served(config).items()
+    }
 
 
 def certificate_stamps(directory: Path, config: ServerConfig) -> Stamps:
@@ -89,13 +93,33 @@ def read_keys(path: Path) -> KeyPair:
     return parse_key_pair(text, str(path))
 
 
-def _read_site(directory: Path, config: ServerConfig) -> Site:
-    if not config.server.site:
+def _read_sites(directory: Path, config: ServerConfig) -> dict[Place, Sites]:
+    """A path whose URL has an address is asked for without a name: its page is then the one for everybody."""
+    sites: dict[Place, Sites] = {}
+    for place, members in served(config).items():
+        plainest = Site(page=DEFAULT_PAGE)
+        by_host: dict[str, Site] = {}
+        for direction, listener in members:
+            is_upstream = direction is Direction.UPSTREAM
+            site = _read_site(directory, config, listener, "upstream" if is_upstream else "downstream")
+            public = config.public.upstream if is_upstream else config.public.downstream
+            for url in public.urls:
+                host = (urlsplit(url).hostname or "").rstrip(".")
+                by_host.setdefault(host, site)
+                if parse_address(host) is not None:
+                    plainest = site
+        sites[place] = plainest, by_host
+    return sites
+
+
+def _read_site(directory: Path, config: ServerConfig, listener: ListenerConfig, direction: str) -> Site:
+    name = listener.site or config.server.site
+    if not name:
         return Site(page=DEFAULT_PAGE)
     try:
-        return Site(page=(directory / config.server.site).read_bytes())
+        return Site(page=(directory / name).read_bytes())
     except OSError as error:
+        key = f"[listen.{direction}]" if listener.site else "[server]"
         raise ConfigError(
-            f"[server] site: {config.server.site} cannot be read ({error.strerror}); name a file in "
-            f"{directory}."
+            f"{key} site: {name} cannot be read ({error.strerror}); name a file in {directory}."
         ) from None

@@ -112,10 +112,11 @@ async def listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dri
     """Start the listeners of both directions, by address and port. Raises ConfigError or HostError."""
     files = ExitFiles.read(directory, config)
     listeners: dict[Place, Listener] = {}
-    for place, context in files.contexts.items():
+    for place, certificates in files.certificates.items():
         listener = Listener(
             leg_paths(config, place, exit_),
-            files.site,
+            files.sites[place][0],
+            sites=files.sites[place][1],
             limits=listen_limits(config),
             trusted_proxies=config.listen.trusted_proxies,
             congestion=config.limits.congestion,
@@ -123,6 +124,6 @@ async def listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dri
             clock=driver.clock,
             refused=exit_.log_refusal,
         )
-        await listener.start(*place, tls=context)
+        await listener.start(*place, tls=certificates)
         listeners[place] = listener
     return listeners

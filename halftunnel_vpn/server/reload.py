@@ -19,7 +19,7 @@ from halftunnel_vpn.server.exit_files import (
     Place,
     Stamps,
     certificate_stamps,
-    read_contexts,
+    read_certificates,
     served,
 )
 from halftunnel_vpn.timers import Timer
@@ -102,11 +102,12 @@ class Reloader:
         self._exit.apply(config, new.keys)
         for listener in self._listeners.values():
             listener.set_limits(listen_limits(config), config.listen.trusted_proxies)
-            listener.site = new.site
-        if self._listeners.keys() == new.contexts.keys() and not any("listen" in name for name in waiting):
+        if self._listeners.keys() == new.certificates.keys() and not any(
+            "listen" in name for name in waiting
+        ):
             for place, listener in self._listeners.items():
                 listener.paths = leg_paths(config, place, self._exit)
-                listener.tls = new.contexts[place]
+                listener.show(new.certificates[place], *new.sites[place])
             self._shown, self._stamps, self._failed = config, stamps, None
         self._exit.counters.count("reloads")
         log.info("everything is read again", extra={"clients": len(self._exit.clients)})
@@ -123,7 +124,7 @@ class Reloader:
         if stamps == self._stamps:
             return
         try:
-            contexts = read_contexts(self._directory, self._shown)
+            certificates = read_certificates(self._directory, self._shown)
         except ConfigError as error:
             # Perhaps one of the two files is still to come: only what fails twice is a mistake.
             if stamps == self._failed:
@@ -133,7 +134,9 @@ class Reloader:
             self._failed = stamps
             return
         for place, listener in self._listeners.items():
-            listener.tls = contexts[place]
+            fresh = certificates[place]
+            if listener.tls is not None and fresh is not None:
+                listener.tls.adopt(fresh)
         self._stamps, self._failed = stamps, None
         self._exit.counters.count("certificates-renewed")
         log.info("certificates are renewed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from websockets.server import ServerProtocol
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.admission import IpAddress, Ticket
+from halftunnel_vpn.transport.certificate_store import asked_name
 from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
 
@@ -44,6 +46,8 @@ class Visitor(asyncio.Protocol):
             listener.limits.request_timeout, self._run_out_of_time
         )
         self._transport: asyncio.Transport | None = None
+        self._site = listener.site
+        self._is_named_by_tls = False
 
     @property
     def arrived(self) -> bool:
@@ -53,6 +57,11 @@ class Visitor(asyncio.Protocol):
     def arrive(self, transport: asyncio.Transport) -> None:
         """Begin: what the visitor says from now on, or has said already, is its request."""
         self._transport = transport
+        ssl_object = transport.get_extra_info("ssl_object")
+        # Behind TLS the name that was asked for there counts, so that one host never tells of another.
+        self._is_named_by_tls = ssl_object is not None
+        if ssl_object is not None:
+            self._site = self._listener.site_of(asked_name(ssl_object))
         self._listener.visitor_came(self)
         if self._early:
             self.data_received(self._early)
@@ -77,7 +86,7 @@ class Visitor(asyncio.Protocol):
                 self._request_received(parse_request(head), rest)
         except PeerError as error:
             self._listener.refuse(self.ticket.peer, error.reason)
-            self._answer(self._listener.site.refuse(_REFUSALS[error.reason]))
+            self._answer(self._site.refuse(_REFUSALS[error.reason]))
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -89,11 +98,13 @@ class Visitor(asyncio.Protocol):
     def _request_received(self, request: Request, rest: bytes) -> None:
         listener = self._listener
         ticket = self.ticket
+        if not self._is_named_by_tls:
+            self._site = listener.site_of(_host_of(request))
         origin = listener.admission.origin(ticket.peer, request.values("x-forwarded-for"))
         refusal = self._charge(origin)
         if refusal is not None:
             listener.refuse(origin, refusal)
-            self._answer(listener.site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
+            self._answer(self._site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         if request.wants_websocket:
             websocket = self._upgrade(request) if request.target in listener.paths else None
@@ -106,7 +117,7 @@ class Visitor(asyncio.Protocol):
         listener.counters.count("site-answers")
         length = request.body_length
         unread = math.inf if length is None else length - len(rest)
-        self._answer(listener.site.answer(request.method, request.target), unread=unread)
+        self._answer(self._site.answer(request.method, request.target), unread=unread)
 
     def _charge(self, origin: IpAddress) -> str | None:
         """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
@@ -129,7 +140,7 @@ class Visitor(asyncio.Protocol):
         response = websocket.accept(events[0])
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             return None
-        response.headers = Headers([("Server", self._listener.site.server), *response.headers.raw_items()])
+        response.headers = Headers([("Server", self._site.server), *response.headers.raw_items()])
         websocket.send_response(response)
         return websocket
 
@@ -181,6 +192,12 @@ class Visitor(asyncio.Protocol):
             return  # the TLS handshake has the same deadline, and its own way to fail
         self._listener.refuse(self.ticket.peer, "request-timeout")
         if self._reader.begun:
-            self._answer(self._listener.site.refuse(HTTPStatus.REQUEST_TIMEOUT))
+            self._answer(self._site.refuse(HTTPStatus.REQUEST_TIMEOUT))
         else:
             self.abort()
+
+
+def _host_of(request: Request) -> str | None:
+    """The host that a request names, without its port."""
+    values = request.values("host")
+    return re.sub(r":[0-9]*$", "", values[0]) if values else None

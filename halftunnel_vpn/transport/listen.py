@@ -7,7 +7,6 @@ import errno
 import ipaddress
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,6 +22,7 @@ from halftunnel_vpn.transport.admission import (
     Ticket,
     parse_address,
 )
+from halftunnel_vpn.transport.certificate_store import CertificateStore
 from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.http_upgrade import Visitor
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
@@ -71,6 +71,7 @@ class Listener:
         paths: Mapping[str, LegFactory],
         site: Site,
         *,
+        sites: Mapping[str, Site] | None = None,
         limits: ListenLimits | None = None,
         trusted_proxies: Iterable[IpNetwork] = (),
         congestion: str = SYSTEM_CONGESTION,
@@ -78,14 +79,18 @@ class Listener:
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[str, str], None] = lambda peer, reason: None,
     ) -> None:
-        """``refused`` is told the peer's address and the reason of every refusal, for the log."""
+        """``sites`` are the pages of hosts by name, in lower case; ``site`` is the one for everybody else.
+
+        ``refused`` is called with the peer's address and the reason of every refusal, for the log.
+        """
         self.paths = dict(paths)
         self.site = site
+        self._sites = dict(sites or {})
         self.limits = limits or ListenLimits()
         self.admission = Admission(self.limits, trusted_proxies)
         self.counters = counters or Counters()
         self.clock = clock
-        self.tls: ssl.SSLContext | None = None
+        self.tls: CertificateStore | None = None
         """What connections that arrive from now on are shown."""
         self._congestion = congestion
         self._refused = refused
@@ -96,13 +101,15 @@ class Listener:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    async def start(self, address: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+    async def start(self, address: str, port: int, *, tls: CertificateStore | None = None) -> int:
         """Listen on one IP address (``::`` takes IPv4 too) and return the port. Port 0: any free one.
 
         Raises HostError.
         """
         sock = _listening_socket(address, port)
         self.tls = tls
+        if tls is not None:
+            tls.prepare()
         if not prepare(sock, self._congestion):
             self.counters.count("congestion-control-refused")
         task = asyncio.get_running_loop().create_task(self._accept(sock))
@@ -120,6 +127,13 @@ class Listener:
                     raise UnexpectedEnd(
                         f"the exit accepts no connections any more ({task.exception()}); restart it"
                     ) from task.exception()
+
+    def show(self, certificates: CertificateStore | None, site: Site, sites: Mapping[str, Site]) -> None:
+        """Show other certificates and pages from the next handshake and request on."""
+        if self.tls is not None and certificates is not None:
+            self.tls.adopt(certificates)
+        self.site = site
+        self._sites = dict(sites)
 
     def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
         """Use other bounds, and believe other proxies, from now on."""
@@ -176,7 +190,7 @@ class Listener:
                 in_a_row = 0
                 await asyncio.sleep(pause)
 
-    def _arrived(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> float:
+    def _arrived(self, connection: socket.socket, address: str, tls: CertificateStore | None) -> float:
         """Take a connection or close it; returns the seconds to wait before the next one."""
         now = self.clock()
         peer = parse_address(address) or ipaddress.IPv4Address(0)
@@ -209,7 +223,9 @@ class Listener:
             visitor.abort()
         self.refuse(visitor.ticket.peer, "too-many-visitors")
 
-    async def _welcome(self, connection: socket.socket, visitor: Visitor, tls: ssl.SSLContext | None) -> None:
+    async def _welcome(
+        self, connection: socket.socket, visitor: Visitor, tls: CertificateStore | None
+    ) -> None:
         """Hand the connection to its visitor, over TLS if need be."""
         loop = asyncio.get_running_loop()
         transport: asyncio.Transport | None = None
@@ -218,7 +234,8 @@ class Listener:
             if tls is None:
                 transport, _ = await loop.connect_accepted_socket(lambda: visitor, connection)
             else:
-                transport = await encrypt(connection, visitor, tls, deadline=self.limits.request_timeout)
+                context = tls.context_for(str(parse_address(connection.getsockname()[0])))
+                transport = await encrypt(connection, visitor, context, deadline=self.limits.request_timeout)
             visitor.arrive(transport)
         except EarlyBytes:
             self.refuse(visitor.ticket.peer, "bytes-before-tls")
@@ -233,6 +250,10 @@ class Listener:
         if not visitor.arrived:
             connection.close()
             visitor.connection_lost(None)
+
+    def site_of(self, name: str | None) -> Site:
+        """The pages of the host that a visitor has asked for."""
+        return self.site if name is None else self._sites.get(name.lower().rstrip("."), self.site)
 
     # --- what visitors report -----------------------------------------------------------------------
 

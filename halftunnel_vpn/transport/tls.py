@@ -49,14 +49,20 @@ def client_context(ca_pem: str | None, *, leaf_is_pinned: bool = False) -> ssl.S
     return context
 
 
+def bare_server_context() -> ssl.SSLContext:
+    """A server's context that has no certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
 def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
     """A context that shows the certificate chain of one PEM file with the key of another.
 
     Raises ConfigError when they cannot be read or do not belong together.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
+    context = bare_server_context()
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:

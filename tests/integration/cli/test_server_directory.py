@@ -105,18 +105,43 @@ def test_init_refuses_what_cannot_work_and_leaves_nothing_behind(htvpn, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_port_for_both_roads_shows_one_certificate_with_all_names(htvpn, tmp_path):
-    made = htvpn("server", "init", "--dir", tmp_path / "exit", *PAIR,
-                 "--listen-upstream", "192.0.2.1:443", "--listen-downstream", "192.0.2.1:443")  # fmt: skip
+ONE_PORT = ["--listen-upstream", "192.0.2.1:443", "--listen-downstream", "192.0.2.1:443"]
+
+
+def test_on_one_port_each_path_has_a_certificate_of_its_own(htvpn, tmp_path):
+    made = htvpn("server", "init", "--dir", tmp_path / "exit", *PAIR, *ONE_PORT)
+    assert made.returncode == 0, made.stderr
+    assert not made.stderr
+    parts = []
+    for name, host in (("upstream", "a.example.org"), ("downstream", "b.example.net")):
+        leaf = x509.load_pem_x509_certificate((tmp_path / "exit" / f"{name}.pem").read_bytes())
+        authority = x509.load_pem_x509_certificate((tmp_path / "exit" / f"{name}-ca.pem").read_bytes())
+        leaf.verify_directly_issued_by(authority)
+        names = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+        assert names.get_values_for_type(x509.DNSName) == [host]
+        parts.append((leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.serial_number))
+    assert all(one != other for one, other in zip(*parts, strict=True)), "drawn for each path"
+
+
+def test_hosts_that_one_name_cannot_tell_apart_share_a_certificate(htvpn, tmp_path):
+    hosts = ["--upstream", "wss://192.0.2.1", "--downstream", "wss://192.0.2.2", "wss://b.example.net"]
+    made = htvpn("server", "init", "--dir", tmp_path / "exit", *hosts, *ONE_PORT)
     assert made.returncode == 0, made.stderr
     config = parse_server((tmp_path / "exit" / "server.toml").read_text())
     assert config.listen.upstream.certificate == config.listen.downstream.certificate == "server.pem"
-    certificate = x509.load_pem_x509_certificate((tmp_path / "exit" / "server.pem").read_bytes())
-    names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-    assert names.get_values_for_type(x509.DNSName) == ["a.example.org", "b.example.net"]
-
     profile = parse_client(htvpn("server", "add-client", "phone", "--dir", tmp_path / "exit").stdout)
     assert profile.tls.ca == (tmp_path / "exit" / "server-ca.pem").read_text()
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "warns"),
+    [("127.0.0.1", "localhost", True), ("127.0.0.1", "127.0.0.2", False)],
+)
+def test_init_warns_when_both_hosts_lead_to_one_address(htvpn, tmp_path, up, down, warns):
+    made = htvpn("server", "init", "--dir", tmp_path / "exit",
+                 "--upstream", f"wss://{up}:8443", "--downstream", f"wss://{down}:9443")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert ("lead to one address (127.0.0.1)" in made.stderr) is warns
 
 
 def test_behind_a_proxy_there_is_no_tls_and_no_certificate(htvpn, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import uvloop
 
 from halftunnel_vpn.protocol import certificates
+from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
 from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
@@ -50,6 +51,9 @@ class Certificate:
     @property
     def sha256(self) -> bytes:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.pem)).digest()
+
+    def store(self) -> CertificateStore:
+        return CertificateStore([CertificateFiles(self.certificate, self.key)])
 
     def context(self) -> ssl.SSLContext:
         return server_context(self.certificate, self.key)
@@ -218,7 +222,7 @@ async def start_exit(certificate: Certificate, authority: Authority) -> AsyncIte
 
         listener = Listener({SECRET_PATH: owner_of}, site or Site(), **options)
         listeners.append(listener)
-        port = await listener.start(address, 0, tls=(shown or certificate).context() if tls else None)
+        port = await listener.start(address, 0, tls=(shown or certificate).store() if tls else None)
         secure = "s" if tls else ""
         return Exit(
             listener,

@@ -89,11 +89,11 @@ def test_a_mistake_is_named(minimal_server, old, new, expected):
     assert expected in problem(minimal_server.replace(old, new))
 
 
-def test_listeners_on_one_port_must_be_told_apart_by_path_and_show_one_certificate(minimal_server):
+def test_listeners_on_one_port_must_be_told_apart_by_path_and_agree_on_tls(minimal_server):
     shared = minimal_server.replace("192.0.2.1", "::").replace("8443", "443")
-    assert "tls, certificate: must equal [listen.upstream]" in problem(shared)
+    assert "[listen.downstream] tls: must equal [listen.upstream]" in problem(shared)
 
-    alike = shared.replace("tls = false", 'certificate = "up.pem"\ncertificate_key = "up.key"')
+    alike = shared.replace("tls = false", 'certificate = "down.pem"\ncertificate_key = "down.key"')
     assert parse_server(alike).listen.downstream.port == 443
     assert "path: must differ" in problem(alike.replace('path = "/down"', 'path = "/up"'))
 
