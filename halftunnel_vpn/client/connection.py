@@ -16,6 +16,7 @@ from halftunnel_vpn.client.legs import LegInfo, LegKeepers, describe
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
+from halftunnel_vpn.host import resources
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, DatagramPort, StreamHandler, StreamPort
 from halftunnel_vpn.protocol.keys import Direction, log_id
@@ -23,9 +24,16 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.legs import RoundRobin, Weighted
 from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump
+
+MAX_MEMORY = 512 * 1024 * 1024
+"""Bytes that all streams may hold, unless configured."""
+
+SHARE_OF_MEMORY = 2
+"""1/N of the memory of this machine, or of the cgroup, where that is less."""
 
 DRAIN_TIMEOUT = 1.0
 """Seconds that a client which is told to stop goes on delivering what its flows have sent."""
@@ -71,6 +79,8 @@ class Connection:
         self._tell_legs_changed = legs_changed
         self._keepers: LegKeepers | None = None
         limits = profile.limits
+        self.memory = Memory(limits.memory or min(MAX_MEMORY, resources.memory() // SHARE_OF_MEMORY))
+        """What all streams may hold, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self._lost_since: float | None = None
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
@@ -214,6 +224,7 @@ class Connection:
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
+                memory=self.memory,
             ),
             wheel=self._driver.wheel,
             random=secrets.token_bytes,

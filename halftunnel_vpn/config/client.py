@@ -178,6 +178,7 @@ class LimitsConfig:
 
     stream_window: int = option(values.size(64 * 2**10, 2**30), default=16 * 2**20)
     session_window: int = option(values.size(256 * 2**10, 2**32), default=64 * 2**20)
+    memory: int | None = option(values.optional(values.size(16 * 2**20, 2**40)), default=None)
     max_flows: int = option(values.integer(16, 1_000_000), default=65536)
     udp_idle: float = option(values.duration(5, 86400), default=300.0)
     keepalive: float = option(values.duration(1, 60), default=8.0)

@@ -16,6 +16,7 @@ from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_errors
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter
 from halftunnel_vpn.inet import icmp, ip
+from halftunnel_vpn.inet.special_purpose import SourceFilter
 from halftunnel_vpn.protocol.datagram import MAX_RUN_HEADER, DataRun, decode_run
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -23,6 +24,9 @@ from halftunnel_vpn.timers import Wheel
 
 if TYPE_CHECKING:
     from halftunnel_vpn.flow.udp import UdpFlow
+
+MAX_PRIVATE: Final = 64
+"""Private destinations that a flow remembers to have sent to; the oldest is forgotten."""
 
 MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
 """Bytes of data that fit one run whatever its header."""
@@ -44,6 +48,8 @@ class FlowContext:
     open_runs: list[UdpFlow]
     """Flows with datagrams that leave at the end of the batch of frames."""
     give_way: Callable[[], None]
+    sources: SourceFilter
+    """From where datagrams may come."""
 
 
 class DatagramFlow(ABC):
@@ -61,6 +67,8 @@ class DatagramFlow(ABC):
         "_local",
         "_number",
         "_on_closed",
+        "_private",
+        "_sources",
         "_version",
         "_write",
         "is_over",
@@ -90,6 +98,9 @@ class DatagramFlow(ABC):
         self._on_closed = on_closed
         self._idle_timeout = idle_timeout
         self._last_used = now
+        self._sources = around.sources
+        # Destinations of this flow that are not public: their answers are welcome.
+        self._private: dict[bytes, None] = {}
         self.is_over = False
         self._idle = around.wheel.timer(self._check_idle)
         self._idle.arm(now + idle_timeout)
@@ -108,6 +119,24 @@ class DatagramFlow(ABC):
     @abstractmethod
     def _quote(self, port: int) -> tuple[int, bytes]:
         """The IP protocol and the first bytes of what this flow once sent to ``port``."""
+
+    # --- who may answer --------------------------------------------------------------------------
+
+    def _sends_to(self, destination: bytes) -> None:
+        """The host sends to ``destination``."""
+        if not self._sources.is_public(destination) and destination not in self._private:
+            if len(self._private) >= MAX_PRIVATE:
+                del self._private[next(iter(self._private))]
+            self._private[destination] = None
+
+    def _may_come_from(self, source: bytes) -> bool:
+        """Whether ``source`` is a permitted destination: public, or private and the host has sent there.
+
+        An exit must not speak for the LAN, the link or the cloud that this host is in.
+        """
+        if self._sources.is_public(source):
+            return True
+        return source in self._private and self._sources.may_be_remote(source)
 
     # --- towards the exit ------------------------------------------------------------------------
 
@@ -141,7 +170,10 @@ class DatagramFlow(ABC):
         if address is None or len(address) != len(self._local):
             self._counters.drop(f"{self.label}-wrong-family")
         elif isinstance(run, DataRun):
-            self._deliver(address, run)
+            if isinstance(run.address, bytes) and not self._may_come_from(run.address):
+                self._counters.drop(f"{self.label}-source-denied")
+            else:
+                self._deliver(address, run)
         else:
             try:
                 frame = icmp_errors.error_frame(run, self._local, address, *self._quote(run.port))

@@ -24,6 +24,7 @@ class IcmpFlow(DatagramFlow):
     def echo_arrived(self, packet: ip.IpPacket, echo: icmp.Echo, now: float) -> None:
         """The host sent an echo request."""
         self._last_used = now
+        self._sends_to(packet.destination)
         header = encode_run_header(
             packet.destination,
             echo.sequence,

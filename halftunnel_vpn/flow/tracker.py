@@ -29,6 +29,7 @@ from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
 from halftunnel_vpn.inet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.inet.fragments import Reassembler
+from halftunnel_vpn.inet.special_purpose import SourceFilter
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
 
@@ -81,7 +82,9 @@ class FlowTracker:
         self._dns = dns
         self._config = config
         self._open_runs: list[UdpFlow] = []
-        self._around = FlowContext(write, dns, segments, wheel, counters, self._open_runs, give_way)
+        self._around = FlowContext(
+            write, dns, segments, wheel, counters, self._open_runs, give_way, SourceFilter()
+        )
         self._wheel = wheel
         self._random = random
         self._clock = clock

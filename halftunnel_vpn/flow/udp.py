@@ -131,6 +131,7 @@ class UdpFlow(DatagramFlow):
 
     def _remember(self, key: tuple[bytes, int, int, int, int]) -> bytes:
         destination, port, hop_limit, traffic_class, segment_size = key
+        self._sends_to(destination)
         if port != DNS_PORT:
             self._idle_timeout = self._full_idle_timeout
         header = encode_run_header(

@@ -17,12 +17,12 @@ from halftunnel_vpn.config.server import ServerConfig, ServerLimitsConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import UpstreamResolver
+from halftunnel_vpn.host import resources
 from halftunnel_vpn.host.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.server import resources
 from halftunnel_vpn.server.clients import ClientList
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy

@@ -15,11 +15,11 @@ from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import first_leaf
+from halftunnel_vpn.host.resources import tcp_memory
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.server.exit import Exit
 from halftunnel_vpn.server.exit_files import ExitFiles, Place
 from halftunnel_vpn.server.reload import Reloader, leg_paths, listen_limits
-from halftunnel_vpn.server.resources import tcp_memory
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.listen import Listener

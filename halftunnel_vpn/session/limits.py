@@ -27,7 +27,7 @@ class Acceptor(Protocol):
 
 
 class SessionLimits:
-    """Bounds of one session; the defaults are the client's. ``memory`` is shared between sessions (exit)."""
+    """Bounds of one session; the defaults are the client's. ``memory`` may be shared."""
 
     __slots__ = ("keepalive", "max_streams", "memory", "stream_window", "window_pool")
 

@@ -73,7 +73,7 @@ class SendSide:
     """Numbers, keeps and sends again the packets of one direction of one stream.
 
     ``credit`` is the cumulative limit in payload bytes that the peer has granted. Sequence numbers are plain
-    integers here and 32 bits on the wire. ``memory`` is where the bytes that are kept are counted (exit).
+    integers here and 32 bits on the wire. ``memory`` is where the bytes that are kept are counted.
     """
 
     __slots__ = (
@@ -120,7 +120,7 @@ class SendSide:
 
     @property
     def room(self) -> int:
-        """Bytes that may be taken over now. Its right edge (accepted + room) never moves back on a client."""
+        """Bytes that may be taken over now. Its right edge moves back only when memory gets short."""
         limit = self.acknowledged_bytes + SEND_BUFFER
         if self.credit < limit:
             limit = self.credit

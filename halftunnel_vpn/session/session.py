@@ -118,6 +118,9 @@ class Session:
             raise SessionExpired("the session is over")
         if len(self.streams) >= self.limits.max_streams:
             raise SessionError("too many streams are open")
+        if self.limits.memory is not None and self.limits.memory.is_full:
+            self.counters.drop("stream-memory-full")
+            raise SessionError("the streams that are open hold all memory there is for them")
         number = self.numbers.next
         self.now = now
         return number

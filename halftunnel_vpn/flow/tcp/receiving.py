@@ -1,8 +1,8 @@
 """The receive side: what has arrived from the host, what it may still send, what to tell it.
 
-Sequence numbers are unwrapped. ``stream.room`` is a promise that never shrinks but by what is sent, so what
-lies within the advertised window can always be handed to the stream at once: nothing waits here but what
-came before its turn.
+Sequence numbers are unwrapped. A window that was advertised holds, even when ``stream.room`` shrinks because
+memory gets short: what lies within it is always handed to the stream at once, and nothing waits here except
+what came before its turn.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ import secrets
 
 import pytest
 
+from halftunnel_vpn.client.connection import MAX_MEMORY
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -108,3 +110,22 @@ async def test_a_goodbye_ends_the_session_at_the_exit_at_once(running_exit, make
     await until(lambda: not running_exit.sessions() and not echo_server.open)
     assert running_exit.counted["sessions-ended-by-peer"] == 1
     assert running_exit.exit.nat.total == 0 and not running_exit.dropped
+
+
+@pytest.mark.parametrize("memory", [None, "64MiB"])
+async def test_the_client_has_one_budget_for_all_its_sessions(
+    running_exit, make_client, echo_server, until, memory
+):
+    await running_exit.start()
+    client = await make_client(limits={"memory": memory} if memory else {}).up()
+    budget = client.connection.memory
+    assert budget.limit == 64 * 2**20 if memory else 0 < budget.limit <= MAX_MEMORY
+    first = client.connection.session
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    assert await user.echo(bytes(300_000)) == bytes(300_000)
+    assert first.limits.memory is budget and budget.used > 0
+    running_exit.sessions()[0].close(ResetCode.SHUTDOWN)
+    await until(lambda: client.connection.session not in (None, first))
+    assert client.connection.session.limits.memory is budget
+    await until(lambda: budget.used == 0)

@@ -1,11 +1,11 @@
-"""An exit whose memory is bounded over all sessions: at the bound it refuses, it never grows."""
+"""Memory that is bounded over all sessions of an exit, and all flows of a client: it never grows beyond."""
 
 from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.errors import FlowControlError
-from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
+from halftunnel_vpn.errors import FlowControlError, SessionError
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import MIN_SEND, STREAM_COST, Memory
@@ -52,6 +52,61 @@ def test_a_peer_that_never_acknowledges_makes_the_exit_keep_no_more_than_its_bou
         pair.exit.pump(pair.now)
     assert memory.used <= memory.limit + len(users) * MIN_SEND
     assert memory.used > memory.limit // 2
+
+
+@pytest.fixture
+def uploads(make_pair, memory):
+    """A client with a budget, and a number of streams to an exit that grants whatever they want."""
+    made = make_pair()
+    made.client.limits = SessionLimits(memory=memory)
+    made.client.window_pool.memory = memory
+    users = [made.open()[0] for _ in range(20)]
+    for user in users:
+        user.stream.credited(1 << 40, made.now)
+    return made, users
+
+
+def test_an_exit_that_never_acknowledges_makes_the_client_keep_no_more_than_its_bound(uploads, memory):
+    pair, users = uploads
+    for _ in range(200):
+        for user in users:
+            offer(user)
+        for leg in pair.legs:
+            leg.writable = True
+            leg.road.clear()
+        pair.client.pump(pair.now)
+    kept = sum(user.stream.sending.accepted for user in users)
+    assert kept <= memory.used <= memory.limit + len(users) * MIN_SEND
+    assert memory.used > memory.limit // 2
+    pair.client.close(ResetCode.SHUTDOWN, pair.now, tell_peer=False)
+    assert memory.used == 0
+
+
+def test_uploads_go_on_at_the_bound_of_the_client(uploads, memory):
+    pair, users = uploads
+    memory.take(memory.limit)
+    todo = 1_000_000
+    while todo:
+        size = min(users[0].stream.room, todo)
+        assert 0 < size <= MIN_SEND
+        users[0].stream.send(bytes(size))
+        todo -= size
+        pair.settle()
+        pair.advance(0.1)
+    assert users[0].stream.sending.accepted == 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["bytes", "datagrams"])
+def test_a_client_without_memory_opens_no_stream_and_leaves_no_gap(uploads, memory, kind):
+    pair, users = uploads
+    memory.take(memory.limit)
+    request = OpenRequest(StreamKind.TCP, b"\x01\x02\x03\x04", 80, 0)
+    opener = pair.client.open_stream if kind == "bytes" else pair.client.open_datagrams
+    with pytest.raises(SessionError, match="hold all memory"):
+        opener(request, users[0], pair.now)
+    assert pair.client_counters.dropped == {"stream-memory-full": 1}
+    memory.give_back(memory.limit)
+    assert pair.open()[0].stream.stream_id == users[-1].stream.stream_id + 1
 
 
 def test_streams_without_memory_are_refused_and_counted(pair, memory):

@@ -204,3 +204,12 @@ def test_other_messages_are_dropped(world, packet, reason):
     assert not world.streams.opened
     assert not world.frames
     assert world.dropped == {reason: 1}
+
+
+def test_an_echo_reply_never_comes_from_the_lan_unless_the_host_asked_there(world):
+    world.host_sends(echo())
+    world.exit_sends(encode_run_header(raw("192.168.1.1"), 1) + b"believe me")
+    assert not world.frames and world.dropped == {"icmp-source-denied": 1}
+    world.host_sends(IP(src=ME, dst="192.168.1.1") / ICMP(id=7, seq=2) / Raw(b"ping"))
+    world.exit_sends(encode_run_header(raw("192.168.1.1"), 2) + b"ping")
+    assert world.host_gets().src == "192.168.1.1"

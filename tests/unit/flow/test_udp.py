@@ -16,6 +16,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
+from halftunnel_vpn.flow.datagrams import MAX_PRIVATE
 from halftunnel_vpn.flow.udp import READER_SHARE, SOCKET_COST
 from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import (
@@ -245,6 +246,48 @@ def test_anybody_may_answer(world):
     world.exit_sends(encode_run_header(raw("192.0.2.99"), 7) + b"from a third party")
     got = world.host_gets()
     assert (got.src, got[UDP].sport) == ("192.0.2.99", 7)
+
+
+NOT_REMOTE = ["169.254.169.254", "127.0.0.1", "168.63.129.16", "224.0.0.1", "0.0.0.0"]
+PRIVATE = ["192.168.1.1", "10.0.0.9", "172.16.0.1", "100.64.0.1", "198.18.0.1"]
+NOT_REMOTE6 = ["fe80::1", "::1", "fd00:ec2::254", "ff02::1"]
+PRIVATE6 = ["fd00::1", "::ffff:192.168.1.1", "64:ff9b::c0a8:101", "2002:c0a8:101::1"]
+
+
+@pytest.mark.parametrize(
+    ("packet", "source"),
+    [(datagram, source) for source in NOT_REMOTE + PRIVATE]
+    + [(datagram6, source) for source in NOT_REMOTE6 + PRIVATE6],
+)
+def test_nobody_answers_from_an_address_of_the_lan_the_link_or_the_cloud(world, packet, source):
+    world.host_sends(packet())
+    world.exit_sends(encode_run_header(raw(source), 53) + b"believe me")
+    assert not world.frames and world.dropped == {"udp-source-denied": 1}
+
+
+def test_a_private_destination_beyond_the_exit_may_answer_once_asked(world):
+    world.host_sends(IP(src=ME, dst="10.1.2.3") / UDP(sport=4000, dport=5000) / b"question")
+    world.exit_sends(encode_run_header(raw("10.1.2.3"), 5000) + b"answer")
+    assert world.host_gets().src == "10.1.2.3"
+    world.frames.clear()
+    world.exit_sends(encode_run_header(raw("10.1.2.4"), 5000) + b"another")
+    assert not world.frames and world.dropped == {"udp-source-denied": 1}
+
+
+def test_the_metadata_service_never_answers_through_the_tunnel(world):
+    world.host_sends(IP(src=ME, dst="169.254.169.254") / UDP(sport=4000, dport=80) / b"question")
+    world.exit_sends(encode_run_header(raw("169.254.169.254"), 80) + b"credentials")
+    assert not world.frames and world.dropped == {"udp-source-denied": 1}
+
+
+def test_private_destinations_of_a_flow_are_bounded(world):
+    for number in range(MAX_PRIVATE + 1):
+        world.host_sends(IP(src=ME, dst=f"10.1.2.{number + 1}") / UDP(sport=4000, dport=9) / b"x")
+    world.frames.clear()
+    world.exit_sends(encode_run_header(raw("10.1.2.1"), 9) + b"forgotten")
+    assert not world.frames
+    world.exit_sends(encode_run_header(raw("10.1.2.2"), 9) + b"remembered")
+    assert world.host_gets().src == "10.1.2.2"
 
 
 def test_a_run_of_several_is_one_segmented_frame(world):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.server.egress import DENIED_BY_DEFAULT, MAX_REMEMBERED, EgressPolicy, embedded_ipv4
+from halftunnel_vpn.inet.special_purpose import DENIED_BY_DEFAULT, embedded_ipv4
+from halftunnel_vpn.server.egress import MAX_REMEMBERED, EgressPolicy
 
 DENIED_V4 = [
     "0.0.0.0", "0.255.255.255",

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from halftunnel_vpn.server import resources
+from halftunnel_vpn.host import resources
 
 MIB = 2**20
 UNIT = "0::/system.slice/halftunnel-server.service\n"
