@@ -233,6 +233,31 @@ def reconnects(target: Target) -> None:
                 leg.recv(timeout=2)
 
 
+def crowd(target: Target) -> None:
+    """Joins leg after leg, from several addresses, and keeps them all."""
+    insider, kept = Insider(target), []
+    numbers = dict.fromkeys(Direction, 1)
+    for turn in target.rounds():
+        road = (UP, DOWN)[turn & 1]
+        with contextlib.suppress(*GONE):
+            leg = target.leg(road, f"127.0.0.{80 + turn % 8}")
+            leg.send(encode_join(insider.keys, road, numbers[road], secrets.token_bytes(16), b"padding"))
+            leg.recv(timeout=2)
+            kept.append(leg)
+            numbers[road] += 1
+
+
+def churn(target: Target) -> None:
+    """Opens thousands of streams, then joins and cuts the legs that would carry what they are owed."""
+    insider = Insider(target)
+    for first in range(1, 2001, 60):
+        insider.send(b"".join(insider.open(first + i, b"", 0, StreamKind.DNS) for i in range(60)))
+    for number in target.rounds():
+        with contextlib.suppress(*GONE), target.leg(DOWN) as leg:
+            leg.send(encode_join(insider.keys, DOWN, number + 1, secrets.token_bytes(16), b"padding"))
+            leg.recv(timeout=5)
+
+
 # --- strangers ---------------------------------------------------------------------------------------
 
 
@@ -305,7 +330,7 @@ def idlers(target: Target) -> None:
 ATTACKS = {
     attack.__name__.replace("_", "-"): attack
     for attack in (
-        opens, dials, pings, forgeries, beyond_credit, reconnects, handshakes, replays, idlers,
+        opens, dials, pings, forgeries, beyond_credit, reconnects, crowd, churn, handshakes, replays, idlers,
     )
 }  # fmt: skip
 

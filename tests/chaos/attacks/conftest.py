@@ -99,7 +99,9 @@ class ExitUnderAttack:
         config = directory / "exit" / "server.toml"
         text = config.read_text()
         assert "[limits]" not in text
-        config.write_text(text + '\n[limits]\nhandshake_timeout = "2s"\nmemory = "256MiB"\n')
+        config.write_text(
+            text + '\n[limits]\nhandshake_timeout = "2s"\nmemory = "256MiB"\nlegs_per_client = 32\n'
+        )
         self.profiles = {
             name: self._htvpn("server", "add-client", name, "--dir", str(directory / "exit"))
             for name in ("laptop", "insider")

@@ -83,6 +83,8 @@ async def kept(honest, attacked_exit, kind, reasons, fresh, **more):
         ("forgeries", {"ack-never-sent"}),
         ("beyond-credit", {"beyond-credit"}),
         ("reconnects", {"join-unknown"}),
+        ("crowd", {"join-client-legs"}),
+        ("churn", set()),
         ("handshakes", {"handshake-unknown-client"}),
         ("replays", {"handshake-replayed"}),
         ("idlers", set()),
