@@ -147,6 +147,25 @@ def test_up_connects_the_host_and_points_resolved_to_the_tunnel(site, client, st
     assert client.run("systemctl show -P StatusText halftunnel.service").stdout.startswith("connected")
 
 
+def test_the_exit_reloads_under_the_tunnel_and_refuses_a_wrong_file(site, client, exit_machine):
+    unit, config = "halftunnel-server.service", "/var/lib/halftunnel-server/server.toml"
+    pid = exit_machine.run(f"systemctl show -P MainPID {unit}").stdout
+    legs = [leg["address"] for leg in site.status()["upstream"]["open_legs"]]
+    exit_machine.run(f"systemctl reload {unit}")
+    exit_machine.wait_until(f"journalctl -u {unit} | grep -q 'everything is read again'")
+    exit_machine.run(f"cp {config} /tmp/kept && echo '[wrong' >>{config}")
+    refused = exit_machine.run(f"systemctl reload {unit}", check=False)
+    exit_machine.run(f"cat /tmp/kept >{config}")
+    assert refused.returncode == 1
+    assert "server.toml" in exit_machine.run(f"journalctl -u {unit} | grep 'htvpn: '").stdout
+    assert exit_machine.run(f"systemctl show -P MainPID,ActiveState {unit}").stdout.split() == [
+        pid.strip(),
+        "active",
+    ]
+    site.reach()
+    assert [leg["address"] for leg in site.status()["upstream"]["open_legs"]] == legs
+
+
 def test_a_member_of_the_group_commands_the_daemon(site, client):
     assert client.run("htvpn reconnect", user="member").returncode == 0
     wait_connected(client)

@@ -418,6 +418,21 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         await client.down()
 
 
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[str], Any]]:
+    """Connects with a profile as `add-client` writes it, to an exit that is a process of its own."""
+    made: list[RunningClient] = []
+
+    async def up(text: str) -> RunningClient:
+        profile = parse_client(text)
+        made.append(RunningClient(profile, lambda road: road.tls.ca))
+        return await made[-1].up()
+
+    yield up
+    for client in made:
+        await client.down()
+
+
 # --- strangers --------------------------------------------------------------------------------------
 
 
