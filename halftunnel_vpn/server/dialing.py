@@ -220,6 +220,8 @@ class Dial:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
+            # An urgent byte stays in its place in the stream (RFC 6093 section 6) instead of being lost.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
             if status in (0, errno.EINPROGRESS):
                 self._dialer.watch.set(sock, WRITABLE, self._settled)

@@ -203,8 +203,13 @@ class TcpEndpoint(Connection):
 
     def _reject(self, segment: TcpSegment, sequence: int, length: int, now: float) -> None:
         """A segment outside the window: say where we stand, unless it is a RST."""
-        self._counters.drop("tcp-out-of-window")
         flags = segment.flags
+        if sequence == self._receiver.next - 1 and length <= 1 and flags & TELLING == ACK:
+            # A keepalive probe, with or without a byte of rubbish (RFC 9293, 3.8.4).
+            self._counters.count("tcp-keepalives-answered")
+            self._out.challenge(self._sender.nxt, now)
+            return
+        self._counters.drop("tcp-out-of-window")
         if flags & RST:
             return
         if flags & SYN and self.state is State.SYN_RECEIVED and sequence == self._receiver.next - 1:

@@ -347,3 +347,54 @@ def test_a_host_that_answers_nothing_is_given_up(conversation: Talk) -> None:
     assert times[:4] == [("PA", 0.1), ("PA", 0.3), ("PA", 0.7), ("PA", 1.5)]
     assert times[-1] == ("RA", 10.1)
     assert talk.stream.resets == [ResetCode.TIMED_OUT]
+
+
+def test_keepalive_probes_are_answered_in_every_state_that_a_live_peer_answers_in(conversation: Talk) -> None:
+    """The probe is one byte before what is next, with no text, or with one byte of rubbish."""
+    talk = conversation()
+    talk.handshake()
+
+    def probe(their_next: int, our_next: int) -> None:
+        for rubbish in (b"", b"x"):
+            talk.host("A", their_next - 1, our_next, rubbish)
+            talk.gets("A", our_next, their_next)
+        talk.gets_nothing()
+        talk.wait(5)
+
+    probe(1, 1)
+    talk.host("PA", 1, 1, b"question")
+    talk.gets("A", 1, 9)
+    probe(9, 1)
+    talk.host("FA", 9, 1)
+    talk.gets("A", 1, 10)
+    assert talk.endpoint.state is State.CLOSE_WAIT
+    probe(10, 1)
+    assert not talk.counters.dropped["tcp-out-of-window"]
+    assert talk.counters.counted["tcp-keepalives-answered"] == 6
+    assert bytes(talk.stream.sent) == b"question"
+
+
+def test_keepalive_probes_are_answered_with_a_closed_window_and_after_our_fin(
+    conversation: Talk,
+) -> None:
+    talk = conversation(room=4)
+    talk.handshake()
+    talk.host("PA", 1, 1, b"four")
+    talk.gets("A", 1, 5)
+    talk.host("A", 4, 1)
+    talk.gets("A", 1, 5)
+    talk.endpoint.finished(talk.now)
+    talk.gets("FA", 1, 5)
+    talk.host("A", 5, 2)
+    assert talk.endpoint.state is State.FIN_WAIT_2
+    talk.host("A", 4, 2)
+    talk.gets("A", 2, 5)
+
+
+def test_urgent_text_stays_where_it_was(conversation: Talk) -> None:
+    talk = conversation()
+    talk.handshake()
+    talk.host("PA", 1, 1, b"abc")
+    talk.host("PAU", 4, 1, b"!")
+    talk.host("PA", 5, 1, b"def")
+    assert bytes(talk.stream.sent) == b"abc!def"

@@ -315,3 +315,30 @@ async def test_a_dial_cancelled_before_its_refusal_is_told_hears_nothing(start, 
     await asyncio.sleep(0.05)
     assert refused.is_pending
     running.dial.cancel()
+
+
+async def test_a_connection_is_probed_after_a_minute_and_keeps_urgent_bytes_in_their_place(driver, counters):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dialer = Dialer(driver, DialLimits(), counters)
+        done = asyncio.get_running_loop().create_future()
+        dialer.dial("client", [ONE], server.getsockname()[1], done.set_result, done.set_exception)
+        async with asyncio.timeout(30):
+            sock = await done
+        dialer.watch.forget(sock)
+        peer, _ = server.accept()
+        with sock, peer:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            values = [
+                sock.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            ]
+            assert values == [60, 60, 10]
+            peer.sendall(b"abc")
+            peer.send(b"!", socket.MSG_OOB)
+            peer.sendall(b"def")
+            peer.shutdown(socket.SHUT_WR)
+            received = b""
+            async with asyncio.timeout(30):
+                while data := await asyncio.get_running_loop().sock_recv(sock, 100):
+                    received += data
+            assert received == b"abc!def"

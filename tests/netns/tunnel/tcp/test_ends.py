@@ -143,3 +143,27 @@ def test_after_the_target_is_gone_writing_fails_as_on_any_other_road(pair, event
         return False
 
     eventually(fails)
+
+
+def test_keepalive_probes_of_an_idle_program_are_answered(ends):
+    client, target = ends.pair(4)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+        client.setsockopt(socket.IPPROTO_TCP, option, 1)
+    client.settimeout(4)  # one unanswered probe would have ended the connection after two seconds
+    with pytest.raises(TimeoutError) as caught:
+        client.recv(1)
+    assert caught.value.errno is None, "it was not the kernel that gave up"
+    target.sendall(b"still there")
+    assert receive_exactly(client, 11) == b"still there"
+
+
+def test_an_urgent_byte_stays_in_its_place_in_both_directions(pair):
+    for sender, receiver in (pair, pair[::-1]):
+        sender.sendall(b"abc")
+        sender.send(b"!", socket.MSG_OOB)
+        sender.sendall(b"def")
+        received = b""
+        while len(received) < 7 and (piece := receiver.recv(7)):
+            received += piece
+        assert received == b"abc!def"
