@@ -25,6 +25,7 @@ from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.machine import sentence_of
 from halftunnel_vpn.daemon.service import Daemon
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
+from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import logs
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
             except BaseExceptionGroup as group:
                 raise first_leaf(group) from None
     except HalfTunnelError as error:
-        systemd.notify(f"STATUS={error}")
+        service_manager.notify(f"STATUS={error}")
         print(f"halftunnel: {error}", file=sys.stderr)
         return 1
     return 0
@@ -94,8 +95,8 @@ async def _main(options: Namespace) -> None:
     try:
         await daemon.begin()
         await _serve(options, control, observation)
-        systemd.notify("READY=1", f"STATUS={daemon.machine.state.name}")
-        watchdog = systemd.Watchdog(driver.wheel)
+        service_manager.notify("READY=1", f"STATUS={daemon.machine.state.name}")
+        watchdog = service_manager.Watchdog(driver.wheel)
         watchdog.start(driver.clock())
         async with asyncio.TaskGroup() as tasks:
             helpers = [
@@ -103,7 +104,7 @@ async def _main(options: Namespace) -> None:
                 tasks.create_task(endless(_reload_on_hangup(daemon, hangups), "the wait for SIGHUP")),
             ]
             await daemon.run()
-            systemd.notify("STOPPING=1")
+            service_manager.notify("STOPPING=1")
             for helper in helpers:
                 helper.cancel()
     finally:
@@ -134,7 +135,7 @@ async def _tell_states(daemon: Daemon) -> None:
         for event in await daemon.machine.events(since, MAX_WAIT):
             since = event["serial"]
             log.info("%s", event["state"])
-            systemd.notify(
+            service_manager.notify(
                 f"STATUS={event['state']}" + (f": {event['sentence']}" if event["sentence"] else "")
             )
 
@@ -143,12 +144,12 @@ async def _reload_on_hangup(daemon: Daemon, hangups: asyncio.Event) -> None:
     while True:
         await hangups.wait()
         hangups.clear()
-        systemd.notify_reloading()
+        service_manager.notify_reloading()
         try:
             await daemon.reload()
         except HalfTunnelError as error:
             log.warning("%s", sentence_of(error))
-        systemd.notify("READY=1")
+        service_manager.notify("READY=1")
 
 
 def _start_log(options: Namespace, lines: LogRing) -> None:

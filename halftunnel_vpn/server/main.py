@@ -15,6 +15,7 @@ from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import first_leaf
+from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.resources import tcp_memory
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.server.exit import Exit
@@ -88,6 +89,7 @@ async def _main(
             driver.loop.add_signal_handler(signal.SIGHUP, reload)
             if metrics is not None:
                 await observation.serve_tcp(str(metrics.host), metrics.port)
+            service_manager.Watchdog(driver.wheel).start(driver.clock())
             log.info("the exit is ready", extra={"clients": len(exit_.clients)})
             supervisors = [tasks.create_task(listener.supervise()) for listener in listeners.values()]
             await stop.wait()

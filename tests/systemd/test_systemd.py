@@ -305,6 +305,15 @@ def test_the_exit_ran_as_nobody_in_particular_and_stops_in_good_order(site, exit
     assert effective == 1 << 10, "CAP_NET_BIND_SERVICE alone"
     assert nice(exit_machine, "halftunnel-server.service") == DEFAULT_NICE
     assert exit_machine.run("ls -ld /var/lib/private/halftunnel-server").stdout.startswith("drwx------")
+    drop_in = "/run/systemd/system/halftunnel-server.service.d"
+    exit_machine.run(
+        f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec=3\\n' >{drop_in}/quick.conf && "
+        "systemctl daemon-reload && systemctl restart halftunnel-server.service"
+    )
+    pid = exit_machine.run("systemctl show -P MainPID halftunnel-server.service").stdout.strip()
+    exit_machine.run(f"kill -STOP {pid}")  # an exit that hangs is started again
+    exit_machine.wait_until("test $(systemctl show -P NRestarts halftunnel-server.service) -gt 0")
+    exit_machine.run(f"rm -r {drop_in} && systemctl daemon-reload")
     exit_machine.run("systemctl restart halftunnel-server.service")
     # A new session: the old one went with the old process.
     site.client.wait_until("curl -sS -m 5 http://198.51.100.2/small.txt | wc -c | grep -qx 1000")

@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from halftunnel_vpn.daemon import systemd
+from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.timers import Wheel
 
 
@@ -28,31 +28,22 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_service_manager_hears_what_is_said(manager: socket.socket) -> None:
-    systemd.notify("READY=1", "STATUS=connected")
+    service_manager.notify("READY=1", "STATUS=connected")
     assert manager.recv(1000) == b"READY=1\nSTATUS=connected"
-    systemd.notify_reloading()
+    service_manager.notify_reloading()
     assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
 
 
 def test_one_that_does_not_listen_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    systemd.notify("READY=1")
-
-    def send(message: str) -> None:
-        raise FileNotFoundError(2, "No such file or directory")  # as systemd-python's does
-
-    package, module = ModuleType("systemd"), ModuleType("systemd.daemon")
-    vars(module)["notify"] = send
-    monkeypatch.setitem(sys.modules, "systemd", package)
-    monkeypatch.setitem(sys.modules, "systemd.daemon", module)
-    systemd.notify("READY=1")
+    service_manager.notify("READY=1")
 
 
 def test_without_a_service_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    systemd.notify("READY=1")
+    service_manager.notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    systemd.notify("READY=1")
+    service_manager.notify("READY=1")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +55,7 @@ def test_signs_of_life_come_twice_as_often_as_asked(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", microseconds)
     monkeypatch.setenv("WATCHDOG_PID", pid or str(os.getpid()))
-    assert systemd.watchdog_interval() == interval
+    assert service_manager.watchdog_interval() == interval
 
 
 LISTENER = """
@@ -121,7 +112,7 @@ def test_the_watchdog_is_fed_by_the_timers_of_the_process(
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     wheel = Wheel()
-    systemd.Watchdog(wheel).start(100.0)
+    service_manager.Watchdog(wheel).start(100.0)
     assert manager.recv(100) == b"WATCHDOG=1"
     wheel.run(105.0)
     wheel.run(110.5)
