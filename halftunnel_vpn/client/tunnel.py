@@ -229,7 +229,7 @@ class Tunnel:
 
     def _reader(self, device: TunDevice, tracker: FlowTracker) -> Callable[[], None]:
         """What is done when the host has sent something: read a batch, then let it go in few trains."""
-        clock, connection = self._driver.clock, self._connection
+        clock, connection, loop = self._driver.clock, self._connection, self._driver.loop
         read_burst, frame_arrived, flush = device.read_burst, tracker.frame_arrived, tracker.flush
 
         def readable() -> None:
@@ -245,7 +245,10 @@ class Tunnel:
                 self._mender.wake()
                 return
             for frame in frames:
-                frame_arrived(frame, now)
+                try:
+                    frame_arrived(frame, now)
+                except Exception as error:  # a fault with one frame: the others of the batch go on
+                    loop.call_exception_handler({"message": "a frame of the host failed", "exception": error})
             flush(now)
             connection.pump.flush()
 

@@ -84,4 +84,13 @@ class SocketWatch:
             watched = self._sockets.get(descriptor)
             # what came before may have closed it, and its number may be another socket's by now
             if watched is not None and watched[2] != turn:
-                watched[1](watched[0], events)
+                try:
+                    watched[1](watched[0], events)
+                except Exception as error:
+                    self._failed(watched[0], error)
+
+    def _failed(self, sock: socket.socket, error: Exception) -> None:
+        """Report a fault of one callback; its socket, which would call it again and again, rests."""
+        if sock.fileno() >= 0:
+            self.remove(sock)
+        self._loop.call_exception_handler({"message": "the callback of a socket failed", "exception": error})

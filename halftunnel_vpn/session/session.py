@@ -253,9 +253,15 @@ class Session:
         streams = list(self.streams.values())
         for stream in streams:
             self.forget(stream)
+        failure: Exception | None = None
         for stream in streams:
-            stream.reset_received(code, now)
+            try:
+                stream.reset_received(code, now)
+            except Exception as error:  # a fault of one user: everything else ends all the same
+                failure = failure or error
         self.leg_set.close_all()
         self._retry_timer.cancel()
         self._patience.cancel()
         self.acknowledgements.clear()
+        if failure is not None:
+            raise failure

@@ -122,3 +122,16 @@ def test_users_that_act_while_they_hear_of_the_end_do_no_harm(pair):
     assert client.events == ["opened", "aborted"] and other.events == ["opened", "aborted SHUTDOWN"]
     assert not pair.client.streams
     assert exit.events == []
+
+
+def test_a_user_that_raises_at_the_end_keeps_nobody_else_from_ending(pair):
+    users = [pair.open()[1] for _ in range(3)]
+
+    def broken(code, now):
+        raise RuntimeError("broken")
+
+    users[0].aborted = broken
+    with pytest.raises(RuntimeError, match="broken"):
+        pair.exit.close(ResetCode.SHUTDOWN, pair.now)
+    assert [user.events[-1] for user in users[1:]] == ["aborted SHUTDOWN"] * 2
+    assert not pair.exit.legs and not pair.exit.streams

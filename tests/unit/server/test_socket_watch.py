@@ -139,3 +139,28 @@ async def test_it_begins_anew_after_the_last_socket_has_gone(watch, udp, until):
         other.sendto(b"unheard", sock.getsockname())
         await asyncio.sleep(0.01)
         assert ear.heard == [b"data"]
+
+
+async def test_a_callback_that_raises_stops_no_other_and_its_socket_rests(udp, watch, until):
+    faults = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: faults.append(context["exception"])
+    )
+
+    def broken(sock, events):
+        raise RuntimeError("broken")
+
+    ears = [Ear() for _ in range(3)]
+    socks = [udp() for _ in range(5)]
+    for sock, ready in zip(socks, [broken, *(ear.ready for ear in ears), broken], strict=True):
+        watch.set(sock, READABLE, ready)
+    sender = udp()
+    for sock in socks:
+        sender.sendto(b"hello", sock.getsockname())
+    await until(lambda: all(ear.heard for ear in ears) and len(faults) == 2)
+    for sock in socks:
+        sender.sendto(b"again", sock.getsockname())
+    await until(lambda: all(len(ear.heard) == 2 for ear in ears))
+    assert [str(fault) for fault in faults] == ["broken"] * 2
+    for sock in socks:
+        watch.remove(sock)
