@@ -105,6 +105,9 @@ def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: Ke
         for direction, authority in zip(("upstream", "downstream"), authorities, strict=True):
             if authority:
                 document[direction]["tls"] = {"ca": authority}
+    for direction, public in (("upstream", upstream), ("downstream", downstream)):
+        if public.headers:
+            document[direction].setdefault("tls", {})["headers"] = public.headers
     profile = HEADER.format(name=name) + writing.render(document)
     parse_client(profile, source=f"the profile of {name}")
     return profile

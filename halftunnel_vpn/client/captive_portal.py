@@ -20,6 +20,7 @@ from halftunnel_vpn.client.settings import PROBE_PORT, probe_ports, traffic_poli
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, PeerError
+from halftunnel_vpn.transport.browser_request import USER_AGENT
 from halftunnel_vpn.transport.connect import Resolver, connect
 from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
 from halftunnel_vpn.transport.proxy import bracketed
@@ -167,7 +168,7 @@ def _front(profile: ClientProfile) -> tuple[str, str]:
 
 def _request(name: str) -> bytes:
     """As plain as a browser's; some portals answer only those."""
-    lines = ["GET / HTTP/1.1", f"Host: {bracketed(name)}", "User-Agent: Mozilla/5.0", "Accept: */*"]
+    lines = ["GET / HTTP/1.1", f"Host: {bracketed(name)}", f"User-Agent: {USER_AGENT}", "Accept: */*"]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 

@@ -34,6 +34,7 @@ def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolve
         certificate_sha256=tls.certificate_sha256,
         server_name=tls.server_name,
         host_header=tls.host_header,
+        headers=tls.headers,
         proxy=profile.proxy.url,
         mark=profile.routes.mark,
         connect_timeout=profile.limits.connect_timeout,

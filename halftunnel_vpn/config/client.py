@@ -53,7 +53,7 @@ class ClientConfig:
 
 @config_table
 class TlsConfig:
-    """``[tls]``: whom to trust behind wss://, and under which names to ask for it.
+    """``[tls]``: whom to trust behind wss://, under which names and with which headers to ask for it.
 
     No ``ca`` and no ``certificate_sha256`` means the certificate authorities of this machine.
     """
@@ -62,6 +62,9 @@ class TlsConfig:
     certificate_sha256: tuple[bytes, ...] = option(values.several(values.fingerprint, maximum=16), default=())
     server_name: str | None = option(values.optional(net.domain), default=None)
     host_header: str | None = option(values.optional(net.host_header), default=None)
+    headers: Mapping[str, str] = entries(
+        values.free_table(net.header_name, net.header_value), default_factory=dict, secret=True
+    )
 
 
 RoadPolicy = Literal["all", "failover"]
@@ -244,6 +247,7 @@ def _with_tls(road: RoadConfig, common: TlsConfig) -> RoadConfig:
         certificate_sha256=own.certificate_sha256 if pinned else common.certificate_sha256,
         server_name=own.server_name or common.server_name,
         host_header=own.host_header or common.host_header,
+        headers={**common.headers, **own.headers},
     )
     return dataclasses.replace(road, tls=tls)
 

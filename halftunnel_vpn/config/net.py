@@ -22,6 +22,25 @@ NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
+MAX_HEADER_VALUE = 4096
+"""Characters of the value of one request header."""
+
+_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,128}")
+_HEADER_VALUE = re.compile(rf"[ -~]{{0,{MAX_HEADER_VALUE}}}")
+UPGRADE_HEADERS = frozenset(
+    {
+        "host",
+        "connection",
+        "upgrade",
+        "sec-websocket-version",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "content-length",
+        "transfer-encoding",
+    }
+)
+"""Names of headers, in lower case, that nobody may set: the upgrade needs them as they are, or has none."""
+
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 port = integer(1, 65535)
@@ -106,6 +125,22 @@ def host_header(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,260}", value):
         raise Rejected("a host name, perhaps with :port")
     return value
+
+
+def header_name(value: object) -> str:
+    """The name of a request header (RFC 9110 section 5.1) that is not the upgrade's own."""
+    if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value):
+        raise Rejected("the name of an HTTP header")
+    if value.lower() in UPGRADE_HEADERS:
+        raise Rejected("the name of a header that the upgrade does not need itself (host_header sets Host)")
+    return value
+
+
+def header_value(value: object) -> str:
+    """The value of a request header; empty: the header is not sent."""
+    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        raise Rejected(f"at most {MAX_HEADER_VALUE} printable characters of ASCII")
+    return value.strip(" ")
 
 
 def path(value: object) -> str:

@@ -73,10 +73,14 @@ def secret_option(check: Check[T], *, default: T) -> T:
 
 
 def entries(
-    check: Check[Mapping[str, T]], *, default_factory: Callable[[], Mapping[str, T]]
+    check: Check[Mapping[str, T]],
+    *,
+    default_factory: Callable[[], Mapping[str, T]],
+    secret: bool = False,
 ) -> Mapping[str, T]:
-    """A free table that may be absent: its keys are the user's own words."""
-    return dataclasses.field(default_factory=default_factory, metadata={"check": check})
+    """A free table that may be absent, whose keys are the user's own words; ``secret`` as in required()."""
+    metadata = {"check": check, "secret": secret}
+    return dataclasses.field(default_factory=default_factory, metadata=metadata, repr=not secret)
 
 
 def section(kind: type[T]) -> T:

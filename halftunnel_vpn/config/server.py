@@ -6,12 +6,20 @@ seconds, sizes bytes. Clients stand in files of their own, see :mod:`halftunnel_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Network
 from typing import Literal
 
 from halftunnel_vpn.config import net, values
-from halftunnel_vpn.config.schema import config_table, option, optional_section, parse, required, section
+from halftunnel_vpn.config.schema import (
+    config_table,
+    entries,
+    option,
+    optional_section,
+    parse,
+    required,
+    section,
+)
 from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
 
 MAX_URLS = 16
@@ -56,6 +64,9 @@ class PublicRoadConfig:
 
     urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
     ca: str = option(values.file_name, default="")
+    headers: Mapping[str, str] = entries(
+        values.free_table(net.header_name, net.header_value), default_factory=dict, secret=True
+    )
 
 
 @config_table

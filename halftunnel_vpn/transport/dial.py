@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -19,11 +19,13 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidURI
 from websockets.uri import WebSocketURI, parse_uri
 
+from halftunnel_vpn.config.net import UPGRADE_HEADERS
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
 from halftunnel_vpn.protocol.records import MAX_RECORD
+from halftunnel_vpn.transport.browser_request import upgrade_headers
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress, connect, resolve
-from halftunnel_vpn.transport.http_head import HeadReader, parse_status
+from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
 from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
 from halftunnel_vpn.transport.tls import EarlyBytes, client_context, encrypt
@@ -52,7 +54,7 @@ class DialOptions:
     host_header: str | None = None
     """The Host header; None: the URL's host and port."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Further request headers."""
+    """Request headers of one's own, in place of a browser's or besides; an empty value removes one."""
     proxy: str | None = None
     """``http://[USER:PASSWORD@]HOST:PORT``, to be asked for a tunnel with CONNECT."""
     mark: int | None = None
@@ -70,6 +72,9 @@ class DialOptions:
         for name, value in {**self.headers, "Host": self.host_header or ""}.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
                 raise ConfigError(f"{name!r}: {value!r} is no HTTP header; remove control characters")
+        for name in self.headers:
+            if name.lower() in UPGRADE_HEADERS:
+                raise ConfigError(f"the header {name!r} is the upgrade's own: remove it from [tls] headers")
         if self.proxy is not None:
             parse_proxy(self.proxy)
 
@@ -100,6 +105,27 @@ async def dial(
         else None
     )
     deadline = asyncio.get_running_loop().time() + options.connect_timeout
+    try:
+        return await _dial(uri, options, context, listener, clock, advanced, deadline)
+    except _CompressionAgreed:
+        # A browser offers it and no exit takes it: something in front of the exit ends the WebSocket itself.
+        without = replace(options, headers={**options.headers, "Sec-WebSocket-Extensions": ""})
+        return await _dial(uri, without, context, listener, clock, advanced, deadline)
+
+
+class _CompressionAgreed(RoadError):
+    """The server has taken the compression that was offered to look like a browser."""
+
+
+async def _dial(
+    uri: WebSocketURI,
+    options: DialOptions,
+    context: ssl.SSLContext | None,
+    listener: LegListener,
+    clock: Callable[[], float],
+    advanced: Callable[[], None],
+    deadline: float,
+) -> Leg:
     sock = await _connect(uri, options, deadline, advanced)
     advanced()
     upgrade = _Upgrade(uri, listener, clock)
@@ -189,6 +215,7 @@ class _Upgrade(asyncio.Protocol):
         self._websocket = ClientProtocol(uri, max_size=MAX_RECORD, logger=WEBSOCKET_LOGGER)
         self.finished: asyncio.Future[Leg] = asyncio.get_running_loop().create_future()
         self._where = _where(uri)
+        self._is_secure = uri.secure
         self._listener = listener
         self._clock = clock
         self._reader = HeadReader()
@@ -213,13 +240,17 @@ class _Upgrade(asyncio.Protocol):
             )
 
     def begin(self, options: DialOptions) -> None:
-        """Send the request: Host first, as everybody sends it, then ours, then what the handshake needs."""
+        """Send the request, as a browser does."""
         assert self._transport is not None
         request = self._websocket.connect()
-        handshake = dict(request.headers.raw_items())
-        own_host = handshake.pop("Host")
-        host = options.host_header or own_host
-        request.headers = Headers([("Host", host), *options.headers.items(), *handshake.items()])
+        request.headers = Headers(
+            upgrade_headers(
+                options.host_header or request.headers["Host"],
+                request.headers["Sec-WebSocket-Key"],
+                is_secure=self._is_secure,
+                own=options.headers,
+            )
+        )
         self._websocket.send_request(request)
         self._transport.write(b"".join(self._websocket.data_to_send()))
 
@@ -261,9 +292,11 @@ class _Upgrade(asyncio.Protocol):
         self._websocket.receive_data(head)
         self._websocket.events_received()
         if self._websocket.handshake_exc is not None:
+            agreed = header(head, "sec-websocket-extensions") is not None
             self._fail(
                 "not-a-websocket",
                 f"{self._where} gave a wrong WebSocket answer: something between here and the exit breaks it",
+                kind=_CompressionAgreed if agreed else RoadError,
             )
             return
         assert self._transport is not None
@@ -272,9 +305,9 @@ class _Upgrade(asyncio.Protocol):
         self.finished.set_result(leg)
         leg.open(self._listener, rest)
 
-    def _fail(self, reason: str, message: str) -> None:
+    def _fail(self, reason: str, message: str, *, kind: type[RoadError] = RoadError) -> None:
         if not self.finished.done():
-            self.finished.set_exception(RoadError(message, reason=reason))
+            self.finished.set_exception(kind(message, reason=reason))
 
 
 def _refusal(status: int, where: str) -> tuple[str, str]:

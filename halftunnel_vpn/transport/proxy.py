@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from halftunnel_vpn.errors import ConfigError, PeerError, RoadError
+from halftunnel_vpn.transport.browser_request import USER_AGENT
 from halftunnel_vpn.transport.http_head import HeadReader, parse_status
 
 _READ_SIZE = 4096
@@ -55,7 +56,9 @@ async def connect_through(sock: socket.socket, proxy: Proxy, host: str, port: in
     Raises RoadError(proxy-authentication-required, proxy-refused).
     """
     authority = f"{bracketed(host)}:{port}"
-    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    # as a browser asks: some proxies refuse who does not say what it is
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "Proxy-Connection: keep-alive"]
+    lines.append(f"User-Agent: {USER_AGENT}")
     if proxy.credentials is not None:
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(proxy.credentials.encode()).decode()}")
     loop = asyncio.get_running_loop()

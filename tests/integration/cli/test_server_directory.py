@@ -189,6 +189,20 @@ def test_a_client_gets_a_complete_profile_and_the_exit_keeps_the_public_half(exi
     assert added.stdout.split('private_key = "')[1][:44].encode() not in kept
 
 
+def test_headers_of_a_road_go_into_profiles(exit_directory, htvpn):
+    path = exit_directory / "server.toml"
+    text = path.read_text()
+    assert text.count("[public.upstream]\n") == 1
+    path.write_text(
+        text.replace("[public.upstream]\n", '[public.upstream]\nheaders = { X-Token = "sesame" }\n')
+    )
+    added = htvpn("server", "add-client", "tablet", "--dir", exit_directory)
+    path.write_text(text)
+    profile = parse_client(added.stdout)
+    assert profile.upstream.tls.headers == {"X-Token": "sesame"} and not profile.downstream.tls.headers
+    assert profile.upstream.tls.ca
+
+
 def test_a_name_is_admitted_once_and_can_be_removed(exit_directory, htvpn):
     assert htvpn("server", "add-client", "phone", "--dir", exit_directory).returncode == 0
     before = (exit_directory / "clients" / "phone.toml").read_bytes()

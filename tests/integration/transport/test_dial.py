@@ -262,7 +262,7 @@ async def test_a_server_that_is_silent_in_tls(refusal, silent_port):
 async def test_the_name_asked_for_and_the_host_header_may_differ_from_the_url(
     certificate, authority, answering, refusal, loopback_resolver
 ):
-    """Seen at the server: SNI, Host, ALPN, further headers, and no Origin, extension or compression."""
+    """Seen at the server: SNI, Host, and a browser's headers in its order with those of the profile."""
     shown = authority.issue("front.example")
     context = shown.context()
     names = []
@@ -273,20 +273,30 @@ async def test_the_name_asked_for_and_the_host_header_may_differ_from_the_url(
         ca_pem=authority.pem,
         server_name="front.example",
         host_header="inner.example",
-        headers={"User-Agent": "Mozilla/5.0", "CF-Access-Client-Id": "me"},
+        headers={"user-agent": "Mozilla/5.0", "CF-Access-Client-Id": "me", "Accept-Language": ""},
         resolve=loopback_resolver,
     )
     assert reason == "http-status-404"
     assert names == ["front.example"]
     lines = requests[0].decode().split("\r\n")
-    assert lines[:4] == [
+    key = next(line for line in lines if line.startswith("Sec-WebSocket-Key: "))
+    assert lines == [
         "GET /a3f9?x=1 HTTP/1.1",
         "Host: inner.example",
+        "Connection: Upgrade",
+        "Pragma: no-cache",
+        "Cache-Control: no-cache",
         "User-Agent: Mozilla/5.0",
+        "Upgrade: websocket",
+        "Origin: https://inner.example",
+        "Sec-WebSocket-Version: 13",
+        "Accept-Encoding: gzip, deflate, br, zstd",
         "CF-Access-Client-Id: me",
+        key,
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "",
+        "",
     ]
-    rest = dict(line.split(": ") for line in lines[4:] if line)
-    assert set(rest) == {"Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"}
 
 
 async def test_http_1_1_alone_is_offered(certificate, authority, recorder):
@@ -405,6 +415,7 @@ async def test_a_pinned_authority_that_is_none(recorder):
         {"certificate_sha256": (b"short",)},
         {"headers": {"X\r\nInjected": "y"}},
         {"headers": {"X": "y\r\nInjected: z"}},
+        {"headers": {"connection": "close"}},
         {"host_header": "x\r\n"},
         {"proxy": "socks5://x:1"},
     ],

@@ -43,9 +43,30 @@ async def independent_server(certificate):
         await connections.put(connection)
         await connection.wait_closed()
 
-    async with serve(take, "localhost", 0, ssl=certificate.context(), max_size=None) as server:
+    context = certificate.context()
+    async with serve(take, "localhost", 0, ssl=context, max_size=None, compression=None) as server:
         port = server.sockets[0].getsockname()[1]
         yield f"wss://localhost:{port}/any", connections
+
+
+async def test_a_server_that_takes_the_compression_is_asked_again_without(certificate, authority, recorder):
+    """Something in front of the exit that ends the WebSocket itself: no exit takes it."""
+    seen = asyncio.Queue()
+
+    async def take(connection):
+        seen.put_nowait(connection.request.headers.get("Sec-WebSocket-Extensions"))
+        if connection.protocol.extensions:
+            await connection.wait_closed()
+        else:
+            await connection.send(b"plain")
+
+    async with serve(take, "localhost", 0, ssl=certificate.context()) as server:
+        port = server.sockets[0].getsockname()[1]
+        owner = recorder()
+        leg = await dial(f"wss://localhost:{port}/any", DialOptions(ca_pem=authority.pem), owner)
+        assert await owner.received(1) == [b"plain"]
+        assert await seen.get() == "permessage-deflate; client_max_window_bits" and await seen.get() is None
+        leg.abort()
 
 
 @pytest.fixture

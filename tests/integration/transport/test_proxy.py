@@ -9,6 +9,7 @@ import contextlib
 import pytest
 
 from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.transport.browser_request import USER_AGENT
 
 
 class ConnectProxy:
@@ -85,8 +86,10 @@ async def test_a_leg_by_way_of_a_proxy(exit_server, start_proxy, recorder):
     assert await other.received(1) == [bytes(65_536)]
     other.leg.send(b"back")
     assert await owner.received(1) == [b"back"]
+    target = f"localhost:{exit_server.port}"
     assert proxy.requests == [
-        f"CONNECT localhost:{exit_server.port} HTTP/1.1\r\nHost: localhost:{exit_server.port}\r\n\r\n"
+        f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Connection: keep-alive\r\n"
+        f"User-Agent: {USER_AGENT}\r\n\r\n"
     ]
     assert proxy.carried > 65_536
     leg.close()

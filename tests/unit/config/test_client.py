@@ -144,6 +144,9 @@ url = "http://user:secret@proxy.example.org:3128"
         ('[tls]\nca = "hello"', 'must be PEM text in """ ... """'),
         ('[tls]\ncertificate_sha256 = ["abcd"]', "must be a SHA-256 fingerprint: 64 hexadecimal digits"),
         ('[tls]\nserver_name = "no name"', "must be a domain name"),
+        ('[tls]\nheaders = { Host = "a" }', "a header that the upgrade does not need itself"),
+        ('[tls]\nheaders = { "X y" = "a" }', "must be the name of an HTTP header"),
+        ('[tls]\nheaders = { X = "a\\r\\nb" }', "printable characters of ASCII"),
         ('[tls]\nhost_header = "a\\r\\nb: c"', "must be a host name, perhaps with :port"),
         (
             '[proxy]\nurl = "socks5://user:secret@x:1"',
@@ -260,7 +263,9 @@ def test_each_road_takes_from_the_common_tls_what_it_does_not_say_itself(minimal
 ca = """
 {pem}"""
 host_header = "front.example.com"
+headers = {{ X-Token = "sesame", User-Agent = "" }}
 [downstream.tls]
+headers = {{ X-Token = "other" }}
 certificate_sha256 = ["{"ab" * 32}"]
 server_name = "other.example.com"
 '''
@@ -268,6 +273,9 @@ server_name = "other.example.com"
 
     assert profile.upstream.tls == profile.tls
     assert profile.tls.ca == pem
+    assert profile.upstream.tls.headers == {"X-Token": "sesame", "User-Agent": ""}
+    assert profile.downstream.tls.headers == {"X-Token": "other", "User-Agent": ""}
+    assert "sesame" not in repr(profile)
     assert profile.downstream.tls.host_header == "front.example.com"
     assert profile.downstream.tls.server_name == "other.example.com"
     assert profile.downstream.tls.certificate_sha256 == (b"\xab" * 32,)
