@@ -97,6 +97,9 @@ def _repair_alone(state_dir: Path, *, lift: bool) -> list[str]:
 
 
 def _protects() -> bool:
+    """Whether our table or any rule of ours is there, whoever remembers it."""
     from halftunnel_vpn.host import nft
+    from halftunnel_vpn.host.netlink import with_kernel
 
-    return nft.find_program() is not None and nft.listing() is not None
+    has_table = nft.find_program() is not None and nft.listing() is not None
+    return has_table or bool(with_kernel(lambda kernel: kernel.rules()))

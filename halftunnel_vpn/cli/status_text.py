@@ -87,6 +87,9 @@ def _names_and_protection(status: Mapping[str, Any]) -> Iterator[str]:
         active = "active" if protection.get("active") else "not active"
         verified = "verified" if protection.get("verified") else "not verified"
         yield _line("protection", f"kill switch {protection.get('kill_switch')}, {active}, {verified}")
+    if isinstance(protection, Mapping) and "inbound" in protection:
+        replies = "replies leave outside the tunnel" if protection["inbound"] else "closed"
+        yield _line("inbound", replies)
 
 
 def _line(name: str, text: str) -> str:

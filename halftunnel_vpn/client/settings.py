@@ -99,6 +99,7 @@ def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
         dns=resolvers if intercepts and not only else None,
         resolvers=resolvers,
         lan=routes.lan,
+        inbound=keeps_inbound(profile),
         only=only,
         gateway=routes.gateway,
         ipv6=has_ipv6,
@@ -125,7 +126,14 @@ def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> Traf
         intercept_dns=profile.dns.mode != "off",
         table=routes.table,
         rule_priority=routes.priority,
+        inbound=routes.inbound,
     )
+
+
+def keeps_inbound(profile: ClientProfile) -> bool:
+    """Whether the host needs help for replies to connections from outside: where only programs go inside,
+    everything else leaves as it always did."""
+    return profile.routes.inbound and profile.routes.programs == "all"
 
 
 def lockdown_policy(profile: ClientProfile) -> TrafficPolicy | None:

@@ -380,7 +380,9 @@ class Tunnel:
                 self._dns.cache_entries,
                 self.counters,
             ),
-            protection=ProtectionStatus(kill_switch="off", active=False, verified=False),
+            protection=ProtectionStatus(
+                kill_switch="off", active=False, verified=False, inbound=self.profile.routes.inbound
+            ),
             dropped=dict(self.counters.dropped),
         )
 

@@ -124,10 +124,11 @@ class RoutesConfig:
     exclude: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
     table: int = option(values.integer(1, 2**31 - 1), default=18516)
     lan: bool = option(values.boolean, default=True)
+    inbound: bool = option(values.boolean, default=True)
     programs: Programs = option(values.one_of("all", "only"), default="all")
     gateway: tuple[str, ...] = option(values.several(values.interface_name, maximum=16), default=())
-    # Two more follow it, and setsockopt takes an int.
-    mark: int = option(values.integer(1, 2**31 - 3), default=18516)
+    # 4099 more follow it (host/state.py), and setsockopt takes an int.
+    mark: int = option(values.integer(1, 2**31 - 8192), default=18516)
     priority: int = option(values.integer(1, 32000), default=18516)
 
 

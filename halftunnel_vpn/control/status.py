@@ -61,6 +61,8 @@ class ProtectionStatus(TypedDict):
     """Whether its rules are in the kernel now."""
     verified: bool
     """Whether they were read back and are the ones that this state asks for."""
+    inbound: bool
+    """Whether replies to connections from outside leave outside the tunnel, kill switch or not."""
 
 
 class Status(TypedDict):

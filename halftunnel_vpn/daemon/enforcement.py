@@ -29,6 +29,7 @@ class Enforcement:
         self._tunnel = tunnel
         self._guard = Guard(state_dir)
         self._switch = "off"
+        self._inbound = True
 
     @property
     def allowed(self) -> TrafficPolicy | None:
@@ -45,11 +46,13 @@ class Enforcement:
         """Mean what an earlier process left in place. Raises HostError when that cannot be read."""
         left = self._guard.remembered()
         self.protection = Protection(wanted=left, unwanted=left)
+        self._inbound = left is None or left.inbound
         return left
 
     def protect(self, profile: ClientProfile) -> None:
         """From now on this profile says what may leave outside the tunnel."""
         self._switch = profile.protection.kill_switch
+        self._inbound = profile.routes.inbound
         self.protection = replace(
             self.protection,
             device=profile.tun.name,
@@ -103,4 +106,5 @@ class Enforcement:
             kill_switch=self._switch,
             active=is_active,
             verified=is_active and (self.is_tunnels or self._guard.is_verified),
+            inbound=self._inbound,
         )

@@ -9,11 +9,11 @@ and packet sockets (AF_PACKET), which only root has and DHCP clients use.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from halftunnel_vpn.host.nft import Chain
+from halftunnel_vpn.host.nft import Chain, marks
 from halftunnel_vpn.host.routes import DNS_PORT
 from halftunnel_vpn.host.state import (
     DEFAULT_MARK,
@@ -71,6 +71,8 @@ class TrafficPolicy:
     packets may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all:
     with ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host
     always pass. ``table`` and ``rule_priority`` are where our routing stands (see ``host/routing.py``).
+    ``inbound``: replies to connections from outside pass, and nothing that this host begins (see
+    ``host/inbound.py``).
 
     Raises ValueError for what cannot be meant.
     """
@@ -86,6 +88,7 @@ class TrafficPolicy:
     intercept_dns: bool = True
     table: int = DEFAULT_TABLE
     rule_priority: int = DEFAULT_RULE_PRIORITY
+    inbound: bool = False
 
     def __post_init__(self) -> None:
         _check_networks((*self.lan, *self.excluded, *self.protect))
@@ -105,8 +108,12 @@ class TrafficPolicy:
         return cls(**fields)
 
 
-def chains(policy: TrafficPolicy) -> tuple[Chain, ...]:
-    """One chain for what this host sends, one for what it forwards (containers, a LAN behind it)."""
+def chains(policy: TrafficPolicy, inbound_marks: Sequence[int] = ()) -> tuple[Chain, ...]:
+    """One chain for what this host sends, one for what it forwards (containers, a LAN behind it).
+
+    ``inbound_marks`` are those that ``host/inbound.py`` gives to replies, and to nothing else.
+    """
+    inbound = [f"meta mark {marks(*inbound_marks)} accept"] if inbound_marks else []
     policy_word = "drop" if len(_whole_families(policy.protect)) == 2 else "accept"
     return (
         # a reset is what no program mistakes for a passing trouble
@@ -118,13 +125,22 @@ def chains(policy: TrafficPolicy) -> tuple[Chain, ...]:
         Chain(
             "guard_output",
             "output priority filter",
-            (*_inside(policy), *_DHCP, *_NEIGHBOURS, *_own(policy), *_outside(policy), *_refusal(policy)),
+            (
+                *inbound,
+                *_inside(policy),
+                *_DHCP,
+                *_NEIGHBOURS,
+                *_own(policy),
+                *_outside(policy),
+                *_refusal(policy),
+            ),
             policy=policy_word,
         ),
         Chain(
             "guard_forward",
             "forward priority filter",
             (
+                *inbound,
                 *_inside(policy),
                 *_from_tunnel(policy),
                 *_answers(policy),

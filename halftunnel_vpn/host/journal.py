@@ -91,8 +91,11 @@ class Journal:
 def write_atomically(path: Path, text: str, *, noun: str = "file") -> None:
     """Replace a file of a state directory as a whole, on disk when this returns.
 
-    Raises HostError with one sentence about what ``noun`` calls it.
+    A file that has this text already is left alone: on a full disk, nothing needs room. Raises HostError
+    with one sentence about what ``noun`` calls it.
     """
+    if _has(path, text):
+        return
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, text)
@@ -101,6 +104,13 @@ def write_atomically(path: Path, text: str, *, noun: str = "file") -> None:
             f"The {noun} {path} cannot be written ({error.strerror}): make room or choose another state "
             "directory."
         ) from error
+
+
+def _has(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def path_of(state_dir: Path, device: str) -> Path:

@@ -6,13 +6,27 @@ import errno
 import ipaddress
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.routes import PROTOCOL, Route, Rule
-from halftunnel_vpn.host.state import RULE_SPAN
+from halftunnel_vpn.host.routes import (
+    KERNELS_TABLES,
+    LOOPBACK,
+    MAIN_TABLE,
+    PROTOCOL,
+    TUN_METRIC,
+    Route,
+    Rule,
+    Uplink,
+)
+
+MAX_UPLINKS: Final = 8
+"""Devices with a default route that keep their own replies; replies of others leave as `main` says."""
+
+HELD_MTU: Final = 1500
+"""Bytes: what connections reckon with whose replies are routed a second time."""
 
 _Result = TypeVar("_Result")
 
@@ -20,7 +34,10 @@ _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ACTIONS: Final = {1: "lookup", 2: "goto", 3: "nop", 7: "unreachable"}
 _ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unreachable": "unreachable"}
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
+_UNICAST: Final = 1  # RTN_UNICAST
 _UNREACHABLE: Final = 7  # RTN_UNREACHABLE
+_ONLINK: Final = 4  # RTNH_F_ONLINK: a cloud's router may stand outside of the device's network
+_SCOPE_LINK: Final = 253
 _IFF_UP: Final = 1
 _IFA_F_TEMPORARY: Final = 0x01
 _IFA_F_TENTATIVE: Final = 0x40
@@ -114,14 +131,12 @@ class Kernel:
         """Take an address, ``ADDRESS/LENGTH``, from the device."""
         self._unless_gone(self._netlink.addr, index=index, **_address_arguments(text))
 
-    def rules(self, base: int) -> set[Rule]:
-        """Our rules: by our protocol number, from priority ``base`` on."""
+    def rules(self) -> set[Rule]:
+        """Our rules, whatever their priority: known by our protocol number."""
         found = set()
         for version, family in _FAMILIES.items():
             for message in self._netlink.get_rules(family=family):
-                priority = message.get_attr("FRA_PRIORITY") or 0
-                ours = _protocol_number(message.get_attr("FRA_PROTOCOL")) == PROTOCOL
-                if ours and base <= priority < base + RULE_SPAN:
+                if _protocol_number(message.get_attr("FRA_PROTOCOL")) == PROTOCOL:
                     found.add(_rule_from(message, version))
         return found
 
@@ -133,25 +148,53 @@ class Kernel:
         """Remove one rule."""
         self._unless_gone(self._netlink.rule, **_rule_arguments(rule))
 
-    def routes(self, table: int) -> set[Route]:
-        """Our routes of that table."""
+    def routes(self, tables: Iterable[int]) -> set[Route]:
+        """Our default routes in these tables; the kernel's own tables are never looked at."""
         found = set()
-        for version, family in _FAMILIES.items():
-            for message in self._netlink.get_routes(family=family, table=table):
-                ours = message["proto"] == PROTOCOL and message["dst_len"] == 0
-                if ours and message.get_attr("RTA_TABLE") == table:
-                    found.add(Route(version, message["type"] != _UNREACHABLE))
+        for table in set(tables).difference(KERNELS_TABLES):
+            for version, family in _FAMILIES.items():
+                for message in self._netlink.get_routes(family=family, table=table):
+                    ours = message["proto"] == PROTOCOL and message["dst_len"] == 0
+                    if ours and message.get_attr("RTA_TABLE") == table:
+                        found.add(_route_from(message, version, table))
         return found
 
-    def add_route(self, route: Route, table: int, index: int) -> None:
+    def add_route(self, route: Route, index: int) -> None:
         """Add a route, through the device ``index`` if it goes through the TUN."""
-        self._netlink.route(
-            "add", **_route_arguments(route, table), **({"oif": index} if route.through_tun else {})
-        )
+        arguments = _route_arguments(route)
+        if route.through_tun:
+            arguments["oif"] = index
+        elif route.device:
+            arguments["oif"] = socket.if_nametoindex(route.device)
+        self._netlink.route("add", **arguments)
 
-    def remove_route(self, route: Route, table: int) -> None:
+    def remove_route(self, route: Route) -> None:
         """Remove one route."""
-        self._unless_gone(self._netlink.route, **_route_arguments(route, table))
+        self._unless_gone(self._netlink.route, **_route_arguments(route))
+
+    def uplinks(self, tun: str) -> tuple[Uplink, ...]:
+        """The devices that `main` has default routes through, at most MAX_UPLINKS; none unless several."""
+        gateways: dict[int, dict[int, tuple[int, str]]] = {}
+        for version, family in _FAMILIES.items():
+            for message in self._netlink.get_routes(family=family, table=MAIN_TABLE):
+                if message["dst_len"] or message["type"] != _UNICAST:
+                    continue
+                metric = message.get_attr("RTA_PRIORITY") or 0
+                for hop in message.get_attr("RTA_MULTIPATH") or (message,):
+                    index = hop["oif"] if hop is not message else message.get_attr("RTA_OIF")
+                    best = gateways.setdefault(index or 0, {}).get(version)
+                    if best is None or metric < best[0]:
+                        gateways[index or 0][version] = metric, _gateway_of(hop)
+        found = []
+        for index, ways in sorted(gateways.items()):
+            try:
+                device = socket.if_indextoname(index)
+            except (OSError, OverflowError):
+                continue  # it went while we asked
+            if device not in (tun, LOOPBACK):
+                pairs = tuple((version, gateway) for version, (_, gateway) in sorted(ways.items()))
+                found.append(Uplink(index, device, pairs))
+        return tuple(found[:MAX_UPLINKS]) if len(found) > 1 else ()
 
     def next_step(self, destination: str, mark: int) -> tuple[str, str] | None:
         """Device and gateway ("" when on link) to an address for packets with ``mark``; None if no way."""
@@ -169,8 +212,7 @@ class Kernel:
             device = socket.if_indextoname(index) if index else None
         except OSError:
             device = None  # it went while we asked
-        gateway = message.get_attr("RTA_GATEWAY") or (message.get_attr("RTA_VIA") or {}).get("addr", "")
-        return None if device is None or device == "lo" else (device, gateway)
+        return None if device is None or device == LOOPBACK else (device, _gateway_of(message))
 
     def lasting_addresses(self, device: str, version: int) -> frozenset[str]:
         """The device's addresses of one IP version but link-local ones and those that rotate (RFC 8981)."""
@@ -220,6 +262,9 @@ def _rule_arguments(rule: Rule) -> dict[str, Any]:
         arguments["goto"] = rule.goto
     if rule.mark:
         arguments["fwmark"] = rule.mark
+    if rule.source:
+        arguments["src"], length = rule.source.split("/")
+        arguments["src_len"] = int(length)
     if rule.destination:
         arguments["dst"], length = rule.destination.split("/")
         arguments["dst_len"] = int(length)
@@ -236,7 +281,7 @@ def _rule_arguments(rule: Rule) -> dict[str, Any]:
 
 def _rule_from(message: Any, version: int) -> Rule:
     suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
-    destination = message.get_attr("FRA_DST")
+    destination, source = message.get_attr("FRA_DST"), message.get_attr("FRA_SRC")
     ports = message.get_attr("FRA_DPORT_RANGE")
     action = _ACTIONS.get(message["action"], f"action {message['action']}")
     return Rule(
@@ -250,19 +295,44 @@ def _rule_from(message: Any, version: int) -> Rule:
         protocol=message.get_attr("FRA_IP_PROTO") or 0,
         port=int(str(ports).split(":")[0]) if ports else 0,
         device=message.get_attr("FRA_IIFNAME") or "",
+        source=f"{source}/{message['src_len']}" if source else "",
         suppress=-1 if suppress in (None, _NO_SUPPRESSION) else suppress,
     )
 
 
-def _route_arguments(route: Route, table: int) -> dict[str, Any]:
-    return {
+def _route_from(message: Any, version: int, table: int) -> Route:
+    if message["type"] == _UNREACHABLE:
+        return Route(version, False, table)
+    if message.get_attr("RTA_PRIORITY") == TUN_METRIC:
+        return Route(version, True, table)
+    try:
+        device = socket.if_indextoname(message.get_attr("RTA_OIF") or 0)
+    except OSError:
+        device = "?"  # it went while we asked
+    return Route(version, False, table, device, _gateway_of(message))
+
+
+def _route_arguments(route: Route) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
         "family": _FAMILIES[route.version],
         "dst": "default",
-        "table": table,
+        "table": route.table,
         "priority": route.metric,
         "proto": PROTOCOL,
-        "type": "unicast" if route.through_tun else "unreachable",
-    } | ({"scope": 253} if route.through_tun and route.version == 4 else {})
+        "type": "unicast" if route.through_tun or route.device else "unreachable",
+    }
+    if route.gateway:
+        arguments |= {"gateway": route.gateway, "flags": _ONLINK}
+    elif route.version == 4 and (route.through_tun or route.device):
+        arguments["scope"] = _SCOPE_LINK
+    if route.device == LOOPBACK:
+        arguments["metrics"] = {"mtu": HELD_MTU}
+    return arguments
+
+
+def _gateway_of(hop: Any) -> str:
+    """The router of a route or of one of its next hops; "" when there is none."""
+    return str(hop.get_attr("RTA_GATEWAY") or (hop.get_attr("RTA_VIA") or {}).get("addr", ""))
 
 
 def _protocol_number(value: Any) -> int:

@@ -6,13 +6,14 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import firewall, nft, routing, sysctls
+from halftunnel_vpn.host import nft, routing, ruleset, sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.netlink import Kernel, Link, with_kernel
+from halftunnel_vpn.host.nft import Ruleset
 from halftunnel_vpn.host.preflight import device_exists
 from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.resolver.resolv_conf_file import RESOLV_CONF
@@ -66,6 +67,8 @@ class HostNetwork:
         self._state_dir = state_dir
         self._resolver = ResolverStep(resolv_conf)
         self._lock = threading.RLock()
+        self._table: tuple[str, str | None] | None = None
+        """The table as it was put in place, and as nft listed it then; the journal may be out of date."""
 
     @_one_at_a_time
     def apply(self) -> list[str]:
@@ -81,9 +84,6 @@ class HostNetwork:
             )
         if not device_exists(self.state.tun):
             raise HostError(f"The device {self.state.tun} is not there: open it before its state is applied.")
-        if journal is not None and _places(journal.state) != _places(self.state):
-            HostNetwork(journal.state, self._state_dir, after=self.policy).cleanup()
-            journal = None
         first = journal is None
         if journal is None:
             journal = Journal.new(self._state_dir, self.state)
@@ -110,7 +110,7 @@ class HostNetwork:
         listing = nft.listing()
         if listing is None:
             differences.append(f"The nft table {nft.TABLE} is missing.")
-        elif steps.get(NFT, {}).get("listing") != listing:
+        elif self._known_table(steps) != (nft.render(self._wanted_table()), listing):
             differences.append(f"The nft table {nft.TABLE} was changed.")
         if SYSCTL in steps and sysctls.read(sysctls.SOURCE_MARK) != "1":
             differences.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
@@ -174,7 +174,8 @@ class HostNetwork:
         if journal is None:
             journal = Journal.new(self._state_dir, self.state)
         if journal.here and self.after is not None:
-            nft.replace(nft.render(firewall.chains(self.after)))
+            uplinks = ruleset.uplinks_now(routing.lock_state(self.after))
+            ruleset.replace(nft.render(ruleset.alone(self.after, uplinks)))
         problem = self._resolver.undo(journal, self.state)
         if journal.here:
             with_kernel(self._remove_from_kernel)
@@ -254,17 +255,26 @@ class HostNetwork:
 
     def _set_routing(self, kernel: Kernel) -> None:
         link = self._link(kernel)
-        routing.put(kernel, self.state, self._wanted_rules(), self._wanted_routes(), link.index)
+        routing.put(kernel, *self._wanted_routing(kernel), link.index)
 
     def _apply_nft(self, journal: Journal) -> None:
-        guard = () if self.policy is None else firewall.chains(self.policy)
-        wanted = nft.render(nft.chains(self.state) + guard)
-        step = journal.steps.get(NFT, {})
-        if step.get("wanted") == wanted and step.get("listing") == nft.listing():
+        """Have the kernel hold our table. What is put back is written down afterwards, if it has changed."""
+        wanted = nft.render(self._wanted_table())
+        if self._known_table(journal.steps) == (wanted, nft.listing()):
             return
-        journal.record(NFT, wanted=wanted)
-        nft.replace(wanted)
-        journal.record(NFT, wanted=wanted, listing=nft.listing())
+        if NFT not in journal.steps:
+            journal.record(NFT)
+        ruleset.replace(wanted)
+        self._table = wanted, nft.listing()
+        journal.record(NFT, wanted=wanted, listing=self._table[1])
+
+    def _known_table(self, steps: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
+        """The table as it should be: our text, and nft's listing of it."""
+        step = steps.get(NFT, {})
+        return self._table or (step.get("wanted"), step.get("listing"))
+
+    def _wanted_table(self) -> Ruleset:
+        return ruleset.with_tunnel(self.state, self.policy, ruleset.uplinks_now(self.state))
 
     # --- what differs -----------------------------------------------------------------------------
 
@@ -281,20 +291,17 @@ class HostNetwork:
             found.append(f"The device {device} is down.")
         if link.mtu != self.state.mtu:
             found.append(f"The device {device} has the MTU {link.mtu}, not {self.state.mtu}.")
-        wanted: set[Rule | Route | str] = {f"address {item}" for item in self._addresses()}
-        actual: set[Rule | Route | str] = {f"address {item}" for item in link.addresses}
-        wanted |= {*self._wanted_rules(), *self._wanted_routes()}
-        actual |= kernel.rules(self.state.rule_priority) | kernel.routes(self.state.table)
-        found += sorted(f"The {item} is missing." for item in wanted - actual)
-        found += sorted(f"The {item} should not be there." for item in actual - wanted)
-        return found
+        wanted = self._addresses()
+        found += sorted(f"The address {item} is missing." for item in wanted - link.addresses)
+        found += sorted(f"The address {item} should not be there." for item in link.addresses - wanted)
+        return found + routing.differences(kernel, *self._wanted_routing(kernel))
 
     # --- undo -------------------------------------------------------------------------------------
 
     def _remove_from_kernel(self, kernel: Kernel) -> None:
-        if self.after is None or _places(routing.lock_state(self.after)) != _places(self.state):
+        if self.after is None:
             routing.remove(kernel, self.state)
-        if self.after is not None:
+        else:
             routing.lock(kernel, self.after)
         link = kernel.link(self.state.tun)
         if link is not None:
@@ -310,19 +317,18 @@ class HostNetwork:
     def _addresses(self) -> set[str]:
         return {str(item) for item in self.state.interfaces() if item.version == 4 or self._tun_has_ipv6()}
 
-    def _wanted_rules(self) -> list[Rule]:
-        return wanted_rules(self.state, routing.versions())
-
-    def _wanted_routes(self) -> list[Route]:
-        return wanted_routes(self.state, routing.versions(), tun_has_ipv6=self._tun_has_ipv6())
+    def _wanted_routing(self, kernel: Kernel) -> tuple[list[Rule], list[Route]]:
+        versions = routing.versions()
+        uplinks = routing.uplinks_of(kernel, self.state)
+        through_tun = [
+            version for version in versions if version == 4 or (self.state.ipv6 and self._tun_has_ipv6())
+        ]
+        held = [version for version in versions if version not in through_tun]
+        rules = wanted_rules(self.state, versions, uplinks=uplinks, held=held)
+        return rules, wanted_routes(self.state, versions, through_tun=through_tun, uplinks=uplinks)
 
     def _link(self, kernel: Kernel) -> Link:
         link = kernel.link(self.state.tun)
         if link is None:
             raise HostError(f"The device {self.state.tun} is not there: open it before its state is applied.")
         return link
-
-
-def _places(state: HostState) -> tuple[int, int]:
-    """Where in the kernel our routing stands: what moves cannot be changed rule by rule."""
-    return state.table, state.rule_priority

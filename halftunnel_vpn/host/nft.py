@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,15 +32,38 @@ class Chain:
     policy: str = "accept"
 
 
-def chains(state: HostState) -> tuple[Chain, ...]:
-    """What the wanted state means for nft: one chain per purpose."""
+@dataclass(frozen=True, slots=True)
+class NamedSet:
+    """A set or map of the table: its kind and name, and its lines as nft writes them."""
+
+    name: str
+    lines: tuple[str, ...]
+    kind: str = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The whole table."""
+
+    chains: tuple[Chain, ...]
+    sets: tuple[NamedSet, ...] = ()
+
+    def __add__(self, other: Ruleset) -> Ruleset:
+        return Ruleset(self.chains + other.chains, self.sets + other.sets)
+
+
+def chains(state: HostState, inbound_marks: Sequence[int] = ()) -> tuple[Chain, ...]:
+    """What the wanted state means for nft: one chain per purpose.
+
+    ``inbound_marks`` are the marks of replies to connections from outside, which leave outside the tunnel.
+    """
     wanted = [_spoofing(state), _replies(state), _own_connections(state)]
     if state.intercept_dns:
-        wanted += [_dns_guard(state, hook) for hook in ("output", "forward")]
+        wanted += [_dns_guard(state, hook, inbound_marks) for hook in ("output", "forward")]
     if state.only:
         wanted += [_only_guard(state), *_only_dns(state)]
     if state.gateway:
-        wanted += [_gateway_guard(state), *_gateway_dns(state)]
+        wanted += [_gateway_guard(state, inbound_marks), *_gateway_dns(state)]
     return tuple(wanted)
 
 
@@ -74,9 +98,11 @@ def _own_connections(state: HostState) -> Chain:
     return Chain("own_connections", "postrouting priority mangle", (rule,))
 
 
-def _dns_guard(state: HostState, hook: str) -> Chain:
+def _dns_guard(state: HostState, hook: str, inbound_marks: Sequence[int]) -> Chain:
     """A socket bound to a device, or a link-local resolver, finds a road that no routing rule can close."""
-    whose = f"== {state.only_mark:#x}" if state.only else f"!= {state.mark:#x}"
+    whose = f"!= {marks(state.mark, *inbound_marks)}"
+    if state.only:
+        whose = f"== {state.only_mark:#x}"
     rule = (
         f'meta mark {whose} oifname != {{ "lo", "{state.tun}" }} meta l4proto {{ tcp, udp }} '
         f"th dport {DNS_PORT} reject"
@@ -108,13 +134,13 @@ def _only_dns(state: HostState) -> list[Chain]:
     ]
 
 
-def _gateway_guard(state: HostState) -> Chain:
-    """Hosts behind this one go into the tunnel, and to each other, but nowhere else."""
+def _gateway_guard(state: HostState, inbound_marks: Sequence[int]) -> Chain:
+    """Hosts behind this one go into the tunnel, and to each other; elsewhere they only answer."""
     devices = _devices(*state.gateway)
     allowed = _devices(state.tun, *state.gateway)
-    return Chain(
-        "gateway_forward", "forward priority filter", (f"iifname {devices} oifname != {allowed} reject",)
-    )
+    others = f"meta mark != {marks(*inbound_marks)} " if inbound_marks else ""
+    rule = f"{others}iifname {devices} oifname != {allowed} reject"
+    return Chain("gateway_forward", "forward priority filter", (rule,))
 
 
 def _gateway_dns(state: HostState) -> list[Chain]:
@@ -141,10 +167,19 @@ def _devices(*names: str) -> str:
     return "{ " + ", ".join(f'"{name}"' for name in dict.fromkeys(names)) + " }"
 
 
-def render(wanted: tuple[Chain, ...]) -> str:
+def marks(*numbers: int) -> str:
+    """A set of marks, as a rule writes it."""
+    return "{ " + ", ".join(f"{number:#x}" for number in numbers) + " }"
+
+
+def render(wanted: Ruleset) -> str:
     """The text for `nft -f`: replaces the table as a whole, in one transaction."""
     lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
-    for chain in wanted:
+    for named in wanted.sets:
+        lines.append(f"\t{named.kind} {named.name} {{")
+        lines += [f"\t\t{line}" for line in named.lines]
+        lines.append("\t}")
+    for chain in wanted.chains:
         lines.append(f"\tchain {chain.name} {{")
         if chain.hook:
             lines.append(f"\t\ttype {chain.type} hook {chain.hook}; policy {chain.policy};")
@@ -169,8 +204,11 @@ def replace(text: str) -> None:
 
 
 def listing() -> str | None:
-    """The table as the kernel has it, in nft's own words, without counts; None when there is none."""
-    result = _run(["--stateless", "list", "table", *TABLE.split()])
+    """The table as the kernel has it, in nft's own words; None when there is none.
+
+    Without counts, and without what named sets hold, which changes by itself.
+    """
+    result = _run(["--stateless", "--terse", "list", "table", *TABLE.split()])
     return None if result.returncode else result.stdout
 
 

@@ -12,7 +12,15 @@ from collections.abc import Iterable
 from halftunnel_vpn.host import sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.netlink import Kernel
-from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.routes import (
+    Route,
+    Rule,
+    Uplink,
+    held_table,
+    uplink_table,
+    wanted_routes,
+    wanted_rules,
+)
 from halftunnel_vpn.host.state import HostState
 
 
@@ -21,32 +29,54 @@ def versions() -> tuple[int, ...]:
     return (4, 6) if sysctls.has_ipv6() else (4,)
 
 
-def put(kernel: Kernel, state: HostState, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
+def put(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
     """Have the kernel hold these and nothing else of ours; ``index`` is the TUN device's, 0 for none.
 
     What is to come stands before what is to go, so that nothing finds a gap.
     """
     rules, routes = list(rules), list(routes)
-    present_routes = kernel.routes(state.table)
+    present_rules = kernel.rules()
+    present_routes = kernel.routes(_tables(present_rules, routes))
     for route in routes:
         if route not in present_routes:
-            kernel.add_route(route, state.table, index)
-    present_rules = kernel.rules(state.rule_priority)
+            kernel.add_route(route, index)
     for rule in rules:
         if rule not in present_rules:
             kernel.add_rule(rule)
     for rule in sorted(present_rules.difference(rules)):
         kernel.remove_rule(rule)
     for route in sorted(present_routes.difference(routes)):
-        kernel.remove_route(route, state.table)
+        kernel.remove_route(route)
 
 
 def remove(kernel: Kernel, state: HostState) -> None:
-    """Remove all of ours from the places that ``state`` names."""
-    for rule in sorted(kernel.rules(state.rule_priority), reverse=True):
+    """Remove all of ours, wherever it stands; ``state`` names a table that no rule may lead to any more."""
+    rules = kernel.rules()
+    tables = {state.table, held_table(state), *_tables(rules, ())}
+    tables |= {uplink_table(state, uplink) for uplink in uplinks_of(kernel, state)}
+    for rule in sorted(rules, reverse=True):
         kernel.remove_rule(rule)
-    for route in kernel.routes(state.table):
-        kernel.remove_route(route, state.table)
+    for route in kernel.routes(tables):
+        kernel.remove_route(route)
+
+
+def differences(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route]) -> list[str]:
+    """How what the kernel has of ours differs from these, a sentence each."""
+    present_rules = kernel.rules()
+    wanted: set[Rule | Route] = {*rules, *routes}
+    present: set[Rule | Route] = {*present_rules, *kernel.routes(_tables(present_rules, routes))}
+    found = sorted(f"The {item} is missing." for item in wanted - present)
+    return found + sorted(f"The {item} should not be there." for item in present - wanted)
+
+
+def _tables(rules: Iterable[Rule], routes: Iterable[Route]) -> set[int]:
+    """The tables in which routes of ours may be."""
+    return {rule.table for rule in rules if rule.table} | {route.table for route in routes}
+
+
+def uplinks_of(kernel: Kernel, state: HostState) -> tuple[Uplink, ...]:
+    """The uplinks that replies must be kept apart for; none where they need not."""
+    return kernel.uplinks(state.tun) if state.inbound else ()
 
 
 def lock_state(policy: TrafficPolicy) -> HostState:
@@ -62,25 +92,25 @@ def lock_state(policy: TrafficPolicy) -> HostState:
         include=policy.protect,
         exclude=policy.excluded,
         intercept_dns=policy.intercept_dns,
+        inbound=policy.inbound,
     )
 
 
 def lock(kernel: Kernel, policy: TrafficPolicy) -> None:
     """Have the kernel hold the rules of ``policy`` and unreachable routes behind them."""
-    state = lock_state(policy)
-    put(kernel, state, *_locks(policy, state), 0)
+    put(kernel, *_locks(kernel, policy), 0)
 
 
 def is_locked(kernel: Kernel, policy: TrafficPolicy) -> bool:
     """Whether all of them are there, and no others of ours."""
-    state = lock_state(policy)
-    rules, routes = _locks(policy, state)
-    return kernel.rules(state.rule_priority) == set(rules) and kernel.routes(state.table) == set(routes)
+    return not differences(kernel, *_locks(kernel, policy))
 
 
-def _locks(policy: TrafficPolicy, state: HostState) -> tuple[list[Rule], list[Route]]:
+def _locks(kernel: Kernel, policy: TrafficPolicy) -> tuple[list[Rule], list[Route]]:
     """None while something is opened: by which ports, only the packet filter can tell."""
     if policy.openings:
         return [], []
-    unreachable = [route for route in wanted_routes(state, versions()) if not route.through_tun]
-    return wanted_rules(state, versions()), unreachable
+    state, present = lock_state(policy), versions()
+    uplinks = uplinks_of(kernel, state)
+    rules = wanted_rules(state, present, uplinks=uplinks, held=present)
+    return rules, wanted_routes(state, present, uplinks=uplinks)

@@ -14,9 +14,13 @@ DEFAULT_MARK: Final = 0x4854
 """The mark (SO_MARK) on our own sockets: what carries it goes around the tunnel."""
 DEFAULT_RULE_PRIORITY: Final = 18516
 """Our routing rules stand from here on; the host's own `lookup main` is at 32766."""
-RULE_SPAN: Final = 264
-"""Our rules have priorities from the base up to base + 263."""
+RULE_SPAN: Final = 395
+"""Our rules have priorities from the base up to base + 394."""
 MAX_RULE_PRIORITY: Final = 32766 - RULE_SPAN
+UPLINK_MARKS: Final = 4096
+"""Marks of uplinks, by the number of the device modulo this."""
+MARK_SPAN: Final = 4 + UPLINK_MARKS
+"""Our marks are ``mark`` (legs), +1 (excluded programs), +2 (chosen programs), +3 and above (replies)."""
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
 
 LAN_NETWORKS: Final = (
@@ -47,7 +51,8 @@ class HostState:
     ``lan``: networks of :data:`LAN_NETWORKS` that ``main`` has a route to, other than its default, stay out
     as well. ``only``: nothing goes into the tunnel but what has ``only_mark``. ``gateway`` are devices behind
     which there are hosts that this one routes into the tunnel. ``resolvers`` are addresses inside the tunnel
-    that answer DNS, for whom cannot be pointed there by ``dns``.
+    that answer DNS, for whom cannot be pointed there by ``dns``. ``inbound``: replies to connections from
+    outside leave outside the tunnel (see ``host/inbound.py``).
 
     An excluded network stays out even where a part of it is included.
 
@@ -69,6 +74,7 @@ class HostState:
     only: bool = False
     gateway: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
+    inbound: bool = False
 
     def __post_init__(self) -> None:
         for text in self.addresses:
@@ -89,6 +95,11 @@ class HostState:
     def only_mark(self) -> int:
         """The mark of the sockets of programs that go into the tunnel when only programs do."""
         return self.mark + 2
+
+    @property
+    def inbound_mark(self) -> int:
+        """The mark of replies to connections from outside."""
+        return inbound_mark(self.mark)
 
     def interfaces(self) -> list[Interface]:
         """The device's addresses; those of IPv6 only when the exit has it."""
@@ -124,3 +135,13 @@ def _of_version(texts: tuple[str, ...], version: int) -> list[Network]:
 def excluded_mark(mark: int) -> int:
     """The mark of excluded programs' sockets, where our own have ``mark``."""
     return mark + 1
+
+
+def inbound_mark(mark: int) -> int:
+    """The mark of replies to connections from outside, where our own sockets have ``mark``."""
+    return mark + 3
+
+
+def uplink_mark(mark: int, index: int) -> int:
+    """The mark of replies that must leave by the device ``index``, where our own sockets have ``mark``."""
+    return mark + 4 + index % UPLINK_MARKS

@@ -50,7 +50,7 @@ class SmallDaemon:
             round_trip=None,
             lost=[],
             flows={},
-            protection=ProtectionStatus(kill_switch="on", active=True, verified=True),
+            protection=ProtectionStatus(kill_switch="on", active=True, verified=True, inbound=True),
             dropped={},
         )
 

@@ -19,8 +19,9 @@ from lab.topology import CLIENT, CLIENT_LAN, LAN
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy, nft
-from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening, chains
+from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening
 from halftunnel_vpn.host.protection import Protection
+from halftunnel_vpn.host.ruleset import alone
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root
@@ -210,7 +211,7 @@ def test_without_a_policy_all_of_it_leaves(wire: Wire) -> None:
 
 def test_each_policy_lets_pass_what_it_names_and_nothing_else(wire: Wire) -> None:
     for name, (policy, passing) in POLICIES.items():
-        nft.replace(nft.render(chains(policy)))
+        nft.replace(nft.render(alone(policy)))
         wire.left()
         for send, _ in TRAFFIC.values():
             send()
@@ -230,7 +231,7 @@ def gather(wire: Wire, kinds: set[str]) -> set[str]:
 
 
 def test_who_is_refused_knows_at_once(wire: Wire) -> None:
-    nft.replace(nft.render(chains(BASE)))
+    nft.replace(nft.render(alone(BASE)))
     assert tcp(PUBLIC, 80) == tcp(PUBLIC6, 80) == errno.ECONNREFUSED
     assert tcp(PUBLIC, 80, device="road-b") == errno.ECONNREFUSED
     assert tcp("127.0.0.1", 9) == errno.ECONNREFUSED  # by nobody: this host may speak to itself
@@ -247,7 +248,7 @@ def test_what_the_host_forwards_is_held_back_as_well(client: Lab, wire: Wire) ->
     deadline = time.monotonic() + 30
     while f"udp {PUBLIC} 21" not in wire.left():
         assert time.monotonic() < deadline
-    nft.replace(nft.render(chains(replace(BASE, lan=LAN_NETWORKS))))
+    nft.replace(nft.render(alone(replace(BASE, lan=LAN_NETWORKS))))
     client.python(LAN, program)
     assert not any(PUBLIC in packet for packet in wire.left())
 

@@ -95,7 +95,7 @@ def test_one_state_follows_another_without_remains(
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ("ip rule del priority 18777", "IPv4 rule 18777: from all lookup 18516 is missing"),
+        ("ip rule del priority 18908", "IPv4 rule 18908: from all lookup 18516 is missing"),
         ("ip -6 route flush table 18516", "IPv6 default route beneath the TUN is missing"),
         ("ip rule add priority 18518 to 192.0.2.0/24 lookup main proto 72", "should not be there"),
         ("ip link set dev htvpn0 mtu 1300", "The device htvpn0 has the MTU 1300, not 1400."),

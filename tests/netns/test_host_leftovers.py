@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from lab import Lab
 from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy
+from halftunnel_vpn.host.protection import Protection
 from halftunnel_vpn.host.resolver.resolv_conf_file import MAX_RESOLV_CONF
 from halftunnel_vpn.tun import TunDevice
 
@@ -190,3 +192,84 @@ def test_a_journal_that_cannot_be_read_says_what_to_do(state_dir: Path) -> None:
         path.write_text(content)
         with pytest.raises(HostError, match=r"The journal .* cannot be read .* remove that file\."):
             HostNetwork.cleanup_leftovers(state_dir)
+
+
+@pytest.fixture
+def full_disk(lab: Lab) -> Iterator[Path]:
+    """A state directory on a small file system; fill it with `fill`."""
+    directory = lab.directory / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory)], check=True)
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def fill(directory: Path) -> None:
+    with contextlib.suppress(OSError), (directory / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_full_disk_what_somebody_flushed_is_put_back(
+    client: Lab, device: TunDevice, full_disk: Path, resolv_conf: Path
+) -> None:
+    policy = TrafficPolicy(tunnel="htvpn0", inbound=True)
+    network = HostNetwork(STATE, full_disk, resolv_conf=resolv_conf, policy=policy)
+    network.apply()
+    fill(full_disk)
+    for _ in range(2):
+        client.run(CLIENT, ["nft", "flush", "ruleset"])
+        assert network.kernel_differences()
+        network.mend_kernel()
+        assert network.kernel_differences() == []
+    network.policy = None  # a change that cannot be written down is in force all the same
+    with pytest.raises(HostError, match="No space left"):
+        network.mend_kernel()
+    assert "guard_output" not in client.run(CLIENT, ["nft", "list", "ruleset"]).stdout
+    assert network.kernel_differences() == []
+    (full_disk / "fill").unlink()
+    network.cleanup()
+
+
+def test_a_kill_switch_on_a_full_disk_is_put_back(client: Lab, full_disk: Path) -> None:
+    guard, policy = Protection(full_disk), TrafficPolicy()
+    guard.put(policy)
+    fill(full_disk)
+    client.run(CLIENT, ["nft", "flush", "ruleset"])
+    assert not guard.holds(policy)
+    guard.put(policy)
+    assert guard.holds(policy)
+    guard.lift()
+
+
+@pytest.mark.parametrize("moved", [{"rule_priority": 900}, {"table": 900}, {"mark": 0x900}])
+def test_no_rule_stays_where_another_profile_had_them(
+    client: Lab, state_dir: Path, snapshot: Snapshot, moved: dict[str, int]
+) -> None:
+    before = snapshot()
+    Protection(state_dir).put(TrafficPolicy(**moved, inbound=True))
+    locked = TrafficPolicy(inbound=True)
+    Protection(state_dir).put(locked)
+    rules = client.run(CLIENT, ["ip", "rule"]).stdout
+    Protection(state_dir).lift()
+    assert (
+        "proto 72" in rules and "\n900:" not in rules and "0x900" not in rules and "lookup 900" not in rules
+    )
+    assert snapshot() == before
+
+    Protection(state_dir).put(TrafficPolicy(**moved))
+    (state_dir / "protection.json").unlink()  # nobody remembers where they are
+    Protection(state_dir).lift()
+    assert "proto 72" not in client.run(CLIENT, ["ip", "rule"]).stdout
+
+
+@pytest.mark.parametrize("moved", [{"rule_priority": 900}, {"table": 900}, {"mark": 0x900}])
+def test_a_tunnel_takes_the_rules_of_a_kill_switch_from_elsewhere(
+    client: Lab, device: TunDevice, network: Network, state_dir: Path, moved: dict[str, int]
+) -> None:
+    Protection(state_dir).put(TrafficPolicy(**moved))
+    tunnel = network(STATE)
+    tunnel.apply()
+    assert tunnel.kernel_differences() == []
+    tunnel.cleanup()
+    assert "proto 72" not in client.run(CLIENT, ["ip", "rule"]).stdout

@@ -35,8 +35,7 @@ def leftovers(state_dir: Path) -> list[str]:
 
 def _from_rules() -> list[str]:
     from halftunnel_vpn.host.netlink import with_kernel
-    from halftunnel_vpn.host.state import DEFAULT_RULE_PRIORITY
 
-    if not with_kernel(lambda kernel: kernel.rules(DEFAULT_RULE_PRIORITY)):
+    if not with_kernel(lambda kernel: kernel.rules()):
         return []
     return ["routing rules of a tunnel or a kill switch are in place; run `htvpn status` as root to see more"]

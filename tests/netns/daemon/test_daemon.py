@@ -87,7 +87,9 @@ def test_up_and_down(lab, daemon):
     daemon.up()
     status = daemon.wait_state("connected")
     assert status["profile"] == "laptop" and status["device"] == "htvpn0" and status["sentence"] is None
-    assert status["protection"] == {"kill_switch": "on", "active": True, "verified": True}
+    assert status["protection"] == {
+        "kill_switch": "on", "active": True, "verified": True, "inbound": True,
+    }  # fmt: skip
     assert fetch(lab) and around() == errno.ECONNREFUSED
     daemon.up("laptop")  # no error, and nothing happens
     daemon.down()

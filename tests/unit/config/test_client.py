@@ -112,7 +112,7 @@ url = "http://user:secret@proxy.example.org:3128"
         ),
         ('[routes]\nexclude = ["fe80::1%eth0"]', "must be a network like"),
         ("[routes]\npriority = 0", "must be a whole number from 1 to 32000"),
-        ("[routes]\nmark = 2147483648", "must be a whole number from 1 to 2147483645"),
+        ("[routes]\nmark = 2147483648", "must be a whole number from 1 to 2147475456"),
         ("[routes]\ntable = 254", "[routes] table: 254 holds this host's own routes; choose another"),
         ('[control]\nsocket = ""', "[control] socket: must name a file"),
         ('[dns]\nmode = "forwrd"', 'must be one of "forward", "fake-ip", "off"'),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.nft import chains, render
+from halftunnel_vpn.host.nft import Ruleset, chains, render
 
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), tun="tun9", mark=0x77)
 
 
 def test_the_table_is_replaced_as_a_whole() -> None:
-    text = render(chains(STATE))
+    text = render(Ruleset(chains(STATE)))
     assert text.splitlines()[:3] == [
         "add table inet halftunnel",
         "delete table inet halftunnel",
@@ -31,7 +31,7 @@ def test_there_is_a_chain_for_each_purpose() -> None:
 
 
 def test_without_interception_port_53_is_not_mentioned() -> None:
-    text = render(chains(replace(STATE, intercept_dns=False)))
+    text = render(Ruleset(chains(replace(STATE, intercept_dns=False))))
     assert "53" not in text
     assert "dns" not in text
 

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.routes import MAIN_TABLE, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.routes import (
+    MAIN_TABLE,
+    Rule,
+    Uplink,
+    held_table,
+    uplink_table,
+    wanted_routes,
+    wanted_rules,
+)
 from halftunnel_vpn.host.state import RULE_SPAN
 
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), table=900, mark=0x77, rule_priority=1000)
@@ -25,36 +33,36 @@ def shown(state: HostState, version: int) -> list[str]:
 
 def test_everything_through_the_tunnel() -> None:
     assert shown(replace(STATE, exclude=("192.0.2.0/24",)), 4) == [
-        "IPv4 rule 1000: from all fwmark 0x77 goto 1263",
-        "IPv4 rule 1001: from all ipproto 17 dport 53 lookup 900",
-        "IPv4 rule 1001: from all ipproto 6 dport 53 lookup 900",
-        "IPv4 rule 1002: from all ipproto 17 dport 53 unreachable",
-        "IPv4 rule 1002: from all ipproto 6 dport 53 unreachable",
-        "IPv4 rule 1003: from all fwmark 0x78 goto 1263",
-        "IPv4 rule 1003: from all to 192.0.2.0/24 lookup 254",
-        *(f"IPv4 rule 1260: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
-        *(f"IPv4 rule 1260: from all to {network} lookup 254" for network in GROUPS),
-        "IPv4 rule 1261: from all lookup 900",
-        "IPv4 rule 1262: from all unreachable",
-        "IPv4 rule 1263: from all nop",
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1394",
+        "IPv4 rule 1003: from all ipproto 17 dport 53 lookup 900",
+        "IPv4 rule 1003: from all ipproto 6 dport 53 lookup 900",
+        "IPv4 rule 1004: from all ipproto 17 dport 53 unreachable",
+        "IPv4 rule 1004: from all ipproto 6 dport 53 unreachable",
+        "IPv4 rule 1005: from all fwmark 0x78 goto 1394",
+        "IPv4 rule 1005: from all to 192.0.2.0/24 lookup 254",
+        *(f"IPv4 rule 1390: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
+        *(f"IPv4 rule 1390: from all to {network} lookup 254" for network in GROUPS),
+        "IPv4 rule 1392: from all lookup 900",
+        "IPv4 rule 1393: from all unreachable",
+        "IPv4 rule 1394: from all nop",
     ]
 
 
 def test_some_networks_through_the_tunnel() -> None:
     state = replace(STATE, include=("10.1.0.0/16", "198.51.100.0/24", "10.1.1.7/32"), intercept_dns=False)
     assert shown(state, 4) == [
-        "IPv4 rule 1000: from all fwmark 0x77 goto 1263",
-        "IPv4 rule 1003: from all fwmark 0x78 goto 1263",
-        "IPv4 rule 1197: from all to 10.1.1.7/32 lookup 900",
-        "IPv4 rule 1213: from all to 198.51.100.0/24 lookup 900",
-        "IPv4 rule 1228: from all to 10.1.0.0/16 lookup 254 suppress_prefixlength 16",
-        "IPv4 rule 1229: from all to 10.1.0.0/16 lookup 900",
-        "IPv4 rule 1263: from all nop",
+        "IPv4 rule 1000: from all fwmark 0x77 goto 1394",
+        "IPv4 rule 1005: from all fwmark 0x78 goto 1394",
+        "IPv4 rule 1296: from all to 10.1.1.7/32 lookup 900",
+        "IPv4 rule 1320: from all to 198.51.100.0/24 lookup 900",
+        "IPv4 rule 1342: from all to 10.1.0.0/16 lookup 254 suppress_prefixlength 16",
+        "IPv4 rule 1344: from all to 10.1.0.0/16 lookup 900",
+        "IPv4 rule 1394: from all nop",
     ]
     assert shown(state, 6) == [
-        "IPv6 rule 1000: from all fwmark 0x77 goto 1263",
-        "IPv6 rule 1003: from all fwmark 0x78 goto 1263",
-        "IPv6 rule 1263: from all nop",
+        "IPv6 rule 1000: from all fwmark 0x77 goto 1394",
+        "IPv6 rule 1005: from all fwmark 0x78 goto 1394",
+        "IPv6 rule 1394: from all nop",
     ]
 
 
@@ -70,7 +78,7 @@ def test_when_only_programs_go_inside_every_rule_speaks_of_their_mark() -> None:
 
 
 def test_what_a_gateway_gets_out_of_the_tunnel_does_not_go_in_again() -> None:
-    assert "IPv4 rule 1003: from all iif htvpn0 goto 1263" in shown(replace(STATE, gateway=("eth1",)), 4)
+    assert "IPv4 rule 1005: from all iif htvpn0 goto 1394" in shown(replace(STATE, gateway=("eth1",)), 4)
 
 
 def test_our_own_sockets_are_on_their_way_before_any_other_rule_is_added() -> None:
@@ -78,20 +86,54 @@ def test_our_own_sockets_are_on_their_way_before_any_other_rule_is_added() -> No
 
 
 def test_the_table_ends_unreachable_in_both_families() -> None:
-    assert [str(route) for route in wanted_routes(STATE, (4, 6))] == [
+    assert [str(route) for route in wanted_routes(STATE, (4, 6), through_tun=(4, 6))] == [
         "IPv4 default route beneath the TUN",
         "IPv6 default route beneath the TUN",
         "IPv4 default route through the TUN",
         "IPv6 default route through the TUN",
     ]
-    for beneath in wanted_routes(STATE, (4,)):
+    for beneath in wanted_routes(STATE, (4,), through_tun=(4,)):
         assert beneath.metric == (10 if beneath.through_tun else 4096)
 
 
 def test_without_ipv6_its_default_route_is_unreachable_only() -> None:
-    without = wanted_routes(replace(STATE, ipv6=False), (6,))
-    assert [route.through_tun for route in without] == [False]
-    assert wanted_routes(STATE, (6,), tun_has_ipv6=False) == without
+    assert [route.through_tun for route in wanted_routes(STATE, (6,))] == [False]
+
+
+def test_a_reply_is_held_only_where_the_tunnel_has_no_route() -> None:
+    state = replace(STATE, inbound=True)
+    rules = wanted_rules(state, (6,), held=(6,))
+    assert [rule.source for rule in rules if rule.table == held_table(state)] == ["2000::/3", "fc00::/7"]
+    assert not [rule for rule in wanted_rules(state, (4, 6)) if rule.source]
+    assert [route.device for route in wanted_routes(state, (4, 6), through_tun=(4,))] == ["", "", "lo", ""]
+    assert not [rule for rule in wanted_rules(STATE, (4, 6), held=(4, 6)) if rule.source]
+
+
+def test_each_uplink_keeps_its_replies() -> None:
+    state = replace(STATE, inbound=True)
+    uplinks = (Uplink(3, "wan1", ((4, "192.0.2.1"),)), Uplink(4, "wan2", ((4, ""), (6, "fe80::1"))))
+    rules = [str(rule) for rule in wanted_rules(state, (4,), uplinks=uplinks) if rule.mark >= 0x7A]
+    assert rules == [
+        "IPv4 rule 1000: from all fwmark 0x7a goto 1394",
+        "IPv4 rule 1000: from all fwmark 0x7e lookup 254 suppress_prefixlength 0",
+        "IPv4 rule 1001: from all fwmark 0x7e lookup 904",
+        "IPv4 rule 1002: from all fwmark 0x7e goto 1394",
+        "IPv4 rule 1000: from all fwmark 0x7f lookup 254 suppress_prefixlength 0",
+        "IPv4 rule 1001: from all fwmark 0x7f lookup 905",
+        "IPv4 rule 1002: from all fwmark 0x7f goto 1394",
+    ]
+    routes = wanted_routes(state, (4, 6), through_tun=(4, 6), uplinks=uplinks)
+    assert [str(route) for route in routes if route.device] == [
+        "IPv4 default route through wan1 in table 904",
+        "IPv4 default route through wan2 in table 905",
+        "IPv6 default route through wan2 in table 905",
+    ]
+
+
+def test_no_table_of_the_kernels_is_ever_ours() -> None:
+    state = replace(STATE, inbound=True, table=252)
+    assert held_table(state) == 1253
+    assert uplink_table(state, Uplink(1, "wan1", ())) == 1254
 
 
 networks = st.builds(

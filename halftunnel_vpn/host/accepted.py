@@ -1,0 +1,60 @@
+"""The TCP connections that this host has accepted, as /proc/net/tcp lists them (proc(5))."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+TABLES: Final = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
+
+MAX_ACCEPTED: Final = 16384
+"""Connections that are returned; further ones are left out."""
+
+_LISTEN: Final = "0A"
+_OVER: Final = ("06", "07")  # TIME_WAIT, CLOSE
+
+
+class Accepted(NamedTuple):
+    """Both ends of one connection; the addresses are of one IP version."""
+
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+
+
+def accepted_connections(tables: tuple[Path, ...] = TABLES) -> list[Accepted]:
+    """Connections whose local port somebody listens on: others began them. Loopback is left out."""
+    listening: set[int] = set()
+    found: list[Accepted] = []
+    for path in tables:
+        try:
+            lines = path.read_text().splitlines()[1:]
+        except OSError:
+            continue  # a kernel without this family
+        for line in lines:
+            _, local, remote, state, *_ = line.split()
+            address, port = _endpoint(local)
+            if state == _LISTEN:
+                listening.add(port)
+            elif state not in _OVER and not address.is_loopback:
+                found.append(Accepted(str(address), port, *_printed(remote)))
+    return [item for item in found if item.local_port in listening][:MAX_ACCEPTED]
+
+
+def _printed(text: str) -> tuple[str, int]:
+    address, port = _endpoint(text)
+    return str(address), port
+
+
+def _endpoint(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    """``0100007F:0016``: 32-bit words in this machine's byte order, then the port."""
+    address, _, port = text.partition(":")
+    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    if len(packed) == 4:
+        return ipaddress.IPv4Address(packed), int(port, 16)
+    parsed = ipaddress.IPv6Address(packed)
+    return parsed.ipv4_mapped or parsed, int(port, 16)

@@ -1,0 +1,36 @@
+"""Our nft table as a whole: what a tunnel needs, what a policy refuses, and which replies leave outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from halftunnel_vpn.host import firewall, inbound, nft, routing
+from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.inbound import Inbound
+from halftunnel_vpn.host.netlink import with_kernel
+from halftunnel_vpn.host.nft import Ruleset
+from halftunnel_vpn.host.routes import Uplink
+from halftunnel_vpn.host.state import HostState
+
+
+def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequence[Uplink] = ()) -> Ruleset:
+    """The table while a tunnel is up; no policy: what finds another way may take it."""
+    replies = Inbound(state if state.inbound else None, tuple(uplinks))
+    guard = () if policy is None else firewall.chains(policy, replies.marks)
+    return replies.ruleset() + Ruleset((*nft.chains(state, replies.marks), *guard))
+
+
+def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
+    """The table while no tunnel is up."""
+    replies = Inbound(routing.lock_state(policy) if policy.inbound else None, tuple(uplinks))
+    return replies.ruleset() + Ruleset(firewall.chains(policy, replies.marks))
+
+
+def uplinks_now(state: HostState) -> tuple[Uplink, ...]:
+    """The uplinks whose replies are kept apart. Raises HostError."""
+    return with_kernel(lambda kernel: routing.uplinks_of(kernel, state)) if state.inbound else ()
+
+
+def replace(rendered: str) -> None:
+    """Put a rendered table in place, with the connections that it must know by name. Raises HostError."""
+    nft.replace(rendered + (inbound.elements() if "inbound_tcp4" in rendered else ""))
