@@ -15,6 +15,9 @@ from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
 
+LOSS_FACTOR = 2
+"""A lost leg costs its client N times what the loss takes: what it may have said is sent again later."""
+
 MAX_REST = 1.0
 """Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
 
@@ -152,7 +155,7 @@ class SealedLeg:
         self._session.leg_lost(self.state, began)
         if self._served is not None:
             now = self._clock()
-            self._served(0, now - began, now)
+            self._served(0, (now - began) * LOSS_FACTOR, now)
 
     def _broken(self, reason: str) -> None:
         self._counters.drop(reason)
