@@ -4,6 +4,11 @@ peer's address counts.
 A connection is a stranger's until its leg has joined a session. Whoever replays a handshake, guesses one or
 looks at the web site costs a TLS handshake each time, so strangers have a bound of their own, far below that
 of all arrivals: one too many is closed before TLS. A client that joins gets back what its arrival took.
+
+Nobody waits in a queue that strangers can fill. What a peer may not do by its own bound is closed without
+being charged to the bounds of all. When those are used up, two kinds of peers still come in: those that have
+joined lately, and those that have hardly come at all, which have a reserve. An IPv6 peer is bounded as a /64,
+as a /56 and as a /48, because whoever has one address often has that many.
 """
 
 from __future__ import annotations
@@ -17,7 +22,25 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PeerKey = tuple[int, int]
-"""What is counted as one peer: IP version, and the address or the upper half of it."""
+"""What is counted as one peer: the length of a prefix (IPv4: 0) and its value."""
+
+IPV6_PREFIXES = ((64, 1), (56, 2), (48, 4))
+"""Networks that are counted, and how many times the bound of a peer each may use up."""
+
+RARE_RATE = 0.25
+"""Arrivals a second of a peer that count as rare, so that the reserve is open to it."""
+
+RARE_BURST = 16.0
+"""Seconds' worth of them at once."""
+
+MAX_KNOWN = 4096
+"""Peers that have joined lately; the one that joined longest ago makes room."""
+
+KNOWN_FOR = 86400.0
+"""Seconds for which a peer that has joined counts as known."""
+
+SHARE_OF_KNOWN = 8
+"""1/N of all connections is kept for peers that are known."""
 
 MAX_FORWARDED_HOPS = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
@@ -39,15 +62,17 @@ class ListenLimits:
     max_connections: int = 4096
     """Connections at once, whatever state they are in."""
     max_connections_per_peer: int = 256
-    """Connections at once from one IPv4 address or one IPv6 /64."""
+    """Connections at once from one IPv4 address or one IPv6 /64; twice as many from a /56, four
+    times as many from a /48."""
     arrivals_per_peer: int = 32
     """Connections a second of one peer, once it has used up its burst; one too many is closed at once."""
     arrivals: int = 128
-    """Connections a second of all peers, once their burst is used up; more wait until they are accepted."""
+    """Connections a second of all peers, once their burst is used up; one too many is closed at once."""
     strangers_per_peer: int = 8
     """Those of ``arrivals_per_peer`` that do not lead into a session; one too many is closed at once."""
     strangers: int = 64
-    """Those of ``arrivals`` that do not lead into a session; more wait until they are accepted."""
+    """Those of ``arrivals`` that do not lead into a session; one too many is closed, unless its peer is known
+    or comes rarely: such peers have as many again."""
     request_timeout: float = 10.0
     """Seconds from the accepted connection to a whole request, the TLS handshake included."""
 
@@ -79,12 +104,6 @@ class Bucket:
         """What was counted once does not count after all."""
         self.left += 1
 
-    def wait(self, now: float) -> float:
-        """Count once more, and return the seconds until that may happen."""
-        self._refill(now)
-        self.left -= 1
-        return max(0.0, -self.left / self._rate)
-
     def _refill(self, now: float) -> None:
         self.left = min(self._burst, self.left + (now - self._updated) * self._rate)
         self._updated = now
@@ -93,20 +112,29 @@ class Bucket:
 class PeerRate:
     """How fast one peer may come."""
 
-    __slots__ = ("all", "strangers")
+    __slots__ = ("all", "rare", "strangers")
 
-    def __init__(self, limits: ListenLimits, now: float) -> None:
-        self.all = Bucket(limits.arrivals_per_peer, BURST, now)
-        self.strangers = Bucket(limits.strangers_per_peer, BURST, now)
+    def __init__(self, limits: ListenLimits, factor: int, now: float) -> None:
+        self.all = Bucket(limits.arrivals_per_peer * factor, BURST, now)
+        self.strangers = Bucket(limits.strangers_per_peer * factor, BURST, now)
+        self.rare = Bucket(RARE_RATE * factor, RARE_BURST, now)
 
-    def one_more(self, now: float) -> str | None:
-        """Count one, a stranger's until it is proven; why not when it comes too soon."""
+    def refusal(self, now: float) -> str | None:
+        """Why one more would come too soon; None when it may come."""
         if self.strangers.is_empty(now):
             return "stranger-rate"
-        if not self.all.take(now):
-            return "peer-rate"
+        return "peer-rate" if self.all.is_empty(now) else None
+
+    def take(self, now: float) -> None:
+        """Count one, a stranger's until it is proven."""
+        self.all.take(now)
         self.strangers.take(now)
-        return None
+        self.rare.take(now)
+
+    def give_back(self) -> None:
+        """The one that was counted is no stranger's."""
+        self.strangers.give_back()
+        self.rare.give_back()
 
 
 class Admission:
@@ -118,9 +146,11 @@ class Admission:
         self._limits = limits
         self._trusted = tuple(trusted_proxies)
         self._per_peer: dict[PeerKey, int] = {}
-        self._arrivals: OrderedDict[PeerKey, PeerRate] = OrderedDict()  # the longest unheard of comes first
-        self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
-        self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
+        # By time of the last arrival, the oldest first.
+        self._arrivals: OrderedDict[PeerKey, PeerRate] = OrderedDict()
+        # When each peer last joined a session, the oldest first.
+        self._known: OrderedDict[PeerKey, float] = OrderedDict()
+        self._make_buckets()
         self.connections = 0
 
     def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
@@ -128,39 +158,85 @@ class Admission:
         if limits != self._limits:
             self._limits = limits
             self._arrivals.clear()
-            self._all = Bucket(limits.arrivals, BURST_OF_ALL, 0.0)
-            self._strangers = Bucket(limits.strangers, BURST_OF_ALL, 0.0)
+            self._make_buckets()
         self._trusted = tuple(trusted_proxies)
+
+    def _make_buckets(self) -> None:
+        self._all = Bucket(self._limits.arrivals, BURST_OF_ALL, 0.0)
+        self._strangers = Bucket(self._limits.strangers, BURST_OF_ALL, 0.0)
+        # For peers that come rarely, when the others have used up what all may do.
+        self._reserve = Bucket(self._limits.strangers, BURST_OF_ALL, 0.0)
 
     def admit(self, peer: IpAddress, now: float) -> Ticket | str:
         """A ticket for a connection that arrives ``now``, or why there is none.
 
-        ``stranger-rate``, ``peer-rate``, ``connection-limit``, ``peer-limit``.
+        ``stranger-rate``, ``peer-rate``, ``arrival-rate``, ``connection-limit``, ``peer-limit``.
         """
-        if not self.is_trusted(peer) and (refusal := self.arrive(peer, now)) is not None:
-            return refusal
-        if self.connections >= self._limits.max_connections:
+        trusted = self.is_trusted(peer)
+        reserve = 0 if trusted or self.is_known(peer, now) else self._limits.max_connections // SHARE_OF_KNOWN
+        if self.connections >= self._limits.max_connections - reserve:
             return "connection-limit"
         ticket = Ticket(self, peer)
-        if not self.is_trusted(peer) and not ticket.charge(peer):
-            return "peer-limit"
+        if not trusted:
+            refusal = self.arrive(peer, now)
+            if refusal is not None:
+                return refusal
+            if not ticket.charge(peer):
+                return "peer-limit"
         self.connections += 1
         return ticket
 
     def arrive(self, peer: IpAddress, now: float) -> str | None:
-        """Count one more arrival of ``peer``, or say what is exceeded: ``stranger-rate``, ``peer-rate``."""
-        key = _key_of(peer)
-        arrivals = self._arrivals.pop(key, None)
-        if arrivals is None:
+        """Count one more arrival of ``peer``, or say what is exceeded; then nothing is counted.
+
+        ``stranger-rate``, ``peer-rate``, ``arrival-rate``.
+        """
+        rates = [self._rate_of(key, factor, now) for key, factor in _keys_of(peer)]
+        for rate in rates:
+            refusal = rate.refusal(now)
+            if refusal is not None:
+                return refusal
+        if not self.is_known(peer, now) and not self._take_of_all(rates, now):
+            return "arrival-rate"
+        for rate in rates:
+            rate.take(now)
+        return None
+
+    def _take_of_all(self, rates: Sequence[PeerRate], now: float) -> bool:
+        """Charge the bounds of all for a peer that is not known."""
+        if not (self._all.is_empty(now) or self._strangers.is_empty(now)):
+            self._all.take(now)
+            return self._strangers.take(now)
+        return not any(rate.rare.is_empty(now) for rate in rates) and self._reserve.take(now)
+
+    def _rate_of(self, key: PeerKey, factor: int, now: float) -> PeerRate:
+        rate = self._arrivals.pop(key, None)
+        if rate is None:
             if len(self._arrivals) >= MAX_PEERS:
                 self._arrivals.popitem(last=False)
-            arrivals = PeerRate(self._limits, now)
-        self._arrivals[key] = arrivals
-        return arrivals.one_more(now)
+            rate = PeerRate(self._limits, factor, now)
+        self._arrivals[key] = rate
+        return rate
 
-    def pause(self, now: float) -> float:
-        """Count one more arrival in all, and return the seconds until the next one should be accepted."""
-        return max(self._all.wait(now), self._strangers.wait(now))
+    def is_known(self, peer: IpAddress, now: float) -> bool:
+        """Whether ``peer`` has joined a session lately."""
+        (key, _), *_ = _keys_of(peer)
+        joined = self._known.get(key)
+        return joined is not None and now - joined < KNOWN_FOR
+
+    def joined(self, peer: IpAddress, now: float) -> None:
+        """A connection of ``peer`` has joined a session: its arrival was no stranger's."""
+        keys = _keys_of(peer)
+        key = keys[0][0]
+        self._known.pop(key, None)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.popitem(last=False)
+        self._known[key] = now
+        self._strangers.give_back()
+        for key, _ in keys:
+            rate = self._arrivals.get(key)
+            if rate is not None:
+                rate.give_back()
 
     def is_trusted(self, address: IpAddress) -> bool:
         """Whether this is one of our own proxies."""
@@ -183,11 +259,11 @@ class Admission:
 class Ticket:
     """One connection's place; given back once."""
 
-    __slots__ = ("_admission", "_key", "_proven", "_returned", "peer")
+    __slots__ = ("_admission", "_charged", "_proven", "_returned", "peer")
 
     def __init__(self, admission: Admission, peer: IpAddress) -> None:
         self._admission = admission
-        self._key: PeerKey | None = None
+        self._charged: tuple[PeerKey, ...] = ()
         self._proven = False
         self._returned = False
         self.peer = peer
@@ -195,26 +271,26 @@ class Ticket:
     def charge(self, peer: IpAddress) -> bool:
         """Count the connection as one of ``peer``; False when that peer has too many already."""
         counts = self._admission._per_peer
-        key = _key_of(peer)
-        if key == self._key:
+        limit = self._admission._limits.max_connections_per_peer
+        keys = _keys_of(peer)
+        charged = tuple(key for key, _ in keys)
+        if charged == self._charged:
             return True
-        if counts.get(key, 0) >= self._admission._limits.max_connections_per_peer:
+        if any(counts.get(key, 0) >= limit * factor for key, factor in keys):
             return False
         self._uncharge()
-        counts[key] = counts.get(key, 0) + 1
-        self._key = key
+        for key in charged:
+            counts[key] = counts.get(key, 0) + 1
+        self._charged = charged
         self.peer = peer
         return True
 
-    def prove(self) -> None:
+    def prove(self, now: float) -> None:
         """The connection has joined a session: no stranger's after all. Idempotent."""
-        if self._proven:
-            return
-        self._proven = True
-        self._admission._strangers.give_back()
-        arrivals = None if self._key is None else self._admission._arrivals.get(self._key)
-        if arrivals is not None:
-            arrivals.strangers.give_back()
+        if not self._proven:
+            self._proven = True
+            if self._charged:
+                self._admission.joined(self.peer, now)
 
     def give_back(self) -> None:
         """The connection is gone. Idempotent."""
@@ -225,16 +301,23 @@ class Ticket:
 
     def _uncharge(self) -> None:
         counts = self._admission._per_peer
-        if self._key is not None:
-            counts[self._key] -= 1
-            if not counts[self._key]:
-                del counts[self._key]
-            self._key = None
+        for key in self._charged:
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+        self._charged = ()
 
 
-def _key_of(peer: IpAddress) -> PeerKey:
-    # Whoever has one IPv6 address has a /64 of them.
-    return peer.version, int(peer) >> (64 if peer.version == 6 else 0)
+def peer_key(peer: IpAddress) -> PeerKey:
+    """What ``peer`` counts as, in the narrowest sense."""
+    return _keys_of(peer)[0][0]
+
+
+def _keys_of(peer: IpAddress) -> tuple[tuple[PeerKey, int], ...]:
+    """What ``peer`` counts as, the narrowest first, and how many times a peer's bound each has."""
+    if peer.version == 4:
+        return (((0, int(peer)), 1),)
+    return tuple(((length, int(peer) >> (128 - length)), factor) for length, factor in IPV6_PREFIXES)
 
 
 def parse_address(text: str) -> IpAddress | None:

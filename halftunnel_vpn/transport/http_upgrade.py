@@ -157,7 +157,10 @@ class Visitor(asyncio.Protocol):
             lost=partial(listener.leg_left, ticket=self.ticket),
         )
         listener.visitor_became(self, leg)
-        leg.open(listener.paths[request.target](leg, self.ticket.prove), rest)
+        leg.open(listener.paths[request.target](leg, self._prove), rest)
+
+    def _prove(self) -> None:
+        self.ticket.prove(self._listener.clock())
 
     # --- answers ------------------------------------------------------------------------------------
 

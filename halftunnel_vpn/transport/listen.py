@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
@@ -19,8 +22,10 @@ from halftunnel_vpn.transport.admission import (
     IpAddress,
     IpNetwork,
     ListenLimits,
+    PeerKey,
     Ticket,
     parse_address,
+    peer_key,
 )
 from halftunnel_vpn.transport.certificate_store import CertificateStore
 from halftunnel_vpn.transport.decoy_site import Site
@@ -43,7 +48,7 @@ SOCKET_IS_GONE = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EOPNOTSUPP)
 """Errors of accepting after which it can never succeed again."""
 
 MAX_VISITORS = 512
-"""Connections that have not made their request yet; with one more, the one that has waited longest goes."""
+"""Connections that have not made their request yet; one more ends the oldest of the peer that has most."""
 
 EVERY_ADDRESS, EVERY_IPV4_ADDRESS = "::", "0.0.0.0"
 
@@ -61,8 +66,8 @@ class Listener:
 
     Counted: ``congestion-control-refused`` (by the kernel), ``connections-accepted``,
     ``legs-accepted``, ``site-answers``. Dropped, by reason:
-    ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``accept-failed``,
-    ``tls-failed``, ``bytes-before-tls``, ``request-timeout``, ``too-many-visitors``,
+    ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``arrival-rate``,
+    ``accept-failed``, ``tls-failed``, ``bytes-before-tls``, ``request-timeout``, ``too-many-visitors``,
     ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``.
     """
 
@@ -184,21 +189,21 @@ class Listener:
                 is_short = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
                 await asyncio.sleep(ACCEPT_PAUSE if is_short else 0)
                 continue
-            pause = self._arrived(connection, address[0], self.tls)
+            self._arrived(connection, address[0], self.tls)
             in_a_row += 1
-            if pause or in_a_row == ACCEPT_BATCH:
+            if in_a_row == ACCEPT_BATCH:
                 in_a_row = 0
-                await asyncio.sleep(pause)
+                await asyncio.sleep(0)
 
-    def _arrived(self, connection: socket.socket, address: str, tls: CertificateStore | None) -> float:
-        """Take a connection or close it; returns the seconds to wait before the next one."""
+    def _arrived(self, connection: socket.socket, address: str, tls: CertificateStore | None) -> None:
+        """Take a connection or close it, always at once: strangers must not keep clients waiting."""
         now = self.clock()
         peer = parse_address(address) or ipaddress.IPv4Address(0)
         ticket = self.admission.admit(peer, now)
         if isinstance(ticket, str):
             self.refuse(peer, ticket)
-            connection.close()
-            return 0.0
+            _drop(connection)
+            return
         self.counters.count("connections-accepted")
         self._empty.clear()
         visitor = Visitor(self, ticket)
@@ -207,20 +212,28 @@ class Listener:
         # In a callback, because a task that is cancelled before it began runs nothing of its own.
         task.add_done_callback(partial(self._welcomed, connection, visitor))
         if len(self._arriving) + len(self._visitors) > MAX_VISITORS:
-            self._drop_oldest()
-        return self.admission.pause(now)
+            self._drop_a_visitor()
 
-    def _drop_oldest(self) -> None:
-        """Make room: who means it makes its request before so many others have come."""
-        if len(self._arriving) >= len(self._visitors):
-            task, visitor = next(iter(self._arriving.items()))
-            del self._arriving[task]
-            task.cancel()
-            visitor.abort()  # it may have arrived in this very turn
-        else:
-            visitor = next(iter(self._visitors))
-            del self._visitors[visitor]
-            visitor.abort()
+    def _drop_a_visitor(self) -> None:
+        """Make room: the peer that has most connections without a request loses its oldest one.
+
+        Peers that have joined lately are spared as long as there are others.
+        """
+        now = self.clock()
+        by_peer: dict[PeerKey, list[Visitor]] = {}
+        for visitor in chain(self._visitors, self._arriving.values()):
+            by_peer.setdefault(peer_key(visitor.ticket.peer), []).append(visitor)
+        visitor = max(
+            by_peer.values(),
+            key=lambda visitors: (not self.admission.is_known(visitors[0].ticket.peer, now), len(visitors)),
+        )[0]
+        self._visitors.pop(visitor, None)
+        for task, arriving in self._arriving.items():
+            if arriving is visitor:
+                del self._arriving[task]
+                task.cancel()
+                break
+        visitor.abort()  # it may have arrived in this very turn
         self.refuse(visitor.ticket.peer, "too-many-visitors")
 
     async def _welcome(
@@ -316,6 +329,13 @@ def _bound_socket(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _drop(connection: socket.socket) -> None:
+    """Close with RST, so that the kernel keeps nothing of a connection that was refused."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def _advice(error: OSError) -> str:

@@ -8,6 +8,9 @@ import pytest
 
 from halftunnel_vpn.transport.admission import (
     BURST,
+    BURST_OF_ALL,
+    KNOWN_FOR,
+    MAX_KNOWN,
     MAX_PEERS,
     Admission,
     ListenLimits,
@@ -47,7 +50,7 @@ def test_a_peer_is_an_ipv4_address_or_an_ipv6_network():
 
 
 def test_a_peer_that_left_leaves_nothing_behind():
-    admission = Admission(ListenLimits(max_connections_per_peer=1))
+    admission = Admission(ListenLimits(max_connections_per_peer=1, strangers=1000, arrivals=1000))
     for number in range(1000):
         ticket = admission.admit(address("192.0.2.0") + number, 0.0)
         assert isinstance(ticket, Ticket)
@@ -151,9 +154,8 @@ def test_who_joins_is_no_stranger_and_proves_it_once():
     for _ in range(100):
         ticket = admission.admit(peer, 100.0)
         assert isinstance(ticket, Ticket)
-        assert admission.pause(100.0) == 0.0
-        ticket.prove()
-        ticket.prove()
+        ticket.prove(100.0)
+        ticket.prove(100.0)
         ticket.give_back()
     assert all(isinstance(admission.admit(peer, 100.0), Ticket) for _ in range(int(BURST)))
     assert admission.admit(peer, 100.0) == "stranger-rate"
@@ -164,14 +166,95 @@ def test_who_joins_after_it_was_forgotten_gets_nothing_back():
     ticket = admission.admit(address("192.0.2.1"), 0.0)
     for number in range(MAX_PEERS):
         admission.admit(address("10.0.0.0") + number, 0.0)
-    ticket.prove()
+    ticket.prove(100.0)
     assert address("192.0.2.1") not in admission._arrivals and len(admission._arrivals) == MAX_PEERS
 
 
-def test_strangers_of_all_are_spread_once_their_burst_is_used_up():
-    admission = Admission(ListenLimits(strangers=10))
-    assert [admission.pause(0.0) for _ in range(20)] == [0.0] * 20
-    assert admission.pause(0.0) == pytest.approx(0.1)
+def storm(admission, addresses, rate, seconds, *, also=None, period=0.3):
+    """Strangers come in turns and stay 1 s; returns the answers to ``also``, who comes each ``period``."""
+    answers, held, next_try = [], [], period
+    for number in range(int(rate * seconds)):
+        now = 1000.0 + number / rate
+        while held and held[0][0] <= now:
+            held.pop(0)[1].give_back()
+        ticket = admission.admit(addresses[number % len(addresses)], now)
+        if isinstance(ticket, Ticket):
+            held.append((now + 1.0, ticket))
+        if also is not None and number / rate >= next_try:
+            next_try += period
+            answers.append(admission.admit(also(), now))
+            if isinstance(answers[-1], Ticket):
+                answers[-1].prove(now)
+                answers[-1].give_back()
+    return answers
+
+
+def test_in_a_storm_of_strangers_a_client_comes_in_each_time():
+    addresses = [address("10.0.0.0") + number for number in range(64)]
+    for client in (address("192.0.2.1"), address("2001:db8::1")):
+        answers = storm(Admission(ListenLimits()), addresses, 2000, 30, also=lambda one=client: one)
+        assert len(answers) >= 99
+        assert all(isinstance(answer, Ticket) for answer in answers)
+
+
+def test_in_a_storm_of_strangers_clients_from_addresses_never_seen_come_in():
+    strangers = [address("10.0.0.0") + number for number in range(64)]
+    clients = iter(address("192.0.2.0") + number for number in range(200))
+    answers = storm(Admission(ListenLimits()), strangers, 2000, 30, also=lambda: next(clients))
+    assert len(answers) >= 99
+    assert all(isinstance(answer, Ticket) for answer in answers)
+
+
+def test_strangers_that_keep_below_their_own_bounds_lock_out_no_new_client():
+    strangers = [address("10.0.0.0") + number for number in range(64)]
+    clients = iter(address("192.0.2.0") + number for number in range(200))
+    answers = storm(Admission(ListenLimits()), strangers, 64 * 7, 30, also=lambda: next(clients))
+    assert all(isinstance(answer, Ticket) for answer in answers)
+
+
+def test_strangers_of_all_are_bounded():
+    admission = Admission(ListenLimits(strangers=10, max_connections=1_000_000))
+    many = [address("10.0.0.0") + number for number in range(1000)]
+    tickets = [admission.admit(peer, 0.0) for peer in many]
+    assert sum(isinstance(ticket, Ticket) for ticket in tickets) == 2 * 10 * BURST_OF_ALL
+    assert tickets[-1] == "arrival-rate"
+
+
+def test_what_a_peer_may_not_do_is_not_charged_to_all():
+    admission = Admission(ListenLimits(strangers=80, max_connections_per_peer=1000))
+    peer = address("192.0.2.1")
+    for _ in range(1000):
+        admission.admit(peer, 0.0)
+    assert admission._strangers.left == 80 * BURST_OF_ALL - 8 * BURST
+
+
+def test_a_network_of_ipv6_is_bounded_as_a_whole():
+    limits = ListenLimits(max_connections_per_peer=8, strangers_per_peer=100, strangers=1000, arrivals=1000)
+    admission = Admission(limits)
+    in_one_56 = [address("2001:db8::") + (number << 64) for number in range(256)]
+    assert sum(isinstance(admission.admit(peer, 0.0), Ticket) for peer in in_one_56) == 2 * 8
+    in_one_48 = [address("2001:db8::") + (number << 72) for number in range(256)]
+    admission = Admission(limits)
+    assert sum(isinstance(admission.admit(peer, 0.0), Ticket) for peer in in_one_48) == 4 * 8
+
+
+def test_a_share_of_all_places_is_kept_for_peers_that_joined_lately():
+    admission = Admission(ListenLimits(max_connections=16, strangers=1000, arrivals=1000))
+    client = admission.admit(address("192.0.2.1"), 0.0)
+    assert isinstance(client, Ticket)
+    client.prove(0.0)
+    client.give_back()
+    tickets = [admission.admit(address("10.0.0.0") + number, 1.0) for number in range(100)]
+    assert sum(isinstance(ticket, Ticket) for ticket in tickets) == 14
+    assert isinstance(admission.admit(address("192.0.2.1"), 1.0), Ticket)
+    assert admission.admit(address("192.0.2.1"), KNOWN_FOR) == "connection-limit"
+
+
+def test_the_memory_of_known_peers_has_a_bound():
+    admission = Admission(ListenLimits())
+    for number in range(2 * MAX_KNOWN):
+        admission.joined(address("10.0.0.0") + number, 0.0)
+    assert len(admission._known) == MAX_KNOWN
 
 
 def test_proxies_of_ours_come_as_fast_as_they_like():
@@ -179,16 +262,20 @@ def test_proxies_of_ours_come_as_fast_as_they_like():
     assert all(isinstance(admission.admit(address("10.0.0.1"), 0.0), Ticket) for _ in range(100))
 
 
+def test_behind_a_proxy_only_who_may_come_is_charged_to_all():
+    admission = Admission(ListenLimits(strangers=80), networks("10.0.0.0/8"))
+    stranger, client = address("192.0.2.1"), address("192.0.2.2")
+    for _ in range(1000):
+        ticket = admission.admit(address("10.0.0.1"), 0.0)
+        assert isinstance(ticket, Ticket)
+        admission.arrive(stranger, 0.0)
+        ticket.give_back()
+    assert admission._strangers.left == 80 * BURST_OF_ALL - 8 * BURST
+    assert admission.arrive(client, 0.0) is None
+
+
 def test_the_memory_of_arrivals_has_a_bound():
     admission = Admission(ListenLimits(max_connections=1_000_000))
     for number in range(3 * MAX_PEERS):
         admission.admit(address("10.0.0.0") + number, 0.0)
     assert len(admission._arrivals) == MAX_PEERS
-
-
-def test_arrivals_of_all_are_spread_once_their_burst_is_used_up():
-    admission = Admission(ListenLimits(arrivals=10))
-    assert [admission.pause(0.0) for _ in range(20)] == [0.0] * 20
-    assert admission.pause(0.0) == pytest.approx(0.1)
-    assert admission.pause(0.1) == pytest.approx(0.1)
-    assert admission.pause(1000.0) == 0.0
