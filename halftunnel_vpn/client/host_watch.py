@@ -127,7 +127,8 @@ class HostWatch:
 
         loop.add_reader(monitor.fd, readable)
         try:
-            await self._look()
+            moved = False
+            seen = await self._try_look(moved=moved)
             while True:
                 try:
                     async with asyncio.timeout(TICK):
@@ -139,12 +140,25 @@ class HostWatch:
                 if slept:
                     log.info("this host has slept for %.0f s", slept)
                     self._counters.count("host-slept")
-                if woken.is_set() or slept:
+                moved = moved or bool(slept)
+                if woken.is_set() or moved or not seen:
                     woken.clear()
-                    await self._look(moved=bool(slept))
+                    seen = await self._try_look(moved=moved)
+                    moved = moved and not seen
         finally:
             loop.remove_reader(monitor.fd)
             monitor.close()
+
+    async def _try_look(self, *, moved: bool = False) -> bool:
+        """Look once; return False when the kernel did not answer, so that the next tick asks again."""
+        try:
+            await self._look(moved=moved)
+        except HostError as error:
+            if not self._counters.counted["host-watch-failures"]:
+                log.warning("the network of this host cannot be followed now: %s", error)
+            self._counters.count("host-watch-failures")
+            return False
+        return True
 
     async def _look(self, *, moved: bool = False) -> None:
         """Compare the ways out with those of the last look; have the legs replaced when they are others."""

@@ -18,15 +18,19 @@ _LOCAL_IPV4 = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
 
 
 def local_addresses() -> frozenset[Address]:
-    """Every address of every interface in this network namespace; needs no privilege."""
+    """Return every address of every interface in this network namespace; needs no privilege.
+
+    Raises OSError when they cannot be known, as without /proc: an empty set would mean that there are none.
+    """
     found: set[Address] = {ipaddress.IPv4Address(text) for text in _LOCAL_IPV4.findall(_read(FIB_TRIE))}
-    for line in _read(IF_INET6).splitlines():
+    try:
+        ipv6 = _read(IF_INET6)
+    except FileNotFoundError:
+        ipv6 = ""  # /proc is there, so this kernel has no IPv6
+    for line in ipv6.splitlines():
         found.add(ipaddress.IPv6Address(bytes.fromhex(line.split()[0])))
     return frozenset(found)
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")  # a device may have any name
-    except FileNotFoundError:
-        return ""  # a kernel without this family
+    return path.read_text(encoding="ascii", errors="replace")  # a device may have any name

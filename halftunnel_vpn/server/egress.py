@@ -27,7 +27,7 @@ class EgressPolicy:
         nat64: Iterable[ipaddress.IPv6Network] = (),
     ) -> None:
         """``nat64`` are the prefixes of the network's own translators (RFC 6052 section 2.2)."""
-        self._own: frozenset[Address] = frozenset()
+        self._own: frozenset[Address] | None = frozenset()
         self._remembered: dict[bytes, bool] = {}
         self.set_rules(allow=allow, deny=deny, nat64=nat64)
 
@@ -44,8 +44,8 @@ class EgressPolicy:
         self._nat64 = tuple(nat64)
         self._remembered.clear()
 
-    def set_own_addresses(self, own: frozenset[Address]) -> None:
-        """Tell which addresses are the exit's own now."""
+    def set_own_addresses(self, own: frozenset[Address] | None) -> None:
+        """Set the exit's own addresses. None: they are not known, and only ``allow`` permits an address."""
         if own != self._own:
             self._own = own
             self._remembered.clear()
@@ -75,4 +75,6 @@ class EgressPolicy:
             return False
         if in_any(address, self._allow):
             return True
+        if self._own is None:
+            return False  # it might be the exit's own
         return address not in self._own and not in_any(address, DENIED_BY_DEFAULT)

@@ -122,6 +122,7 @@ class Exit:
         )
         self._housekeeping = driver.wheel.timer(self._refresh)
         self._guard_file.load()
+        self.policy.set_own_addresses(None)
         self._refresh(driver.clock())
 
     async def drain(self) -> None:

@@ -15,7 +15,7 @@ from lab import Lab
 from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostNetwork, HostState, preflight, system_servers
+from halftunnel_vpn.host import HostNetwork, HostState, addresses, preflight, system_servers
 from halftunnel_vpn.host.addresses import local_addresses
 from halftunnel_vpn.tun import TunDevice
 
@@ -227,6 +227,12 @@ def test_the_addresses_of_every_device_are_known_whatever_its_name(client: Lab) 
         client.run(CLIENT, ["ip", *command.split()])
     found = {str(address) for address in local_addresses()}
     assert {"fd77:9::1", "192.168.77.2"} <= found
+
+
+def test_without_proc_the_addresses_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "FIB_TRIE", tmp_path / "missing")
+    with pytest.raises(OSError):
+        local_addresses()
 
 
 def test_a_mount_point_may_have_any_name(client: Lab, tmp_path: Path) -> None:

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from halftunnel_vpn.client import host_watch
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.monitor import SuspendWatch, Way, changed
 
 HOME = Way("wlan0", "192.168.1.1", frozenset({"192.168.1.7"}))
@@ -24,3 +35,68 @@ def test_sleep_shows_between_the_two_clocks() -> None:
     clocks.update(boottime=3760.0, monotonic=151.0)
     assert watch.slept() == 3599.5
     assert watch.slept() == 0.0
+
+
+async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[HostError | dict[str, Way | None]] = [
+        {"192.0.2.1": HOME},
+        HostError("The kernel cannot be asked about the network now (Too many open files)."),
+        HostError("The kernel cannot be asked about the network now (Too many open files)."),
+        {"192.0.2.1": CABLE},
+    ]
+
+    def ways(places: object, mark: int) -> dict[str, Way | None]:
+        answer = answers.pop(0)
+        if isinstance(answer, HostError):
+            raise answer
+        return answer
+
+    class Silent:
+        """A monitor that says something once."""
+
+        def __init__(self) -> None:
+            ours, self.kernel = socket.socketpair()
+            self.ours, self.fd = ours, ours.fileno()
+            self.kernel.send(b"changed")
+
+        def drain(self) -> bool:
+            return bool(self.ours.recv(100))
+
+        def close(self) -> None:
+            self.ours.close()
+            self.kernel.close()
+
+    moved = asyncio.Event()
+
+    async def in_turn(work: Callable[[], object]) -> object:
+        return work()
+
+    async def learn(servers: object) -> None: ...
+
+    monkeypatch.setattr(host_watch, "ways", ways)
+    monkeypatch.setattr(host_watch, "NetworkMonitor", Silent)
+    monkeypatch.setattr(host_watch, "TICK", 0.01)
+    monkeypatch.setattr(host_watch, "DEBOUNCE", 0.0)
+    counters = Counters()
+    watch = host_watch.HostWatch(
+        cast(
+            "Any",
+            SimpleNamespace(routes=SimpleNamespace(mark=1), dns=SimpleNamespace(mode="off", takeover="mend")),
+        ),
+        cast("Any", SimpleNamespace(state=SimpleNamespace(ipv6=True), own_servers=tuple)),
+        cast("Any", SimpleNamespace(legs=list, reconnect=moved.set)),
+        cast("Any", SimpleNamespace(learn=learn)),
+        cast("Any", SimpleNamespace(clock=lambda: 0.0)),
+        counters,
+        cast("Any", in_turn),
+    )
+    running = asyncio.ensure_future(watch.run())
+    try:
+        async with asyncio.timeout(30):
+            await moved.wait()
+        assert not running.done()
+        assert counters.counted["host-watch-failures"] == 2
+    finally:
+        await watch.stop()

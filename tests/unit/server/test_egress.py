@@ -198,3 +198,13 @@ def test_a_translator_of_the_network_leads_to_nothing_that_is_closed(prefix, clo
     assert not unaware.permits(closed) and unaware.permits(open_)
     allowed = EgressPolicy(nat64=[ipaddress.IPv6Network(prefix)], allow=[ipaddress.ip_network(prefix)])
     assert not allowed.permits(closed), "a prefix that is allowed does not speak for what is behind it"
+
+
+def test_while_its_own_addresses_are_not_known_an_exit_permits_what_is_allowed_by_name_only() -> None:
+    policy = EgressPolicy(allow=[ipaddress.ip_network("10.1.0.0/16")])
+    public, named = ipaddress.ip_address("8.8.8.8").packed, ipaddress.ip_address("10.1.2.3").packed
+    assert policy.permits(public)
+    policy.set_own_addresses(None)
+    assert not policy.permits(public) and policy.permits(named)
+    policy.set_own_addresses(frozenset())
+    assert policy.permits(public)
