@@ -17,7 +17,7 @@ from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.host import resources
-from halftunnel_vpn.protocol.handshake_payloads import ExitHello
+from halftunnel_vpn.protocol.handshake_payloads import TAKES_HOP_LIMITS, ExitHello
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, DatagramPort, StreamHandler, StreamPort
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
@@ -83,6 +83,7 @@ class Connection:
         """What all streams may hold, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self._lost_since: float | None = None
+        self._takes_hop_limits = False
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
         self._idle_timeout = 300.0
         self._waiting = asyncio.Event()
@@ -127,7 +128,10 @@ class Connection:
 
         Raises UpstreamUnavailable once a direction has been lost for FAIL_FAST_AFTER.
         """
-        stream = self._serving(now).open_stream(request, handler, now)
+        session = self._serving(now)
+        if request.hop_limit and not self._takes_hop_limits:
+            request = request._replace(hop_limit=0)  # an exit of an earlier version would refuse it
+        stream = session.open_stream(request, handler, now)
         if log.isEnabledFor(logging.DEBUG):
             self._log_stream(stream.stream_id, request)
         return stream
@@ -248,6 +252,7 @@ class Connection:
             self._intervals,
         )
         self._legs_changed()
+        self._takes_hop_limits = hello.capabilities & TAKES_HOP_LIMITS != 0
         self._idle_timeout = hello.idle_timeout or 300.0
         self.log_fields = {"session": self.session_number, "id": log_id(established.session_id)}
         log.info("session established", extra=self.log_fields)

@@ -88,6 +88,7 @@ class DnsStream:
     # --- StreamPort ------------------------------------------------------------------------------
 
     fin_follows: Final = False
+    offender: Final = b""
 
     @property
     def room(self) -> int:

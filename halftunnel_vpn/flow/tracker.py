@@ -30,7 +30,7 @@ from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
 from halftunnel_vpn.inet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.inet.fragments import Reassembler
 from halftunnel_vpn.inet.special_purpose import SourceFilter
-from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.stream_messages import MAX_HOP_LIMIT, OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
 
 TcpKey = bytes
@@ -42,6 +42,7 @@ _UNREACHABLE: Final = {
     ResetCode.TIMED_OUT: icmp.IcmpErrorKind.HOST_UNREACHABLE,
     ResetCode.NAME_NOT_FOUND: icmp.IcmpErrorKind.HOST_UNREACHABLE,
     ResetCode.DENIED: icmp.IcmpErrorKind.ADMIN_PROHIBITED,
+    ResetCode.HOP_LIMIT_EXCEEDED: icmp.IcmpErrorKind.TIME_EXCEEDED,
 }
 """Refusals that the host is told by ICMP; every other one is an RST."""
 
@@ -217,7 +218,9 @@ class FlowTracker:
             endpoint.opened(now)
             return
         host = self._dns.name_of(destination) or destination
-        request = OpenRequest(StreamKind.TCP, host, destination_port, 0)
+        # A traceroute's: an ordinary SYN has 64 or more.
+        hop_limit = packet.hop_limit if packet.hop_limit <= MAX_HOP_LIMIT else 0
+        request = OpenRequest(StreamKind.TCP, host, destination_port, 0, hop_limit)
         try:
             stream = self._opener.open_stream(request, endpoint, now)
         except SessionError:
@@ -245,7 +248,9 @@ class FlowTracker:
         kind = _UNREACHABLE.get(code)
         if kind is None:
             return False
-        frame = icmp.build_error(syn, kind, source=syn.destination)
+        # Of an error that the exit met by itself the destination seems to tell.
+        source = endpoint.offender if len(endpoint.offender) == len(syn.source) else syn.destination
+        frame = icmp.build_error(syn, kind, source=source)
         if frame is None:
             return False
         self._write((frame,))

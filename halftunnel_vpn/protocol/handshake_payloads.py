@@ -22,6 +22,9 @@ ITEM_LAST_TIMESTAMP = 1
 READS_STALE_TIME = 0x01
 """Capability of a client: it understands ExitStatus.STALE_TIME. Others get no answer in that case."""
 
+TAKES_HOP_LIMITS = 0x01
+"""Capability of an exit: the OPEN of a TCP stream may carry a hop limit."""
+
 _CLIENT = struct.Struct(">B16s16sIQ16s")
 _EXIT = struct.Struct(">BQ16sIIIIB")
 _ITEM = struct.Struct(">HH")
@@ -89,6 +92,7 @@ class ExitHello:
     ``wall_time`` is the exit's, in microseconds since 1970; ``nonce`` 16 fresh bytes; ``max_streams`` the
     streams that may be open at once; ``stream_window`` the credit in bytes that every byte stream of the
     client begins with; ``idle_timeout`` the seconds after which a session without legs is forgotten.
+    ``capabilities`` is a set of bits, TAKES_HOP_LIMITS or none.
     ``last_timestamp`` goes with STALE_TIME: the client's next timestamp must be later; 0: not sent.
     """
 

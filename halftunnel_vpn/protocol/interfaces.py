@@ -31,6 +31,11 @@ class StreamPort(Protocol):
         ...
 
     @property
+    def offender(self) -> bytes:
+        """The address of the router that the peer's RESET names, empty for none."""
+        ...
+
+    @property
     def room(self) -> int:
         """Bytes that may be handed to :meth:`send` now."""
         ...

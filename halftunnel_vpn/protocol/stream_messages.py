@@ -43,6 +43,8 @@ class ResetCode(IntEnum):
     SHUTDOWN = 9
     """The sender goes away in good order."""
     CONNECTION_RESET = 10
+    HOP_LIMIT_EXCEEDED = 11
+    """A router on the way discarded the SYN of a stream whose OPEN has a hop limit."""
 
 
 class KeepaliveKind(IntEnum):
@@ -63,6 +65,9 @@ _KEEPALIVE: Final = struct.Struct(">BIQQH")  # kind, id, sent_us, records_receiv
 MAX_TOLD_INTERVAL: Final = 6553.5
 """Seconds: the longest keepalive interval that can be told."""
 
+MAX_HOP_LIMIT: Final = 32
+"""The largest hop limit that an OPEN carries: larger ones are no traceroute's."""
+
 KEEPALIVE_LENGTH: Final = _KEEPALIVE.size
 """Bytes of a keepalive without padding."""
 
@@ -72,13 +77,15 @@ class OpenRequest(NamedTuple):
 
     A TCP stream names a host (4 or 16 bytes, or a name in IDNA ASCII) and a port. The other kinds need
     neither: ``b""`` and 0 leave the choice to the exit. ``window`` is the credit in bytes with which the exit
-    may begin to send.
+    may begin to send. ``hop_limit`` is that of the SYN to the destination of a TCP stream, at most
+    MAX_HOP_LIMIT; 0: the exit's own choice.
     """
 
     kind: StreamKind
     host: Host
     port: int
     window: int
+    hop_limit: int = 0
 
     @property
     def destination(self) -> str:
@@ -93,7 +100,8 @@ class OpenRequest(NamedTuple):
         open-no-destination."""
         family, host = encode_host(self.host, "open")
         self._check()
-        return _OPEN_REQUEST.pack(self.kind, family, self.port, self.window) + host
+        tail = bytes((self.hop_limit,)) if self.hop_limit else b""
+        return _OPEN_REQUEST.pack(self.kind, family, self.port, self.window) + host + tail
 
     @classmethod
     def decode(cls, payload: Buffer) -> OpenRequest:
@@ -105,9 +113,13 @@ class OpenRequest(NamedTuple):
         if kind not in _STREAM_KINDS:
             raise WireError("open-bad-kind", f"kind {kind}")
         host, end = decode_host(payload, _OPEN_REQUEST.size, family, "open")
+        hop_limit = 0
+        if end + 1 == len(payload) and kind == StreamKind.TCP and 0 < payload[end] <= MAX_HOP_LIMIT:
+            hop_limit = payload[end]
+            end += 1
         if end != len(payload):
             raise WireError("open-trailing-bytes", f"{len(payload) - end} bytes")
-        request = cls(_STREAM_KINDS[kind], host, port, window)
+        request = cls(_STREAM_KINDS[kind], host, port, window, hop_limit)
         request._check()
         return request
 
@@ -193,9 +205,9 @@ def decode_credit(payload: Buffer) -> int:
     return limit
 
 
-def encode_reset(code: ResetCode) -> bytes:
-    """The payload of a RESET packet."""
-    return bytes((code,))
+def encode_reset(code: ResetCode, offender: bytes = b"") -> bytes:
+    """The payload of a RESET packet. ``offender`` goes with HOP_LIMIT_EXCEEDED: the router's address."""
+    return bytes((code,)) + offender
 
 
 def decode_reset(payload: Buffer) -> ResetCode:
@@ -203,12 +215,19 @@ def decode_reset(payload: Buffer) -> ResetCode:
 
     Raises WireError: reset-bad-length.
     """
-    if len(payload) != 1:
-        raise WireError("reset-bad-length", f"{len(payload)} bytes")
+    length = len(payload)
+    if length != 1 and not (length in _OFFENDER_LENGTHS and payload[0] == ResetCode.HOP_LIMIT_EXCEEDED):
+        raise WireError("reset-bad-length", f"{length} bytes")
     return _RESET_CODES.get(payload[0], ResetCode.CONNECTION_RESET)
+
+
+def decode_offender(payload: Buffer) -> bytes:
+    """Return the address (4 or 16 bytes, or none) of the router that a RESET names."""
+    return bytes(payload[1:])
 
 
 # Dictionaries answer faster than calling the enumeration, and without an exception for a stranger.
 _STREAM_KINDS: Final = {int(kind): kind for kind in StreamKind}
+_OFFENDER_LENGTHS: Final = (5, 17)
 _RESET_CODES: Final = {int(code): code for code in ResetCode}
 _KEEPALIVE_KINDS: Final = {int(kind): kind for kind in KeepaliveKind}

@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.datagram import IcmpErrorKind
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
@@ -22,6 +24,9 @@ MAX_ADDRESSES = 8
 KEEPALIVE_IDLE = 60
 """Seconds of silence after which the kernel probes a destination, and between two probes: NATs and firewalls
 on the way forget idle connections, some after five minutes."""
+
+DEFAULT_HOPS = -1
+"""Stands for the system's hop limit in setsockopt (ip(7), ipv6(7))."""
 
 KEEPALIVE_PROBES = 10
 """Unanswered probes after which a destination is taken for dead."""
@@ -68,6 +73,15 @@ def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
+def _limit_hops(sock: socket.socket, hop_limit: int) -> None:
+    """Send with ``hop_limit`` and keep the routers' errors; 0 goes back to what the system does."""
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit or DEFAULT_HOPS)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit or DEFAULT_HOPS)
+    icmp_errors.enable(sock, on=hop_limit > 0)
+
+
 class Dialer:
     """Opens TCP connections for clients, within limits; each dial ends with exactly one callback.
 
@@ -91,14 +105,16 @@ class Dialer:
         port: int,
         connected: Callable[[socket.socket], None],
         failed: Callable[[ResetCode], None],
+        *,
+        hop_limit: int = 0,
     ) -> Dial:
         """Connect to the first of ``addresses`` that answers; ``client`` is whom the limits count.
 
         ``connected`` gets a connected, non-blocking socket, which :attr:`watch` goes on watching: its new
         owner has to say for what. ``failed`` gets the reason. Neither is called before this method has
-        returned, and neither after ``Dial.cancel``.
+        returned, and neither after ``Dial.cancel``. ``hop_limit`` is that of the SYN; 0: the system's.
         """
-        dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed)
+        dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed, hop_limit)
         if self._may_start(client):
             self._start(dial)
         elif (
@@ -155,6 +171,7 @@ class Dial:
         "_deadline",
         "_dialer",
         "_failed",
+        "_hop_limit",
         "_last_code",
         "_pending",
         "_port",
@@ -162,6 +179,7 @@ class Dial:
         "_started",
         "client",
         "is_over",
+        "offender",
     )
 
     def __init__(
@@ -172,8 +190,11 @@ class Dial:
         port: int,
         connected: Callable[[socket.socket], None],
         failed: Callable[[ResetCode], None],
+        hop_limit: int,
     ) -> None:
         self.client = client
+        self.offender = b""
+        self._hop_limit = hop_limit
         self.is_over = False
         self._dialer = dialer
         self._addresses = list(addresses)
@@ -222,6 +243,8 @@ class Dial:
             _keep_alive(sock)
             # An urgent byte stays in its place in the stream (RFC 6093 section 6) instead of being lost.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            if self._hop_limit:
+                _limit_hops(sock, self._hop_limit)
             status = sock.connect_ex((socket.inet_ntop(family, address), self._port))
             if status in (0, errno.EINPROGRESS):
                 self._dialer.watch.set(sock, WRITABLE, self._settled)
@@ -243,15 +266,24 @@ class Dial:
         # an error or the end is reported whenever there is one; else the connection stands
         status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & ENDED else 0
         if status:
+            if self._hop_limit:
+                self._read_offender(sock)
             self._dialer.watch.forget(sock)
             sock.close()
             self._attempt_failed(status)
             return
+        if self._hop_limit:
+            _limit_hops(sock, 0)
         self._end()
         self._connected(sock)
 
+    def _read_offender(self, sock: socket.socket) -> None:
+        for error in icmp_errors.read(sock):
+            if error.kind is IcmpErrorKind.TIME_EXCEEDED:
+                self.offender = error.offender
+
     def _attempt_failed(self, number: int | None) -> None:
-        self._last_code = reset_code(number)
+        self._last_code = ResetCode.HOP_LIMIT_EXCEEDED if self.offender else reset_code(number)
         self._next(self._dialer.driver.clock())
 
     def _timed_out(self, now: float) -> None:

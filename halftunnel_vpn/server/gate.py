@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
-from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import (
+    READS_STALE_TIME,
+    TAKES_HOP_LIMITS,
+    ClientHello,
+    ExitHello,
+    ExitStatus,
+)
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -222,6 +228,7 @@ class Gate:
             stream_window=MIN_WINDOW,
             idle_timeout=int(self._limits.idle_timeout),
             has_ipv6=self._has_ipv6(),
+            capabilities=TAKES_HOP_LIMITS,
             last_timestamp=self._guard.last(offer.client_public) if status is ExitStatus.STALE_TIME else 0,
         )
         reply, keys = offer.answer(answer, self._random(32), padding=self._padding())

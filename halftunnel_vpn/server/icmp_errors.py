@@ -52,12 +52,12 @@ class SocketError(NamedTuple):
     quoted: bytes
 
 
-def enable(sock: socket.socket) -> None:
-    """Have the kernel queue ICMP errors for ``sock``."""
+def enable(sock: socket.socket, *, on: bool = True) -> None:
+    """Have the kernel queue ICMP errors for ``sock``, or not any more."""
     if sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, int(on))
     else:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, int(on))
 
 
 def read(sock: socket.socket) -> list[SocketError]:

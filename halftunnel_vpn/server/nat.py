@@ -147,9 +147,9 @@ class ClientNat:
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
         opening = TcpOpening(stream, nat.driver, nat.watch, closed)
         if isinstance(request.host, str):
-            opening.lookup = nat.start(self._open_name(opening, request.host, request.port))
+            opening.lookup = nat.start(self._open_name(opening, request))
         else:
-            self._dial(opening, [request.host], request.port)
+            self._dial(opening, [request.host], request)
         return opening
 
     def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
@@ -187,9 +187,10 @@ class ClientNat:
     async def _query(self, message: bytes) -> bytes:
         return await self._nat.resolver.query(message, self._client)
 
-    async def _open_name(self, opening: TcpOpening, name: str, port: int) -> None:
+    async def _open_name(self, opening: TcpOpening, request: OpenRequest) -> None:
+        assert isinstance(request.host, str)
         try:
-            addresses = await self._nat.addresses_of(self._client, name)
+            addresses = await self._nat.addresses_of(self._client, request.host)
         except DnsError as error:
             self._nat.counters.drop(error.reason)
             opening.failed(ResetCode.NAME_NOT_FOUND)
@@ -197,16 +198,21 @@ class ClientNat:
         if not addresses:
             opening.failed(ResetCode.NAME_NOT_FOUND)
         elif not opening.is_over:
-            self._dial(opening, addresses, port)
+            self._dial(opening, addresses, request)
 
-    def _dial(self, opening: TcpOpening, addresses: list[bytes], port: int) -> None:
+    def _dial(self, opening: TcpOpening, addresses: list[bytes], request: OpenRequest) -> None:
         permitted = [address for address in addresses if self._nat.policy.permits(address)]
         if not permitted:
             self._nat.counters.drop("egress-denied")
             opening.failed(ResetCode.DENIED)
             return
         opening.pending = self._nat.dialer.dial(
-            self._client, permitted, port, opening.connected, opening.failed
+            self._client,
+            permitted,
+            request.port,
+            opening.connected,
+            opening.failed,
+            hop_limit=request.hop_limit,
         )
 
     def _resolve(self, name: str, done: Callable[[list[bytes]], None]) -> Callable[[], object]:

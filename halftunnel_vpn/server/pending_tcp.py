@@ -67,7 +67,7 @@ class TcpOpening:
             return
         self.is_over = True
         self._stream.session.now = self.driver.clock()
-        self._stream.reset(code)
+        self._stream.reset(code, b"" if self.pending is None else self.pending.offender)
         self._on_closed()
 
     def opened(self, now: float) -> None:

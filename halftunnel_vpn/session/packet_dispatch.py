@@ -12,6 +12,7 @@ from halftunnel_vpn.protocol.stream_messages import (
     ResetCode,
     StreamKind,
     decode_credit,
+    decode_offender,
     decode_reset,
 )
 from halftunnel_vpn.protocol.wire import Packet, PacketType, iter_train
@@ -168,6 +169,8 @@ class PacketDispatch:
         session = self._session
         code = decode_reset(payload)
         session.acknowledgements.stateless(stream.stream_id, sequence + 1)
+        if isinstance(stream, ByteStream):
+            stream.offender = decode_offender(payload)
         stream.reset_received(code, now)
         if isinstance(stream, ByteStream):
             session.acknowledgements.forget(stream)

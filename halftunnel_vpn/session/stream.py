@@ -63,6 +63,7 @@ class ByteStream:
         "handler",
         "is_low_on_room",
         "kind",
+        "offender",
         "queue",
         "receiving",
         "resetting",
@@ -89,6 +90,7 @@ class ByteStream:
         self.is_low_on_room = False
         self.resetting = False
         self.fin_follows = False
+        self.offender = b""
 
     # --- StreamPort: what the user of the stream calls -------------------------------------------
 
@@ -120,15 +122,18 @@ class ByteStream:
             self.sending.fin_queued = True
             self._activate()
 
-    def reset(self, code: ResetCode) -> None:
-        """Drop everything and tell the peer; does nothing when the stream is over."""
+    def reset(self, code: ResetCode, offender: bytes = b"") -> None:
+        """Drop everything and tell the peer; does nothing when the stream is over.
+
+        ``offender`` is the address of the router that is to blame, with HOP_LIMIT_EXCEEDED.
+        """
         if self.resetting or self.stream_id not in self.session.streams:
             return
         self.state = next_state(self.state, StreamEvent.RESET)
         self.resetting = True
         self.sending.drop_everything()
         self.receiving.release()
-        self.sending.control.append((PacketType.RESET, encode_reset(code)))
+        self.sending.control.append((PacketType.RESET, encode_reset(code, offender)))
         self._activate()
 
     def consumed(self, count: int) -> None:

@@ -109,6 +109,7 @@ class Stream:
             self.endpoint.aborted(ResetCode.CONNECTION_RESET, self.clock.now)
 
     fin_follows = False
+    offender = b""
 
     def consumed(self, count: int) -> None:
         self.outstanding -= count

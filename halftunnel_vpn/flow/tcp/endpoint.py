@@ -205,8 +205,8 @@ class TcpEndpoint(Connection):
         """A segment outside the window: say where we stand, unless it is a RST."""
         flags = segment.flags
         if sequence == self._receiver.next - 1 and length <= 1 and flags & TELLING == ACK:
-            # A keepalive probe, with or without a byte of rubbish (RFC 9293, 3.8.4).
-            self._counters.count("tcp-keepalives-answered")
+            # A probe of the connection or of a closed window, perhaps with a byte (RFC 9293, 3.8.4).
+            self._counters.count("tcp-probes-answered")
             self._out.challenge(self._sender.nxt, now)
             return
         self._counters.drop("tcp-out-of-window")

@@ -26,6 +26,7 @@ class _NoStream:
     __slots__ = ()
 
     room: Final = 0
+    offender: Final = b""
     fin_follows: Final = False
 
     def send(self, data: Buffer) -> None:
@@ -140,6 +141,11 @@ class Connection:
     def waiting_bytes(self) -> int:
         """Bytes from the stream that wait for the host's window."""
         return self._sender.queue.waiting
+
+    @property
+    def offender(self) -> bytes:
+        """The address of the router that refused the SYN, as the exit named it; empty for none."""
+        return self._stream.offender
 
     # --- the way in ------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ class _Stream:
         self.is_over = True
 
     fin_follows = False
+    offender = b""
 
     def consumed(self, count: int) -> None:
         self.owed -= count

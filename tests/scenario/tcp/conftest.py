@@ -36,6 +36,7 @@ class Stream:
         self.sent = bytearray()
         self.is_finished = False
         self.fin_follows = False
+        self.offender = b""
         self.resets: list[ResetCode] = []
         self.consumed_bytes = 0
         self.on_send: Callable[[], None] = lambda: None

@@ -370,7 +370,7 @@ def test_keepalive_probes_are_answered_in_every_state_that_a_live_peer_answers_i
     assert talk.endpoint.state is State.CLOSE_WAIT
     probe(10, 1)
     assert not talk.counters.dropped["tcp-out-of-window"]
-    assert talk.counters.counted["tcp-keepalives-answered"] == 6
+    assert talk.counters.counted["tcp-probes-answered"] == 6
     assert bytes(talk.stream.sent) == b"question"
 
 

@@ -245,6 +245,7 @@ class ModelStream:
         self.resets.append(code)
 
     fin_follows = False
+    offender = b""
 
     def consumed(self, count: int) -> None:
         self.consumed_bytes += count

@@ -34,6 +34,7 @@ class Stream:
         self.credited = 0
         self.is_finished = False
         self.fin_follows = False
+        self.offender = b""
         self.is_closed = False
         self.reset_code: ResetCode | None = None
 

@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol import stream_messages
 from halftunnel_vpn.protocol.stream_messages import (
+    MAX_HOP_LIMIT,
     Keepalive,
     KeepaliveKind,
     OpenReply,
     OpenRequest,
     ResetCode,
     StreamKind,
+    decode_offender,
+    decode_reset,
+    encode_reset,
 )
 
 u16 = st.integers(0, 2**16 - 1)
@@ -191,3 +195,27 @@ def test_noise_raises_nothing_but_a_wire_error(noise: bytes) -> None:
             decode(noise)
         except WireError as error:
             assert error.reason.split("-")[0] in ("open", "keepalive", "ack", "reset")
+
+
+@pytest.mark.parametrize("hop_limit", [1, MAX_HOP_LIMIT])
+def test_a_hop_limit_travels_with_the_open_of_a_tcp_stream(hop_limit: int) -> None:
+    request = OpenRequest(StreamKind.TCP, "www.example", 80, 7, hop_limit)
+    assert OpenRequest.decode(request.encode()) == request
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail"),
+    [(StreamKind.TCP, b"\0"), (StreamKind.TCP, b"\x21"), (StreamKind.TCP, b"\1\1"), (StreamKind.UDP, b"\1")],
+)
+def test_what_is_no_hop_limit_is_refused(kind: StreamKind, tail: bytes) -> None:
+    whole = OpenRequest(kind, bytes(4), 80, 7).encode()
+    assert reason_of(OpenRequest.decode, whole + tail) == "open-trailing-bytes"
+
+
+@pytest.mark.parametrize("offender", [b"", bytes(4), bytes(16)])
+def test_a_reset_names_the_router(offender: bytes) -> None:
+    payload = encode_reset(ResetCode.HOP_LIMIT_EXCEEDED, offender)
+    assert decode_reset(payload) is ResetCode.HOP_LIMIT_EXCEEDED
+    assert decode_offender(payload) == offender
+    for wrong in (payload + b"x", b"\x0a" + bytes(4)):
+        assert reason_of(decode_reset, wrong) == "reset-bad-length"

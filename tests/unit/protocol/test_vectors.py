@@ -110,6 +110,7 @@ def make_payloads() -> Vectors:
         OpenRequest(StreamKind.TCP, DESTINATION, 443, 65536),
         OpenRequest(StreamKind.TCP, DESTINATION_6, 443, 65536),
         OpenRequest(StreamKind.TCP, "www.example", 80, 262144),
+        OpenRequest(StreamKind.TCP, DESTINATION, 80, 262144, 3),
         OpenRequest(StreamKind.UDP, b"", 0, 0),
         OpenRequest(StreamKind.ICMP, b"", 0, 0),
         OpenRequest(StreamKind.DNS, b"", 0, 65536),
@@ -128,6 +129,7 @@ def make_payloads() -> Vectors:
                 "host_is_name": isinstance(request.host, str),
                 "port": request.port,
                 "window": request.window,
+                "hop_limit": request.hop_limit,
                 "payload": request.encode().hex(),
             }
             for request in requests
@@ -413,7 +415,8 @@ def test_payloads_read_back() -> None:
     for vector in vectors["open_requests"]:
         request = OpenRequest.decode(bytes.fromhex(vector["payload"]))
         host = vector["host"] if vector["host_is_name"] else bytes.fromhex(vector["host"])
-        assert request == OpenRequest(StreamKind[vector["kind"]], host, vector["port"], vector["window"])
+        rest = vector["port"], vector["window"], vector["hop_limit"]
+        assert request == OpenRequest(StreamKind[vector["kind"]], host, *rest)
     for vector in vectors["open_replies"]:
         reply = OpenReply.decode(bytes.fromhex(vector["payload"]))
         assert reply == OpenReply(vector["window"], bytes.fromhex(vector["address"]), vector["port"])

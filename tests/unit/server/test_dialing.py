@@ -12,7 +12,7 @@ import time
 import pytest
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.server import dialing
+from halftunnel_vpn.server import dialing, icmp_errors
 from halftunnel_vpn.server.dialing import ATTEMPT_DELAY, MAX_ADDRESSES, Dialer, DialLimits, reset_code
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -342,3 +342,26 @@ async def test_a_connection_is_probed_after_a_minute_and_keeps_urgent_bytes_in_t
                 while data := await asyncio.get_running_loop().sock_recv(sock, 100):
                     received += data
             assert received == b"abc!def"
+
+
+async def test_the_hop_limit_of_a_dial_ends_with_the_connection(driver, counters):
+    """What follows the SYN has the system's, and no router's error ends it."""
+    for address, level, option, queue in (
+        (ONE, socket.IPPROTO_IP, socket.IP_TTL, icmp_errors.IP_RECVERR),
+        (SIX, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, icmp_errors.IPV6_RECVERR),
+    ):
+        family = socket.AF_INET if address == ONE else socket.AF_INET6
+        with (
+            socket.create_server(("127.0.0.1" if address == ONE else "::1", 0), family=family) as server,
+            socket.socket(family) as fresh,
+        ):
+            dialer = Dialer(driver, DialLimits(), counters)
+            done = asyncio.get_running_loop().create_future()
+            port = server.getsockname()[1]
+            dialer.dial("client", [address], port, done.set_result, done.set_exception, hop_limit=3)
+            async with asyncio.timeout(30):
+                sock = await done
+            dialer.watch.forget(sock)
+            with sock:
+                assert sock.getsockopt(level, option) == fresh.getsockopt(level, option)
+                assert sock.getsockopt(level, queue) == 0

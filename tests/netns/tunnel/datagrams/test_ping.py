@@ -56,6 +56,13 @@ def test_traceroute_shows_every_hop_behind_the_exit(rig, road_beyond, version, m
 
 
 @both_versions
+def test_a_traceroute_over_tcp_shows_every_hop_behind_the_exit(rig, road_beyond, version):
+    """The last hop refuses the connection, and so shows itself."""
+    said = rig.client(f"traceroute -n -{version} -w 20 -T -p 81 {ROAD[version][-1]}")
+    assert hops(said) == ROAD[version]
+
+
+@both_versions
 def test_ping_with_a_small_hop_limit_names_the_router(rig, road_beyond, version):
     said = rig.client(f"ping -n -c 1 -W 20 -t 2 {ROAD[version][-1]}", check=False)
     assert re.search(rf"From {ROAD[version][1]} icmp_seq=1 Time (to live )?exceeded", said)
