@@ -41,7 +41,10 @@ def build_parser() -> Parser:
     up.add_argument("--foreground", action="store_true", help="stay here and log on standard error")
     _add_process_options(up)
     up.add_argument(
-        "--socket", metavar="PATH", help="control socket (default: the daemon's, or as the profile says)"
+        "--socket",
+        metavar="PATH",
+        type=_path,
+        help="control socket (default: the daemon's, or as the profile says)",
     )
 
     down = _command(commands, "down", "disconnect, and put everything back", _down)
@@ -113,10 +116,19 @@ def _add_profile(commands: _Commands[Parser]) -> None:
         if name != "list":
             action.add_argument("name", metavar="NAME")
         if name == "add":
-            action.add_argument("file", metavar="FILE", help="- for standard input")
+            action.add_argument("file", metavar="FILE", type=_path, help="- for standard input")
             action.add_argument("--replace", action="store_true", help="another one of that name goes")
-        action.add_argument("--dir", metavar="DIR", help="where they are kept (/etc/halftunnel/profiles)")
+        action.add_argument(
+            "--dir", metavar="DIR", type=_path, help="where they are kept (/etc/halftunnel/profiles)"
+        )
         _add_socket(action)
+
+
+def _path(text: str) -> str:
+    """Refuse an empty path, which would mean the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _natural(text: str) -> int:
@@ -137,7 +149,11 @@ def _minutes(text: str) -> float:
 
 def _add_socket(parser: Parser) -> None:
     parser.add_argument(
-        "--socket", metavar="PATH", default=DEFAULT_CONTROL_SOCKET, help="control socket (%(default)s)"
+        "--socket",
+        metavar="PATH",
+        type=_path,
+        default=DEFAULT_CONTROL_SOCKET,
+        help="control socket (%(default)s)",
     )
 
 
@@ -174,17 +190,25 @@ def _add_server(commands: _Commands[Parser]) -> None:
         default=[],
         help="resolvers to ask (default: those of /etc/resolv.conf)",
     )
-    init.add_argument("--certificate", metavar="FILE", help="TLS certificate chain (default: one of our own)")
-    init.add_argument("--certificate-key", metavar="FILE", help="private key of that certificate")
+    init.add_argument(
+        "--certificate", metavar="FILE", type=_path, help="TLS certificate chain (default: one of our own)"
+    )
+    init.add_argument("--certificate-key", metavar="FILE", type=_path, help="private key of that certificate")
     init.add_argument(
         "--behind-proxy",
         action="store_true",
         help="listen without TLS: a reverse proxy on this machine does that",
     )
 
-    add = _command(actions, "add-client", "admit a client; its profile goes to standard output", _add_client)
+    add = _command(actions, "add-client", "admit a client, and write its profile", _add_client)
     add.add_argument("name", metavar="NAME")
     _add_directory(add)
+    add.add_argument(
+        "--output",
+        metavar="FILE",
+        type=_path,
+        help="a new file for the profile, mode 0600 (default: standard output)",
+    )
 
     remove = _command(actions, "remove-client", "admit a client no longer", _remove_client)
     remove.add_argument("name", metavar="NAME")
@@ -196,8 +220,12 @@ def _add_server(commands: _Commands[Parser]) -> None:
     certificate = _command(
         actions, "certificate", "install a renewed certificate where the exit reads it", _server_certificate
     )
-    certificate.add_argument("--certificate", metavar="FILE", required=True, help="certificate chain, PEM")
-    certificate.add_argument("--certificate-key", metavar="FILE", required=True, help="its private key, PEM")
+    certificate.add_argument(
+        "--certificate", metavar="FILE", type=_path, required=True, help="certificate chain, PEM"
+    )
+    certificate.add_argument(
+        "--certificate-key", metavar="FILE", type=_path, required=True, help="its private key, PEM"
+    )
     certificate.add_argument(
         "--direction",
         choices=("upstream", "downstream"),
@@ -219,7 +247,7 @@ def _command(commands: _Commands[Parser], name: str, meaning: str, run: object) 
 
 
 def _add_directory(parser: Parser) -> None:
-    parser.add_argument("--dir", metavar="DIR", required=True, help="the exit's directory")
+    parser.add_argument("--dir", metavar="DIR", type=_path, required=True, help="the exit's directory")
 
 
 def _add_process_options(parser: Parser) -> None:

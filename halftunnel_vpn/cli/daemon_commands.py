@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -70,8 +71,9 @@ def _repair_here(*, lift: bool) -> list[str]:
             return _repair_alone(state_dir, lift=lift)
     except HostBusy as busy:
         if busy.holder.role is Role.DAEMON:
+            socket = shlex.quote(str(busy.holder.socket))
             raise HostError(
-                f"the daemon runs, and does not answer here; name its socket: --socket {busy.holder.socket}"
+                f"the daemon runs, and does not answer here; name its socket: --socket {socket}"
             ) from None
         raise
 

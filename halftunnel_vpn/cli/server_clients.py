@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import secrets
+import stat
 import sys
 from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from halftunnel_vpn.cli import server_directory
 from halftunnel_vpn.cli.owned_directory import OwnedDirectory
@@ -16,7 +18,7 @@ from halftunnel_vpn.config import values, writing
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
-from halftunnel_vpn.errors import ConfigError, UsageError
+from halftunnel_vpn.errors import ConfigError, HostError, UsageError
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
 
 HEADER = """\
@@ -28,8 +30,14 @@ HEADER = """\
 
 
 def add(options: Namespace) -> int:
-    """Admit a client: its public key is kept here, its profile goes to standard output and nowhere else."""
+    """Admit a client: its public key is kept here, its profile goes to one new file or to standard output."""
     name = _name(options.name)
+    if options.output is None and _others_may_read(sys.stdout):
+        print(
+            f"htvpn: others may read the file that takes the private key of {name}; --output FILE makes one "
+            "that only its owner may read",
+            file=sys.stderr,
+        )
     with server_directory.open_directory(Path(options.dir)) as directory:
         config = server_directory.read_configuration(directory)
         key = KeyPair(secrets.token_bytes(32))
@@ -37,13 +45,45 @@ def add(options: Namespace) -> int:
         with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
             _admit(clients, config.limits.max_clients, name, key)
             try:
-                sys.stdout.write(profile)
-                sys.stdout.flush()
+                if options.output is None:
+                    sys.stdout.write(profile)
+                    sys.stdout.flush()
+                else:
+                    _write_new(options.output, profile)
             except BaseException:
                 # Nobody has the private key, so the public key is worth nothing.
                 clients.remove(name + server_directory.CLIENT_SUFFIX)
                 raise
     return 0
+
+
+def _others_may_read(stream: TextIO) -> bool:
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # it is no file of the kernel's
+        return False
+    return stat.S_ISREG(mode) and bool(mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _write_new(path: str, text: str) -> None:
+    """Write ``text`` to a new file of mode 0600. Raises HostError, and leaves no file, when that fails."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise HostError(f"{path} is there already and is not replaced; name another file") from None
+    except OSError as error:
+        raise HostError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)  # whatever the umask
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, OSError):
+            raise HostError(f"{path} cannot be written: {error.strerror}") from error
+        raise
 
 
 def _admit(clients: OwnedDirectory, limit: int, name: str, key: KeyPair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from halftunnel_vpn.cli.owned_directory import OwnedDirectory
@@ -32,4 +33,5 @@ def read_configuration(directory: OwnedDirectory) -> ServerConfig:
 
 
 def _missing(directory: Path) -> str:
-    return f"there is no {directory / CONFIGURATION}; make one with 'htvpn server init --dir {directory} ...'"
+    init = f"htvpn server init --dir {shlex.quote(str(directory))} ..."
+    return f"there is no {directory / CONFIGURATION}; make one with `{init}`"

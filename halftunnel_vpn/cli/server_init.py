@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
+import shlex
 import socket
 import sys
 import threading
@@ -93,8 +94,9 @@ def run(options: Namespace) -> int:
     }
     _write(directory, contents)
     print(f"The exit is in {directory}; its public key is {encode_key(key.public)}.")
-    print(f"Admit a client:  htvpn server add-client NAME --dir {directory} > NAME.toml")
-    print(f"Run the exit:    htvpn server run --dir {directory}")
+    quoted = shlex.quote(str(directory))
+    print(f"Admit a client:  htvpn server add-client NAME --dir {quoted} --output NAME.toml")
+    print(f"Run the exit:    htvpn server run --dir {quoted}")
     _warn_of_common_addresses(roads)
     return 0
 

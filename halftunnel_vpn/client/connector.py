@@ -318,7 +318,7 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise RoadError(
-            f"The exit did not answer within {seconds:.0f} seconds: check that both domains lead to the same "
-            "exit, that [exit] public_key is its key, and that this client is on its list.",
+            f"The exit did not answer within {seconds:.0f} seconds, and refused nothing: check that both "
+            "domains lead to the same exit.",
             reason="handshake-timeout",
         ) from None

@@ -39,7 +39,8 @@ class EarlyMessages:
         """What it means that the leg is gone."""
         return LegClosed(
             "The exit closed a connection before it answered: check that this client is still on the "
-            "exit's list and that the profile is the one it gave.",
+            "exit's list and that the profile is the one it gave; the exit's log tells which: "
+            "handshake-unknown-client, or handshake-bad-tag for the key of another exit.",
             reason=f"leg-closed-{self._cause}",
         )
 

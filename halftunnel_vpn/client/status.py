@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.legs import LegInfo, describe
 from halftunnel_vpn.control.status import DnsStatus, LegStatus, RoadStatus
@@ -18,7 +19,7 @@ def road_status(
     name = direction.name.lower()
     counted = counters.counted
     return RoadStatus(
-        urls=list(urls),
+        urls=[without_path(url) for url in urls],
         legs=len(legs),
         open_legs=[leg_status(describe(leg, now)) for leg in sorted(legs, key=lambda leg: leg.number)],
         sent_bytes=counted[f"{name}-bytes-sent"] + sum(leg.bytes_sent for leg in legs),
@@ -26,6 +27,12 @@ def road_status(
         sent_messages=counted[f"{name}-messages-sent"] + sum(leg.records_sent for leg in legs),
         received_messages=counted[f"{name}-messages-received"] + sum(leg.records_received for leg in legs),
     )
+
+
+def without_path(url: str) -> str:
+    """Return scheme, host and port of ``url``: its path is a secret, and a status is shown to others."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def leg_status(leg: LegInfo) -> LegStatus:

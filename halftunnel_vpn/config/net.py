@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.values import integer
@@ -151,7 +151,7 @@ def path(value: object) -> str:
 
 
 def websocket_url(value: object) -> str:
-    """A ws:// or wss:// URL, perhaps with a port, a path and a query."""
+    """A ws:// or wss:// URL, perhaps with a port, a path and a query; its host as of :func:`domain`."""
     allowed = "a URL like wss://a.example.org/path (ws:// or wss://, no user, no #fragment)"
     parts = split_url(value, ("ws", "wss"), allowed)
     if (
@@ -160,7 +160,7 @@ def websocket_url(value: object) -> str:
         or (parts.path and not _PATH.fullmatch(parts.path))
     ):
         raise Rejected(allowed)
-    return str(value)
+    return urlunsplit(parts)
 
 
 def proxy_url(value: object) -> str:
@@ -169,18 +169,15 @@ def proxy_url(value: object) -> str:
     parts = split_url(value, ("http",), allowed)
     if parts.path not in ("", "/") or parts.query:
         raise Rejected(allowed)
-    return str(value)
+    return urlunsplit(parts)
 
 
 def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitResult:
-    """Take a URL apart after looking at scheme, host and port; raises :class:`Rejected` with ``allowed``."""
-    if (
-        not isinstance(value, str)
-        or len(value) > MAX_URL
-        or not value.isascii()
-        or not value.isprintable()
-        or " " in value
-    ):
+    """Check scheme, host and port of a URL and take it apart. Raises :class:`Rejected` with ``allowed``.
+
+    A name becomes what certificates, SNI and DNS have: ASCII (IDNA), lower case, without the final dot.
+    """
+    if not isinstance(value, str) or len(value) > MAX_URL or not value.isprintable() or " " in value:
         raise Rejected(allowed)
     try:
         parts = urlsplit(value)
@@ -190,9 +187,17 @@ def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitRes
     if parts.scheme not in schemes or not host or number == 0 or "#" in value:
         raise Rejected(allowed)
     try:
-        address(host) if ":" in host else domain(host)
+        name = host if ":" in host else domain(host)
+        if ":" in host:
+            address(host)
     except Rejected:
         raise Rejected(allowed) from None
+    before, _, _ = parts.netloc.rpartition("@")
+    if not (before + parts.path + parts.query).isascii():
+        raise Rejected(allowed)
+    if name != host or not value.isascii():
+        netloc = name if number is None else f"{name}:{number}"
+        parts = parts._replace(netloc=f"{before}@{netloc}" if before else netloc)
     return parts
 
 

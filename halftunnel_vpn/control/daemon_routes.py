@@ -15,6 +15,7 @@ from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
 from halftunnel_vpn.control.service import JSON, Handler, Request, Response, failure
 from halftunnel_vpn.control.status import STATUS_PATH, Status
+from halftunnel_vpn.control.text_file import decode
 from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 
 MAX_PORTAL = 3600.0
@@ -188,10 +189,7 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
         return _json({"profiles": [entry._asdict() for entry in found]})
 
     async def put(request: Request) -> Response:
-        try:
-            text = request.body.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ConfigError("the profile is no UTF-8 text; write it again") from None
+        text = decode(request.body, "the profile")
         replace = parse_qs(request.query).get("replace", ["yes"])[-1] != "no"
         await asyncio.to_thread(store.put, request.captured, text, replace=replace)
         return _json({"profile": request.captured})

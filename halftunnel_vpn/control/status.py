@@ -28,6 +28,7 @@ class RoadStatus(TypedDict):
     """One direction's road since the process began; bytes are WebSocket payload, without frames and TLS."""
 
     urls: list[str]
+    """Scheme, host and port of each; never the path, which is a secret."""
     legs: int
     """Legs that are open now."""
     open_legs: list[LegStatus]

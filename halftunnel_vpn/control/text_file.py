@@ -8,6 +8,9 @@ from pathlib import Path
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.errors import ConfigError, HostError
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors begin a file with it."""
+
 
 def read_text(
     path: Path,
@@ -40,6 +43,6 @@ def decode(raw: bytes, source: str) -> str:
     if len(raw) > MAX_TEXT:
         raise ConfigError(f"{source}: longer than {MAX_TEXT} bytes, so it is not read")
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError:
         raise ConfigError(f"{source} is no UTF-8 text; write it again") from None

@@ -190,8 +190,8 @@ async def _secure(
     deadline: float,
 ) -> asyncio.Transport:
     """Put TLS between the connection and ``upgrade``."""
-    server_name = options.server_name or uri.host
-    server = _where(uri) if server_name == uri.host else f"{_where(uri)} (as {server_name})"
+    server_name = (options.server_name or uri.host).removesuffix(".")  # no certificate has the final dot
+    server = _where(uri) if server_name == uri.host.removesuffix(".") else f"{_where(uri)} (as {server_name})"
     try:
         async with _within(deadline, "tls-timeout", f"{server} does not answer in TLS"):
             # Its own limit is a little more than the deadline, which has the better message.

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import struct
 from enum import Enum
 from pathlib import Path
@@ -48,7 +49,7 @@ class Holder(NamedTuple):
     def sentence(self) -> str:
         """Return who it is and what to do about it, in one sentence."""
         process = "" if self.pid is None else f" (process {self.pid})"
-        where = "" if self.socket is None else f" --socket {self.socket}"
+        where = "" if self.socket is None else f" --socket {shlex.quote(self.socket)}"
         if self.role is Role.DAEMON:
             return (
                 f"The Half-Tunnel daemon{process} manages this host, connected or not: run `htvpn up` "

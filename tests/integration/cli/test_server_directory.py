@@ -280,7 +280,7 @@ def test_a_key_that_is_spoilt_is_named(exit_directory, htvpn, command):
 def test_a_directory_without_an_exit_is_one_sentence(htvpn, tmp_path, command):
     done = htvpn("server", *command.split(), "--dir", tmp_path)
     assert done.returncode == 1
-    remedy = f"make one with 'htvpn server init --dir {tmp_path} ...'"
+    remedy = f"make one with `htvpn server init --dir {tmp_path} ...`"
     assert done.stderr == f"htvpn: there is no {tmp_path}/server.toml; {remedy}\n"
 
 
@@ -375,3 +375,69 @@ def test_nothing_in_the_directory_can_sign_certificates(exit_directory):
         if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
     }
     assert len(authorities) == len(keys) == 2 and not authorities & keys
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o177])
+def test_a_profile_goes_to_a_new_file_that_only_its_owner_may_read(htvpn, exit_directory, tmp_path, umask):
+    output = tmp_path / "phone profile.toml"
+    before = os.umask(umask)
+    try:
+        done = htvpn("server", "add-client", "phone", "--dir", exit_directory, "--output", output)
+    finally:
+        os.umask(before)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert mode(output) == 0o600
+    assert parse_client(output.read_text()).name == "phone"
+
+
+def test_a_profile_that_cannot_be_written_admits_nobody(htvpn, exit_directory, tmp_path):
+    there = tmp_path / "there.toml"
+    there.write_text("precious")
+    for output, said in (
+        (there, "is there already and is not replaced"),
+        (tmp_path / "no" / "where.toml", "cannot be written: No such file or directory"),
+    ):
+        done = htvpn("server", "add-client", "phone", "--dir", exit_directory, "--output", output)
+        assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
+    assert there.read_text() == "precious"
+    assert htvpn("server", "add-client", "phone", "--dir", exit_directory).returncode == 0
+
+
+def test_a_file_that_others_may_read_is_noticed_when_it_takes_a_profile(exit_directory, tmp_path):
+    for mode, warned in ((0o644, True), (0o600, False)):
+        path = tmp_path / f"profile-{mode:o}.toml"
+        path.touch()
+        path.chmod(mode)
+        with path.open("w") as output:
+            command = [sys.executable, "-m", "halftunnel_vpn.cli", "server", "add-client", f"phone-{mode:o}"]
+            done = subprocess.run(
+                [*command, "--dir", str(exit_directory)],
+                stdout=output, stderr=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip
+        assert ("--output FILE" in done.stderr) == warned
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("server", "run", "--dir", ""),
+        ("server", "add-client", "x", "--dir", ""),
+        ("server", "init", "--dir", "", "--upstream", "wss://a.example", "--downstream", "wss://b.example"),
+        ("profile", "list", "--dir", ""),
+        ("status", "--socket", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(htvpn, tmp_path, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = htvpn(*words)
+    assert done.returncode == 2 and "must not be empty" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hints_quote_a_path_with_a_space(htvpn, tmp_path):
+    directory = tmp_path / "my exit"
+    done = htvpn("server", "run", "--dir", directory)
+    assert f"htvpn server init --dir '{directory}' ..." in done.stderr
+    roads = ("--upstream", "wss://a.example", "--downstream", "wss://b.example")
+    done = htvpn("server", "init", "--dir", directory, *roads)
+    assert f"add-client NAME --dir '{directory}' --output NAME.toml\n" in done.stdout

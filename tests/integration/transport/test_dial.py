@@ -91,7 +91,7 @@ async def test_a_resolver_that_never_answers(refusal):
     async def never(host, port):
         await asyncio.Event().wait()
 
-    reason, message = await refusal("ws://exit.example/a3f9", resolve=never, connect_timeout=0.05)
+    reason, message = await refusal("ws://exit.example/a3f9", resolve=never, connect_timeout=1.0)
     assert reason == "name-timeout" and "no resolver of this machine answers for exit.example" in message
 
 
@@ -257,6 +257,18 @@ async def test_a_port_that_greets_before_tls_can_begin(refusal):
 async def test_a_server_that_is_silent_in_tls(refusal, silent_port):
     reason, _ = await refusal(f"wss://localhost:{silent_port}/a3f9", connect_timeout=0.5)
     assert reason == "tls-timeout"
+
+
+async def test_a_final_dot_is_neither_in_the_name_asked_for_nor_looked_for_in_the_certificate(
+    authority, answering, refusal, loopback_resolver
+):
+    context = authority.issue("front.example").context()
+    names = []
+    context.sni_callback = lambda tls, name, context: names.append(name)
+    port, _ = await answering(b"HTTP/1.1 404 Not Found\r\n\r\n", tls=context)
+    url = f"wss://front.example.:{port}/a3f9"
+    reason, _ = await refusal(url, ca_pem=authority.pem, resolve=loopback_resolver)
+    assert (reason, names) == ("http-status-404", ["front.example"])
 
 
 async def test_the_name_asked_for_and_the_host_header_may_differ_from_the_url(

@@ -15,7 +15,9 @@ from halftunnel_vpn.transport.browser_request import USER_AGENT
 class ConnectProxy:
     """A proxy that knows CONNECT and nothing else."""
 
-    def __init__(self, *, credentials=None, answer=None):
+    def __init__(self, *, credentials=None, answer=None, interim=b"", apart=False):
+        self._interim = interim
+        self._apart = apart
         self._credentials = credentials
         self._answer = answer
         self.requests = []
@@ -25,7 +27,13 @@ class ConnectProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.requests.append(head)
         answer = self._answer or self._judge(head)
-        writer.write(answer)
+        if self._apart:
+            writer.write(self._interim)
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(answer)
+        else:
+            writer.write(self._interim + answer)
         if self._answer is None and answer.startswith(b"HTTP/1.1 200"):
             host, _, port = head.split()[1].rpartition(":")
             far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -124,6 +132,42 @@ async def test_a_proxy_that_wants_a_password(refusal, start_proxy):
         assert "wr0ng" not in message
 
 
+async def test_a_proxy_that_refuses_the_password_or_wants_one_says_which(refusal, start_proxy):
+    _, address = await start_proxy(credentials="me:secret")
+    assert "wants a user name and a password: put them" in (await refusal(f"http://{address}"))[1]
+    assert "refuses the user name or the password" in (await refusal(f"http://me:wr0ng@{address}"))[1]
+
+
+@pytest.mark.parametrize(
+    ("challenges", "named"),
+    [
+        ("Proxy-Authenticate: NTLM\r\n", "only NTLM authentication"),
+        ("proxy-authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", "only Negotiate, NTLM"),
+        ('Proxy-Authenticate: Digest realm="basic", nonce="x"\r\n', "only Digest"),
+        ('Proxy-Authenticate: NTLM, Basic realm="x"\r\n', None),
+        ("", None),
+    ],
+)
+async def test_a_proxy_without_basic_authentication_is_unsupported(refusal, start_proxy, challenges, named):
+    answer = f"HTTP/1.1 407 No\r\n{challenges}Content-Length: 0\r\n\r\n".encode()
+    _, address = await start_proxy(answer=answer)
+    reason, message = await refusal(f"http://me:secret@{address}")
+    if named is None:
+        assert reason == "proxy-authentication-required"
+    else:
+        assert reason == "proxy-authentication-unsupported"
+        assert named in message and "not supported: ask its operator for Basic" in message
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_interim_answers_of_a_proxy_only_announce_the_final_one(
+    exit_server, start_proxy, recorder, apart
+):
+    proxy, address = await start_proxy(interim=b"HTTP/1.1 100 Continue\r\n\r\n" * 2, apart=apart)
+    leg = await exit_server.dial(recorder(), proxy=f"http://{address}")
+    assert leg.writable and len(proxy.requests) == 1
+
+
 async def test_a_proxy_that_refuses(refusal, start_proxy):
     _, address = await start_proxy(answer=b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
     reason, message = await refusal(f"http://{address}")
@@ -137,6 +181,7 @@ async def test_a_proxy_that_refuses(refusal, start_proxy):
         b"HTTP/1.1 200 OK\r\n\r\nand a greeting that nobody asked for",
         b"SOCKS?\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 17,
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000 + b"\r\n",
     ],
 )

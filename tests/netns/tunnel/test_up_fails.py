@@ -122,6 +122,7 @@ def test_the_public_key_is_that_of_another_exit(fails, profile):
     other = encode_key(KeyPair(bytes(range(32))).public)
     edit(profile, {"exit": {"public_key": f'"{other}"'}})
     assert "check that" in (said := fails(profile)) and "the profile is the one it gave" in said
+    assert "handshake-bad-tag for the key of another exit" in said
 
 
 def test_the_client_was_removed_from_the_exits_list(fails, tunnel, place):

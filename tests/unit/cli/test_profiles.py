@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.cli import profiles
+from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.errors import ConfigError, HostError
 
 
@@ -51,3 +52,11 @@ def test_a_file_that_cannot_be_read_as_text_is_one_sentence(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is no UTF-8 text"):
         profiles.load(tmp_path / "binary.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_profile(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "configs" / "client.toml").read_text()
+    path = tmp_path / "home.toml"
+    path.touch(mode=0o600)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert profiles.load(path) == parse_client(text)

@@ -187,7 +187,8 @@ def test_a_value_in_place_of_a_table_is_named(minimal_profile):
         "wss://-a-.example.org/",
         "wss://[::g]/",
         "wss://[::1/",
-        "wss://bücher.example/",
+        "wss://bücher..example/",
+        "wss://a.example.org/bücher",
         "wss://a.example.org/" + "x" * 2000,
     ],
 )
@@ -296,3 +297,22 @@ def test_the_private_key_in_place_of_the_public_one_is_noticed(minimal_profile):
     public = base64.b64encode(bytes(range(32))).decode()
     private = base64.b64encode(bytes(range(100, 132))).decode()
     assert "must be the exit's public key" in problem(minimal_profile.replace(public, private))
+
+
+@pytest.mark.parametrize(
+    ("url", "dialled"),
+    [
+        ("wss://bücher.example:8443/up?x=1", "wss://xn--bcher-kva.example:8443/up?x=1"),
+        ("wss://A.Example.org./up", "wss://a.example.org/up"),
+        ("wss://a.example.org.:444/up", "wss://a.example.org:444/up"),
+        ("wss://[2001:db8::1]:444/up", "wss://[2001:db8::1]:444/up"),
+    ],
+)
+def test_host_names_become_what_certificates_and_dns_have(minimal_profile, url, dialled):
+    profile = parse_client(minimal_profile.replace("wss://a.example.org/up", url))
+    assert profile.upstream.urls == (dialled,)
+
+
+def test_the_host_of_a_proxy_likewise_and_its_password_stays(minimal_profile):
+    text = minimal_profile + '\n[proxy]\nurl = "http://Me:P%40ss@Bücher.example.:3128"\n'
+    assert parse_client(text).proxy.url == "http://Me:P%40ss@xn--bcher-kva.example:3128"
