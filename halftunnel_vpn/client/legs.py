@@ -155,7 +155,7 @@ class LegKeepers:
         while True:
             url = slot.wanted(clock())
             if url is None:
-                await slot.rest(clock())
+                await slot.rest()
                 continue
             is_move = slot.must_move
             leg = await slot.try_to(self._attempt(slot, url))

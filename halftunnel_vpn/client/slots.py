@@ -51,6 +51,7 @@ class Slot:
         self.must_move = False
         """Whether the leg is to be replaced because somebody asks for it."""
         self._not_before = 0.0
+        self._asked_at = 0.0
         self._backoff = Backoff(random)
         self._was_refused = False
         self._stirred = asyncio.Event()
@@ -100,6 +101,7 @@ class Slot:
 
     def wanted(self, now: float) -> str | None:
         """The URL to which a leg should be opened now, None when there is nothing to do now."""
+        self._asked_at = now
         if now < self._not_before:
             return None
         urls = self._urls
@@ -120,8 +122,12 @@ class Slot:
         finally:
             self._attempt = None
 
-    async def rest(self, now: float) -> None:
-        """Wait until :meth:`wanted` may have another answer."""
+    async def rest(self) -> None:
+        """Wait until :meth:`wanted` may have another answer than it has just had.
+
+        It goes by the same reading of the clock: what has come due in between would not wake it any more.
+        """
+        now = self._asked_at
         times = [breaker.ready_at for breaker in map(self._breakers.get, self._urls) if breaker is not None]
         if self._not_before > now:
             times.append(self._not_before)
