@@ -97,6 +97,7 @@ def run(options: Namespace) -> int:
     quoted = shlex.quote(str(directory))
     print(f"Admit a client:  htvpn server add-client NAME --dir {quoted} --output NAME.toml")
     print(f"Run the exit:    htvpn server run --dir {quoted}")
+    print("Strangers see the same page at every new exit: set [server] site or fallback in server.toml.")
     _warn_of_common_addresses(roads)
     return 0
 

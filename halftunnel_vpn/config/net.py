@@ -172,6 +172,15 @@ def proxy_url(value: object) -> str:
     return urlunsplit(parts)
 
 
+def web_server(value: object) -> tuple[str, int]:
+    """An ``http://`` URL of a web server, without a path: its host and port."""
+    allowed = "a URL like http://127.0.0.1:8080, without a path"
+    url = split_url(value, ("http",), allowed)
+    if url.path not in ("", "/") or url.query or url.username is not None or not url.hostname:
+        raise Rejected(allowed)
+    return url.hostname, url.port or 80
+
+
 def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitResult:
     """Check scheme, host and port of a URL and take it apart. Raises :class:`Rejected` with ``allowed``.
 

@@ -34,6 +34,7 @@ class IdentityConfig:
 
     private_key: str = required(values.file_name)
     site: str = option(values.file_name, default="")
+    fallback: tuple[str, int] | None = option(values.optional(net.web_server), default=None)
 
 
 @config_table

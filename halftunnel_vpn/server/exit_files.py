@@ -117,9 +117,9 @@ def _read_site(directory: Path, config: ServerConfig, listener: ListenerConfig, 
     if not name:
         return Site(page=DEFAULT_PAGE)
     try:
-        return Site(page=(directory / name).read_bytes())
+        return Site.read(directory / name)
     except OSError as error:
         key = f"[listen.{direction}]" if listener.site else "[server]"
         raise ConfigError(
-            f"{key} site: {name} cannot be read ({error.strerror}); name a file in {directory}."
+            f"{key} site: {name} cannot be read ({error.strerror}); name a file or directory in {directory}."
         ) from None

@@ -119,6 +119,7 @@ async def listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dri
             leg_paths(config, place, exit_),
             files.sites[place][0],
             sites=files.sites[place][1],
+            fallback=config.server.fallback,
             limits=listen_limits(config),
             trusted_proxies=config.listen.trusted_proxies,
             congestion=config.limits.congestion,

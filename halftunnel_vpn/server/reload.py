@@ -101,6 +101,7 @@ class Reloader:
             log.warning("a restart is needed for the new values of: %s", ", ".join(waiting))
         self._exit.apply(config, new.keys)
         for listener in self._listeners.values():
+            listener.fallback = config.server.fallback
             listener.set_limits(listen_limits(config), config.listen.trusted_proxies)
         if self._listeners.keys() == new.certificates.keys() and not any(
             "listen" in name for name in waiting

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import email.utils
+import mimetypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from halftunnel_vpn.errors import ConfigError
 
 DEFAULT_PAGE = (
     b"<!DOCTYPE html>\n"
@@ -23,9 +29,23 @@ _ERROR_PAGE = (
 )
 
 
+MAX_FILES = 1000
+"""Files of a site; ``index.html`` counts twice."""
+
+MAX_BYTES = 16 * 2**20
+"""Bytes of all of them."""
+
+
+class Page(NamedTuple):
+    """One body and what it is."""
+
+    body: bytes
+    content_type: str
+
+
 class Site:
-    """One page at ``/`` and error pages everywhere else; a path that carries legs is not to be told from
-    one that does not exist. Every answer closes the connection.
+    """Pages by path, and error pages for everything else; a path that carries legs is not to be told from one
+    that does not exist. Every answer closes the connection. No server is named unless one is given.
     """
 
     def __init__(
@@ -33,43 +53,80 @@ class Site:
         *,
         page: bytes = DEFAULT_PAGE,
         content_type: str = "text/html",
-        server: str = "nginx",
+        pages: Mapping[str, Page] | None = None,
+        server: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``server`` is the Server header; ``clock`` gives seconds since 1970."""
-        self._page = page
-        self._content_type = content_type
+        """``page`` is the one at ``/``, unless ``pages`` are given; ``clock`` gives seconds since 1970."""
+        self._pages = {"/": Page(page, content_type)} if pages is None else dict(pages)
         self.server = server
         self._clock = clock
+
+    @classmethod
+    def read(cls, path: Path) -> Site:
+        """The site of one HTML file, or of a directory of pages.
+
+        Raises OSError, and ConfigError when there are too many pages.
+        """
+        return cls(pages=_read_pages(path)) if path.is_dir() else cls(page=path.read_bytes())
 
     def answer(self, method: str, target: str) -> bytes:
         """The complete response to a well-formed request, whatever it asked for."""
         if method not in ("GET", "HEAD"):
             return self.refuse(HTTPStatus.METHOD_NOT_ALLOWED)
         with_body = method == "GET"
-        if target.partition("?")[0] == "/":
-            return self._response(HTTPStatus.OK, self._content_type, self._page, with_body)
+        page = self._pages.get(unquote(target.partition("?")[0]))
+        if page is not None:
+            return self._response(HTTPStatus.OK, page, with_body)
         return self.refuse(HTTPStatus.NOT_FOUND, with_body=with_body)
 
     def refuse(self, status: HTTPStatus, *, with_body: bool = True) -> bytes:
-        """The complete response that says ``status``."""
+        """The complete response that says ``status``; a page ``/STATUS.html`` of the site is its body."""
         body = _ERROR_PAGE.format(status=status.value, phrase=status.phrase).encode()
-        return self._response(status, "text/html", body, with_body)
+        page = self._pages.get(f"/{status.value}.html", Page(body, "text/html"))
+        return self._response(status, page, with_body)
 
     def date(self) -> str:
         """The Date header of a response made now."""
         return email.utils.formatdate(self._clock(), usegmt=True)
 
-    def _response(self, status: HTTPStatus, content_type: str, body: bytes, with_body: bool) -> bytes:
+    def _response(self, status: HTTPStatus, page: Page, with_body: bool) -> bytes:
         allow = "Allow: GET, HEAD\r\n" if status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+        server = f"Server: {self.server}\r\n" if self.server else ""
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            f"Server: {self.server}\r\n"
+            f"{server}"
             f"Date: {self.date()}\r\n"
-            f"Content-Type: {content_type}\r\n"
-            f"Content-Length: {len(body)}\r\n"
+            f"Content-Type: {page.content_type}\r\n"
+            f"Content-Length: {len(page.body)}\r\n"
             f"{allow}"
             "Connection: close\r\n"
             "\r\n"
         )
-        return head.encode("latin-1") + (body if with_body else b"")
+        return head.encode("latin-1") + (page.body if with_body else b"")
+
+
+def _read_pages(directory: Path) -> dict[str, Page]:
+    """Every regular file below ``directory`` by its path; ``index.html`` also stands for its directory.
+
+    They are read once, so that no request touches a file.
+    """
+    pages: dict[str, Page] = {}
+    size = 0
+    for file in sorted(directory.rglob("*")):
+        name = file.relative_to(directory)
+        if any(part.startswith(".") for part in name.parts) or file.is_symlink() or not file.is_file():
+            continue
+        size += file.stat().st_size
+        if len(pages) >= MAX_FILES or size > MAX_BYTES:
+            raise ConfigError(
+                f"the site {directory} is too large; keep at most {MAX_FILES} files "
+                f"and {MAX_BYTES >> 20} MiB in it"
+            )
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        page = Page(file.read_bytes(), kind)
+        pages[f"/{name.as_posix()}"] = page
+        if file.name == "index.html":
+            parent = name.parent.as_posix()
+            pages["/" if parent == "." else f"/{parent}/"] = page
+    return pages

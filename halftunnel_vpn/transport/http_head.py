@@ -32,6 +32,11 @@ class HeadReader:
         self._bytes = b""
 
     @property
+    def received(self) -> bytes:
+        """Everything that has come in."""
+        return self._bytes
+
+    @property
     def begun(self) -> bool:
         """Whether anything has come in yet."""
         return bool(self._bytes)

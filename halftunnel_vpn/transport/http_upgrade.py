@@ -17,6 +17,7 @@ from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.admission import IpAddress, Ticket
 from halftunnel_vpn.transport.certificate_store import asked_name
+from halftunnel_vpn.transport.fallback import hand_over, passed_on
 from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
 from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
 
@@ -86,7 +87,7 @@ class Visitor(asyncio.Protocol):
                 self._request_received(parse_request(head), rest)
         except PeerError as error:
             self._listener.refuse(self.ticket.peer, error.reason)
-            self._answer(self._site.refuse(_REFUSALS[error.reason]))
+            self._serve(self._reader.received, self._site.refuse(_REFUSALS[error.reason]))
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -117,7 +118,8 @@ class Visitor(asyncio.Protocol):
         listener.counters.count("site-answers")
         length = request.body_length
         unread = math.inf if length is None else length - len(rest)
-        self._answer(self._site.answer(request.method, request.target), unread=unread)
+        head = passed_on(request, origin, is_secure=self._is_named_by_tls)
+        self._serve(head + rest, self._site.answer(request.method, request.target), unread=unread)
 
     def _charge(self, origin: IpAddress) -> str | None:
         """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
@@ -140,7 +142,8 @@ class Visitor(asyncio.Protocol):
         response = websocket.accept(events[0])
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             return None
-        response.headers = Headers([("Server", self._site.server), *response.headers.raw_items()])
+        if self._site.server:
+            response.headers = Headers([("Server", self._site.server), *response.headers.raw_items()])
         websocket.send_response(response)
         return websocket
 
@@ -163,6 +166,28 @@ class Visitor(asyncio.Protocol):
         self.ticket.prove(self._listener.clock())
 
     # --- answers ------------------------------------------------------------------------------------
+
+    def _serve(self, sent: bytes, response: bytes, *, unread: float = 0.0) -> None:
+        """Hand the visitor and what it ``sent`` to the web server, if there is one, or answer it here."""
+        target = self._listener.fallback
+        if target is None:
+            self._answer(response, unread=unread)
+            return
+        assert self._transport is not None
+        self._answered = True
+        self._deadline.cancel()
+        self._transport.pause_reading()
+        self._listener.run(self._hand_over(self._transport, sent, target))
+
+    async def _hand_over(self, transport: asyncio.Transport, sent: bytes, target: tuple[str, int]) -> None:
+        try:
+            await hand_over(transport, sent, target, partial(self.connection_lost, None))
+        except OSError:  # every timeout is one
+            self._listener.refuse(self.ticket.peer, "fallback-failed")
+            transport.resume_reading()
+            self._answer(self._site.refuse(HTTPStatus.BAD_GATEWAY))
+        else:
+            self._listener.counters.count("fallback-answers")
 
     def _answer(self, response: bytes, *, unread: float = 0.0) -> None:
         """Send ``response`` and end the connection in an order that lets the visitor read it.
@@ -195,7 +220,7 @@ class Visitor(asyncio.Protocol):
             return  # the TLS handshake has the same deadline, and its own way to fail
         self._listener.refuse(self.ticket.peer, "request-timeout")
         if self._reader.begun:
-            self._answer(self._site.refuse(HTTPStatus.REQUEST_TIMEOUT))
+            self._serve(self._reader.received, self._site.refuse(HTTPStatus.REQUEST_TIMEOUT))
         else:
             self.abort()
 

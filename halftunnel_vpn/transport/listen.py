@@ -10,9 +10,10 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
@@ -65,10 +66,11 @@ class Listener:
     """Accepts legs on any number of addresses, on exactly the paths given.
 
     Counted: ``congestion-control-refused`` (by the kernel), ``connections-accepted``,
-    ``legs-accepted``, ``site-answers``. Dropped, by reason:
+    ``legs-accepted``, ``site-answers``, ``fallback-answers``. Dropped, by reason:
     ``connection-limit``, ``peer-limit``, ``peer-rate``, ``stranger-rate``, ``arrival-rate``,
     ``accept-failed``, ``tls-failed``, ``bytes-before-tls``, ``request-timeout``, ``too-many-visitors``,
-    ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``.
+    ``http-malformed``, ``http-head-too-long``, ``http-without-upgrade``, ``upgrade-refused``,
+    ``fallback-failed``.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Listener:
         site: Site,
         *,
         sites: Mapping[str, Site] | None = None,
+        fallback: tuple[str, int] | None = None,
         limits: ListenLimits | None = None,
         trusted_proxies: Iterable[IpNetwork] = (),
         congestion: str = SYSTEM_CONGESTION,
@@ -85,12 +88,15 @@ class Listener:
         refused: Callable[[str, str], None] = lambda peer, reason: None,
     ) -> None:
         """``sites`` are the pages of hosts by name, in lower case; ``site`` is the one for everybody else.
+        With ``fallback``, an address and a port, a web server there serves them all.
 
         ``refused`` is called with the peer's address and the reason of every refusal, for the log.
         """
         self.paths = dict(paths)
         self.site = site
         self._sites = dict(sites or {})
+        self.fallback = fallback
+        self._running: set[asyncio.Task[None]] = set()
         self.limits = limits or ListenLimits()
         self.admission = Admission(self.limits, trusted_proxies)
         self.counters = counters or Counters()
@@ -162,6 +168,8 @@ class Listener:
         await self.stop_accepting()
         for arrival in list(self._arriving):
             arrival.cancel()
+        for task in self._running:
+            task.cancel()
         for visitor in list(self._visitors):
             visitor.abort()
         for leg in list(self.legs):
@@ -274,6 +282,12 @@ class Listener:
         """Count that ``peer`` was refused, and tell of it."""
         self.counters.drop(reason)
         self._refused(str(peer), reason)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work of one visitor; it ends when the listener closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     def visitor_came(self, visitor: Visitor) -> None:
         """A connection is ready for its request."""

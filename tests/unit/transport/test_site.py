@@ -6,7 +6,8 @@ from http import HTTPStatus
 
 import pytest
 
-from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
+from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, MAX_BYTES, Site
 
 
 @pytest.fixture
@@ -24,7 +25,6 @@ def test_the_page(site):
     status, headers, body = split(site.answer("GET", "/?utm=1"))
     assert (status, body) == ("HTTP/1.1 200 OK", DEFAULT_PAGE)
     assert headers == {
-        "Server": "nginx",
         "Date": "Sun, 06 Nov 1994 08:49:37 GMT",
         "Content-Type": "text/html",
         "Content-Length": str(len(DEFAULT_PAGE)),
@@ -53,3 +53,32 @@ def test_a_refusal_says_no_more_than_its_status(site):
     status, _, body = split(site.refuse(HTTPStatus.BAD_REQUEST))
     assert status == "HTTP/1.1 400 Bad Request"
     assert b"400 Bad Request" in body
+
+
+def test_a_directory_of_pages(tmp_path):
+    (tmp_path / "index.html").write_text("home")
+    (tmp_path / "404.html").write_text("gone")
+    (tmp_path / "bread").mkdir()
+    (tmp_path / "bread" / "index.html").write_text("rye")
+    (tmp_path / "style.css").write_text("p {}")
+    (tmp_path / ".secret").write_text("x")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    site = Site.read(tmp_path)
+    for target, body, kind in (
+        ("/", b"home", "text/html"),
+        ("/bread/?x=1", b"rye", "text/html"),
+        ("/style.css", b"p {}", "text/css"),
+    ):
+        status, headers, shown = split(site.answer("GET", target))
+        assert (status, shown, headers["Content-Type"]) == ("HTTP/1.1 200 OK", body, kind)
+        assert "Server" not in headers
+    for target in ("/.secret", "/link", "/../etc/passwd", "/%2e%2e/etc/passwd", "/bread"):
+        status, _, body = split(site.answer("GET", target))
+        assert (status, body) == ("HTTP/1.1 404 Not Found", b"gone")
+
+
+def test_a_directory_that_is_too_large_is_refused(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ConfigError, match="too large"):
+        Site.read(tmp_path)
