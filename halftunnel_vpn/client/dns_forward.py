@@ -28,7 +28,7 @@ class DnsExchange:
 
     def data_received(self, data: memoryview, now: float) -> None:
         """The answer, in one piece or several; an exit that goes on after it is told to stop."""
-        self.stream.consumed(len(data))
+        self.stream.consumed(len(data), now)
         if self.answer.done():
             self.stream.reset(ResetCode.PROTOCOL_ERROR)
             return
@@ -69,7 +69,7 @@ class DnsForwarder:
             stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
         except UpstreamUnavailable as error:
             raise DnsError("dns-road-lost", str(error)) from error
-        stream.send(frame(message))
+        stream.send(frame(message), self._clock())
         stream.finish()
         try:
             return await exchange.answer

@@ -234,9 +234,6 @@ class Tunnel:
 
         def readable() -> None:
             now = clock()
-            session = connection.session
-            if session is not None:
-                session.now = now
             try:
                 frames = read_burst(FRAMES_PER_WAKE)
             except HostError as error:

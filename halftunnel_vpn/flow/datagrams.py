@@ -9,21 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_errors
-from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter, OpenRun
 from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.inet.special_purpose import SourceFilter
 from halftunnel_vpn.protocol.datagram import MAX_RUN_HEADER, DataRun, decode_run
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.flow.udp import UdpFlow
 
 MAX_PRIVATE: Final = 64
 """Private destinations that a flow remembers to have sent to; the oldest is forgotten."""
@@ -45,7 +42,7 @@ class FlowContext:
     segments: bool
     wheel: Wheel
     counters: Counters
-    open_runs: list[UdpFlow]
+    open_runs: list[OpenRun]
     """Flows with datagrams that leave at the end of the batch of frames."""
     give_way: Callable[[], None]
     sources: SourceFilter

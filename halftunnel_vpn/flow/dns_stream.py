@@ -95,7 +95,7 @@ class DnsStream:
         """Bytes of queries that are still welcome."""
         return max(ROOM - len(self._reader), 0)
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         """Queries, in any pieces."""
         if not self._is_over:
             self._last_used = self._clock()
@@ -115,12 +115,17 @@ class DnsStream:
         if self._server is not None:
             self._server.reset(code)
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         """The client has read some of its answers."""
         self._unread -= count
         self.go_on()
 
     # --- what the named server says --------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
 
     def go_on(self) -> None:
         """Ask what has waited, and tell the client if there is room for more."""
@@ -206,7 +211,7 @@ class DnsStream:
             self._counters.count("dns-servers-named")
         if server.is_finished or not server.stream.room:
             return False
-        server.stream.send(frame(message))
+        server.stream.send(frame(message), self.now)
         return True
 
     def _answered(self, answer: bytes) -> None:
@@ -308,7 +313,7 @@ class NamedServer:
             client.deliver(message)
         if self._owed and not client.has_enough:
             owed, self._owed = self._owed, 0
-            self.stream.consumed(owed)
+            self.stream.consumed(owed, client.now)
         if self._fin_came and not client.has_enough and not self.is_finished:
             self.is_finished = True
             client.server_finished()
@@ -325,7 +330,7 @@ class NamedServer:
         """Answers, in any pieces; what is not given to the client is bounded by the stream's credit."""
         self._owed += len(data)
         if self.is_finished:
-            self.stream.consumed(len(data))
+            self.stream.consumed(len(data), now)
             return
         self._reader.feed(data)
         self.read_on()

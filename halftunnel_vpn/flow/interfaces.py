@@ -1,6 +1,6 @@
 """What a flow sees of the floors around it, as structural types.
 
-The stream side is shared with the session and the exit and lives in ``protocol.ports``; here it meets the
+The stream side, which session and exit share, lives in ``protocol.interfaces``; here it meets the
 two ports that only flows have: the TUN device and DNS. ``now`` is the monotonic clock in seconds.
 """
 
@@ -26,6 +26,7 @@ __all__ = [
     "DnsOutcome",
     "DnsPort",
     "FrameWriter",
+    "OpenRun",
     "StreamHandler",
     "StreamOpener",
     "StreamPort",
@@ -72,4 +73,12 @@ class DnsPort(Protocol):
 
     def address_of(self, name: str, version: int) -> bytes | None:
         """The fake address of ``name`` for IP ``version`` 4 or 6; None outside fake-ip mode."""
+        ...
+
+
+class OpenRun(Protocol):
+    """A flow with datagrams that wait for the end of the batch of frames."""
+
+    def flush(self) -> None:
+        """Send what waits as one run."""
         ...

@@ -17,6 +17,7 @@ from halftunnel_vpn.flow.interfaces import (
     DnsOutcome,
     DnsPort,
     FrameWriter,
+    OpenRun,
     StreamHandler,
     StreamOpener,
     StreamPort,
@@ -25,8 +26,8 @@ from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.fast_path import read as read_plain
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
-from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow
-from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, UdpPath, key_of
+from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow, UdpPath
+from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, key_of
 from halftunnel_vpn.inet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.inet.fragments import Reassembler
 from halftunnel_vpn.inet.special_purpose import SourceFilter
@@ -82,7 +83,7 @@ class FlowTracker:
         self._opener = opener
         self._dns = dns
         self._config = config
-        self._open_runs: list[UdpFlow] = []
+        self._open_runs: list[OpenRun] = []
         self._around = FlowContext(
             write, dns, segments, wheel, counters, self._open_runs, give_way, SourceFilter()
         )

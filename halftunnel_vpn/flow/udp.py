@@ -8,7 +8,7 @@ from typing import Final
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, FlowContext
-from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, UdpPath
+from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, header_sum
 from halftunnel_vpn.inet import ip, udp
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS, DataRun, encode_run_header
 from halftunnel_vpn.protocol.wire import Buffer
@@ -29,6 +29,36 @@ _HEADER: Final = struct.Struct(">HHHH")
 DNS_PORT: Final = 53
 DNS_IDLE: Final = 17.0
 """Seconds for a flow that only asks DNS, a port for each question (RFC 4787, REQ-5 a, lets it have less)."""
+
+
+class UdpPath:
+    """Frames that are alike but for their payload: where they belong, and those that wait to leave."""
+
+    __slots__ = ("flow", "length", "limit", "place", "size", "start", "sum", "waiting")
+
+    def __init__(
+        self, flow: UdpFlow, place: tuple[bytes, int, int, int], frame: bytes, start: int, limit: int
+    ) -> None:
+        self.flow = flow
+        self.place = place
+        """Destination, port, hop limit, traffic class: what the header of a run says."""
+        self.length = len(frame)
+        self.start = start
+        """Bytes in front of the payload."""
+        self.size = len(frame) - start
+        """Bytes of payload of each."""
+        self.limit = limit
+        """Datagrams in one run, at the most."""
+        self.sum = 0 if start == MIN_V6 else header_sum(frame)
+        self.waiting: list[bytes] = []
+
+    def fits(self, frame: bytes) -> bool:
+        """Whether ``frame``, which has the key of this path, is as valid as the one that made it."""
+        if len(frame) != self.length:
+            return False
+        if self.start == MIN_V6:
+            return True
+        return header_sum(frame) == self.sum
 
 
 class UdpFlow(DatagramFlow):

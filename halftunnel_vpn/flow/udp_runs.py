@@ -10,13 +10,10 @@ within a flow stays as it was.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from halftunnel_vpn.inet import ip, udp, vnet
 from halftunnel_vpn.inet.checksum import ONES
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.flow.udp import UdpFlow
 
 MAX_PATHS: Final = 1024
 """Paths that are remembered; beyond it all are forgotten, and found again by the slow way."""
@@ -37,37 +34,6 @@ _identity: Final = struct.Struct(">14xH4xH").unpack_from
 """Identification and header checksum of an IPv4 frame: what differs between frames of one path."""
 
 
-class UdpPath:
-    """Frames that are alike but for their payload: where they belong, and those that wait to leave."""
-
-    __slots__ = ("flow", "length", "limit", "place", "size", "start", "sum", "waiting")
-
-    def __init__(
-        self, flow: UdpFlow, place: tuple[bytes, int, int, int], frame: bytes, start: int, limit: int
-    ) -> None:
-        self.flow = flow
-        self.place = place
-        """Destination, port, hop limit, traffic class: what the header of a run says."""
-        self.length = len(frame)
-        self.start = start
-        """Bytes in front of the payload."""
-        self.size = len(frame) - start
-        """Bytes of payload of each."""
-        self.limit = limit
-        """Datagrams in one run, at the most."""
-        self.sum = 0 if start == MIN_V6 else _sum(frame)
-        self.waiting: list[bytes] = []
-
-    def fits(self, frame: bytes) -> bool:
-        """Whether ``frame``, which has the key of this path, is as valid as the one that made it."""
-        if len(frame) != self.length:
-            return False
-        if self.start == MIN_V6:
-            return True
-        identification, checksum = _identity(frame)
-        return (identification + checksum) % ONES == self.sum  # type: ignore[no-any-return]
-
-
 def key_of(frame: bytes) -> bytes | None:
     """What all frames of one path share; None for a frame (of MIN_V4 bytes or more) that can be on none."""
     if frame[1] or not frame[0] & vnet.CHECKSUM_TRUSTED:
@@ -80,7 +46,7 @@ def key_of(frame: bytes) -> bytes | None:
     return None
 
 
-def _sum(frame: bytes) -> int:
-    """Equal for all valid IPv4 frames of one path, since nothing else in their headers differs."""
+def header_sum(frame: bytes) -> int:
+    """Return what is equal for all valid IPv4 frames of one path: nothing else in their headers differs."""
     identification, checksum = _identity(frame)
     return (identification + checksum) % ONES  # type: ignore[no-any-return]

@@ -40,7 +40,7 @@ class StreamPort(Protocol):
         """Bytes that may be handed to :meth:`send` now."""
         ...
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         """Take over ``data``; it is kept by reference until acknowledged and must not change."""
         ...
 
@@ -52,7 +52,7 @@ class StreamPort(Protocol):
         """End both directions at once; what is not delivered is dropped."""
         ...
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         """``count`` received bytes are gone for good: the sender may be given as much credit again."""
         ...
 

@@ -22,8 +22,8 @@ from halftunnel_vpn.server.relay_datagrams import DatagramRelay
 from halftunnel_vpn.server.relay_dns import DnsRelay
 from halftunnel_vpn.server.relay_icmp import IcmpRelay
 from halftunnel_vpn.server.relay_udp import UdpRelay
-from halftunnel_vpn.session.datagrams import DatagramStream
-from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.byte_stream import ByteStream
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def _log_stream(stream: ByteStream | DatagramStream, request: OpenRequest) -> No
         "stream opened: %s",
         request.kind.name.lower(),
         extra={
-            "id": log_id(stream.session.session_id),
+            "id": log_id(stream.context.session_id),
             "stream": stream.stream_id,
             "private": {"destination": request.destination},
         },

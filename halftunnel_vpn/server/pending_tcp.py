@@ -11,7 +11,7 @@ from halftunnel_vpn.server.dialing import Dial
 from halftunnel_vpn.server.relay_tcp import TcpRelay
 from halftunnel_vpn.server.socket_watch import SocketWatch
 from halftunnel_vpn.server.write_backlog import Backlog, keep
-from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 
 
@@ -50,7 +50,7 @@ class TcpOpening:
     def connected(self, sock: socket.socket) -> None:
         """The destination has answered."""
         stream = self._stream
-        now = stream.session.now = self.driver.clock()
+        now = self.driver.clock()
         name = sock.getsockname()
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
         relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
@@ -66,7 +66,6 @@ class TcpOpening:
         if self.is_over:
             return
         self.is_over = True
-        self._stream.session.now = self.driver.clock()
         self._stream.reset(code, b"" if self.pending is None else self.pending.offender)
         self._on_closed()
 

@@ -30,7 +30,7 @@ from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, DatagramBatch, Received
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
-from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.kernel.scheduling import give_way
 
@@ -254,7 +254,7 @@ class DatagramRelay(ABC):
     # --- from the Internet -----------------------------------------------------------------------
 
     def _ready(self, sock: socket.socket, events: int) -> None:
-        now = self._stream.session.now = self._driver.clock()
+        now = self._driver.clock()
         if events & FAILED:
             self._pass_on(icmp_errors.read(sock))
         self._read(sock, now, may_wait=True)
@@ -304,7 +304,7 @@ class DatagramRelay(ABC):
         if not self._paused:
             return
         if now >= self._paused_at + MAX_PAUSE:
-            self._paused_at = self._stream.session.now = now
+            self._paused_at = now
             for (
                 sock
             ) in self._paused:  # the legs are slow, or gone: what is new is worth more than what is old

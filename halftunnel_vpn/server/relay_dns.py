@@ -10,8 +10,8 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import DnsError, WireError
 from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, MIN_SEND
-from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
 
 MAX_QUERY = 4096
@@ -65,7 +65,7 @@ class DnsRelay:
 
     def data_received(self, data: memoryview, now: float) -> None:
         """The query, in one piece or several; one that says it is longer than MAX_QUERY is refused."""
-        self._stream.consumed(len(data))
+        self._stream.consumed(len(data), now)
         if self._is_over or self._asking is not None:
             return  # one query a stream: what follows it is not kept
         self._reader.feed(data)
@@ -102,15 +102,14 @@ class DnsRelay:
             self._end(ResetCode.HOST_UNREACHABLE)
             return
         stream = self._stream
-        stream.session.now = self._driver.clock()
-        if stream.stream_id in stream.session.streams and not stream.resetting:
+        if stream.is_registered and not stream.resetting:
             framed = frame(answer)
-            memory = stream.session.limits.memory
+            memory = stream.context.limits.memory
             if memory is not None and len(framed) > max(memory.spare(KEEP_TO_SEND), MIN_SEND):
                 self._counters.drop("dns-answer-memory-full")
                 self._end(ResetCode.LIMIT)
                 return
-            stream.send(framed)
+            stream.send(framed, self._driver.clock())
             stream.finish()
         self._is_over = True
         self._on_closed()
@@ -118,6 +117,5 @@ class DnsRelay:
     def _end(self, code: ResetCode) -> None:
         self._is_over = True
         self._reader.clear()
-        self._stream.session.now = self._driver.clock()
         self._stream.reset(code)
         self._on_closed()

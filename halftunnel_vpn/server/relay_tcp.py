@@ -9,7 +9,7 @@ from collections.abc import Callable
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.server.write_backlog import Backlog, keep, let_go
-from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 
@@ -93,7 +93,7 @@ class TcpRelay:
                 self._fail()
                 return
             if sent:
-                self._stream.consumed(sent)
+                self._stream.consumed(sent, now)
             if sent == len(data):
                 return
             self._wait_for(self._events | WRITABLE)
@@ -131,7 +131,7 @@ class TcpRelay:
     def _readable(self, *, is_last: bool) -> None:
         """Read what there is. ``is_last``: the FIN is there as well, and leaves together with it."""
         stream = self._stream
-        stream.session.now = self._driver.clock()
+        now = self._driver.clock()
         for _ in range(READS_PER_WAKE):
             room = stream.room
             if not room:
@@ -151,12 +151,11 @@ class TcpRelay:
                 stream.finish()
                 self._close_when_done()
                 return
-            stream.send(data)
+            stream.send(data, now)
             if len(data) < size and not is_last:
                 break
 
     def _writable(self) -> None:
-        self._stream.session.now = self._driver.clock()
         backlog = self._backlog
         try:
             sent = self._sock.sendmsg(backlog[:PARTS_PER_WRITE])
@@ -165,7 +164,7 @@ class TcpRelay:
         except OSError:
             self._fail()
             return
-        self._stream.consumed(sent)
+        self._stream.consumed(sent, self._driver.clock())
         let_go(backlog, sent)
         if self._patience is not None:
             self._wait_for_destination()
@@ -196,7 +195,7 @@ class TcpRelay:
         self._patience.arm(self._driver.clock() + STALLED_FOR)
 
     def _stalled(self, now: float) -> None:
-        self._stream.session.counters.drop("destination-stalled")
+        self._stream.context.counters.drop("destination-stalled")
         self._close(reset=True)
 
     def _fail(self) -> None:
@@ -222,7 +221,8 @@ class TcpRelay:
             self._patience.cancel()
             self._patience = None  # who is over must not be left to the garbage collector
         if self._backlog:
-            self._stream.consumed(sum(map(len, self._backlog)))  # nobody holds them any more
+            held = sum(map(len, self._backlog))
+            self._stream.consumed(held, self._driver.clock())  # nobody holds them any more
             self._backlog.clear()
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.stream_messages import encode_credit
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.legs import SessionLeg
+from halftunnel_vpn.session.receiving import ReceiveSide
 from halftunnel_vpn.session.sending import SERIAL_MASK, Train
 from halftunnel_vpn.timers import Wheel
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.session.legs import SessionLeg
-    from halftunnel_vpn.session.stream import ByteStream
 
 ACK_DELAY: Final = 0.02
 """Seconds an acknowledgement may wait for a packet that carries it."""
@@ -43,8 +41,8 @@ class Acknowledgements:
         self._session_id = session_id
         self._wake = wake
         self._counters = counters
-        self._now: dict[ByteStream, None] = {}
-        self._soon: dict[ByteStream, float] = {}
+        self._now: dict[ReceiveSide, None] = {}
+        self._soon: dict[ReceiveSide, float] = {}
         self._stateless: dict[int, int] = {}
         self._due_receipts = False
         self.riding: dict[SessionLeg, None] = {}
@@ -54,19 +52,19 @@ class Acknowledgements:
     def __bool__(self) -> bool:
         return bool(self._now or self._stateless or self._due_receipts)
 
-    def now(self, stream: ByteStream) -> None:
-        """Send credit and acknowledgement of ``stream`` with the next train."""
-        self._soon.pop(stream, None)
-        self._now[stream] = None
+    def now(self, receiving: ReceiveSide) -> None:
+        """Send credit and acknowledgement of a stream with the next train."""
+        self._soon.pop(receiving, None)
+        self._now[receiving] = None
         self._wake()
 
-    def soon(self, stream: ByteStream, now: float) -> None:
+    def soon(self, receiving: ReceiveSide, now: float) -> None:
         """Send them after ACK_DELAY unless a packet of the stream carries the acknowledgement before.
 
-        To be called for the first packet that is owed one, not for those that follow it.
+        Call it for the first packet that is owed one, not for those that follow it.
         """
-        if stream not in self._now:
-            self._soon[stream] = now
+        if receiving not in self._now:
+            self._soon[receiving] = now
             if not self._timer.armed:
                 self._timer.arm(now + ACK_DELAY)
 
@@ -84,16 +82,16 @@ class Acknowledgements:
         self._due_receipts = True
         self._wake()
 
-    def forget(self, stream: ByteStream) -> None:
-        """Nothing is owed for ``stream`` any more."""
-        self._now.pop(stream, None)
-        self._soon.pop(stream, None)
+    def discard(self, receiving: ReceiveSide) -> None:
+        """Send nothing more for a stream."""
+        self._now.pop(receiving, None)
+        self._soon.pop(receiving, None)
 
-    def settle(self, stream: ByteStream) -> None:
-        """``stream`` is over: what is still owed for it needs no stream."""
-        if stream in self._now or stream in self._soon:
-            self.forget(stream)
-            self.stateless(stream.stream_id, stream.receiving.expected)
+    def settle(self, receiving: ReceiveSide) -> None:
+        """Keep what is owed for a stream that is over: it needs only the number."""
+        if receiving in self._now or receiving in self._soon:
+            self.discard(receiving)
+            self.stateless(receiving.stream_id, receiving.expected)
 
     def clear(self) -> None:
         """The session is over."""
@@ -108,12 +106,11 @@ class Acknowledgements:
         """Add ACK packets to ``train``, as many as fit."""
         session_id = self._session_id
         while self._now and train.room >= ACK_LENGTH:
-            stream, _ = self._now.popitem()
-            receiving = stream.receiving
+            receiving, _ = self._now.popitem()
             receiving.packets_unacknowledged = 0
-            stream.bytes_since_ack = 0
+            receiving.bytes_unacknowledged = 0
             number = receiving.expected & SERIAL_MASK
-            header = encode_header(PacketType.ACK, session_id, stream.stream_id, 0, number, 8)
+            header = encode_header(PacketType.ACK, session_id, receiving.stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(receiving.window.granted))
             train.room -= ACK_LENGTH
         self.write_receipts(train)
@@ -137,13 +134,13 @@ class Acknowledgements:
     def _due(self, now: float) -> None:
         """Each stream waits its own time: one timer for all must not cut short what a packet will carry."""
         waiting = {}
-        for stream, since in self._soon.items():
-            if not stream.receiving.packets_unacknowledged:
+        for receiving, since in self._soon.items():
+            if not receiving.packets_unacknowledged:
                 continue  # a packet has carried it
             if now - since >= ACK_DELAY:
-                self._now[stream] = None
+                self._now[receiving] = None
             else:
-                waiting[stream] = since
+                waiting[receiving] = since
         self._soon = waiting
         if waiting:
             self._timer.arm(min(waiting.values()) + ACK_DELAY)

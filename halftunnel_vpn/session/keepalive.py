@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import Keepalive as KeepaliveMessage
 from halftunnel_vpn.protocol.stream_messages import KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
+from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.intervals import IntervalTable
-from halftunnel_vpn.session.legs import SessionLeg
+from halftunnel_vpn.session.legs import Legs, SessionLeg
 from halftunnel_vpn.session.liveness import Watch
 from halftunnel_vpn.timers import Timer, Wheel
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.session.session import Session
 
 LEG_SILENT: Final = "leg-silent"
 """Cause of closing a leg that gives no sign of life."""
@@ -47,20 +45,21 @@ class Keepalive:
     learnt of the leg's domain; the exit follows.
     """
 
-    __slots__ = ("_interval", "_intervals", "_random", "_session", "_timers", "_watches", "_wheel")
+    __slots__ = ("_context", "_interval", "_intervals", "_legs", "_random", "_timers", "_watches", "_wheel")
 
     def __init__(
         self,
-        session: Session,
+        context: SessionContext,
+        legs: Legs,
         wheel: Wheel,
         random: Callable[[int], bytes],
-        interval: float,
         intervals: IntervalTable | None = None,
     ) -> None:
-        self._session = session
+        self._context = context
+        self._legs = legs
         self._wheel = wheel
         self._random = random
-        self._interval = interval
+        self._interval = context.limits.keepalive
         self._intervals = intervals
         self._timers: dict[SessionLeg, Timer] = {}
         self._watches: dict[SessionLeg, Watch] = {}
@@ -91,18 +90,14 @@ class Keepalive:
         if not leg.is_watched:
             self.used(leg, now)
 
-    def received(self, leg: SessionLeg, payload: memoryview, now: float) -> None:
-        """A KEEPALIVE packet of ``leg``. Raises WireError when it is malformed."""
-        message = KeepaliveMessage.decode(payload)
-        self._session.leg_set.records_arrived(leg, message.records_received, now)
+    def received(self, leg: SessionLeg, message: KeepaliveMessage, now: float) -> None:
+        """Answer a PING of ``leg``, or take the round trip from a PONG."""
         if message.kind is KeepaliveKind.PING:
             self._send(leg, KeepaliveKind.PONG, message.id, message.sent_us, now)
-            if not self._session.is_client and message.interval and leg in self._timers:
+            if not self._context.is_client and message.interval and leg in self._timers:
                 leg.interval = min(max(message.interval, MIN_INTERVAL), MAX_INTERVAL)
                 self._timers[leg].arm(now + leg.interval * EXIT_PATIENCE)
-        elif message.kind is KeepaliveKind.RETIRE:
-            self._session.leg_set.asked_to_retire(message.id, message.sent_us / 1e6, now)
-        elif message.id == leg.ping_id and leg.ping_sent:
+        elif message.kind is KeepaliveKind.PONG and message.id == leg.ping_id and leg.ping_sent:
             leg.last_round_trip = sample = now - leg.ping_sent
             leg.ping_sent = 0.0
             if leg.round_trip is None:
@@ -119,15 +114,14 @@ class Keepalive:
 
     def _measured(self) -> None:
         """The session's round trip is that of its two directions together."""
-        session = self._session
         halves = [
-            min((leg.round_trip for leg in session.legs_of(way) if leg.round_trip is not None), default=0.0)
+            min((leg.round_trip for leg in self._legs.of(way) if leg.round_trip is not None), default=0.0)
             for way in Direction
         ]
-        session.round_trip = max(sum(halves) / 2, MIN_ROUND_TRIP)
+        self._context.round_trip = max(sum(halves) / 2, MIN_ROUND_TRIP)
 
     def _due(self, leg: SessionLeg, now: float) -> None:
-        if self._session.is_client:
+        if self._context.is_client:
             leg.interval = self._interval
             if self._intervals is not None:
                 leg.interval = self._intervals.interval(leg.domain)
@@ -150,12 +144,12 @@ class Keepalive:
 
     def _is_last(self, leg: SessionLeg) -> bool:
         """Whether an exit, which can open no other, would give up its last leg while data are under way."""
-        session, under_way = self._session, leg.under_way
+        under_way = leg.under_way
         is_loaded = under_way.bytes > 0 or under_way.datagram_bytes > 0
-        return is_loaded and not session.is_client and session.leg_set.senders == [leg]
+        return is_loaded and not self._context.is_client and self._legs.senders == [leg]
 
     def _dead(self, leg: SessionLeg, now: float) -> None:
-        self._session.counters.count("legs-silent")
+        self._context.counters.count("legs-silent")
         leg.port.close(LEG_SILENT)
 
     def _send(self, leg: SessionLeg, kind: KeepaliveKind, id_: int, sent_us: int, now: float) -> None:
@@ -163,5 +157,5 @@ class Keepalive:
         interval = leg.interval if kind is KeepaliveKind.PING else 0.0
         message = KeepaliveMessage(kind, id_, sent_us, leg.records_received, interval)
         payload = message.encode(padding)
-        header = encode_header(PacketType.KEEPALIVE, self._session.session_id, 0, 0, 0, len(payload))
-        self._session.send_on(leg, [header, payload], now)
+        header = encode_header(PacketType.KEEPALIVE, self._context.session_id, 0, 0, 0, len(payload))
+        leg.send_train([header, payload], now)

@@ -6,17 +6,16 @@ end that sends on it, behind its last record, so nothing has to be sent again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.keepalive import Keepalive
-from halftunnel_vpn.session.legs import SessionLeg
-from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.legs import Legs, SessionLeg
+from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.timers import Timer, Wheel
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.session.session import Session
 
 DRAIN_LOOK: Final = 0.05
 """Seconds between two looks whether a retired leg has been acknowledged."""
@@ -32,14 +31,25 @@ LEG_NOT_DRAINED: Final = "leg-not-drained"
 
 
 class LegSet:
-    """Every leg of ``session``. ``senders`` are those that may get the next train."""
+    """Joins, retires and loses the ``legs`` of a session, whose ``streams`` they carry.
 
-    __slots__ = ("_draining", "_keepalive", "_sends", "_session", "_timer", "all", "senders")
+    ``sends`` is the direction that this end sends in.
+    """
 
-    def __init__(self, session: Session, keepalive: Keepalive, sends: Direction, wheel: Wheel) -> None:
-        self.all: list[SessionLeg] = []
-        self.senders: list[SessionLeg] = []
-        self._session = session
+    __slots__ = ("_context", "_draining", "_keepalive", "_legs", "_sends", "_streams", "_timer")
+
+    def __init__(
+        self,
+        context: SessionContext,
+        legs: Legs,
+        streams: Mapping[int, Stream],
+        keepalive: Keepalive,
+        sends: Direction,
+        wheel: Wheel,
+    ) -> None:
+        self._context = context
+        self._legs = legs
+        self._streams = streams
         self._keepalive = keepalive
         self._sends = sends
         self._draining: dict[SessionLeg, float] = {}
@@ -48,66 +58,60 @@ class LegSet:
     @property
     def owes_nothing(self) -> bool:
         """Whether the peer has acknowledged all that any stream of the session was given to send."""
-        return all(stream.sending.finished for stream in self._session.streams.values())
-
-    def of(self, direction: Direction) -> list[SessionLeg]:
-        """The legs that carry ``direction`` now."""
-        return [leg for leg in self.all if leg.direction is direction]
+        return all(stream.sending.finished for stream in self._streams.values())
 
     def add(self, leg: SessionLeg, now: float) -> None:
         """``leg`` has joined."""
-        self.all.append(leg)
+        self._legs.all.append(leg)
         if leg.direction is self._sends:
             # not from nothing: it would have to carry all until it has caught up with the others
-            leg.handicap = leg.weight * max((other.load for other in self.senders), default=0.0)
-            self.senders.append(leg)
-        elif self._session.is_client:
+            leg.handicap = leg.weight * max((other.load for other in self._legs.senders), default=0.0)
+            self._legs.senders.append(leg)
+        elif self._context.is_client:
             leg.proves_by_hearing = True  # only the client can replace a leg, so it must find out by itself
         self._keepalive.watch(leg, now)
 
     def remove(self, leg: SessionLeg, now: float) -> bool:
         """``leg`` is gone; what it carried is queued again. False when that was known already."""
-        if leg not in self.all:
+        if leg not in self._legs.all:
             return False
-        self.all.remove(leg)
+        self._legs.all.remove(leg)
         self._keepalive.forget(leg)
         self._draining.pop(leg, None)
-        self._session.acknowledgements.riding.pop(leg, None)
-        if leg in self.senders:
-            self.senders.remove(leg)
+        self._context.acknowledgements.riding.pop(leg, None)
+        if leg in self._legs.senders:
+            self._legs.senders.remove(leg)
         if leg.direction is self._sends:
             # Also a drained one: nothing acknowledges acknowledgements and credit, and its road may be dead.
-            session = self._session
-            for stream in session.streams.values():
+            for stream in self._streams.values():
                 if stream.sending.leg_lost(leg) and stream.queue is None:
-                    session.scheduler.activate(stream)
-                if isinstance(stream, ByteStream) and not stream.resetting:
-                    session.acknowledgements.now(stream)  # what the leg said of it may be lost as well
-            for other in self.all:
+                    self._context.scheduler.activate(stream)
+                stream.owe_acknowledgement()  # the acknowledgements that the leg carried may be lost as well
+            for other in self._legs.all:
                 if other.gives_receipts:  # the last one may be lost, and the peer waits for it
-                    session.acknowledgements.receipt(other)
+                    self._context.acknowledgements.receipt(other)
         return True
 
     def retire(self, leg: SessionLeg, now: float, within: float = DRAIN_TIMEOUT) -> None:
         """Close ``leg``, which was replaced, once it is drained or after ``within`` seconds (client only)."""
-        if leg in self.all and not leg.draining:
+        if leg in self._legs.all and not leg.draining:
             self._drain(leg, now + within, now)
             if leg.direction is not self._sends:
                 # told on a leg that is known to work, if there is one: this one may be dead
-                others = [other for other in self.of(leg.direction) if not other.draining]
+                others = [other for other in self._legs.of(leg.direction) if not other.draining]
                 self._keepalive.retire(leg, others[-1] if others else leg, within, now)
-            self._session.wake()
+            self._context.wake()
 
     def asked_to_retire(self, number: int, within: float, now: float) -> None:
         """The client has replaced leg ``number``, on which this end sends."""
-        for leg in self.senders:
+        for leg in self._legs.senders:
             if leg.number == number:
                 self._drain(leg, now + min(within, DRAIN_TIMEOUT), now)
                 return
 
     def receipt_received(self, number: int, records: int, now: float) -> None:
         """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""
-        for leg in self.all:
+        for leg in self._legs.all:
             if leg.number == number and leg.direction is self._sends:
                 self.records_arrived(leg, records, now)
 
@@ -116,28 +120,28 @@ class LegSet:
         if records > leg.records_sent:
             raise PeerError("receipt-never-sent", f"leg {leg.number}")
         leg.under_way.arrived(records, now)
-        if self._session.scheduler:
-            self._session.wake()
+        if self._context.scheduler:
+            self._context.wake()
 
     def doubt_all(self, now: float) -> None:
         """Ask every leg at once whether it is alive; what is dead is found as under load."""
-        for leg in list(self.all):  # one may be gone by being asked
+        for leg in list(self._legs.all):  # one may be gone by being asked
             self._keepalive.doubt(leg, now)
 
     def close_all(self) -> None:
         """The session is over."""
-        for leg in list(self.all):
+        for leg in list(self._legs.all):
             self._keepalive.forget(leg)
             leg.port.close("session-closed")
-        self.all.clear()
-        self.senders.clear()
+        self._legs.all.clear()
+        self._legs.senders.clear()
         self._draining.clear()
         self._timer.cancel()
 
     def _drain(self, leg: SessionLeg, deadline: float, now: float) -> None:
         leg.draining = True
-        if leg in self.senders:
-            self.senders.remove(leg)
+        if leg in self._legs.senders:
+            self._legs.senders.remove(leg)
         self._draining[leg] = deadline
         self._timer.arm(now + DRAIN_LOOK)
 

@@ -126,10 +126,30 @@ class SessionLeg:
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
 
+    def send_train(self, parts: Sequence[Buffer], now: float) -> None:
+        """Send one train on this very leg and count it."""
+        self.bytes_sent += self.port.send_train(parts)
+        self.records_sent += 1
+        self.last_sent = now
+
     @property
     def load(self) -> float:
         """Bytes that it has carried, or counts as having carried, for each unit of its weight."""
         return (self.bytes_sent + self.handicap) / self.weight
+
+
+class Legs:
+    """``all`` legs of a session, and the ``senders`` among them, which may get the next train."""
+
+    __slots__ = ("all", "senders")
+
+    def __init__(self) -> None:
+        self.all: list[SessionLeg] = []
+        self.senders: list[SessionLeg] = []
+
+    def of(self, direction: Direction) -> list[SessionLeg]:
+        """Return the legs that carry ``direction`` now."""
+        return [leg for leg in self.all if leg.direction is direction]
 
 
 class LegPolicy(Protocol):

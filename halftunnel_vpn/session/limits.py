@@ -1,29 +1,9 @@
-"""What a session is told when it is made: its bounds, and who answers for new streams at the exit."""
+"""The bounds of a session."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
-from halftunnel_vpn.protocol.stream_messages import OpenRequest
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.receiving import MAX_WINDOW
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.session.datagrams import DatagramStream
-    from halftunnel_vpn.session.stream import ByteStream
-
-
-class Acceptor(Protocol):
-    """The exit's side of opening a stream: returns the handler, then accepts or resets the stream."""
-
-    def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
-        """The client wants a byte stream."""
-        ...
-
-    def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
-        """The client wants a datagram stream."""
-        ...
 
 
 class SessionLimits:

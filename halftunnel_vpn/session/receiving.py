@@ -150,18 +150,21 @@ class ReceiveSide:
         "_memory",
         "_ring",
         "_waiting_bytes",
+        "bytes_unacknowledged",
         "expected",
         "packets_unacknowledged",
         "received",
+        "stream_id",
         "waiting",
         "window",
     )
 
-    def __init__(self, pool: WindowPool) -> None:
+    def __init__(self, pool: WindowPool, stream_id: int) -> None:
+        self.stream_id = stream_id
         self.expected = 0
         self.received = 0
         self.window = ReceiveWindow(pool)
-        self.packets_unacknowledged = 0
+        self.packets_unacknowledged = self.bytes_unacknowledged = 0
         self._memory = pool.memory
         self._ring: list[Arrival | None] | None = None
         self.waiting = 0

@@ -7,14 +7,14 @@ ended in the middle of a train would tear every piece in two.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
-from halftunnel_vpn.session.datagrams import DatagramStream
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.sending import Train
-from halftunnel_vpn.session.stream import ByteStream
+from halftunnel_vpn.session.stream import Stream
 
 QUANTUM: Final = MAX_TRAIN
 """Bytes a stream may send in one turn, on average: a train."""
@@ -25,18 +25,18 @@ _TURN_IS_OVER: Final = QUANTUM // 2
 URGENT_SHARE: Final = MAX_TRAIN * 3 // 4
 """Bytes that urgent streams may take of each train, on average, while bulk streams wait."""
 
-Stream = ByteStream | DatagramStream
-
 
 class Scheduler:
     """The streams that have something to send.
 
     Control, DNS, datagrams and young interactive streams are urgent and go first; bulk transfers take turns.
+    ``served`` is called with each stream that has nothing more to send.
     """
 
-    __slots__ = ("_bulk", "_urgent", "_urgent_credit")
+    __slots__ = ("_bulk", "_served", "_urgent", "_urgent_credit")
 
-    def __init__(self) -> None:
+    def __init__(self, served: Callable[[Stream], None]) -> None:
+        self._served = served
         self._urgent: deque[Stream] = deque()
         self._bulk: deque[Stream] = deque()
         self._urgent_credit = 0
@@ -82,7 +82,7 @@ class Scheduler:
                 queue.popleft()
                 stream.queue = None
                 stream.deficit = min(stream.deficit, 0)  # a debt stays, a claim does not
-                stream.session.served(stream)
+                self._served(stream)
             elif queue is self._urgent and not stream.is_urgent:
                 queue.popleft()
                 stream.queue = self._bulk

@@ -114,7 +114,7 @@ class SealedLeg:
             self._session.train_received(self.state, self._open(record), began)
         except SessionExpired:
             self._counters.count("sessions-ended-by-peer")
-            self._session.ended_by_peer()
+            self._session.ended_by_peer(began)
         except (PeerError, IllegalTransition) as error:
             reason = error.reason if isinstance(error, PeerError) else "illegal-transition"
             self._broken(reason)

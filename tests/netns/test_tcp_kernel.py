@@ -99,7 +99,7 @@ class Stream:
             if not self.left:
                 self.endpoint.finished(self.clock.now)
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         self.hash.update(data)
         if self.kind in (ECHO, SILENT):
             self.room -= len(data)
@@ -111,7 +111,7 @@ class Stream:
     fin_follows = False
     offender = b""
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         self.outstanding -= count
         if self.kind == ECHO:
             self.room += count

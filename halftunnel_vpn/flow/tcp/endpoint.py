@@ -143,7 +143,7 @@ class TcpEndpoint(Connection):
         if length:
             receiver.next = sequence + length
             out.ack_due = True  # before sending: the answer may come at once, and carry it
-            self._stream.send(text)
+            self._stream.send(text, now)
             if receiver.next - receiver.reported >= ACK_EVERY:
                 out.acknowledge(sender.nxt)
         return out.ack_due
@@ -265,7 +265,7 @@ class TcpEndpoint(Connection):
         if advance and sender.fin_acknowledged:
             self._our_fin_acknowledged(now)
         if freed:
-            stream.consumed(freed)
+            stream.consumed(freed, now)
 
     def _examine_text(self, segment: TcpSegment, sequence: int, now: float) -> None:
         """Data and FIN."""
@@ -274,7 +274,7 @@ class TcpEndpoint(Connection):
             return
         receiver = self._receiver
         self._out.ack_due = True
-        is_urgent = receiver.arrived(sequence, segment.payload, bool(segment.flags & FIN))
+        is_urgent = receiver.arrived(sequence, segment.payload, bool(segment.flags & FIN), now)
         if not self._takes_text:
             return  # the stream has ended the connection meanwhile
         if receiver.finished:

@@ -29,7 +29,7 @@ class _NoStream:
     offender: Final = b""
     fin_follows: Final = False
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         pass
 
     def finish(self) -> None:
@@ -38,7 +38,7 @@ class _NoStream:
     def reset(self, code: ResetCode) -> None:
         pass
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         pass
 
 

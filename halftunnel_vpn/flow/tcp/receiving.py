@@ -123,7 +123,7 @@ class Receiver:
             return self.next < sequence < self.edge
         return sequence < self.edge and sequence + length > self.next
 
-    def arrived(self, sequence: int, payload: memoryview, fin: bool) -> bool:
+    def arrived(self, sequence: int, payload: memoryview, fin: bool, now: float) -> bool:
         """Take the text of an acceptable segment; returns whether to acknowledge it at once.
 
         That is so while there are gaps (RFC 5681, 4.2). Sets ``finished`` when the FIN and all before it
@@ -148,7 +148,7 @@ class Receiver:
             if sequence > self.next:
                 self._hold(sequence, payload)
             else:
-                self._deliver(payload)
+                self._deliver(payload, now)
         if self.next == self._fin_at:
             self.next += 1
             self.edge = max(self.edge, self.next)
@@ -173,14 +173,14 @@ class Receiver:
         else:
             self._counters.drop("tcp-reassembly-full")
 
-    def _deliver(self, payload: memoryview) -> None:
+    def _deliver(self, payload: memoryview, now: float) -> None:
         """Hand over ``payload``, and what has waited for it."""
         self.next += len(payload)
-        self.stream.send(payload)
+        self.stream.send(payload, now)
         if self._held:
             for part in self._held.take(self.next):
                 self.next += len(part)
-                self.stream.send(part)
+                self.stream.send(part, now)
             self.has_gap = bool(self._held)
             self.options = self._report()
 

@@ -222,7 +222,7 @@ class Download:
 
     def data_received(self, data: memoryview, now: float) -> None:
         self.received += len(data)
-        self.stream.consumed(len(data))
+        self.stream.consumed(len(data), now)
 
     def finished(self, now: float) -> None:
         self.end = "finished"

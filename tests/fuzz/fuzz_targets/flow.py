@@ -56,7 +56,7 @@ class _Stream:
     def room(self) -> int:
         return ROOM - self.used
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         assert not self.is_over and not self.is_finished
         self.used += len(data)
         assert self.used <= ROOM
@@ -71,7 +71,7 @@ class _Stream:
     fin_follows = False
     offender = b""
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         self.owed -= count
         assert self.owed >= 0
 

@@ -21,11 +21,11 @@ from halftunnel_vpn.protocol.stream_messages import (
     StreamKind,
 )
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter_train
-from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.byte_stream import ByteStream
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.session.stream import ByteStream
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 from halftunnel_vpn.timers import Wheel
 
@@ -231,7 +231,7 @@ class Harness:
         try:
             self.session.train_received(leg.state, memoryview(train)[:MAX_TRAIN], self.now)
         except SessionExpired:
-            self.session.ended_by_peer()
+            self.session.ended_by_peer(self.now)
             self.is_ended = True
         except PeerError:
             self.lose(leg)
@@ -259,11 +259,11 @@ class Harness:
         elif choice <= 2 and not user.is_over:
             count, user.unread = user.unread, 0
             if count:
-                stream.consumed(count)
+                stream.consumed(count, self.now)
         elif choice <= 4 and user.is_open and not user.is_over:
             room = stream.room
             if room > 0 and stream.state.name in ("ACTIVE", "HALF_CLOSED_REMOTE"):
-                stream.send(CHUNK[: min(room, self.script.number(2))] or b"x")
+                stream.send(CHUNK[: min(room, self.script.number(2))] or b"x", self.now)
         elif choice == 5 and not user.is_over:
             stream.finish()
         elif choice == 6 and not user.is_over:
@@ -294,8 +294,8 @@ class Harness:
 
     def _check(self) -> None:
         session = self.session
-        assert len(session.numbers.missing) <= MAX_GAP
-        assert 0 <= session.window_pool.available <= WINDOW_POOL
+        assert len(session._table.numbers.missing) <= MAX_GAP
+        assert 0 <= session.context.window_pool.available <= WINDOW_POOL
         assert len([s for s in session.streams.values() if not s.resetting]) <= MAX_STREAMS
 
     def run(self) -> None:
@@ -304,7 +304,7 @@ class Harness:
                 break
             self.step()
         self.session.close(ResetCode.SHUTDOWN, self.now)
-        assert not self.session.streams and self.session.window_pool.available == WINDOW_POOL
+        assert not self.session.streams and self.session.context.window_pool.available == WINDOW_POOL
         self.wheel.run(self.now + 1000.0)
         assert self.wheel.next_deadline is None
 

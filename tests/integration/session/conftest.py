@@ -260,7 +260,7 @@ class StreamUser:
 
     def data_received(self, data: memoryview, now: float) -> None:
         self.received += data
-        self.stream.consumed(len(data))
+        self.stream.consumed(len(data), now)
         self.changed.set()
 
     def finished(self, now: float) -> None:
@@ -289,7 +289,7 @@ class StreamUser:
         while view:
             await self.until(lambda: self.stream.room)
             room = min(self.stream.room, 65_000)
-            self.stream.send(view[:room])
+            self.stream.send(view[:room], time.monotonic())
             view = view[room:]
 
     async def echo(self, data: bytes) -> bytes:

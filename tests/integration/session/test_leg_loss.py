@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 import secrets
+import time
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_streams_opened_and_closed_while_no_leg_is_up(
     given_up = client.open(echo_server.port)
     given_up.stream.reset(ResetCode.NORMAL)
     arriving = client.open(echo_server.port)
-    arriving.stream.send(b"early bytes")
+    arriving.stream.send(b"early bytes", time.monotonic())
     await arriving.heard("opened")
     await arriving.until(lambda: arriving.received == b"early bytes")
     await leaving.heard("finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
@@ -49,6 +51,26 @@ class MemoryLeg:
     def close(self, cause: str) -> None:
         self.close_cause = cause
         self.on_close(self)
+
+
+class StreamAtNow:
+    """A stream whose ``send`` and ``consumed`` happen at the time of ``clock``."""
+
+    def __init__(self, stream: Any, clock: Callable[[], float]) -> None:
+        self._stream = stream
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def send(self, *parts: Buffer) -> None:
+        if isinstance(self._stream, DatagramStream):
+            self._stream.send(*parts)
+        else:
+            self._stream.send(*parts, self._clock())
+
+    def consumed(self, count: int) -> None:
+        self._stream.consumed(count, self._clock())
 
 
 class Recorder:
@@ -97,7 +119,14 @@ class Recorder:
 class Pair:
     """A client and an exit. ``accepts`` says whether the exit takes streams."""
 
-    def __init__(self, *, seed: int = 1, limits: SessionLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        limits: SessionLimits | None = None,
+        client_limits: SessionLimits | None = None,
+        exit_limits: SessionLimits | None = None,
+    ) -> None:
         self.now = 100.0
         self.wheel = Wheel()
         self.random = random.Random(seed)
@@ -108,8 +137,8 @@ class Pair:
         self.refused_ids: set[int] = set()
         self.client_counters = Counters()
         self.exit_counters = Counters()
-        self.client = self._session(True, self.client_counters, limits)
-        self.exit = self._session(False, self.exit_counters, limits)
+        self.client = self._session(True, self.client_counters, client_limits or limits)
+        self.exit = self._session(False, self.exit_counters, exit_limits or limits)
         self.legs: list[MemoryLeg] = []
         self.numbers = dict.fromkeys(Direction, 0)
 
@@ -130,7 +159,7 @@ class Pair:
 
     def stream_opened(self, stream, request, now):
         user = Recorder()
-        user.stream = stream
+        user.stream = StreamAtNow(stream, lambda: self.now)
         self.exit_users[stream.stream_id] = user
         self.requests.append(request)
         if self.answer is not None:
@@ -249,7 +278,7 @@ class Pair:
         request = OpenRequest(kind, b"\xc6\x33\x64\x02", 80, 0)
         is_bytes = kind in (StreamKind.TCP, StreamKind.DNS)
         opener = self.client.open_stream if is_bytes else self.client.open_datagrams
-        user.stream = opener(request, user, self.now)
+        user.stream = StreamAtNow(opener(request, user, self.now), lambda: self.now)
         return user
 
     def open(self, kind: StreamKind = StreamKind.TCP) -> tuple[Recorder, Recorder]:

@@ -26,7 +26,7 @@ def push(pair, user, size):
 
 
 def whole(pair):
-    return pair.client.window_pool.available == pair.exit.window_pool.available == POOL
+    return pair.client.context.window_pool.available == pair.exit.context.window_pool.available == POOL
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_stream_gives_back_what_it_took_however_it_ends(pair, end):
         pair.client.close(ResetCode.SHUTDOWN, pair.now, tell_peer=False)
         pair.exit.close(ResetCode.SHUTDOWN, pair.now, tell_peer=False)
     elif end == "peer-goodbye":
-        pair.client.ended_by_peer()
-        pair.exit.ended_by_peer()
+        pair.client.ended_by_peer(pair.now)
+        pair.exit.ended_by_peer(pair.now)
     else:
         for session in (pair.client, pair.exit):
             pair.inject(session, pair.packet(2, 1, 0, 30_000, bytes(8)))

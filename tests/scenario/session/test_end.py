@@ -49,7 +49,7 @@ def test_a_session_closes_once(pair, goodbyes):
     client, _ = pair.open()
     pair.client.close(ResetCode.SHUTDOWN, pair.now)
     pair.client.close(ResetCode.DENIED, pair.now)
-    pair.client.ended_by_peer()
+    pair.client.ended_by_peer(pair.now)
     assert client.events == ["opened", "aborted SHUTDOWN"]
     assert goodbyes(pair.end(pair.client, Direction.UPSTREAM)) == [ResetCode.SHUTDOWN]
 
@@ -61,7 +61,7 @@ def test_the_end_by_the_peer_is_not_answered(make_pair, goodbyes):
     _, exit = pair.open()
     with pytest.raises(SessionExpired):
         pair.inject(pair.exit, pair.packet(PacketType.RESET, 0, 0, 0, encode_reset(ResetCode.SHUTDOWN)))
-    pair.exit.ended_by_peer()
+    pair.exit.ended_by_peer(pair.now)
     assert exit.events == ["aborted SHUTDOWN"]
     assert ended == [True], "told when it is over"
     assert goodbyes(pair.end(pair.exit, Direction.DOWNSTREAM)) == []

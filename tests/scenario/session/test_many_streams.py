@@ -49,7 +49,11 @@ def test_five_hundred_streams_survive_the_loss_of_every_leg(make_pair, seed):
         assert client.events == ["opened", "finished"] and exit.events == ["finished"]
     pair.advance(60.0)
     assert not pair.client.streams and not pair.exit.streams
-    assert pair.client.window_pool.available == pair.exit.window_pool.available == 16 * 1024 * 1024
+    assert (
+        pair.client.context.window_pool.available
+        == pair.exit.context.window_pool.available
+        == 16 * 1024 * 1024
+    )
     assert not pair.client_counters.dropped and not pair.exit_counters.dropped
 
 

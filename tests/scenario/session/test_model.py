@@ -64,9 +64,12 @@ class Machine(RuleBasedStateMachine):
     def __init__(self, make_pair: Callable[..., Any]) -> None:
         super().__init__()
         self.memory = Memory(MEMORY)
-        self.pair = make_pair(0, 0, limits=SessionLimits(window_pool=POOL, max_streams=30))
-        self.pair.exit.limits = SessionLimits(window_pool=POOL, max_streams=30, memory=self.memory)
-        self.pair.exit.window_pool.memory = self.memory
+        self.pair = make_pair(
+            0,
+            0,
+            limits=SessionLimits(window_pool=POOL, max_streams=30),
+            exit_limits=SessionLimits(window_pool=POOL, max_streams=30, memory=self.memory),
+        )
         self.models: dict[int, Model] = {}
         self.written = 0
 
@@ -250,7 +253,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self) -> None:
         for session in (self.pair.client, self.pair.exit):
-            assert 0 <= session.window_pool.available <= POOL
+            assert 0 <= session.context.window_pool.available <= POOL
         assert 0 <= self.memory.used <= MEMORY + 30 * 20_000
 
     def teardown(self) -> None:
@@ -283,7 +286,7 @@ class Machine(RuleBasedStateMachine):
                 pair.exit_users[number].stream.finish()
         pair.advance(30.0)
         assert not pair.client.streams and not pair.exit.streams
-        assert pair.client.window_pool.available == pair.exit.window_pool.available == POOL
+        assert pair.client.context.window_pool.available == pair.exit.context.window_pool.available == POOL
         assert self.memory.used == 0
         pair.client.close(ResetCode.SHUTDOWN, pair.now, tell_peer=False)
         pair.exit.close(ResetCode.SHUTDOWN, pair.now, tell_peer=False)

@@ -84,8 +84,8 @@ def test_bounds_hold_across_the_wrap(pair, old_stream):
 
 
 def test_the_last_stream_number_is_used_and_then_the_session_is_at_its_end(pair):
-    pair.client.numbers.highest = SERIAL_MASK - 1
-    pair.exit.numbers.highest = SERIAL_MASK - 1
+    pair.client._table.numbers.highest = SERIAL_MASK - 1
+    pair.exit._table.numbers.highest = SERIAL_MASK - 1
     client, exit = pair.open()
     assert client.stream.stream_id == SERIAL_MASK
     client.stream.send(b"the last one")

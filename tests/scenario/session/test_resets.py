@@ -20,8 +20,8 @@ def nothing_left(pair):
     pair.advance(30.0)
     assert not pair.client.streams and not pair.exit.streams
     assert not pair.client_counters.dropped and not pair.exit_counters.dropped
-    assert pair.client.window_pool.available == pair.client.limits.window_pool
-    assert pair.exit.window_pool.available == pair.exit.limits.window_pool
+    assert pair.client.context.window_pool.available == pair.client.limits.window_pool
+    assert pair.exit.context.window_pool.available == pair.exit.limits.window_pool
 
 
 @pytest.mark.parametrize("kind", [StreamKind.TCP, StreamKind.UDP])
@@ -223,6 +223,6 @@ def test_random_resets_with_random_deaths_leave_no_stream_and_no_credit_behind(s
     pair.settle(shuffle=True)
     pair.advance(60.0)
     assert not pair.client.streams and not pair.exit.streams
-    assert pair.client.window_pool.available == pair.client.limits.window_pool
-    assert pair.exit.window_pool.available == pair.exit.limits.window_pool
-    assert not pair.exit.numbers.missing, "no number is waited for that will never come"
+    assert pair.client.context.window_pool.available == pair.client.limits.window_pool
+    assert pair.exit.context.window_pool.available == pair.exit.limits.window_pool
+    assert not pair.exit._table.numbers.missing, "no number is waited for that will never come"

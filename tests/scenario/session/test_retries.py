@@ -86,7 +86,7 @@ def test_a_packet_that_is_sent_again_in_vain_is_acknowledged_again(pair):
     pair.exit.pump(pair.now)
     down = pair.end(pair.exit, Direction.DOWNSTREAM)
     down.road.clear()
-    pair.exit.acknowledgements.clear()  # what it still had to say of it vanishes as well
+    pair.exit.context.acknowledgements.clear()  # what it still had to say of it vanishes as well
     pair.advance(RETRY_AFTER + 2 * RETRY_INTERVAL)
     assert bytes(exit.received) == b"once"
     assert not client.stream.sending.retained
@@ -193,7 +193,7 @@ def test_a_lost_leg_makes_its_sender_acknowledge_every_stream_again(pair):
 
 
 def test_acknowledgements_of_streams_that_are_over_have_a_bound(pair):
-    pair.exit.numbers.highest = 3 * MAX_STATELESS
+    pair.exit._table.numbers.highest = 3 * MAX_STATELESS
     for number in range(1, MAX_STATELESS + 11):
         pair.inject(pair.exit, pair.packet(PacketType.FIN, number, 5))
     assert pair.exit_counters.dropped == {"ack-queue-full": 10}
@@ -206,7 +206,7 @@ def test_acknowledgements_of_streams_that_are_over_have_a_bound(pair):
 
 def test_acknowledgements_fill_several_trains_if_need_be(pair):
     pair.end(pair.exit, Direction.DOWNSTREAM).capacity = 100
-    pair.exit.numbers.highest = MAX_STATELESS
+    pair.exit._table.numbers.highest = MAX_STATELESS
     count = 2 * Train().room // ACK_LENGTH
     for number in range(1, count + 1):
         pair.inject(pair.exit, pair.packet(PacketType.FIN, number, 5))

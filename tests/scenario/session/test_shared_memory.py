@@ -24,10 +24,7 @@ def memory():
 @pytest.fixture
 def pair(make_pair, memory):
     """Only the exit's memory is shared with others."""
-    made = make_pair()
-    made.exit.limits = SessionLimits(memory=memory)
-    made.exit.window_pool.memory = memory
-    return made
+    return make_pair(exit_limits=SessionLimits(memory=memory))
 
 
 def offer(user):
@@ -57,9 +54,7 @@ def test_a_peer_that_never_acknowledges_makes_the_exit_keep_no_more_than_its_bou
 @pytest.fixture
 def uploads(make_pair, memory):
     """A client with a budget, and a number of streams to an exit that grants whatever they want."""
-    made = make_pair()
-    made.client.limits = SessionLimits(memory=memory)
-    made.client.window_pool.memory = memory
+    made = make_pair(client_limits=SessionLimits(memory=memory))
     users = [made.open()[0] for _ in range(20)]
     for user in users:
         user.stream.credited(1 << 40, made.now)

@@ -10,7 +10,7 @@ from halftunnel_vpn.errors import SessionError, SessionExpired, StreamClosed
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.datagrams import QUEUE_RUNS
+from halftunnel_vpn.session.datagram_stream import QUEUE_RUNS
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.states import StreamState
 
@@ -191,7 +191,7 @@ def test_a_datagram_that_fits_no_record_is_dropped_and_counted(pair):
 
 def test_more_streams_than_the_exit_allows_are_refused(make_pair):
     pair = make_pair(limits=SessionLimits(max_streams=3))
-    pair.client.limits = SessionLimits(max_streams=10)
+    pair.client.context.limits = SessionLimits(max_streams=10)
     users = [pair.open() for _ in range(3)]
     request = OpenRequest(StreamKind.TCP, b"\xc6\x33\x64\x02", 80, 0)
     fourth = type(users[0][0])()
@@ -203,7 +203,7 @@ def test_more_streams_than_the_exit_allows_are_refused(make_pair):
 
 def test_a_session_can_end_while_it_has_refused_streams(make_pair):
     pair = make_pair(limits=SessionLimits(max_streams=1))
-    pair.client.limits = SessionLimits(max_streams=10)
+    pair.client.context.limits = SessionLimits(max_streams=10)
     pair.open()
     request = OpenRequest(StreamKind.TCP, b"\xc6\x33\x64\x02", 80, 0)
     pair.inject(pair.exit, pair.packet(PacketType.OPEN, 5, payload=request.encode()))

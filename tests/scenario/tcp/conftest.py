@@ -42,7 +42,7 @@ class Stream:
         self.on_send: Callable[[], None] = lambda: None
         self.on_finish: Callable[[], None] = lambda: None
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         assert not self.is_finished
         self.room -= len(data)
         assert self.room >= 0
@@ -57,7 +57,7 @@ class Stream:
     def reset(self, code: ResetCode) -> None:
         self.resets.append(code)
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         self.consumed_bytes += count
 
 

@@ -226,7 +226,7 @@ class ModelStream:
         else:
             self.endpoint.finished(self.world.now)
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         assert not self.is_finished
         self.received += data
         size = len(data)
@@ -247,7 +247,7 @@ class ModelStream:
     fin_follows = False
     offender = b""
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         self.consumed_bytes += count
 
 

@@ -38,8 +38,11 @@ class Stream:
         self.is_closed = False
         self.reset_code: ResetCode | None = None
 
-    def send(self, *parts: Buffer) -> None:
-        self.sent.append(b"".join(map(bytes, parts)))
+    def send(self, *parts: Buffer | float) -> None:
+        data = (
+            part for part in parts if not isinstance(part, float)
+        )  # a byte stream is called with the time
+        self.sent.append(b"".join(map(bytes, data)))
 
     def finish(self) -> None:
         self.is_finished = True
@@ -47,7 +50,7 @@ class Stream:
     def reset(self, code: ResetCode) -> None:
         self.reset_code = code
 
-    def consumed(self, count: int) -> None:
+    def consumed(self, count: int, now: float) -> None:
         self.credited += count
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -282,6 +283,26 @@ class StreamUser:
         assert event in self.events, self.events
 
 
+class StreamAtNow:
+    """A stream whose ``send`` and ``consumed`` happen at the time of ``clock``."""
+
+    def __init__(self, stream: Any, clock: Callable[[], float]) -> None:
+        self._stream = stream
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def send(self, *parts: Buffer) -> None:
+        if isinstance(self._stream, DatagramStream):
+            self._stream.send(*parts)
+        else:
+            self._stream.send(*parts, self._clock())
+
+    def consumed(self, count: int) -> None:
+        self._stream.consumed(count, self._clock())
+
+
 class InMemory:
     """A client's session and the exit's NAT, joined by legs in memory; the sockets are real."""
 
@@ -348,7 +369,8 @@ class InMemory:
         user = StreamUser()
         is_bytes = kind in (StreamKind.TCP, StreamKind.DNS)
         opener = self.client.open_stream if is_bytes else self.client.open_datagrams
-        user.stream = opener(OpenRequest(kind, host, port, 0), user, self.driver.clock())
+        stream = opener(OpenRequest(kind, host, port, 0), user, self.driver.clock())
+        user.stream = StreamAtNow(stream, self.driver.clock)
         return user
 
     async def idle(self) -> None:

@@ -20,7 +20,7 @@ from halftunnel_vpn.protocol.datagram import (
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.server import relay_dns
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.session.datagrams import DatagramStream
+from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.memory_budget import Memory
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")

@@ -178,7 +178,7 @@ async def test_single_bytes_that_wait_come_behind_what_waits_and_cost_little(con
     sent = sending.accepted
     pieces, tail = len(handler._backlog), os.urandom(50_000)
     for place in range(len(tail)):
-        handler.data_received(memoryview(tail)[place : place + 1], user.stream.session.now)
+        handler.data_received(memoryview(tail)[place : place + 1], peer.tunnel.driver.clock())
     assert len(handler._backlog) <= pieces + 2
     user.stream.finish()
     received = await peer.receive_all()
@@ -311,7 +311,7 @@ async def test_single_bytes_that_come_early_are_few_pieces(in_memory, listening,
     await until(lambda: tunnel.exit.streams)
     opening = tunnel.exit.streams[1].handler
     for place in range(len(data)):
-        opening.data_received(memoryview(data)[place : place + 1], tunnel.exit.now)
+        opening.data_received(memoryview(data)[place : place + 1], tunnel.driver.clock())
     assert len(opening._early) == 2 and b"".join(opening._early) == data
 
 

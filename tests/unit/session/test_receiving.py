@@ -33,7 +33,7 @@ def pool():
 
 @pytest.fixture
 def side(pool):
-    return ReceiveSide(pool)
+    return ReceiveSide(pool, 1)
 
 
 def take(side, number, payload=b"", type_=DATA):
@@ -114,7 +114,7 @@ def test_numbers_wrap(side, start):
     start=st.sampled_from([0, (1 << 32) - 15]),
 )
 def test_any_order_and_any_repetition_gives_each_packet_once(order, again, start):
-    side = ReceiveSide(WindowPool(MIB))
+    side = ReceiveSide(WindowPool(MIB), 1)
     side.expected = start
     delivered = []
     for number in [*order[:15], *again, *order[15:], *again]:

@@ -8,10 +8,10 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, StreamKind
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
+from halftunnel_vpn.session.byte_stream import YOUNG_BYTES
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.sending import UNSENT_LIMIT, Train
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.session.stream import YOUNG_BYTES
 from halftunnel_vpn.timers import Wheel
 
 REQUEST = OpenRequest(StreamKind.TCP, bytes([192, 0, 2, 1]), 80, 0)
@@ -38,7 +38,7 @@ def bulk_stream(session, leg):
 
     def make():
         stream = session.open_stream(REQUEST, handler=None, now=0.0)
-        session.scheduler.fill(Train(), leg, 0.0)
+        session.context.scheduler.fill(Train(), leg, 0.0)
         stream.sending.burst = YOUNG_BYTES
         stream.sending.last_active = 0.0
         return stream
@@ -48,14 +48,14 @@ def bulk_stream(session, leg):
 
 def fill_up(stream, piece):
     while stream.sending.unsent_bytes + piece <= UNSENT_LIMIT:
-        stream.send(bytes(piece))
+        stream.send(bytes(piece), 0.0)
 
 
 def trains(session, leg, packets, count):
     """What ``count`` trains carry: stream and payload length of each packet."""
     for _ in range(count):
         train = Train()
-        session.scheduler.fill(train, leg, 0.0)
+        session.context.scheduler.fill(train, leg, 0.0)
         yield [(packet.stream_id, len(packet.payload)) for packet in packets(train)]
 
 
@@ -97,7 +97,7 @@ def test_turns_of_unlike_pieces_are_fair_in_the_end(session, bulk_stream, leg, p
 
 def test_a_stream_that_ran_dry_keeps_its_debt_and_no_claim(session, bulk_stream, leg, packets):
     stream, other = bulk_stream(), bulk_stream()
-    stream.send(bytes(100))
+    stream.send(bytes(100), 0.0)
     list(trains(session, leg, packets, 1))
     assert stream.queue is None and stream.deficit <= 0
     fill_up(stream, 65_000)
@@ -112,8 +112,8 @@ def test_streams_that_are_over_do_not_end_the_turn_of_those_behind_them(
 ):
     streams = [bulk_stream() for _ in range(over + 1)]
     for stream in streams:
-        stream.send(bytes(1000))
+        stream.send(bytes(1000), 0.0)
     for stream in streams[:-1]:
         stream.sending.drop_everything()  # reset by the peer while they waited
     assert list(trains(session, leg, packets, 1)) == [[(streams[-1].stream_id, 1000)]]
-    assert not session.scheduler
+    assert not session.context.scheduler

@@ -12,6 +12,7 @@ from halftunnel_vpn.flow.tcp.reassembly import MAX_BLOCKS
 from halftunnel_vpn.flow.tcp.receiving import Receiver
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
+NOW = 100.0
 TEXT = bytes(range(200))
 
 
@@ -20,14 +21,14 @@ class Stream:
         self.room = room
         self.sent = b""
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, now: float) -> None:
         self.sent += data
         self.room -= len(data)
         assert self.room >= 0
 
     def finish(self) -> None: ...
     def reset(self, code: ResetCode) -> None: ...
-    def consumed(self, count: int) -> None: ...
+    def consumed(self, count: int, now: float) -> None: ...
 
 
 def receiver(room: int = 1000, shift: int = 0, max_window: int = 1 << 24) -> tuple[Receiver, Stream]:
@@ -53,7 +54,7 @@ def test_any_segments_in_any_order_give_the_text_once(pieces: list[tuple[int, in
     for start, length in pieces:
         end = min(start + length, 201)
         if made.accepts(start, end - start):
-            made.arrived(start, view(start, end), False)
+            made.arrived(start, view(start, end), False, NOW)
             known |= set(range(start, min(end, room + 1)))
     end = 1
     while end in known:
@@ -68,27 +69,27 @@ def test_segments_that_find_no_place_are_dropped_and_later_taken() -> None:
     made, stream = receiver(room=20 * MAX_BLOCKS)
     beyond = 11 + 10 * MAX_BLOCKS
     for start in range(11, beyond, 10):  # a gap before each
-        assert made.arrived(start, view(1, 2), False)
-    assert made.arrived(beyond, view(2, 3), False)
+        assert made.arrived(start, view(1, 2), False, NOW)
+    assert made.arrived(beyond, view(2, 3), False, NOW)
     assert made._counters.dropped["tcp-reassembly-full"] == 1
-    assert made.arrived(1, view(1, 11), False)
+    assert made.arrived(1, view(1, 11), False, NOW)
     assert stream.sent == TEXT[:10] + TEXT[:1]
-    assert made.arrived(12, memoryview(bytes(beyond - 12)), False)
+    assert made.arrived(12, memoryview(bytes(beyond - 12)), False, NOW)
     assert not made.has_gap
     assert made.next == beyond
-    assert not made.arrived(beyond, view(2, 3), False)
+    assert not made.arrived(beyond, view(2, 3), False, NOW)
     assert stream.sent[-1:] == TEXT[1:2]
     assert made._counters.dropped["tcp-reassembly-full"] == 1
 
 
 def test_a_fin_is_believed_once() -> None:
     made, stream = receiver()
-    made.arrived(21, view(21, 31), True)
-    made.arrived(41, view(41, 51), True)  # behind the first FIN
-    made.arrived(25, view(25, 45), False)
+    made.arrived(21, view(21, 31), True, NOW)
+    made.arrived(41, view(41, 51), True, NOW)  # behind the first FIN
+    made.arrived(25, view(25, 45), False, NOW)
     assert made._counters.dropped["tcp-after-fin"] == 2
     assert not made.finished
-    made.arrived(1, view(1, 21), False)
+    made.arrived(1, view(1, 21), False, NOW)
     assert made.finished
     assert stream.sent == TEXT[:30]
     assert (made.next, made.received) == (32, 30)
@@ -97,7 +98,7 @@ def test_a_fin_is_believed_once() -> None:
 def test_a_window_that_cannot_be_written_down_is_rounded_down() -> None:
     made, _ = receiver(room=1000, shift=8)
     assert made.open_window() == 3
-    made.arrived(1, view(1, 101), False)
+    made.arrived(1, view(1, 101), False, NOW)
     assert made.open_window() == 3
     assert made.accepts(1000, 1)
     assert not made.accepts(1001, 1)
@@ -128,5 +129,5 @@ def test_the_window_field_has_a_largest_value() -> None:
 )
 def test_what_touches_the_window_is_acceptable(sequence: int, length: int, expected: bool) -> None:
     made, _ = receiver()
-    made.arrived(1, view(1, 101), False)
+    made.arrived(1, view(1, 101), False, NOW)
     assert made.accepts(sequence, length) is expected

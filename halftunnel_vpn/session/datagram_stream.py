@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from halftunnel_vpn.protocol.interfaces import Buffer, DatagramHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
@@ -16,12 +16,11 @@ from halftunnel_vpn.protocol.stream_messages import (
     encode_reset,
 )
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.session.context import SessionContext
+from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, STREAM_COST
 from halftunnel_vpn.session.sending import SERIAL_MASK, SendSide, Train
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.session.legs import SessionLeg
-    from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.stream import Stream
 
 QUEUE_RUNS: Final = 256
 """Runs that wait for a leg, per stream; the oldest is dropped for the newest."""
@@ -37,68 +36,69 @@ MAX_RUN: Final = MAX_TRAIN_PAYLOAD
 """Bytes of the longest run, header and data."""
 
 
-class DatagramStream:
+class DatagramStream(Stream):
     """One unreliable stream of a session; implements DatagramPort. Made by the session only."""
 
     __slots__ = (
         "_runs",
         "_runs_bytes",
         "_sequence",
-        "deficit",
+        # What the streams of the session share.
+        "context",
+        # Who uses the stream at this end.
         "handler",
+        # Called once when :attr:`has_enough` is no longer true.
         "has_drained",
+        # Whether the exit has a socket for the stream.
         "is_accepted",
-        "kind",
-        "queue",
-        "resetting",
-        "sending",
-        "session",
-        "stream_id",
     )
 
     handler: DatagramHandler
-    is_urgent: Final = True
-    cost: Final = STREAM_COST
 
-    def __init__(self, session: Session, stream_id: int, kind: StreamKind) -> None:
-        self.session = session
-        self.stream_id = stream_id
-        self.kind = kind
-        self.sending = SendSide(session.session_id, stream_id, 0)  # for OPEN and RESET only
-        self.queue: object | None = None
-        self.deficit = 0
-        self.resetting = False
+    def __init__(self, context: SessionContext, stream_id: int, kind: StreamKind) -> None:
+        super().__init__(stream_id, kind, SendSide(context.session_id, stream_id, 0))  # for OPEN and RESET
+        self.context = context
         self.is_accepted = False
         self.has_drained: Callable[[], None] | None = None
         self._runs: deque[tuple[int, tuple[Buffer, ...]]] = deque()
         self._runs_bytes = 0
         self._sequence = 1
 
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that the stream is counted with for being there."""
+        return STREAM_COST
+
+    @property
+    def is_urgent(self) -> bool:
+        """Datagrams always go before bulk transfers."""
+        return True
+
     # --- DatagramPort ----------------------------------------------------------------------------
 
     def send(self, *parts: Buffer) -> None:
         """Queue one run; a run that is too long, and the oldest of too many, are dropped and counted."""
-        session = self.session
+        context = self.context
         if self.resetting:
-            session.counters.drop("datagram-stream-closed")
+            context.counters.drop("datagram-stream-closed")
             return
         length = sum(map(len, parts))
         if length > MAX_RUN:
-            session.counters.drop("datagram-too-long")
+            context.counters.drop("datagram-too-long")
             return
-        memory = session.limits.memory
+        memory = context.limits.memory
         if memory is not None and memory.spare(KEEP_TO_SEND) < length:
-            session.counters.drop("datagram-memory-full")
+            context.counters.drop("datagram-memory-full")
             return
         runs = self._runs
         runs.append((length, parts))
         self._held(length)
         while len(runs) > QUEUE_RUNS or self._runs_bytes > QUEUE_BYTES:
             self._held(-runs.popleft()[0])
-            session.counters.drop("datagram-queue-full")
+            context.counters.drop("datagram-queue-full")
         if self.queue is None:
-            session.scheduler.activate(self)
-            session.wake()
+            context.scheduler.activate(self)
+            context.wake()
 
     @property
     def has_enough(self) -> bool:
@@ -117,7 +117,7 @@ class DatagramStream:
 
     def reset(self, code: ResetCode) -> None:
         """Drop what waits and tell the peer; does nothing when the stream is over."""
-        if self.resetting or self.stream_id not in self.session.streams:
+        if self.resetting or not self.is_registered:
             return
         self.resetting = True
         self.release()
@@ -156,7 +156,7 @@ class DatagramStream:
         if self.sending.waits_for_other_leg(leg):
             return 0
         added = self.sending.fill(
-            train, leg, 1 if self.session.is_client and self.is_accepted else 0, limit, now
+            train, leg, 1 if self.context.is_client and self.is_accepted else 0, limit, now
         )
         if self.sending.has_something_to_send:
             return added
@@ -173,7 +173,7 @@ class DatagramStream:
             sequence = self._sequence
             self._sequence = (sequence + 1) & SERIAL_MASK
             train.parts.append(
-                encode_header(PacketType.DATA, self.session.session_id, self.stream_id, sequence, 0, length)
+                encode_header(PacketType.DATA, self.context.session_id, self.stream_id, sequence, 0, length)
             )
             train.parts += parts
             train.room -= length + HEADER_LENGTH
@@ -192,7 +192,7 @@ class DatagramStream:
                 self.handler.run_received(payload, now)
         elif type_ is PacketType.OPEN:
             self.is_accepted = True
-            self.session.acknowledgements.stateless(self.stream_id, sequence + 1)
+            self.context.acknowledgements.stateless(self.stream_id, sequence + 1)
 
     def acknowledged(self, number: int, now: float) -> None:
         """OPEN and RESET are acknowledged; DATA carries no number that means anything."""
@@ -200,7 +200,10 @@ class DatagramStream:
             self._activate()
 
     def credited(self, limit: int, now: float) -> None:
-        """Datagrams know no credit."""
+        """Ignore credit: datagrams have none."""
+
+    def owe_acknowledgement(self) -> None:
+        """Do nothing: the acknowledgement of OPEN is repeated when OPEN is."""
 
     def reset_received(self, code: ResetCode, now: float) -> None:
         """The peer has forgotten the stream."""
@@ -209,7 +212,7 @@ class DatagramStream:
         self.release()
         if was_over:
             return
-        if self.session.is_client and not self.is_accepted:
+        if self.context.is_client and not self.is_accepted:
             self.handler.refused(code, now)
         else:
             self.handler.aborted(code, now)
@@ -234,8 +237,8 @@ class DatagramStream:
     def _held(self, count: int) -> None:
         """``count`` bytes of runs wait, more or (negative) fewer."""
         self._runs_bytes += count
-        if self.session.limits.memory is not None:
-            self.session.limits.memory.take(count)
+        if self.context.limits.memory is not None:
+            self.context.limits.memory.take(count)
 
     def _control(self, type_: PacketType, payload: bytes) -> None:
         self.sending.control.append((type_, payload))
@@ -243,5 +246,5 @@ class DatagramStream:
 
     def _activate(self) -> None:
         if self.queue is None:
-            self.session.scheduler.activate(self)
-        self.session.wake()
+            self.context.scheduler.activate(self)
+        self.context.wake()
