@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -32,10 +33,19 @@ def install(options: Namespace) -> int:
     check_pair(certificate, key)
     with server_directory.open_directory(Path(options.dir)) as directory:
         config = server_directory.read_configuration(directory)
-        names = [_names(config, direction) for direction in options.direction or DIRECTIONS]
+        directions = options.direction or DIRECTIONS
+        names = [_names(config, direction) for direction in directions]
         for target in dict.fromkeys(names):
             for name, text in zip(target, texts, strict=True):
                 directory.replace(name, text)
+    for direction in directions:
+        pinned = getattr(config.public, direction).ca
+        if pinned:
+            print(
+                f"htvpn: profiles trust the authority in {pinned} alone for {direction} "
+                f"([public.{direction}] ca); clients that have it accept no certificate of another one",
+                file=sys.stderr,
+            )
     print("The certificate is installed; a running exit shows it within some seconds.")
     return 0
 

@@ -441,3 +441,70 @@ def test_hints_quote_a_path_with_a_space(htvpn, tmp_path):
     roads = ("--upstream", "wss://a.example", "--downstream", "wss://b.example")
     done = htvpn("server", "init", "--dir", directory, *roads)
     assert f"add-client NAME --dir '{directory}' --output NAME.toml\n" in done.stdout
+
+
+# --- certificates -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def another(htvpn, tmp_path):
+    """Certificate and key of somebody else, as an ACME client leaves them for root."""
+    made = htvpn("server", "init", "--dir", tmp_path / "another", *PAIR)
+    assert made.returncode == 0
+    return tmp_path / "another" / "upstream.pem", tmp_path / "another" / "upstream.key"
+
+
+def test_a_renewed_certificate_is_put_where_the_exit_reads_it(exit_directory, another, htvpn):
+    certificate, key = another
+    kept = (exit_directory / "downstream.pem").read_bytes()
+    done = htvpn("server", "certificate", "--dir", exit_directory, "--direction", "upstream",
+                 "--certificate", certificate, "--certificate-key", key)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "profiles trust the authority in upstream-ca.pem alone for upstream" in done.stderr
+    assert (exit_directory / "upstream.pem").read_bytes() == certificate.read_bytes()
+    assert (exit_directory / "upstream.key").read_bytes() == key.read_bytes()
+    assert mode(exit_directory / "upstream.key") == 0o600
+    assert (exit_directory / "downstream.pem").read_bytes() == kept
+    assert htvpn("server", "check", "--dir", exit_directory).returncode == 0
+
+
+@pytest.mark.root
+def test_a_certificate_is_written_through_no_link(reachable, another, htvpn, tmp_path):
+    (tmp_path / "of-root").mkdir(mode=0o700)
+    (reachable / "upstream.key").unlink()
+    (reachable / "upstream.key").symlink_to(tmp_path / "of-root" / "key")
+    done = htvpn("server", "certificate", "--dir", reachable, "--direction", "upstream",
+                 "--certificate", another[0], "--certificate-key", another[1])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "of-root").iterdir()) == []
+    assert (reachable / "upstream.key").stat().st_uid == EXIT_USER
+
+
+def test_a_certificate_that_cannot_be_used_changes_nothing(exit_directory, another, htvpn):
+    before = {path: path.read_bytes() for path in exit_directory.rglob("*") if path.is_file()}
+    words = (
+        "server",
+        "certificate",
+        "--dir",
+        exit_directory,
+        "--certificate-key",
+        another[1],
+        "--certificate",
+    )
+    refused = htvpn(*words, exit_directory / "upstream.pem")
+    assert refused.returncode == 1 and "are no certificate with its key" in refused.stderr
+    refused = htvpn(*words, "/nowhere")
+    assert refused.returncode == 1 and refused.stderr == "htvpn: there is no file /nowhere\n"
+    assert {path: path.read_bytes() for path in exit_directory.rglob("*") if path.is_file()} == before
+    path = exit_directory / "server.toml"
+    path.write_text(path.read_text().replace('"upstream.pem"', '"/etc/upstream.pem"'))
+    refused = htvpn(*words, another[0])
+    assert refused.returncode == 1 and "is not a name in the exit's directory; write" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["server.toml", "exit.key", "upstream.pem", "downstream.key"])
+def test_check_names_the_file_that_an_exit_could_not_use(exit_directory, htvpn, name):
+    (exit_directory / name).write_text("[spoilt")
+    checked = htvpn("server", "check", "--dir", exit_directory)
+    assert checked.returncode == 1 and checked.stderr.count("\n") == 1
+    assert name in checked.stderr
