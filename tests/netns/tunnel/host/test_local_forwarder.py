@@ -64,8 +64,6 @@ def site(no_leftovers):
     with Lab() as lab:
         configuration = namespaces.CONFIGURATION / lab.namespace(CLIENT)
         (configuration / "hosts").write_text("127.0.0.1 localhost\n")
-        # Without a tunnel, the kill switch's routes are no way back in the eyes of this filter.
-        lab.run(CLIENT, ["sysctl", "-q", "net.ipv4.conf.all.rp_filter=0"])
         made = Site(lab, LabTunnel(lab, profile={"protection": {"kill_switch": '"on"'}}))
         made.serve(a=EXIT_A, b=EXIT_B)
         lab.run(EXIT, ["ip", "address", "add", f"{MOVED}/24", "dev", ROAD_A])
