@@ -290,7 +290,9 @@ def test_an_enabled_daemon_connects_at_boot_when_it_was_up(site, client):
     wait_connected(client)
     site.reach()
     protection = site.status()["protection"]
-    assert protection == {"kill_switch": "always", "active": True, "verified": True}
+    assert protection == {
+        "kill_switch": "always", "active": True, "verified": True, "inbound": True,
+    }  # fmt: skip
 
 
 # --- the exit, and the end ------------------------------------------------------------------------

@@ -147,8 +147,8 @@ HARMS = (
     "nft flush ruleset",
     "ip link del htvpn0",
     "ip route flush table 18516",
-    "ip rule del priority 18777",
-    "ip -6 rule del priority 18777",
+    "ip rule del priority 18908",
+    "ip -6 rule del priority 18908",
     "ip address flush dev htvpn0",
     "ip link set dev htvpn0 down",
 )
@@ -298,7 +298,9 @@ def test_a_profile_that_always_protects_is_read_again_on_demand(lab, tunnel, dae
     daemon.wait_state("connected")
     daemon.down()
     assert around() == errno.ECONNREFUSED
-    assert daemon.status()["protection"] == {"kill_switch": "always", "active": True, "verified": True}
+    assert daemon.status()["protection"] == {
+        "kill_switch": "always", "active": True, "verified": True, "inbound": True,
+    }  # fmt: skip
     # as after a boot: the kernel knows nothing, the file does
     assert daemon.stop() == 0
     lab.run(CLIENT, ["nft", "flush", "ruleset"])
