@@ -38,7 +38,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from halftunnel_vpn.host.state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
 
@@ -66,6 +66,12 @@ _END: Final = RULE_SPAN - 1
 _REFUSED: Final = _END - 1
 _LONGEST_PREFIX: Final = 128
 _BROADCAST: Final = ipaddress.ip_network("255.255.255.255/32")
+METADATA: Final[dict[int, tuple[Any, ...]]] = {
+    4: (ipaddress.IPv4Network("169.254.169.254/32"),),
+    6: (ipaddress.IPv6Network("fd00:ec2::254/128"),),
+}
+"""Where clouds tell a machine about itself: at the end of its default route, whatever `main` knows of it."""
+
 _SOURCES: Final = {
     # every address but the unspecified one, which a lookup has that must find a source first
     4: (
@@ -199,6 +205,10 @@ def _rules_of(state: HostState, version: int, uplinks: Sequence[Uplink], is_held
                     destination=_selector(private), suppress=suppress, mark=selected,
                 )
             )  # fmt: skip
+        for address in METADATA[version] if state.lan and network.prefixlen < network.max_prefixlen else ():
+            if address.subnet_of(network):
+                local = Rule(version, priority, "lookup", MAIN_TABLE, destination=str(address), mark=selected)
+                rules.append(local)
         for source in _SOURCES[version] if state.inbound and is_held else ():
             held = Rule(version, priority + 1, "lookup", held_table(state), destination=destination)
             rules.append(replace(held, source=source))

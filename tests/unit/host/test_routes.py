@@ -42,6 +42,7 @@ def test_everything_through_the_tunnel() -> None:
         "IPv4 rule 1005: from all to 192.0.2.0/24 lookup 254",
         *(f"IPv4 rule 1390: from all to {network} lookup 254 suppress_prefixlength 0" for network in PRIVATE),
         *(f"IPv4 rule 1390: from all to {network} lookup 254" for network in GROUPS),
+        "IPv4 rule 1390: from all to 169.254.169.254/32 lookup 254",
         "IPv4 rule 1392: from all lookup 900",
         "IPv4 rule 1393: from all unreachable",
         "IPv4 rule 1394: from all nop",
@@ -63,6 +64,15 @@ def test_some_networks_through_the_tunnel() -> None:
         "IPv6 rule 1000: from all fwmark 0x77 goto 1394",
         "IPv6 rule 1005: from all fwmark 0x78 goto 1394",
         "IPv6 rule 1394: from all nop",
+    ]
+
+
+def test_a_cloud_is_asked_about_its_machine_outside_whatever_main_knows() -> None:
+    assert "IPv6 rule 1390: from all to fd00:ec2::254/128 lookup 254" in shown(STATE, 6)
+    assert not [text for text in shown(replace(STATE, lan=False), 4) if "169.254.169.254" in text]
+    named = replace(STATE, include=("169.254.169.254/32",))
+    assert [text for text in shown(named, 4) if "169.254.169.254" in text] == [
+        "IPv4 rule 1296: from all to 169.254.169.254/32 lookup 900"
     ]
 
 
