@@ -152,8 +152,8 @@ async def test_under_a_storm_of_strangers_clients_join(start_exit):
         storm.kill()
         await storm.wait()
     times.sort()
-    # A hundred times what it takes on an idle machine.
-    assert times[-2] < 1.0, times[-5:]
+    # On a machine to itself each takes some 10 ms; a client that waits behind strangers takes more than 10 s.
+    assert times[-2] < 4.0, times[-5:]
     assert dropped["arrival-rate"] + dropped["stranger-rate"] > JOINS
 
 
