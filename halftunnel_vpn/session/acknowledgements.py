@@ -16,6 +16,9 @@ from halftunnel_vpn.timers import Wheel
 ACK_DELAY: Final = 0.02
 """Seconds an acknowledgement may wait for a packet that carries it."""
 
+RECEIPT_DELAY: Final = 0.02
+"""Seconds a receipt may wait for a train that carries it."""
+
 ACK_LENGTH: Final = HEADER_LENGTH + 8
 
 MAX_STATELESS: Final = 4096
@@ -29,6 +32,7 @@ class Acknowledgements:
         "_counters",
         "_due_receipts",
         "_now",
+        "_receipt_timer",
         "_session_id",
         "_soon",
         "_stateless",
@@ -48,6 +52,7 @@ class Acknowledgements:
         self.riding: dict[SessionLeg, None] = {}
         """Legs of which a receipt goes along with the next train."""
         self._timer = wheel.timer(self._due)
+        self._receipt_timer = wheel.timer(self._receipts_due)
 
     def __bool__(self) -> bool:
         return bool(self._now or self._stateless or self._due_receipts)
@@ -82,6 +87,13 @@ class Acknowledgements:
         self._due_receipts = True
         self._wake()
 
+    def receipt_soon(self, leg: SessionLeg, now: float) -> None:
+        """The same with the next train, within RECEIPT_DELAY."""
+        if leg not in self.riding:
+            self.riding[leg] = None
+            if not self._receipt_timer.armed:
+                self._receipt_timer.arm(now + RECEIPT_DELAY)
+
     def discard(self, receiving: ReceiveSide) -> None:
         """Send nothing more for a stream."""
         self._now.pop(receiving, None)
@@ -96,6 +108,7 @@ class Acknowledgements:
     def clear(self) -> None:
         """The session is over."""
         self._timer.cancel()
+        self._receipt_timer.cancel()
         self._now.clear()
         self._soon.clear()
         self._stateless.clear()
@@ -126,10 +139,16 @@ class Acknowledgements:
             leg, _ = self.riding.popitem()
             leg.untold_bytes = 0
             leg.gives_receipts = True
-            header = encode_header(PacketType.ACK, self._session_id, 0, leg.number, 0, 8)
+            stamp = int(leg.last_received * 1e6) & SERIAL_MASK or 1
+            header = encode_header(PacketType.ACK, self._session_id, 0, leg.number, stamp, 8)
             train.parts.append(header + encode_credit(leg.records_received))
             train.room -= ACK_LENGTH
         self._due_receipts = self._due_receipts and bool(self.riding)
+
+    def _receipts_due(self, now: float) -> None:
+        if self.riding:
+            self._due_receipts = True
+            self._wake()
 
     def _due(self, now: float) -> None:
         """Each stream waits its own time: one timer for all must not cut short what a packet will carry."""

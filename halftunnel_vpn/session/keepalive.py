@@ -156,6 +156,8 @@ class Keepalive:
         padding = self._random(1 + self._random(1)[0] % MAX_PADDING)
         interval = leg.interval if kind is KeepaliveKind.PING else 0.0
         message = KeepaliveMessage(kind, id_, sent_us, leg.records_received, interval)
+        leg.untold_bytes = 0  # it is a receipt as well
+        self._context.acknowledgements.riding.pop(leg, None)
         payload = message.encode(padding)
         header = encode_header(PacketType.KEEPALIVE, self._context.session_id, 0, 0, 0, len(payload))
         leg.send_train([header, payload], now)

@@ -109,19 +109,30 @@ class LegSet:
                 self._drain(leg, now + min(within, DRAIN_TIMEOUT), now)
                 return
 
-    def receipt_received(self, number: int, records: int, now: float) -> None:
+    def receipt_received(self, number: int, records: int, stamp: int, now: float) -> None:
         """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""
         for leg in self._legs.all:
             if leg.number == number and leg.direction is self._sends:
-                self.records_arrived(leg, records, now)
+                self.records_arrived(leg, records, now, stamp)
 
-    def records_arrived(self, leg: SessionLeg, records: int, now: float) -> None:
+    def records_arrived(self, leg: SessionLeg, records: int, now: float, stamp: int = 0) -> None:
         """So many records have arrived on ``leg``. Raises PeerError for more than were sent on it."""
         if records > leg.records_sent:
             raise PeerError("receipt-never-sent", f"leg {leg.number}")
-        leg.under_way.arrived(records, now)
+        leg.under_way.pacer.legs = len(self._legs.senders)
+        if leg.under_way.arrived(records, now, stamp):
+            self._pace(leg, now)
         if self._context.scheduler:
             self._context.wake()
+
+    def _pace(self, leg: SessionLeg, now: float) -> None:
+        pacer = leg.under_way.pacer
+        leg.port.set_pace(pacer.pace)
+        if pacer.wants_drain:
+            pacer.wants_drain = False
+            for other in self._legs.senders:  # they may share its path, and then all of them keep the queue
+                if other is not leg and other.under_way.pacer.drain(now):
+                    other.port.set_pace(other.under_way.pacer.pace)
 
     def doubt_all(self, now: float) -> None:
         """Ask every leg at once whether it is alive; what is dead is found as under load."""

@@ -37,6 +37,10 @@ class LegPort(Protocol):
         """Seal and send one train; returns the length of the record in bytes."""
         ...
 
+    def set_pace(self, pace: float) -> None:
+        """Send no faster than ``pace`` bytes a second from now on; 0 is as fast as the path allows."""
+        ...
+
     def movement(self) -> Movement:
         """How far its bytes have come; NO_MOVEMENT where nobody knows."""
         ...

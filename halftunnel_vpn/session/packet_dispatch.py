@@ -120,16 +120,16 @@ class PacketDispatch:
             if leg.untold_bytes >= RECEIPT_BYTES:
                 context.acknowledgements.receipt(leg)
             elif leg.untold_bytes >= RIDE_BYTES:
-                context.acknowledgements.riding[leg] = None
+                context.acknowledgements.receipt_soon(leg, now)
 
     def _packet_without_stream(self, leg: SessionLeg, packet: Packet, now: float) -> None:
         context, numbers = self._context, self._table.numbers
-        type_, _, stream_id, sequence, _, payload = packet
+        type_, _, stream_id, sequence, acknowledgement, payload = packet
         if type_ is PacketType.KEEPALIVE:
             self._keepalive_received(leg, payload, now)
         elif type_ is PacketType.ACK:
             if stream_id == 0:  # otherwise of a stream that is over
-                self._leg_set.receipt_received(sequence, decode_credit(payload), now)
+                self._leg_set.receipt_received(sequence, decode_credit(payload), acknowledgement, now)
         elif stream_id == 0:
             if type_ is PacketType.RESET:
                 raise SessionExpired("the peer has ended the session")

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from halftunnel_vpn.session.pacing import Pacer
+
 RECEIPT_BYTES: Final = 256 * 1024
 """Bytes that arrive on a leg and make a receipt leave at once; a receipt for less waits for company."""
 
-RIDE_BYTES: Final = 8 * 1024
+RIDE_BYTES: Final = 2 * 1024
 """Bytes from which a receipt goes along with a train that leaves anyway."""
 
 MIN_UNDER_WAY: Final = 448 * 1024
@@ -41,7 +43,10 @@ ROUND_TRIP_AGE: Final = 30.0
 NEAR: Final = 1.125
 """A round trip within this factor of the least is seen as the same."""
 
-MERGED_BYTES: Final = 8 * 1024
+RECORD_COST: Final = 56
+"""Bytes that a record has on its path beyond its train: its tag, and the headers of WebSocket and TLS."""
+
+MERGED_BYTES: Final = 1024
 """Records of fewer bytes are counted together with the next one."""
 
 MAX_ENTRIES: Final = 8192
@@ -49,12 +54,13 @@ MAX_ENTRIES: Final = 8192
 
 
 class _Entry(NamedTuple):
-    """Records up to number ``record``, the last sent at ``sent_at``: bytes, and datagrams' among them."""
+    """Records up to number ``record``: bytes, datagrams' among them, when the last was written and leaves."""
 
     record: int
     bytes: int
     datagram_bytes: int
     sent_at: float
+    departs: float
 
 
 class InFlight:
@@ -79,6 +85,7 @@ class InFlight:
         "datagram_bytes",
         "full_since",
         "limit",
+        "pacer",
         "rate",
         "round_trip",
     )
@@ -86,6 +93,7 @@ class InFlight:
     def __init__(self) -> None:
         self.bytes = self.datagram_bytes = 0
         self.limit = MIN_UNDER_WAY
+        self.pacer = Pacer()
         self.full_since: float | None = None
         """When bulk had to wait first, since it last had not to."""
         self.rate = 0.0
@@ -120,6 +128,7 @@ class InFlight:
         The datagrams' are in ``datagram_bytes`` already.
         """
         entries = self._entries
+        leaves = self.pacer.departure(count, now)
         if self._probing and not self._probe_record and self.bytes < MIN_UNDER_WAY:
             self._probe_record = record  # what is ahead of it is little enough
         self.bytes += count - datagram_count
@@ -129,7 +138,7 @@ class InFlight:
             last = entries.pop()
             count += last.bytes
             datagram_count += last.datagram_bytes
-        entries.append(_Entry(record, count, datagram_count, now))
+        entries.append(_Entry(record, count, datagram_count, now, leaves))
 
     def idle(self) -> None:
         """Nothing waits for the leg: until what is under way has arrived, no sample says what it can do."""
@@ -137,8 +146,11 @@ class InFlight:
         if self._probing:
             self._end_probe()
 
-    def arrived(self, records: int, now: float) -> None:
-        """The peer has received so many records."""
+    def arrived(self, records: int, now: float, stamp: int = 0) -> bool:
+        """The peer has received so many records, the last at ``stamp`` of its clock, in microseconds.
+
+        0 is unknown. Returns whether the pace of the leg has changed.
+        """
         entries = self._entries
         newest = None
         while entries and entries[0].record <= records:
@@ -147,10 +159,19 @@ class InFlight:
             self.datagram_bytes -= newest.datagram_bytes
             self._delivered += newest.bytes
         if newest is None:
-            return
+            return False
         self.full_since = None
         self._time(newest, now)
         self._measure(now)
+        pacer = self.pacer
+        if not stamp or newest.record != records:
+            return False
+        changed = pacer.measured(newest.departs, stamp, self.round_trip, self._delivered, self._is_busy, now)
+        if pacer.in_flight:
+            self.limit = min(self.limit, pacer.in_flight)
+        elif changed:
+            self._set_limit()
+        return changed
 
     def _time(self, newest: _Entry, now: float) -> None:
         sample = now - newest.sent_at

@@ -16,14 +16,8 @@ from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import Stream
 
-QUANTUM: Final = MAX_TRAIN
-"""Bytes a stream may send in one turn, on average: a train."""
-
-_TURN_IS_OVER: Final = QUANTUM // 2
-# Deficit below which the rest of a turn waits for the next one.
-
-URGENT_SHARE: Final = MAX_TRAIN * 3 // 4
-"""Bytes that urgent streams may take of each train, on average, while bulk streams wait."""
+URGENT_SHARE: Final = 3 / 4
+"""Part of each train that urgent streams may take, on average, while bulk streams wait."""
 
 
 class Scheduler:
@@ -53,29 +47,39 @@ class Scheduler:
     def fill(self, train: Train, leg: SessionLeg, now: float) -> None:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
         urgent, bulk = self._urgent, self._bulk
-        if leg.under_way.is_full:
-            self._serve(urgent, train, leg, 0, now)
+        in_flight = leg.under_way
+        size = in_flight.pacer.train
+        if in_flight.is_full:
+            self._serve(urgent, train, leg, size, 0, now)
             return
         if not (urgent and bulk):
             self._urgent_credit = 0
-            self._serve(urgent or bulk, train, leg, 0, now)
+            self._serve(urgent or bulk, train, leg, size, 0, now)
             return
         # neither runs of datagrams nor pieces of bulk are torn in two, so the share holds over several trains
-        credit = min(self._urgent_credit, 0) + URGENT_SHARE
+        credit = min(self._urgent_credit, 0) + int(size * URGENT_SHARE)
         before = train.room
-        self._serve(urgent, train, leg, max(before - credit, 0), now)
+        self._serve(urgent, train, leg, size, max(before - credit, 0), now)
         between = train.room
-        self._serve(bulk, train, leg, 0, now)
+        self._serve(bulk, train, leg, size, 0, now)
         credit -= before - between + train.room
-        self._serve(urgent, train, leg, 0, now)
+        self._serve(urgent, train, leg, size, 0, now)
         self._urgent_credit = credit + train.room
 
-    def _serve(self, queue: deque[Stream], train: Train, leg: SessionLeg, reserve: int, now: float) -> None:
+    def _serve(
+        self, queue: deque[Stream], train: Train, leg: SessionLeg, size: int, reserve: int, now: float
+    ) -> None:
+        """Add packets of ``queue`` until the train has ``size`` bytes, or room for ``reserve`` more at most.
+
+        A turn of a stream is ``size`` bytes, on average.
+        """
+        reserve = max(reserve, MAX_TRAIN - size)
+        turn_is_over = size // 2  # a deficit below which the rest of a turn waits for the next one
         idle_turns = 0  # streams in a row that could add nothing (their OPEN is on another leg)
         while queue and train.room > HEADER_LENGTH + reserve and idle_turns < len(queue):
             stream = queue[0]
-            if stream.deficit < _TURN_IS_OVER:
-                stream.deficit += QUANTUM
+            if stream.deficit < turn_is_over:
+                stream.deficit += size
             added = stream.fill(train, leg, train.room - reserve, now)
             stream.deficit -= added
             if not stream.has_something_to_send:
@@ -87,7 +91,7 @@ class Scheduler:
                 queue.popleft()
                 stream.queue = self._bulk
                 self._bulk.append(stream)
-            elif stream.deficit < _TURN_IS_OVER or stream.must_wait(leg):
+            elif stream.deficit < turn_is_over or stream.must_wait(leg):
                 queue.rotate(-1)
                 idle_turns = 0 if added else idle_turns + 1
             else:

@@ -22,6 +22,7 @@ from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, Legs, RoundRobin, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.packet_dispatch import Acceptor, PacketDispatch
+from halftunnel_vpn.session.receipts import RECORD_COST
 from halftunnel_vpn.session.scheduler import Scheduler
 from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import Stream
@@ -197,7 +198,8 @@ class Session:
         if acknowledgements.riding:
             acknowledgements.write_receipts(train)
         leg.send_train(train.parts, now)
-        leg.under_way.sent(leg.records_sent, MAX_TRAIN - train.room, train.datagram_bytes, now)
+        count = MAX_TRAIN - train.room + RECORD_COST
+        leg.under_way.sent(leg.records_sent, count, train.datagram_bytes, now)
         if not leg.is_watched:
             self._keepalive.used(leg, now)
         return True

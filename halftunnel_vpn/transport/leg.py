@@ -31,6 +31,7 @@ from halftunnel_vpn.transport.frames import (
     plain_frame,
 )
 from halftunnel_vpn.transport.kernel.notsent_bound import UnsentBound
+from halftunnel_vpn.transport.kernel.pace import Pace
 from halftunnel_vpn.transport.kernel.tcp_info import movement_of
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
@@ -92,10 +93,13 @@ class Leg(asyncio.BufferedProtocol):
         "_deadline",
         "_frame",
         "_held",
+        "_is_full",
         "_lost",
         "_mask_bit",
+        "_pace",
         "_paused",
         "_pong",
+        "_resting",
         "_side",
         "_state",
         "_told",
@@ -130,6 +134,9 @@ class Leg(asyncio.BufferedProtocol):
         self._websocket = websocket
         self._transport = transport
         self._unsent = UnsentBound(transport)
+        self._pace = Pace(transport)
+        self._resting: asyncio.Handle | None = None
+        self._is_full = False
         self._frame = masked_frame if is_client else plain_frame
         self._mask_bit = 0 if is_client else MASK_BIT
         self._clock = clock
@@ -146,6 +153,11 @@ class Leg(asyncio.BufferedProtocol):
         self.opened_at = self.last_received_at = clock()
         self._side = SideFrames(websocket, self.opened_at)
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel had not sent when the leg became writable, if it has a pace."""
+        return self._pace.unsent
 
     @property
     def state(self) -> LegPhase:
@@ -183,8 +195,17 @@ class Leg(asyncio.BufferedProtocol):
         now = self._clock()
         if now >= self._unsent.next_look:
             self._unsent.look(now)
+        if self._pace.rate and self._resting is None:
+            self.writable = False  # until the loop has written it, and the kernel tells what is unsent
+            self._resting = asyncio.get_running_loop().call_soon(self._rest)
         if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
             self.abort("write-limit")
+
+    def set_pace(self, pace: float) -> None:
+        """Send no faster than ``pace`` bytes a second, and let the kernel hold less; 0 is no limit."""
+        if self._state is _OPEN:
+            self._pace.set(pace)
+            self._unsent.pace = pace
 
     def movement(self) -> Movement:
         """How far the bytes of its connection have come, TLS and all; asked when no record comes."""
@@ -238,9 +259,25 @@ class Leg(asyncio.BufferedProtocol):
     # --- what the transport calls -------------------------------------------------------------------
 
     def pause_writing(self) -> None:
+        self._is_full = True
         self.writable = False
 
     def resume_writing(self) -> None:
+        self._is_full = False
+        if self._resting is None:
+            self._go_on()
+
+    def _rest(self) -> None:
+        """Be not writable while the kernel has enough to send at the pace of the leg."""
+        self._resting = None
+        seconds = self._pace.rest() if self._state is _OPEN else 0.0
+        if seconds:
+            self.writable = False
+            self._resting = asyncio.get_running_loop().call_later(seconds, self._rest)
+        elif not self._is_full:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._state is not LegPhase.OPEN:
             return
         self.writable = True

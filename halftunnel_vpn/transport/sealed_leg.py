@@ -89,6 +89,10 @@ class SealedLeg:
             return 0  # closed meanwhile: once it is lost, what it should have carried goes out again
         return len(record)
 
+    def set_pace(self, pace: float) -> None:
+        """Send no faster than ``pace`` bytes a second; 0 is no limit."""
+        self._leg.set_pace(pace)
+
     def movement(self) -> Movement:
         """How far the bytes of the leg have come."""
         return self._leg.movement()
@@ -140,6 +144,9 @@ class SealedLeg:
 
     def leg_writable(self, leg: Leg) -> None:
         """There is room on the road again."""
+        pacer = self.state.under_way.pacer
+        if pacer.pace:
+            pacer.holds(leg.unsent, self._clock())
         self._session.wake()
 
     def leg_closed(self, leg: Leg, cause: str) -> None:

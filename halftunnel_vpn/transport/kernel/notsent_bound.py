@@ -10,7 +10,7 @@ import asyncio
 import socket
 import struct
 
-from halftunnel_vpn.transport.kernel.bbr_restart import Recollection
+from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 
 MAX_NOTSENT = 256 * 1024
@@ -28,6 +28,11 @@ LOOK_EVERY = 0.02
 FADING = 0.75
 """Part of the last rate below which a look does not take it: losses make single samples small."""
 
+RENEW_AFTER = 8.0
+"""Seconds after which bbr is chosen again on a leg with a pace of ours, so that it never probes for the least
+round trip itself: after ten seconds it would send four packets a round trip for 200 ms (PROBE_RTT). The pace
+bounds the first phase, which it is then in."""
+
 _WAITS = NOTSENT_LOWAT // 2
 # Unsent bytes from which the kernel is what holds a leg up.
 
@@ -42,7 +47,7 @@ _INFO = struct.Struct("=68xI32xQ32xII8xQ")
 class UnsentBound:
     """The bound of one leg (TCP_NOTSENT_LOWAT). A look is due at ``next_look``, in seconds of its clock."""
 
-    __slots__ = ("_bound", "_rate", "_recollection", "_transport", "next_look")
+    __slots__ = ("_bound", "_rate", "_recollection", "_renew_at", "_transport", "next_look", "pace")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -50,6 +55,8 @@ class UnsentBound:
         self._rate = 0.0
         self._recollection = Recollection()
         self.next_look = 0.0
+        self.pace = 0.0
+        self._renew_at = 0.0
 
     def look(self, now: float) -> None:
         """Something was written on the leg: follow the road."""
@@ -67,6 +74,12 @@ class UnsentBound:
             if wanted >= 2 * self._bound or self._bound >= 2 * wanted:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, wanted)
                 self._bound = wanted
+            if self.pace:
+                self._recollection.best = min(self._recollection.best, self.pace)
+                if now >= self._renew_at:
+                    self._renew_at = now + RENEW_AFTER
+                    if estimate_of(sock) is not None:
+                        begin_anew(sock)
             if unsent >= _WAITS:
                 self._recollection.look(sock, smoothed, least)
         except OSError:

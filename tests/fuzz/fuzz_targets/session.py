@@ -58,6 +58,8 @@ class _Leg:
         iter_train(train, SESSION_ID)
         return len(train)
 
+    def set_pace(self, pace: float) -> None: ...
+
     def movement(self) -> Movement:
         return NO_MOVEMENT
 

@@ -45,6 +45,8 @@ class MemoryLeg:
             self.writable = len(self.road) < self.capacity
         return len(train)
 
+    def set_pace(self, pace: float) -> None: ...
+
     def movement(self) -> Movement:
         return NO_MOVEMENT
 

@@ -7,8 +7,12 @@ import pytest
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import StreamKind, encode_credit
-from halftunnel_vpn.protocol.wire import PacketType
+from halftunnel_vpn.protocol.wire import PacketType, iter_train
+from halftunnel_vpn.session.acknowledgements import RECEIPT_DELAY
 from halftunnel_vpn.session.receipts import MIN_UNDER_WAY, RIDE_BYTES
+from halftunnel_vpn.timers import GRANULARITY
+
+SESSION_ID = bytes(range(16))
 
 RUN = bytes(1000)
 
@@ -76,6 +80,29 @@ def test_few_datagrams_cost_no_receipt(wide):
     wide.settle()
     assert runs(exit) == RIDE_BYTES // len(RUN)
     assert back.state.records_sent == before
+
+
+def test_a_receipt_comes_soon_and_says_when_the_records_arrived(wide):
+    client, _ = wide.open(StreamKind.UDP)
+    sent = wide.end(wide.client, Direction.UPSTREAM).state
+    flood(client, 2 * RIDE_BYTES // len(RUN))
+    wide.client.pump(wide.now)
+    wide.now += 0.01  # on the way
+    wide.deliver()
+    arrived = wide.now
+    wide.exit.pump(wide.now)
+    back = wide.end(wide.exit, Direction.DOWNSTREAM)
+    assert not back.road and sent.under_way.datagram_bytes, "it waits for company at first"
+    while not back.road:
+        wide.now = wide.wheel.next_deadline
+        wide.wheel.run(wide.now)
+        wide.exit.pump(wide.now)
+    assert wide.now <= arrived + RECEIPT_DELAY + GRANULARITY
+    (receipt,) = iter_train(memoryview(back.road[0]), SESSION_ID)
+    assert (receipt.type, receipt.stream_id, receipt.sequence) == (PacketType.ACK, 0, sent.number)
+    assert receipt.acknowledgement == int(arrived * 1e6) & 0xFFFF_FFFF
+    wide.settle()
+    assert not sent.under_way.datagram_bytes
 
 
 @pytest.mark.parametrize("lost", list(Direction))

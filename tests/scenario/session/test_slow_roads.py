@@ -54,6 +54,9 @@ class SlowRoad:
         self._flying.append((self._free_at + self._delay, train))
         return len(train)
 
+    def set_pace(self, pace):
+        pass
+
     def movement(self):
         if self.is_dead:
             return Movement(self.given, 0, 0)

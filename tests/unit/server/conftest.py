@@ -223,6 +223,8 @@ class Link:
         with contextlib.suppress(SessionExpired):
             peer.owner.train_received(peer.state, memoryview(train), self._driver.clock())
 
+    def set_pace(self, pace: float) -> None: ...
+
     def movement(self) -> Movement:
         return NO_MOVEMENT
 

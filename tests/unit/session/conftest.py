@@ -26,6 +26,8 @@ class Road:
         self.trains.append(b"".join(parts))
         return len(self.trains[-1])
 
+    def set_pace(self, pace: float) -> None: ...
+
     def movement(self) -> Movement:
         return NO_MOVEMENT
 
