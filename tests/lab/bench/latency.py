@@ -17,6 +17,9 @@ from lab.topology import CLIENT, TARGET_ADDRESS, Lab
 PING_INTERVAL: Final = 0.01
 """Seconds between pings."""
 
+LINE_PING_INTERVAL: Final = 0.05
+"""The same on ordinary lines, of which the slowest would be filled by pings alone."""
+
 LOST: Final = 1000.0
 """Milliseconds after which a ping is lost; a lost one counts as having taken so long."""
 
@@ -32,17 +35,17 @@ MAX_ATTEMPTS: Final = 128
 _REQUEST: Final = f"GET /{SMALL_FILE_NAME} HTTP/1.0\r\n\r\n".encode()
 
 
-def pings(lab: Lab, seconds: float) -> list[float]:
+def pings(lab: Lab, seconds: float, *, interval: float = PING_INTERVAL) -> list[float]:
     """Round trips from the client to the target, in milliseconds, lost ones as LOST.
 
     Raises HostError when most of them are lost.
     """
-    count = max(10, round(seconds / PING_INTERVAL))
+    count = max(10, round(seconds / interval))
     argv = [
         "ping",
         "-n",
         "-i",
-        f"{PING_INTERVAL:g}",
+        f"{interval:g}",
         "-c",
         str(count),
         "-W",

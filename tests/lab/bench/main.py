@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import sys
@@ -68,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
         prog="scripts/bench",
         description="Measure Half-Tunnel and other VPNs side by side, in network namespaces of its own.",
         epilog="Peers: " + ", ".join(peer.id for peer in PEERS) + ". "
-        "Rows: " + ", ".join(each.name for each in (*measurements.LOCAL, *measurements.ROAD)) + ".",
+        "Rows: " + ", ".join(each.name for each in (*measurements.LOCAL, *measurements.ROAD)) + ". "
+        "Of ordinary lines: line-MBIT-MS-QUEUE-LOAD-CONGESTION, as in line-40-20-200-both-cubic.",
     )
     # scripts/bench does it before it starts this program.
     made.add_argument("--install", action="store_true", help="first install the peers' Debian packages")
@@ -83,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Half-Tunnel as scripts/compile makes it as well, which is run first",
     )
+    made.add_argument("--lines", action="store_true", help="ordinary lines (line-*) and nothing else")
     made.add_argument("--quick", action="store_true", help="one round of one second, and fewer flows")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every value")
     made.add_argument("--svg", type=Path, metavar="FILE", help="write a chart")
@@ -127,10 +130,15 @@ def choose(wanted: Sequence[str], *, compiled: bool = False) -> list[type[Peer]]
 
 
 def _measure(options: argparse.Namespace) -> Results:
-    local, road = (
-        measurements.matching(group, options.rows) for group in (measurements.LOCAL, measurements.ROAD)
+    local, road, lines = (
+        measurements.matching(group, options.rows)
+        for group in (measurements.LOCAL, measurements.ROAD, measurements.LINE)
     )
-    if not local and not road:
+    if options.lines:
+        local, road = [], []
+    elif not options.rows:
+        lines = []
+    if not local and not road and not lines:
         raise UsageError(f"no row matches {' '.join(options.rows)}; --help names all")
     chosen = choose(options.peers, compiled=options.compiled)
     _check_machine()
@@ -147,12 +155,14 @@ def _measure(options: argparse.Namespace) -> Results:
     began = time.monotonic()
     runner = Runner(results, scale, rounds)
     nearby = [peer for peer in installed if not peer.road_only]
-    for peer in installed if road else nearby:
+    for peer in installed if road or lines else nearby:
         results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
     try:
         runner.run(nearby, local, road=False)
         for congestion in ROAD_CONGESTION:
             runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
+        for _, group in itertools.groupby(lines, lambda each: (each.congestion, each.line)):
+            runner.run(installed, list(group), road=True)
     except KeyboardInterrupt:
         results.fail("all", "the rest", "interrupted")
     results.seconds = time.monotonic() - began

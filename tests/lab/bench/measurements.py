@@ -17,9 +17,13 @@ from lab.bench.rows import (
     DIRECTIONS,
     ENDS,
     FLOW_COUNTS,
+    LINE_LOADS,
+    LINES,
     MANY_FLOWS,
     ROAD_CONGESTION,
     ROAD_LOSSES,
+    Line,
+    line_row,
     road_row,
 )
 from lab.bench.summary import percentile
@@ -59,6 +63,8 @@ class Measurement:
     """Whether it says nothing where no program of a peer runs."""
     congestion: str | None = None
     """Congestion control that the hosts must have; None: the machine's, whatever that is."""
+    line: Line | None = None
+    """The line that both roads must be; None: the long road, where the roads are not the lab's own."""
 
     def matches(self, pattern: str) -> bool:
         """Whether its name or one of its rows is meant by ``tcp-*``."""
@@ -146,6 +152,15 @@ def long_road(row: str, loss: int, count: int, way: str, peer: Peer, scale: Scal
     return {row: run.bits_per_second / MEGA}
 
 
+def ordinary_line(row: str, load: str, peer: Peer, scale: Scale) -> dict[str, float]:
+    """Pings beside bulk on an ordinary line, and what the bulk carries meanwhile."""
+    ways = DIRECTIONS if load == "both" else (load,)
+    beside = traffic.beside_bulk(peer.lab, ways, scale.road_seconds, warm_up=scale.road_warm_up)
+    with beside as rates:
+        times = latency.pings(peer.lab, scale.road_seconds, interval=latency.LINE_PING_INTERVAL)
+        return _ping_rows(row, times) | {f"{row}-rate": min(rates()) / MEGA}
+
+
 def _local() -> list[Measurement]:
     found = []
     for count in FLOW_COUNTS:
@@ -182,6 +197,22 @@ def _road() -> list[Measurement]:
     ]
 
 
+def _lines() -> list[Measurement]:
+    return [
+        Measurement(
+            row,
+            (row, f"{row}-p99", f"{row}-rate"),
+            partial(ordinary_line, row, load),
+            congestion=congestion,
+            line=line,
+        )
+        for congestion in ROAD_CONGESTION
+        for name, line in LINES.items()
+        for load in LINE_LOADS
+        for row in (line_row(name, load, congestion),)
+    ]
+
+
 def _processes(peer: Peer) -> tuple[list[int], list[int]]:
     return peer.client_processes(), peer.exit_processes()
 
@@ -202,3 +233,6 @@ LOCAL: Final = tuple(_local())
 
 ROAD: Final = tuple(_road())
 """On the long road."""
+
+LINE: Final = tuple(_lines())
+"""On ordinary lines, one after the other; measured only when they are asked for."""

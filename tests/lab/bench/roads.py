@@ -10,7 +10,7 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from lab import namespaces
-from lab.bench.rows import ROAD_DELAY, ROAD_RATE
+from lab.bench.rows import LONG_ROAD, Line
 from lab.topology import (
     CLIENT,
     CLIENT_A,
@@ -23,19 +23,16 @@ from lab.topology import (
     Lab,
 )
 
-ROAD_QUEUE: Final = int(ROAD_RATE / 8 * ROAD_DELAY)
-"""Bytes that may wait at the narrow place: one bandwidth-delay product."""
-
 _ROADS: Final = ((ROAD_A, CLIENT_A, EXIT_A), (ROAD_B, CLIENT_B, EXIT_B))
 _APPEAR: Final = 5.0
 
 
-def lengthen(lab: Lab) -> None:
-    """Make both roads of a fresh lab long: ROAD_DELAY there and back, ROAD_RATE each way. IPv4 alone.
+def lengthen(lab: Lab, line: Line = LONG_ROAD) -> None:
+    """Make both roads of a fresh lab such a line. IPv4 alone.
 
     Addresses and the client's default route are as before. HostError when it cannot be done.
     """
-    options = ["--delay", f"{ROAD_DELAY / 2}", "--rate", f"{ROAD_RATE}", "--queue", f"{ROAD_QUEUE}"]
+    options = ["--delay", f"{line.delay / 2}", "--rate", f"{line.rate}", "--queue", f"{line.queue}"]
     replace_roads(lab, "lab.bench.relay", options)
 
 

@@ -20,6 +20,35 @@ ROAD_CONGESTION: Final = ("cubic", "bbr")
 """Congestion controls of all hosts on the long road: what Linux and its distributions ship, and the one that
 loss harms least."""
 
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A path: seconds there and back, bits a second each way, bytes that may wait at the narrow place."""
+
+    delay: float
+    rate: int
+    queue: int
+
+
+LONG_ROAD: Final = Line(ROAD_DELAY, ROAD_RATE, int(ROAD_RATE / 8 * ROAD_DELAY))
+"""With a queue of one bandwidth-delay product."""
+
+LINE_RATES: Final = (2, 10, 40, 200)
+LINE_DELAYS: Final = (20, 60)
+LINE_QUEUES: Final = (20, 200)
+"""Mbit/s, milliseconds there and back, and milliseconds of queue of ordinary lines."""
+
+LINE_LOADS: Final = ("down", "up", "both")
+"""Ways of the bulk flows beside which pings are timed."""
+
+LINES: Final = {
+    f"{rate}-{delay}-{queue}": Line(delay / 1e3, rate * 1_000_000, max(rate * 125 * queue, 3028))
+    for rate in LINE_RATES
+    for delay in LINE_DELAYS
+    for queue in LINE_QUEUES
+}
+"""By their names in rows; two packets at least can wait."""
+
 FLOW_COUNTS: Final = (1, 8)
 """TCP flows at once."""
 
@@ -92,6 +121,26 @@ def _road_rows() -> list[Row]:
     ]
 
 
+def _line_rows() -> list[Row]:
+    rows = []
+    for congestion in ROAD_CONGESTION:
+        for name in LINES:
+            rate, delay, queue = name.split("-")
+            line = f"line of {rate} Mbit/s, {delay} ms, queue {queue} ms, {congestion}"
+            for load in LINE_LOADS:
+                row = line_row(name, load, congestion)
+                beside = f"{line}, bulk {load}"
+                rows.append(Row(row, f"{beside}: ping, median", "ms", "lower"))
+                rows.append(Row(f"{row}-p99", f"{beside}: ping, 99th percentile", "ms", "lower"))
+                rows.append(Row(f"{row}-rate", f"{beside}: bulk of the slower way", "Mbit/s", "higher"))
+    return rows
+
+
+def line_row(name: str, load: str, congestion: str) -> str:
+    """The id of the first row of an ordinary line, named as in LINES."""
+    return f"line-{name}-{load}-{congestion}"
+
+
 def road_row(loss: int, count: int, way: str, congestion: str) -> str:
     """The id of a row of the long road; ``loss`` is in thousandths."""
     return f"road-{loss / 10:g}-{count}-{way}-{congestion}"
@@ -103,5 +152,6 @@ def _flows(count: int) -> str:
 
 LOCAL_ROWS: Final = tuple(_local_rows())
 ROAD_ROWS: Final = tuple(_road_rows())
-ROWS: Final = LOCAL_ROWS + ROAD_ROWS
+LINE_ROWS: Final = tuple(_line_rows())
+ROWS: Final = LOCAL_ROWS + ROAD_ROWS + LINE_ROWS
 BY_ID: Final = {row.id: row for row in ROWS}

@@ -15,6 +15,7 @@ from lab.bench import machine, roads, usage
 from lab.bench.measurements import Measurement, Scale
 from lab.bench.peers import Peer
 from lab.bench.results import Results
+from lab.bench.rows import LONG_ROAD
 
 REST: Final = 0.2
 """Seconds for which a peer must be quiet before the next one is measured."""
@@ -39,13 +40,14 @@ class Runner:
         self._say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def run(self, classes: Sequence[type[Peer]], measurements: Sequence[Measurement], *, road: bool) -> None:
-        """Measure every peer, alternating, round by round; all measurements want the same congestion control.
+        """Measure every peer, alternating, round by round; all measurements want the same congestion control
+        and line.
 
         ``road``: on the long road, not on the lab's own links.
         """
         if not measurements:
             return
-        with self._peers(classes, measurements[0].congestion, road=road) as peers:
+        with self._peers(classes, measurements[0], road=road) as peers:
             for number in range(self.rounds):
                 for place, measurement in enumerate(measurements):
                     for peer in rotated(peers, number + place):
@@ -75,17 +77,16 @@ class Runner:
             self.results.fail(peer.title, "setting it up anew", str(error))
 
     @contextlib.contextmanager
-    def _peers(
-        self, classes: Sequence[type[Peer]], congestion_control: str | None, *, road: bool
-    ) -> Iterator[list[Peer]]:
+    def _peers(self, classes: Sequence[type[Peer]], like: Measurement, *, road: bool) -> Iterator[list[Peer]]:
         """Each peer that can be set up, in a lab of its own."""
+        congestion_control = like.congestion
         with contextlib.ExitStack() as stack:
             peers: list[Peer] = []
             for kind in classes:
                 lab = stack.enter_context(Lab(own_sessions=True))
                 start_target(lab, file_size=FILE_SIZE)
                 if road:
-                    roads.lengthen(lab)
+                    roads.lengthen(lab, like.line or LONG_ROAD)
                 network = machine.network(lab)
                 if congestion_control is not None:
                     del network["congestion control"]  # the row says it

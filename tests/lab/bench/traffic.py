@@ -6,7 +6,8 @@ import contextlib
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,6 +68,34 @@ def bulk_flow(lab: Lab, way: str, seconds: float) -> Iterator[None]:
             lab.stop(client)
 
 
+@contextlib.contextmanager
+def beside_bulk(
+    lab: Lab, ways: Sequence[str], seconds: float, *, warm_up: float
+) -> Iterator[Callable[[], list[float]]]:
+    """One TCP flow for each of ``ways``; the block begins after ``warm_up`` seconds.
+
+    What it gets is called at the end of the block: bits a second that arrived after the warm-up. HostError
+    when a flow fails.
+    """
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number, way in enumerate(ways):
+            port = IPERF_BENCH_PORT + number
+            stack.enter_context(_iperf_server(lab, port))
+            argv = _iperf_argv(way, seconds, ["-O", f"{warm_up:.0f}"], port)
+            client = lab.start(CLIENT, argv)
+            stack.callback(lab.stop, client)
+            clients.append(client)
+        time.sleep(warm_up)
+        yield lambda: [_rate_of(lab, client, seconds + warm_up + GRACE) for client in clients]
+
+
+def _rate_of(lab: Lab, client: subprocess.Popen[str], limit: float) -> float:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        client.wait(limit)
+    return float(parse_iperf(lab.output(client))["bits_per_second"])
+
+
 def requests(lab: Lab, *, seconds: float, new_connections: bool) -> float:
     """HTTP requests a second for 1 kB, over kept-alive connections or a new one each.
 
@@ -112,17 +141,17 @@ def parse_iperf(output: str) -> dict[str, Any]:
     return arrived
 
 
-def _iperf_argv(way: str, seconds: float, options: list[str]) -> list[str]:
-    argv = ["iperf3", "--client", TARGET_ADDRESS, "--port", str(IPERF_BENCH_PORT), "--json"]
+def _iperf_argv(way: str, seconds: float, options: list[str], port: int = IPERF_BENCH_PORT) -> list[str]:
+    argv = ["iperf3", "--client", TARGET_ADDRESS, "--port", str(port), "--json"]
     argv += ["--connect-timeout", "5000", "--time", f"{seconds:.0f}", *options]
     return [*argv, "--reverse"] if way == "down" else argv
 
 
 @contextlib.contextmanager
-def _iperf_server(lab: Lab) -> Iterator[subprocess.Popen[str]]:
-    server = lab.start(TARGET, ["iperf3", "--server", "--one-off", "--port", str(IPERF_BENCH_PORT)])
+def _iperf_server(lab: Lab, port: int = IPERF_BENCH_PORT) -> Iterator[subprocess.Popen[str]]:
+    server = lab.start(TARGET, ["iperf3", "--server", "--one-off", "--port", str(port)])
     try:
-        lab.wait_listening(TARGET, IPERF_BENCH_PORT)
+        lab.wait_listening(TARGET, port)
         yield server
     finally:
         lab.stop(server)

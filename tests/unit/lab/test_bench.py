@@ -15,7 +15,7 @@ from lab.bench import chart, main, measurements, report, targets, usage
 from lab.bench.latency import parse_ping, with_lost
 from lab.bench.relay import Pipe
 from lab.bench.results import Contestant, Results
-from lab.bench.rows import BY_ID, ROAD_ROWS, ROWS
+from lab.bench.rows import BY_ID, LINE_ROWS, ROAD_ROWS, ROWS, Line
 from lab.bench.runner import rotated
 from lab.bench.summary import beats, best, percentile, ratio, significant, summarise
 from lab.bench.traffic import parse_iperf, parse_wrk
@@ -241,7 +241,9 @@ def test_this_process_is_in_its_own_tree():
 
 
 def test_every_row_is_filled_by_exactly_one_measurement():
-    filled = [row for each in (*measurements.LOCAL, *measurements.ROAD) for row in each.rows]
+    filled = [
+        row for each in (*measurements.LOCAL, *measurements.ROAD, *measurements.LINE) for row in each.rows
+    ]
     assert sorted(filled) == sorted(row.id for row in ROWS)
     assert len(BY_ID) == len(ROWS)
 
@@ -269,6 +271,13 @@ def test_the_long_road_is_measured_under_each_congestion_control():
     ]  # fmt: skip
     assert "1 % loss, cubic: TCP, 8 flows, up" in BY_ID["road-1-8-up-cubic"].title
     assert {row for each in measurements.ROAD for row in each.rows} == {row.id for row in ROAD_ROWS}
+
+
+def test_each_ordinary_line_is_measured_with_its_own_rate_delay_and_queue():
+    (found,) = measurements.matching(measurements.LINE, ["line-2-60-200-both-bbr"])
+    assert found.congestion == "bbr"
+    assert found.line == Line(delay=0.06, rate=2_000_000, queue=50_000)
+    assert {row for each in measurements.LINE for row in each.rows} == {row.id for row in LINE_ROWS}
 
 
 def test_peers_are_chosen_by_name():
