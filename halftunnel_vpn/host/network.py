@@ -139,6 +139,8 @@ class HostNetwork:
         if journal is None:
             raise HostError("The tunnel is not up: connect first.")
         journal.record(PROGRAMS)
+        self._lists().prepare(programs)
+        self._apply_nft(journal)
         self._lists().adopt(pid, programs)
 
     @property
@@ -214,6 +216,7 @@ class HostNetwork:
         journal.record(DEVICE)
         warnings += [sysctls.write(*setting) for setting in sysctls.of_device(self.state.tun).items()]
         with_kernel(self._set_device)
+        self._lists().resume()
         self._apply_nft(journal)
         original = sysctls.read(sysctls.SOURCE_MARK)
         if SYSCTL not in journal.steps and original != "1":
@@ -222,7 +225,6 @@ class HostNetwork:
         journal.record(ROUTING)
         with_kernel(self._set_routing)
         warnings += self._apply_forwarding(journal)
-        self._lists().resume()
         warnings.append(self._resolver.apply(journal, self.state))
         journal.save()
         return [warning for warning in warnings if warning is not None]

@@ -59,6 +59,10 @@ class ProgramLists:
                 f"The process {pid} could not be moved to the control group {group} ({error.strerror})."
             ) from error
 
+    def prepare(self, name: str) -> None:
+        """Make the cgroup of a list, so that the packet filter can name it."""
+        self._make(group_of(name))
+
     def resume(self) -> None:
         """Have programs that are listed since an earlier tunnel marked again."""
         with contextlib.suppress(HostError):  # a host without cgroups of version 2 has none
@@ -84,6 +88,11 @@ class ProgramLists:
                 f"Programs cannot be told apart on this host: {group} cannot be set up ({error.strerror}); "
                 "it needs control groups of version 2 and the capability BPF."
             ) from error
+
+
+def group_of(name: str) -> Path:
+    """The directory of a list's cgroup. Raises HostError on a host without cgroups of version 2."""
+    return _root() / name
 
 
 def _root() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halftunnel_vpn.host import firewall, inbound, nft, routing
+from halftunnel_vpn.host import firewall, inbound, mark_owners, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.inbound import Inbound
 from halftunnel_vpn.host.netlink import with_kernel
@@ -17,13 +17,16 @@ def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequenc
     """The table while a tunnel is up; no policy: what finds another way may take it."""
     replies = Inbound(state if state.inbound else None, tuple(uplinks))
     guard = () if policy is None else firewall.chains(policy, replies.marks)
-    return replies.ruleset() + Ruleset((*nft.chains(state, replies.marks), *guard))
+    owners = mark_owners.chain(state.mark)
+    return replies.ruleset() + Ruleset((owners, *nft.chains(state, replies.marks), *guard))
 
 
 def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
     """The table while no tunnel is up."""
     replies = Inbound(routing.lock_state(policy) if policy.inbound else None, tuple(uplinks))
-    return replies.ruleset() + Ruleset(firewall.chains(policy, replies.marks))
+    return replies.ruleset() + Ruleset(
+        (mark_owners.chain(policy.mark), *firewall.chains(policy, replies.marks))
+    )
 
 
 def uplinks_now(state: HostState) -> tuple[Uplink, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,27 @@ def container(lab: Lab) -> Iterator[Callable[[], socket.socket]]:
         yield listen
     finally:
         namespaces.delete(name)
+
+
+def test_a_mark_is_taken_from_whoever_is_neither_us_nor_listed(outside, make_host) -> None:
+    """A program with CAP_NET_RAW may set any mark, as one of a container on the host's network may."""
+    program = """
+import contextlib, os, socket, sys
+mark, address, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+with contextlib.suppress(OSError):
+    made.sendto(b"escaped", (address, port))
+"""
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "--ambient-caps=+net_raw", "--inh-caps=+net_raw"]
+    for name in ("a tunnel", "a tunnel and a kill switch"):
+        with make_host(name), Wire("road-a", "road-b", "lan0") as wire:
+            for mark in (STATE.mark, STATE.mark + 1, inbound_mark(STATE.mark)):
+                words = [*command, sys.executable, "-c", program, str(mark), OUTSIDE, "443"]
+                outside.run(CLIENT, words)
+                assert wire.left() == 0, (name, hex(mark))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, STATE.mark)
+                with contextlib.suppress(OSError):
+                    own.sendto(b"leg", (OUTSIDE, 53))
+            assert wire.left() == (1 if name == "a tunnel" else 0), "own ports are closed by this policy"
