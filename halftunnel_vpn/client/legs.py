@@ -22,7 +22,7 @@ from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.liveness import round_trip_of
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.sealed_leg import SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
 
 REFUSALS = 2
 """Joins in a row that the exit refuses, while no leg is there, after which it does not know the session."""
@@ -239,17 +239,16 @@ class LegKeepers:
             slot.lost(state, clock())
             self._changed()
 
-        sealed = SealedLeg(leg.leg, self._session, leg.keys, clock, self._counters, on_lost)
-        sealed.state = SessionLeg(
-            sealed,
+        identity = LegIdentity(
             leg.direction,
             leg.number,
-            clock(),
             name=leg.url,
             domain=domain_of(leg.url),
             address=leg.leg.peer,
             weight=self._roads.weight(leg.direction, leg.url),
         )
+        owner = LegOwner(clock, self._counters, lost=on_lost)
+        sealed = SealedLeg(leg.leg, self._session, leg.keys, identity, owner)
         slot.filled(sealed.state, clock())
         self._session.leg_joined(sealed.state, clock())
         leg.early.hand_over(leg.leg, sealed)

@@ -67,9 +67,10 @@ class GateLimits:
 
 
 class Gate:
-    """Lets legs in. ``client_of`` gives the name of the client with a public key, None for a stranger.
+    """Lets legs in; implements NewcomerOwner.
 
-    ``refused`` is told the peer's address and the reason of every refusal, for the log.
+    ``client_of`` returns the name of the client with a public key, None for a stranger. ``refused`` is called
+    with the peer's address and the reason of every refusal, for the log.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""A leg that has not said yet who it is."""
+"""A leg that has not identified itself yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
@@ -11,30 +11,40 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegPhase
 
-if TYPE_CHECKING:
-    from halftunnel_vpn.server.gate import Gate
+
+class NewcomerOwner(Protocol):
+    """Decides about newcomers; the gate implements it."""
+
+    def first_message(self, newcomer: Newcomer, message: Buffer) -> None:
+        """Handle the first message of a leg. Raises PeerError when it is not acceptable."""
+
+    def refuse(self, newcomer: Newcomer, reason: str) -> None:
+        """Close the leg of ``newcomer``; count and log ``reason``."""
+
+    def forget(self, newcomer: Newcomer) -> None:
+        """Discard ``newcomer``, whose leg is gone."""
 
 
 class Newcomer:
-    """Listens to a leg until it has said who it is; implements LegListener."""
+    """Listens to a leg until it has identified itself; implements LegListener."""
 
-    __slots__ = ("_again", "_gate", "deadline", "direction", "has_spoken", "held", "joined", "leg", "token")
+    __slots__ = ("_again", "_owner", "deadline", "direction", "has_spoken", "held", "joined", "leg", "token")
 
     def __init__(
         self,
-        gate: Gate,
+        owner: NewcomerOwner,
         direction: Direction,
         leg: Leg,
         joined: Callable[[], None],
         make_timer: Callable[[Callable[[float], None]], Timer],
     ) -> None:
-        self._gate = gate
+        self._owner = owner
         self.direction = direction
         self.leg = leg
         self.joined = joined
         self.token: bytes | None = None
         self.has_spoken = False
-        self.deadline = make_timer(lambda now: gate.refuse(self, "handshake-timeout"))
+        self.deadline = make_timer(lambda now: owner.refuse(self, "handshake-timeout"))
         self.held = make_timer(self._go_on)
         self._again: Callable[[], None] = lambda: None
 
@@ -56,20 +66,20 @@ class Newcomer:
         try:
             step()
         except PeerError as error:
-            self._gate.refuse(self, error.reason)
+            self._owner.refuse(self, error.reason)
 
     def leg_opened(self, leg: Leg) -> None:
         """The HTTP upgrade is done; the clock runs since the connection was accepted."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
-        """The first message opens a door or closes the leg; a second one has no business here."""
+        """Hand the first message to the owner; refuse a second one."""
         if not self.is_open:
             return  # the exit stops
         if self.has_spoken:
-            self._gate.refuse(self, "message-before-session")
+            self._owner.refuse(self, "message-before-session")
             return
         self.has_spoken = True
-        self._attempt(lambda: self._gate.first_message(self, record))
+        self._attempt(lambda: self._owner.first_message(self, record))
 
     def leg_writable(self, leg: Leg) -> None:
         """Nothing waits to be written."""
@@ -77,6 +87,6 @@ class Newcomer:
     def leg_closed(self, leg: Leg, cause: str) -> None:
         """Gone before it joined."""
         if cause in PEER_FAULTS:
-            self._gate.refuse(self, cause)
+            self._owner.refuse(self, cause)
         else:
-            self._gate.forget(self)
+            self._owner.forget(self)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer
 from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitStatus
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.server.newcomer import Newcomer
+from halftunnel_vpn.server.newcomer import Newcomer
 
 
 @dataclass(frozen=True, slots=True)

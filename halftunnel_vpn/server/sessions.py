@@ -15,7 +15,7 @@ from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
-from halftunnel_vpn.transport.sealed_leg import SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +42,20 @@ class ExitSession:
     ) -> None:
         """Let ``leg`` carry trains from now on."""
         registry = self._registry
-        now = registry.driver.clock()
         keys = self.keys.leg_keys(direction, number, client_nonce, exit_nonce)
-        sealed = SealedLeg(
-            leg,
-            self.session,
-            keys,
+        owner = LegOwner(
             registry.driver.clock,
             registry.counters,
-            self._leg_lost,
-            lambda reason: registry.refused(leg.peer, reason),
-            self._share.served,
+            lost=self._leg_lost,
+            refused=lambda reason: registry.refused(leg.peer, reason),
+            served=self._share.served,
         )
+        sealed = SealedLeg(leg, self.session, keys, LegIdentity(direction, number, name=leg.peer), owner)
         registry.leg_joined(self.client, direction)
-        sealed.state = SessionLeg(sealed, direction, number, now, name=leg.peer)
         leg.listener = sealed
         registry.counters.count(f"legs-joined-{direction.name.lower()}")
         self._idle.cancel()
-        self.session.leg_joined(sealed.state, now)
+        self.session.leg_joined(sealed.state, sealed.state.opened_at)
 
     def start_idle_timer(self) -> None:
         """Leave after the idle timeout unless a leg joins."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import IllegalTransition, PeerError, RecordError, RoadError, SessionExpired
-from halftunnel_vpn.protocol.keys import LegKeys
+from halftunnel_vpn.protocol.keys import Direction, LegKeys
 from halftunnel_vpn.protocol.records import Opener, Sealer
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.keepalive import LEG_SILENT
@@ -22,12 +23,35 @@ MAX_REST = 1.0
 """Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
 
 
+class LegIdentity(NamedTuple):
+    """Names a leg that joins; the fields are those of SessionLeg."""
+
+    direction: Direction
+    number: int
+    name: str = ""
+    domain: str = ""
+    address: str = ""
+    weight: int = 1
+
+
+class LegOwner(NamedTuple):
+    """Gives a leg its clock and counters, and is called about its life."""
+
+    clock: Callable[[], float]
+    counters: Counters
+    # Called once with the leg's state and the reason, after the session has discarded the leg.
+    lost: Callable[[SessionLeg, str], None]
+    # Called with the reason when the peer has violated the protocol.
+    refused: Callable[[str], None] = lambda reason: None
+    # Called with the length of each record, the seconds that it took, and the time when it came. Returns for
+    # how many seconds the leg should not be read (exit).
+    served: Callable[[int, float, float], float] | None = None
+
+
 class SealedLeg:
     """Joins a WebSocket and a session; implements LegPort for the session and LegListener for the WebSocket.
 
-    ``on_lost`` is called once with the leg's state and the cause, after the session has been told;
-    ``refused`` with the reason, when the peer has broken the protocol. ``served`` is told the length of each
-    record and the seconds that it took, and says for how long the leg should not be read (exit).
+    ``state`` is the session's record of the leg.
     """
 
     __slots__ = (
@@ -43,18 +67,8 @@ class SealedLeg:
         "state",
     )
 
-    state: SessionLeg
-
     def __init__(
-        self,
-        leg: Leg,
-        session: Session,
-        keys: LegKeys,
-        clock: Callable[[], float],
-        counters: Counters,
-        on_lost: Callable[[SessionLeg, str], None],
-        refused: Callable[[str], None] = lambda reason: None,
-        served: Callable[[int, float, float], float] | None = None,
+        self, leg: Leg, session: Session, keys: LegKeys, identity: LegIdentity, owner: LegOwner
     ) -> None:
         outward, inward = keys.client_to_exit, keys.exit_to_client
         if not session.is_client:
@@ -63,11 +77,17 @@ class SealedLeg:
         self._open = Opener(inward).open
         self._leg = leg
         self._session = session
-        self._clock = clock
-        self._counters = counters
-        self._on_lost = on_lost
-        self._refused = refused
-        self._served = served
+        self._clock, self._counters, self._on_lost, self._refused, self._served = owner
+        self.state = SessionLeg(
+            self,
+            identity.direction,
+            identity.number,
+            self._clock(),
+            name=identity.name,
+            domain=identity.domain,
+            address=identity.address,
+            weight=identity.weight,
+        )
 
     # --- LegPort ---------------------------------------------------------------------------------
 

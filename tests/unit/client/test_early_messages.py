@@ -12,12 +12,11 @@ from halftunnel_vpn.protocol.keys import Direction, LegKeys
 from halftunnel_vpn.protocol.records import Opener, Sealer
 from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
-from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.timers import Wheel
 from halftunnel_vpn.transport.leg import LegPhase
-from halftunnel_vpn.transport.sealed_leg import SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
 
 KEYS = LegKeys(b"c" * 32, b"e" * 32)
 
@@ -97,10 +96,8 @@ class Joined:
             counters=Counters(),
             now=1.0,
         )
-        self.sealed = SealedLeg(
-            leg, self.session, KEYS, lambda: 1.0, self.session.counters, lambda *loss: self.lost.append(loss)
-        )
-        self.sealed.state = SessionLeg(self.sealed, Direction.DOWNSTREAM, 0, 1.0)
+        owner = LegOwner(lambda: 1.0, self.session.counters, lambda *loss: self.lost.append(loss))
+        self.sealed = SealedLeg(leg, self.session, KEYS, LegIdentity(Direction.DOWNSTREAM, 0), owner)
         self.session.leg_joined(self.sealed.state, 1.0)
 
 
