@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from lab import Lab, congestion
 from lab.bench import flows, latency, roads, rows, traffic
-from lab.bench.measurements import Measurement, Scale
-from lab.bench.peers import Direct, Peer
+from lab.bench.measurements import LINE, Measurement, Scale, matching
+from lab.bench.peers import Direct, HalfTunnel, Peer
 from lab.bench.results import Results
 from lab.bench.runner import Runner
 from lab.bench.summary import percentile
@@ -94,6 +94,19 @@ def _iperf3_processes() -> Iterator[tuple[int, int]]:
         with contextlib.suppress(OSError):  # it has ended meanwhile
             if (path / "comm").read_text() == "iperf3\n":
                 yield (path / "ns/net").stat().st_ino, os.getsid(int(path.name))
+
+
+def test_a_ping_beside_bulk_is_short_on_a_slow_line() -> None:
+    """Without a pace it takes half a second here, and 190 ms more where the network's queue were full."""
+    row = rows.line_row("2-20-200", "down", "cubic")
+    results = Results({}, {})
+    with contextlib.redirect_stderr(io.StringIO()):
+        line = matching(LINE, [row])
+        Runner(results, Scale(1, 3, 3), 1).run([HalfTunnel], line, road=True)
+    assert results.failures == []
+    (ping,), (rate,) = (results.values[name][HalfTunnel.id] for name in (row, f"{row}-rate"))
+    assert ping < 250
+    assert rate > 1.2
 
 
 def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:
