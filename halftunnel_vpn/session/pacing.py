@@ -29,6 +29,9 @@ from halftunnel_vpn.protocol.records import MAX_TRAIN
 PACED_BELOW: Final = 32_000_000
 """Bytes a second from which a path is fast: what may wait there is gone in a few milliseconds."""
 
+MIN_PACE: Final = 4_000.0
+"""Bytes a second that a leg may always send, whatever a peer's clock says: half of 64 kbit/s."""
+
 STEP: Final = 0.05
 """Seconds between two decisions, at least; a round trip where that is longer."""
 
@@ -266,6 +269,8 @@ class Pacer:
         self._begin_step(now)
         pace = self.pace
         self._decide(round_trip, now)
+        if self.pace:
+            self.pace = max(self.pace, MIN_PACE)
         self._size(round_trip)
         return self.pace != pace
 
@@ -274,6 +279,7 @@ class Pacer:
         if self.phase is _STEADY:
             self._seen_at = now
             self._enter_drain(now)
+            self.pace = max(self.pace, MIN_PACE)
             return True
         return False
 

@@ -21,6 +21,9 @@ MIN_UNSENT = 1024
 LEAST_REST = 0.001
 """Seconds of a rest, at least: the loops' timers know milliseconds."""
 
+MAX_REST = 1.0
+"""Seconds after which the unsent bytes are read again, at the most."""
+
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; Python has no name for it
 _NO_LIMIT = -1
 _MAX_LIMIT = (1 << 31) - 1
@@ -63,4 +66,4 @@ class Pace:
             return 0.0
         if self.unsent < self._bound or not self.rate:
             return 0.0
-        return max((self.unsent - self._bound * 0.6) / self.rate, LEAST_REST)
+        return min(max((self.unsent - self._bound * 0.6) / self.rate, LEAST_REST), MAX_REST)

@@ -8,7 +8,17 @@ from statistics import median
 
 import pytest
 
-from halftunnel_vpn.session.pacing import CONTESTED_FOR, PACED_BELOW, TARGET, TARGET_BYTES, Pacer, Phase
+from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.session.pacing import (
+    CONTESTED_FOR,
+    MIN_PACE,
+    MIN_TRAIN,
+    PACED_BELOW,
+    TARGET,
+    TARGET_BYTES,
+    Pacer,
+    Phase,
+)
 from halftunnel_vpn.session.receipts import InFlight
 
 SEGMENT, HEADERS = 1448, 66
@@ -216,4 +226,15 @@ def test_times_without_sense_do_no_harm():
         delivered += 5000
         pacer.departure(5000, now)
         pacer.measured(now - 0.02, numbers.getrandbits(32) or 1, 0.02, delivered, numbers.random() < 0.9, now)
-        assert pacer.pace >= 0 and pacer.train > 0 and pacer.in_flight >= 0
+        assert pacer.pace == 0 or pacer.pace >= MIN_PACE
+        assert MIN_TRAIN <= pacer.train <= MAX_TRAIN and pacer.in_flight >= 0
+
+
+def test_a_peer_whose_clock_runs_too_fast_does_not_stop_a_leg():
+    """As a hostile one may say that hardly anything arrives, ever later."""
+    pacer = Pacer()
+    for number in range(1, 2000):
+        now = number / 50
+        pacer.departure(2048, now)
+        pacer.measured(now, number * 2_000_000 % (1 << 32) or 1, 0.02, number * 100, True, now)
+        assert pacer.pace == 0 or pacer.pace >= MIN_PACE
