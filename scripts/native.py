@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 PACKAGE = "halftunnel_vpn"
 
-COMPILED = ("protocol", "inet", "session", "flow", "timers.py", "counters.py")
+COMPILED = ("protocol", "inet", "session", "flow", "timers.py", "counters.py", "icmp_error.py")
 """What is compiled: the pure floors, which every packet goes through."""
 
 LEFT_OUT = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from halftunnel_vpn.cli.arguments import build_parser
 from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
 
-DONE, FAILED, WRONG_USAGE, NOT_CONNECTED = range(4)
+DONE, FAILED, WRONG_USAGE = range(3)
 
 
 def entry_point() -> None:

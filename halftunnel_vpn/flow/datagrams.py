@@ -15,18 +15,16 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_errors
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter, OpenRun
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.inet.special_purpose import SourceFilter
-from halftunnel_vpn.protocol.datagram import MAX_RUN_HEADER, DataRun, decode_run
+from halftunnel_vpn.protocol.datagram import DataRun, decode_run
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 MAX_PRIVATE: Final = 64
 """Private destinations that a flow remembers to have sent to; the oldest is forgotten."""
-
-MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
-"""Bytes of data that fit one run whatever its header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +143,7 @@ class DatagramFlow(ABC):
             return
         self._counters.drop(f"{self.label}-too-long")
         mtu = len(packet.raw) - (len(data) - room)
-        error = icmp.build_error(
-            packet, icmp.IcmpErrorKind.PACKET_TOO_BIG, source=packet.destination, mtu=mtu
-        )
+        error = icmp.build_error(packet, IcmpErrorKind.PACKET_TOO_BIG, source=packet.destination, mtu=mtu)
         if error is not None:
             self._write((error,))
 

@@ -16,4 +16,4 @@ def error_frame(run: ErrorRun, local: bytes, destination: bytes, protocol: int, 
     original = ip.parse(memoryview(header + body))
     # of an error that the exit met by itself nobody told: then the destination seems to have said so
     offender = run.offender if len(run.offender) == len(local) else destination
-    return icmp.build_error(original, icmp.IcmpErrorKind(run.kind), source=offender, mtu=run.mtu)
+    return icmp.build_error(original, run.kind, source=offender, mtu=run.mtu)

@@ -28,6 +28,7 @@ from halftunnel_vpn.flow.tcp.fast_path import read as read_plain
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow, UdpPath
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, MIN_V4, key_of
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.inet.fragments import Reassembler
 from halftunnel_vpn.inet.special_purpose import SourceFilter
@@ -38,12 +39,12 @@ TcpKey = bytes
 """Source, destination, source port, destination port, as they stand in a packet."""
 
 _UNREACHABLE: Final = {
-    ResetCode.HOST_UNREACHABLE: icmp.IcmpErrorKind.HOST_UNREACHABLE,
-    ResetCode.NETWORK_UNREACHABLE: icmp.IcmpErrorKind.NET_UNREACHABLE,
-    ResetCode.TIMED_OUT: icmp.IcmpErrorKind.HOST_UNREACHABLE,
-    ResetCode.NAME_NOT_FOUND: icmp.IcmpErrorKind.HOST_UNREACHABLE,
-    ResetCode.DENIED: icmp.IcmpErrorKind.ADMIN_PROHIBITED,
-    ResetCode.HOP_LIMIT_EXCEEDED: icmp.IcmpErrorKind.TIME_EXCEEDED,
+    ResetCode.HOST_UNREACHABLE: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NETWORK_UNREACHABLE: IcmpErrorKind.NET_UNREACHABLE,
+    ResetCode.TIMED_OUT: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NAME_NOT_FOUND: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.DENIED: IcmpErrorKind.ADMIN_PROHIBITED,
+    ResetCode.HOP_LIMIT_EXCEEDED: IcmpErrorKind.TIME_EXCEEDED,
 }
 """Refusals that the host is told by ICMP; every other one is an RST."""
 
@@ -352,7 +353,7 @@ class FlowTracker:
 
     def _other_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
         self._counters.drop("ip-protocol-unreachable")
-        error = icmp.build_error(packet, icmp.IcmpErrorKind.PROTOCOL_UNREACHABLE, source=packet.destination)
+        error = icmp.build_error(packet, IcmpErrorKind.PROTOCOL_UNREACHABLE, source=packet.destination)
         if error is not None:
             self._write((error,))
 
@@ -385,7 +386,7 @@ class FlowTracker:
     def _refuse(self, packet: ip.IpPacket, reason: str) -> None:
         """No road leads to the exit: the host hears of it at once."""
         self._counters.drop(reason)
-        frame = icmp.build_error(packet, icmp.IcmpErrorKind.NET_UNREACHABLE, source=packet.destination)
+        frame = icmp.build_error(packet, IcmpErrorKind.NET_UNREACHABLE, source=packet.destination)
         if frame is not None:
             self._write((frame,))
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.errors import WireError
-from halftunnel_vpn.flow.datagrams import MAX_RUN_DATA, DatagramFlow, FlowContext
+from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
 from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, header_sum
 from halftunnel_vpn.inet import ip, udp
-from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS, DataRun, encode_run_header
+from halftunnel_vpn.protocol.datagram import MAX_RUN_DATA, MAX_RUN_SEGMENTS, DataRun, encode_run_header
 from halftunnel_vpn.protocol.wire import Buffer
 
 MAX_RUN_HEADERS: Final = 64

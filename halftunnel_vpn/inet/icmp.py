@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 from halftunnel_vpn.errors import PacketError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import extensions, ip, vnet
 from halftunnel_vpn.inet.checksum import internet_checksum
 
@@ -27,18 +27,6 @@ _INTERNETWORK_CONTROL: Final = 0xC0
 
 _LAYOUT: Final = struct.Struct(">BBHHH")
 _ERROR_LAYOUT: Final = struct.Struct(">BBHI")
-
-
-class IcmpErrorKind(IntEnum):
-    """What can be wrong with the road to a destination, whatever the version of IP."""
-
-    NET_UNREACHABLE = 1
-    HOST_UNREACHABLE = 2
-    PROTOCOL_UNREACHABLE = 3
-    PORT_UNREACHABLE = 4
-    ADMIN_PROHIBITED = 5
-    TIME_EXCEEDED = 6
-    PACKET_TOO_BIG = 7
 
 
 _TYPES_V4: Final = {

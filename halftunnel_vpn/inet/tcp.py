@@ -61,11 +61,6 @@ def seq_lt(a: int, b: int) -> bool:
     return (a - b) & 0x80000000 != 0
 
 
-def seq_le(a: int, b: int) -> bool:
-    """Whether ``a`` comes before ``b`` or is ``b``."""
-    return (b - a) & 0x80000000 == 0
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class TcpSegment:
     """One segment, checked.

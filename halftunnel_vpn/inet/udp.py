@@ -12,8 +12,7 @@ from halftunnel_vpn.inet.checksum import ONES, pseudo_header_sum
 
 HEADER_LENGTH: Final = 8
 MAX_PAYLOAD_V4: Final = ip.MAX_PACKET - ip.IPV4_HEADER_LENGTH - HEADER_LENGTH
-MAX_PAYLOAD_V6: Final = ip.MAX_PACKET - HEADER_LENGTH
-"""Bytes of payload that the length fields of the two versions have room for."""
+"""Bytes of payload that the length fields of IPv4 have room for."""
 
 _CHECKSUM_AT: Final = 6
 _LAYOUT: Final = struct.Struct(">HHHH")

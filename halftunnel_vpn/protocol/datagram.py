@@ -8,10 +8,10 @@ ICMP error that a datagram of it met behind the exit.
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.addresses import (
     FAMILY_IPV4,
     FAMILY_IPV6,
@@ -21,6 +21,7 @@ from halftunnel_vpn.protocol.addresses import (
     decode_host,
     encode_host,
 )
+from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.wire import Buffer, View
 
 RUN_DATA: Final = 1
@@ -31,18 +32,6 @@ MAX_RUN_SEGMENTS: Final = 128
 
 MAX_DATAGRAM: Final = 65507
 """Bytes of the longest datagram: 65535 less the headers of IPv4 and UDP."""
-
-
-class IcmpErrorKind(IntEnum):
-    """What an ICMP or ICMPv6 error said, in words that both families have (RFC 792, RFC 4443)."""
-
-    NET_UNREACHABLE = 1
-    HOST_UNREACHABLE = 2
-    PROTOCOL_UNREACHABLE = 3
-    PORT_UNREACHABLE = 4
-    ADMIN_PROHIBITED = 5
-    TIME_EXCEEDED = 6
-    PACKET_TOO_BIG = 7
 
 
 class DataRun(NamedTuple):
@@ -82,6 +71,9 @@ _ERROR_KINDS: Final = {int(kind): kind for kind in IcmpErrorKind}
 
 MAX_RUN_HEADER: Final = _RUN.size + 1 + 253
 """Bytes of the longest header of a run: one with a name."""
+
+MAX_RUN_DATA: Final = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
+"""Bytes of data that fit one run whatever its header: more than half of MAX_DATAGRAM."""
 
 
 def encode_run_header(

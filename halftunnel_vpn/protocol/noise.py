@@ -70,12 +70,6 @@ class CipherState:
         self.n += 1
         return plaintext
 
-    def rekey(self) -> None:
-        """Replace the key by REKEY(k) (section 4.2); ``n`` goes on."""
-        if self.k is not None:
-            block = AESGCM(self.k).encrypt(_pack_nonce(0, MAX_NONCE), bytes(KEY_LENGTH), b"")
-            self.k = block[:KEY_LENGTH]
-
     def _nonce(self) -> bytes:
         if self.n >= MAX_NONCE:
             raise HandshakeError("handshake-nonce-exhausted")

@@ -37,9 +37,6 @@ HEADER: Final = struct.Struct(">HBB16sIIIH")
 HEADER_LENGTH: Final = 34
 """Bytes of a header."""
 
-MAX_PAYLOAD: Final = 65535
-"""Bytes of payload that the length field can tell."""
-
 SESSION_ID_LENGTH: Final = 16
 """Bytes of a SessionID, a UUIDv4 or what looks like one."""
 

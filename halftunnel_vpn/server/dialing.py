@@ -8,18 +8,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.protocol.datagram import IcmpErrorKind
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
-
-ATTEMPT_DELAY = 0.25
-"""Seconds between two attempts of one dial (RFC 8305 section 5)."""
-
-MAX_ADDRESSES = 8
-"""Addresses of one name that are tried."""
+from halftunnel_vpn.transport.happy_eyeballs import ATTEMPT_DELAY, MAX_ADDRESSES
 
 KEEPALIVE_IDLE = 60
 """Seconds of silence after which the kernel probes a destination, and between two probes: NATs and firewalls

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from halftunnel_vpn.protocol.datagram import IcmpErrorKind
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 
 IP_RECVERR = 11
 IPV6_RECVERR = 25

@@ -14,16 +14,15 @@ from typing import ClassVar
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.datagram import (
-    MAX_RUN_HEADER,
+    MAX_RUN_DATA,
     DataRun,
     ErrorRun,
-    IcmpErrorKind,
     decode_run,
     encode_error,
     encode_run_header,
 )
-from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
@@ -39,9 +38,6 @@ READS_PER_WAKE = 4
 
 MAX_PAUSE = 0.01
 """Seconds for which a socket is left unread because enough waits for a leg; then the oldest give way."""
-
-MAX_RUN_DATA = MAX_TRAIN_PAYLOAD - MAX_RUN_HEADER
-"""Bytes of data that fit one run whatever its header: half of the longest that is read, or more."""
 
 MAX_NAMES = 256
 """Names of destinations that one stream remembers, to label what comes back."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.errors import RoadError
+from halftunnel_vpn.transport.happy_eyeballs import ATTEMPT_DELAY, MAX_ADDRESSES
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
 from halftunnel_vpn.transport.name_lookup import look_up
 from halftunnel_vpn.transport.sockets import tune
@@ -21,12 +22,6 @@ SocketAddress = tuple[Any, ...]
 
 Resolver = Callable[[str, int], Awaitable[list[SocketAddress]]]
 """Addresses of a host and port, the best first. Raises OSError or RoadError when there are none."""
-
-MAX_ADDRESSES = 8
-"""Addresses of one name that are tried."""
-
-ATTEMPT_DELAY = 0.25
-"""Seconds that one attempt has before the next begins beside it (RFC 8305 section 5)."""
 
 _ADVICE = {
     errno.ECONNREFUSED: ("connection-refused", "nothing listens there; check the address and the port"),

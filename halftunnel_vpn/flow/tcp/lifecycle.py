@@ -127,22 +127,6 @@ class Connection:
         self._hold(syn)
 
     @property
-    def received_bytes(self) -> int:
-        """Bytes that the host has sent, in order."""
-        return self._receiver.received
-
-    @property
-    def delivered_bytes(self) -> int:
-        """Bytes that the host has acknowledged."""
-        sender = self._sender
-        return sender.una - self._initial_sequence - 1 - sender.fin_acknowledged
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes from the stream that wait for the host's window."""
-        return self._sender.queue.waiting
-
-    @property
     def offender(self) -> bytes:
         """The address of the router that refused the SYN, as the exit named it; empty for none."""
         return self._stream.offender

@@ -8,6 +8,7 @@ from contextlib import suppress
 from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import extensions, icmp, ip, tcp, udp, vnet
 from halftunnel_vpn.inet.checksum import internet_checksum
 from halftunnel_vpn.inet.fragments import Reassembler
@@ -49,7 +50,7 @@ def ip_packet(data: bytes) -> None:
         assert len(parsed.raw) <= len(packet)
         assert parsed.header_length + len(parsed.payload) == len(parsed.raw)
         repr(parsed)
-        for kind in icmp.IcmpErrorKind:
+        for kind in IcmpErrorKind:
             source = SERVER if parsed.version == 4 else SERVER_V6
             frame = icmp.build_error(parsed, kind, source=source, mtu=1280)
             if frame is not None:

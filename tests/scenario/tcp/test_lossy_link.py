@@ -336,7 +336,6 @@ def test_everything_arrives_once_and_in_order(
     assert bytes(stream.received) == upload
     assert bytes(host.received) == download
     assert stream.is_finished
-    assert stream.consumed_bytes == stream.endpoint.delivered_bytes == down
-    assert stream.endpoint.received_bytes == up
+    assert stream.consumed_bytes == down
     if weather == Weather(0.0, 0.0, 0.0):
         assert counters.counted["tcp-fast-recoveries"] == 0

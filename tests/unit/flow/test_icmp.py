@@ -14,10 +14,10 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.datagram import (
     DataRun,
     ErrorRun,
-    IcmpErrorKind,
     decode_run,
     encode_error,
     encode_run_header,

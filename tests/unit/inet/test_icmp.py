@@ -24,8 +24,8 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from halftunnel_vpn.errors import PacketError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip, vnet
-from halftunnel_vpn.inet.icmp import IcmpErrorKind
 
 Parse = Callable[[Packet | bytes], ip.IpPacket]
 Refusal = Callable[[Callable[[], object]], str]

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halftunnel_vpn.errors import WireError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol import datagram
 from halftunnel_vpn.protocol.datagram import (
     DataRun,
     ErrorRun,
-    IcmpErrorKind,
     decode_run,
     encode_error,
     encode_run_header,

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from halftunnel_vpn.errors import PeerError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol import datagram, join, stream_messages, wire
-from halftunnel_vpn.protocol.datagram import ErrorRun, IcmpErrorKind
+from halftunnel_vpn.protocol.datagram import ErrorRun
 from halftunnel_vpn.protocol.handshake import (
     ClientHandshake,
     ClientHello,

@@ -67,7 +67,7 @@ def test_payloads_of_a_train_point_into_it() -> None:
 
 
 def test_the_longest_payload_is_carried() -> None:
-    packet = Packet(PacketType.DATA, SESSION, 1, 2, 3, memoryview(bytes(wire.MAX_PAYLOAD)))
+    packet = Packet(PacketType.DATA, SESSION, 1, 2, 3, memoryview(bytes(0xFFFF)))
     assert wire.decode(encoded(packet)) == packet
 
 

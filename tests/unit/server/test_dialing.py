@@ -13,7 +13,8 @@ import pytest
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import dialing, icmp_errors
-from halftunnel_vpn.server.dialing import ATTEMPT_DELAY, MAX_ADDRESSES, Dialer, DialLimits, reset_code
+from halftunnel_vpn.server.dialing import Dialer, DialLimits, reset_code
+from halftunnel_vpn.transport.happy_eyeballs import ATTEMPT_DELAY, MAX_ADDRESSES
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from halftunnel_vpn.protocol.datagram import IcmpErrorKind
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.server import icmp_errors
 
 LOCAL, ICMP, ICMP6 = 1, 2, 3

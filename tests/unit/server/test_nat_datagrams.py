@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.datagram import (
+    MAX_RUN_DATA,
     DataRun,
     ErrorRun,
-    IcmpErrorKind,
     decode_run,
     encode_error,
     encode_run_header,
@@ -21,7 +22,7 @@ from halftunnel_vpn.protocol.datagram import (
 from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, MANY, MAX_JOINED
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.relay_datagrams import MAX_RUN_DATA, MAX_UNRESOLVED
+from halftunnel_vpn.server.relay_datagrams import MAX_UNRESOLVED
 
 HERE, SIX = (ipaddress.ip_address(text).packed for text in ("127.0.0.1", "::1"))
 UDP_SEGMENT = 103

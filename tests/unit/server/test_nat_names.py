@@ -11,9 +11,9 @@ from dnslib import DNSRecord
 
 from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.datagram import (
     ErrorRun,
-    IcmpErrorKind,
     decode_run,
     encode_run_header,
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 
@@ -95,7 +96,7 @@ async def test_an_error_makes_nobody_deaf(watch, udp, closed_port, until):
         await until(lambda: len(ear.heard) == 2 * number - 1)  # noqa: B023
         other.sendto(b"data", sock.getsockname())
         await until(lambda: len(ear.heard) == 2 * number)  # noqa: B023
-    assert ear.heard == [icmp_errors.IcmpErrorKind.PORT_UNREACHABLE, b"data"] * 3
+    assert ear.heard == [IcmpErrorKind.PORT_UNREACHABLE, b"data"] * 3
     watch.remove(sock)
 
 
