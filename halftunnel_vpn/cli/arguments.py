@@ -50,15 +50,15 @@ def build_parser() -> Parser:
     down = _command(commands, "down", "disconnect, and put everything back", _down)
     _add_socket(down)
 
-    status = _command(commands, "status", "tell how the tunnel is doing", _status)
+    status = _command(commands, "status", "show the state of the tunnel", _status)
     status.add_argument("--json", action="store_true", help="as one JSON object (docs/CONTROL.md)")
-    status.add_argument("--watch", action="store_true", help="again every second, until interrupted")
+    status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     _add_socket(status)
     _add_orders(commands)
     _add_profile(commands)
 
     demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", _demo)
-    demo.add_argument("--keep", action="store_true", help="leave it up afterwards, and tell how to enter")
+    demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep left")
     return parser
 
@@ -67,21 +67,21 @@ _Commands = argparse._SubParsersAction
 
 
 def _add_orders(commands: _Commands[Parser]) -> None:
-    reconnect = _command(commands, "reconnect", "open every leg anew; flows stay", _reconnect)
+    reconnect = _command(commands, "reconnect", "open every connection again; flows stay", _reconnect)
     _add_socket(reconnect)
 
-    reload = _command(commands, "reload", "have the daemon read its profile again", _reload)
+    reload = _command(commands, "reload", "let the daemon read its profile again", _reload)
     _add_socket(reload)
 
     logs = _command(commands, "logs", "the daemon's last log lines", _logs)
-    logs.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow new lines")
     logs.add_argument("-n", "--lines", type=_natural, default=1000, metavar="N", help="at most the last N")
-    logs.add_argument("--json", action="store_true", help="as one JSON object a line")
+    logs.add_argument("--json", action="store_true", help="one JSON object per line")
     _add_socket(logs)
 
     portal = _command(commands, "portal", "let the login page of a network be reached for a while", _portal)
     portal.add_argument(
-        "--minutes", type=_minutes, default=5.0, metavar="N", help="for so long, 0 to 60; 0 closes it (5)"
+        "--minutes", type=_minutes, default=5.0, metavar="N", help="0 to 60; 0 closes it (default: 5)"
     )
     _add_socket(portal)
 
@@ -107,19 +107,19 @@ def _add_profile(commands: _Commands[Parser]) -> None:
     profile = commands.add_parser("profile", help="the profiles of this host")
     actions = profile.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, meaning, run in (
-        ("list", "the profiles that there are; * is the one that is meant", _profile_list),
+        ("list", "list the profiles; * marks the active one", _profile_list),
         ("add", "check a profile and keep it", _profile_add),
         ("remove", "forget a profile and its key", _profile_remove),
-        ("use", "have a profile meant when nobody names one", _profile_use),
+        ("use", "make a profile the active one", _profile_use),
     ):
         action = _command(actions, name, meaning, run)
         if name != "list":
             action.add_argument("name", metavar="NAME")
         if name == "add":
             action.add_argument("file", metavar="FILE", type=_path, help="- for standard input")
-            action.add_argument("--replace", action="store_true", help="another one of that name goes")
+            action.add_argument("--replace", action="store_true", help="replace a profile of that name")
         action.add_argument(
-            "--dir", metavar="DIR", type=_path, help="where they are kept (/etc/halftunnel/profiles)"
+            "--dir", metavar="DIR", type=_path, help="their directory (default: /etc/halftunnel/profiles)"
         )
         _add_socket(action)
 
@@ -210,7 +210,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
         help="a new file for the profile, mode 0600 (default: standard output)",
     )
 
-    remove = _command(actions, "remove-client", "admit a client no longer", _remove_client)
+    remove = _command(actions, "remove-client", "remove a client", _remove_client)
     remove.add_argument("name", metavar="NAME")
     _add_directory(remove)
 
@@ -256,7 +256,7 @@ def _add_process_options(parser: Parser) -> None:
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
-        help="debug also tells names and addresses",
+        help="debug also logs names and addresses",
     )
 
 

@@ -16,14 +16,14 @@ from halftunnel_vpn.errors import HostError
 def reconnect(options: Namespace) -> int:
     """Every leg anew; flows stay."""
     service.command(options.socket, "POST", "/v1/reconnect")
-    print("every leg is opened anew")
+    print("every connection is opened again")
     return 0
 
 
 def reload(options: Namespace) -> int:
     """The profile is read again."""
     service.command(options.socket, "POST", "/v1/reload")
-    print("the profile is read again")
+    print("the profile was read again")
     return 0
 
 
@@ -48,7 +48,7 @@ def repair(options: Namespace) -> int:
         raise HostError("no daemon runs, so only root can repair this host; run this as root")
     else:
         repaired = _repair_here(lift=options.lift)
-    print("\n".join(f"put back: {what}" for what in repaired) if repaired else "nothing was left to put back")
+    print("\n".join(f"put back: {what}" for what in repaired) if repaired else "there was nothing to restore")
     return 0
 
 
@@ -73,7 +73,7 @@ def _repair_here(*, lift: bool) -> list[str]:
         if busy.holder.role is Role.DAEMON:
             socket = shlex.quote(str(busy.holder.socket))
             raise HostError(
-                f"the daemon runs, and does not answer here; name its socket: --socket {socket}"
+                f"the daemon runs but does not answer at this socket; name its socket: --socket {socket}"
             ) from None
         raise
 

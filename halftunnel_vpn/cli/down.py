@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
         time.sleep(INTERVAL)
     protection = (status or {}).get("protection") or {}
     if protection.get("active"):
-        print("disconnected; the kill switch goes on: nothing leaves this host but what it allows")
+        print("disconnected; the kill switch stays on and blocks everything that it does not allow")
     else:
         print("disconnected")
     return 0

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.debug:
             raise
         kind = type(error).__name__
-        return _say(f"something unforeseen went wrong ({kind}: {error}); --debug shows where", FAILED)
+        return _say(f"an unexpected error occurred ({kind}: {error}); --debug shows where", FAILED)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

@@ -15,7 +15,7 @@ from halftunnel_vpn.control.profile_store import PROFILES, ProfileEntry, Profile
 
 
 def show(options: Namespace) -> int:
-    """One line a profile; ``*`` before the one that is meant when nobody names one."""
+    """One line a profile; ``*`` marks the active one."""
     entries = _profiles(options).entries()
     for entry in entries:
         problem = f": {entry.problem.splitlines()[0]}" if entry.problem else ""
@@ -29,7 +29,7 @@ def add(options: Namespace) -> int:
     """Check a profile and keep it."""
     text = _text(options.file)
     _profiles(options).put(options.name, text, replace=options.replace)
-    print(f"profile {options.name} is kept")
+    print(f"profile {options.name} is stored")
     return 0
 
 
@@ -43,7 +43,7 @@ def remove(options: Namespace) -> int:
 def use(options: Namespace) -> int:
     """Have a profile meant when nobody names one."""
     _profiles(options).use(options.name)
-    print(f"profile {options.name} is meant from now on; 'htvpn up' connects through it")
+    print(f"profile {options.name} is the active one now; 'htvpn up' connects through it")
     return 0
 
 

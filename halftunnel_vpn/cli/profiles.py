@@ -1,4 +1,4 @@
-"""Where profiles are, and which one is meant."""
+"""Where profiles are, and which one is active."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halftunnel_vpn.errors import ConfigError
 
 
 def find(name: str | None, directory: Path = PROFILES) -> Path:
-    """The file of the profile ``name``: a name in ``directory``, or a file; for None the one that is meant.
+    """The file of the profile ``name``: a name in ``directory``, or a file; for None the active one.
 
     Raises ConfigError when there is none or too many to choose from, HostError when that cannot be seen.
     """
@@ -24,7 +24,7 @@ def find(name: str | None, directory: Path = PROFILES) -> Path:
             return directory / f"{chosen}.toml"
         names = store.names()
         raise ConfigError(
-            f"there are several profiles in {directory}: {', '.join(names[:20])}; say which one"
+            f"there are several profiles in {directory}: {', '.join(names[:20])}; name one"
             if names
             else f"there is no profile in {directory}; name a file, or put NAME.toml there"
         )
@@ -42,6 +42,7 @@ def load(path: Path) -> ClientProfile:
     profile = parse_client(read_text(path, missing=f"there is no file {path}"), source=str(path))
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         print(
-            f"htvpn: others may read {path}, which holds a private key; chmod 600 mends that", file=sys.stderr
+            f"htvpn: other users can read {path}, which holds a private key; run chmod 600 on it",
+            file=sys.stderr,
         )
     return profile

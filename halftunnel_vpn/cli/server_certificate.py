@@ -57,7 +57,7 @@ def check_pair(certificate: Path, key: Path) -> None:
     except ssl.SSLError as error:
         why = error.reason or "not PEM files"
         raise ConfigError(
-            f"{certificate} and {key} are no certificate with its key ({why}); name matching files"
+            f"{certificate} and {key} are not a certificate and its key ({why}); name matching files"
         ) from error
 
 

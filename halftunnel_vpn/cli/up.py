@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
     for option in ("metrics", "log_format", "log_level"):
         if getattr(options, option) is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} is for --foreground; to the daemon its unit says it"
+                f"--{option.replace('_', '-')} works only with --foreground; the daemon's unit sets it"
             )
     path = service.ensure(options.socket)
     name = service.import_profile(path, options.profile)
@@ -58,7 +58,7 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
             if event["sentence"] and event["state"] in ENDED:
                 raise HostError(str(event["sentence"]))
         if status["state"] in GIVEN_UP:
-            raise HostError("not connected: somebody has said 'htvpn down' meanwhile")
+            raise HostError("not connected: stopped by 'htvpn down'")
         if time.monotonic() - began > PATIENCE:
             last = f"; the last failure: {sentence}" if sentence else ""
             raise HostError(

@@ -62,7 +62,7 @@ class AddressMemory:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            self._warn(f"{self._path} cannot be read and is begun again: {error}")
+            self._warn(f"{self._path} cannot be read and starts empty: {error}")
             return {}
         return dict(stored)
 

@@ -70,7 +70,7 @@ class TimestampMemory:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            self._warn(f"{self._path} cannot be read and is begun again: {error}")
+            self._warn(f"{self._path} cannot be read and starts empty: {error}")
             return {}
         return stored
 

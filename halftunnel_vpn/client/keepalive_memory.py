@@ -43,11 +43,11 @@ class KeepaliveMemory:
             with self._path.open("rb") as file:
                 stored = json.loads(file.read(MAX_FILE + 1))
             if self.table.load(stored, time.time()):
-                log.warning("%s holds entries that make no sense; they are left out", self._path)
+                log.warning("%s holds invalid entries; they are ignored", self._path)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s cannot be read, so intervals are learnt anew: %s", self._path, error)
+            log.warning("%s cannot be read, so intervals are learnt again: %s", self._path, error)
         self._timer.arm(self._driver.clock() + SAVE_INTERVAL)
 
     def stop(self) -> None:
@@ -69,4 +69,4 @@ class KeepaliveMemory:
         except OSError as error:
             if not self._told:
                 self._told = True
-                log.warning("%s cannot be written; intervals will be learnt anew: %s", self._path, error)
+                log.warning("%s cannot be written; intervals will be learnt again: %s", self._path, error)

@@ -93,7 +93,7 @@ class ResolverGuard:
             problem = await self._in_turn(self._mend)
             if problem is None:
                 self._counters.count("resolver-mended")
-                log.info("the resolver configuration was taken over by %s, and is mended", takeover.by)
+                log.info("%s changed the resolver configuration; it was restored", takeover.by)
                 return
             takeover = Takeover(problem, takeover.by)
         if takeover != self._reported:

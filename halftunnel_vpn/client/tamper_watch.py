@@ -73,9 +73,9 @@ class Mender:
             found = await self._check()
         except HostError as error:
             self._counters.count("host-mend-failures")
-            log.warning("the host is not as it should be, and could not be mended: %s", error)
+            log.warning("the host is not as it should be, and could not be repaired: %s", error)
             return True
         if found:
             self._counters.count("host-mended")
-            log.warning("somebody has changed the host, which is mended: %s", " ".join(found[:4]))
+            log.warning("another program changed the host; repaired: %s", " ".join(found[:4]))
         return bool(found)

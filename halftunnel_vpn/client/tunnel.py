@@ -128,7 +128,7 @@ class Tunnel:
         state_dir = state_directory()
         after = self._policy_after
         for left in await asyncio.to_thread(HostNetwork.cleanup_leftovers, state_dir, after=after):
-            log.warning("put back what an earlier tunnel had left on this host: %s", left)
+            log.warning("restored what an earlier tunnel had left on this host: %s", left)
         preflight(device_name)
         stopped = asyncio.ensure_future(self._stopped())
         memory = KeepaliveMemory(self._intervals, state_dir, self._driver)

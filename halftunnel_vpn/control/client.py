@@ -137,4 +137,4 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 def _other_version(path: str, advice: str) -> HostError:
-    return HostError(f"what answers at {path} is no htvpn client of this version; {advice}")
+    return HostError(f"what answers at {path} is not an htvpn client of this version; {advice}")

@@ -132,7 +132,7 @@ class ProfileStore:
     def _path(self, name: str) -> Path:
         if not _is_name(name):
             raise ConfigError(
-                f"{name[:80]!r} is no name for a profile: letters, digits, dots, dashes and underscores, "
+                f"{name[:80]!r} is not a valid profile name: letters, digits, dots, dashes and underscores, "
                 "at most 64, beginning with a letter or digit"
             )
         return self.directory / f"{name}{_SUFFIX}"

@@ -189,7 +189,7 @@ class ControlService:
             return await handler(request._replace(captured=captured))
         except Exception:
             log.exception("the handler of %s %s failed", request.method, request.path)
-            return failure(500, "something unforeseen went wrong; the log says what")
+            return failure(500, "an unexpected error occurred; the log says what")
 
 
 def match(routes: Routes, method: str, path: str) -> tuple[Handler | None, str] | None:

@@ -45,4 +45,4 @@ def decode(raw: bytes, source: str) -> str:
     try:
         return raw.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError:
-        raise ConfigError(f"{source} is no UTF-8 text; write it again") from None
+        raise ConfigError(f"{source} is not UTF-8; write it again") from None

@@ -56,7 +56,7 @@ def _clear(path: str) -> None:
     """Remove what a dead process left at ``path``."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise HostError(f"{path} is in the way of the control socket and is no socket; remove it")
+            raise HostError(f"{path} is in the way of the control socket and is not a socket; remove it")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:

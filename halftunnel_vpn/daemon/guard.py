@@ -54,4 +54,4 @@ class Guard:
         if policy is None or self._protection.holds(policy):
             return []
         self._put(policy)
-        return ["The kill switch was not as it should be."]
+        return ["The kill switch had been changed."]

@@ -34,7 +34,7 @@ def _restore(guard: Protection) -> int:
         policy = guard.remembered()
     except HostError as error:
         guard.restore(TrafficPolicy())
-        print(f"halftunnel: everything is refused until that is mended: {error}", file=sys.stderr)
+        print(f"halftunnel: all traffic is refused until this is repaired: {error}", file=sys.stderr)
         return 1
     if policy is not None:
         guard.restore(policy)

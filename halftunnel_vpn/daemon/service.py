@@ -254,7 +254,7 @@ class Daemon:
         after = self._enforcement.allowed
         left = await asyncio.to_thread(HostNetwork.cleanup_leftovers, self._state_dir, after=after)
         for device in left:
-            log.warning("put back what an earlier tunnel had left on this host: %s", device)
+            log.warning("restored what an earlier tunnel had left on this host: %s", device)
         return [f"what the tunnel {device} had changed" for device in left]
 
     def _remember(self, wanted: Wanted) -> None:
@@ -307,7 +307,7 @@ class Daemon:
     async def reconnect(self) -> None:
         """Open every leg anew, or try again now. Raises HostError when nothing is wanted up."""
         if self._target is None:
-            raise HostError("nothing is up: say `htvpn up` first")
+            raise HostError("nothing is up: run `htvpn up` first")
         if self._tunnel is not None:
             self._tunnel.reconnect()
         else:
@@ -343,9 +343,7 @@ class Daemon:
             self._target = Target(name, profile)
             self._woken.set()
         elif target is not None and replace(target.profile, protection=profile.protection) != profile:
-            log.warning(
-                "the profile has changed: what it says beyond [protection] takes effect at the next up"
-            )
+            log.warning("the profile has changed: all of it except [protection] takes effect at the next up")
         if tunnel is not None:
             protection = self._enforcement.protection
             await tunnel.change_policy(protection.with_tunnel(), protection.with_legs())
@@ -355,7 +353,7 @@ class Daemon:
     async def repair(self, *, lift: bool) -> list[str]:
         """Undo whatever an earlier process left on this host; what was put back, one sentence each."""
         if lift and self.machine.state.name != "disconnected":
-            raise HostError("a tunnel is wanted up: say `htvpn down`, and then lift what that leaves")
+            raise HostError("a tunnel is wanted up: run `htvpn down` first, then lift what remains")
         if self._tunnel is not None:
             return await self._tunnel.mend()
         if lift:

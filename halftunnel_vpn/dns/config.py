@@ -61,7 +61,7 @@ class DnsConfig:
             for address, port in servers:
                 _address(f"dns.split.{domain}", address)
                 if not 0 < port < 65536:
-                    raise ConfigError(f"dns.split.{domain}: {port} is no port (1 to 65535 are).")
+                    raise ConfigError(f"dns.split.{domain}: {port} is not a port (1 to 65535).")
         _fake_network("dns.fake_network_v4", self.fake_network_v4, 4)
         _fake_network("dns.fake_network_v6", self.fake_network_v6, 6)
 
@@ -73,7 +73,7 @@ def normal_name(name: str) -> str:
     except UnicodeError:
         normal = None
     if normal is None or not _NAME.fullmatch(normal):
-        raise ConfigError(f"{name!r} is no domain name; write it like 'example.org', without a star.")
+        raise ConfigError(f"{name!r} is not a domain name; write it like 'example.org', without a star.")
     return normal
 
 
@@ -86,13 +86,13 @@ def _address(key: str, value: str) -> None:
     try:
         ipaddress.ip_address(value)
     except ValueError:
-        raise ConfigError(f"{key}: {value!r} is no IP address.") from None
+        raise ConfigError(f"{key}: {value!r} is not an IP address.") from None
 
 
 def _fake_network(key: str, value: str, version: int) -> None:
     try:
         network = ipaddress.ip_network(value)
     except ValueError:
-        raise ConfigError(f"{key}: {value!r} is no network.") from None
+        raise ConfigError(f"{key}: {value!r} is not a network.") from None
     if network.version != version or network.num_addresses < MIN_FAKE_NETWORK:
         raise ConfigError(f"{key}: {value!r} must be an IPv{version} network of 4 addresses or more.")

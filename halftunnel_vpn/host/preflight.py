@@ -32,7 +32,7 @@ def preflight_host(*, tun_device: Path = TUN_DEVICE) -> None:
         )
     if not tun_device.exists():
         raise HostError(
-            f"There is no {tun_device}: load the driver with `modprobe tun`, or give the container it."
+            f"There is no {tun_device}: load the driver with `modprobe tun`, or pass it to the container."
         )
     if nft.find_program() is None:
         raise HostError("nft is not installed: install the package nftables.")

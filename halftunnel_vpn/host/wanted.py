@@ -37,7 +37,7 @@ class Wanted:
             return cls()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise HostError(
-                f"The file {path} cannot be read ({error}): remove it and say `htvpn up`."
+                f"The file {path} cannot be read ({error}): remove it and run `htvpn up`."
             ) from error
 
     @staticmethod

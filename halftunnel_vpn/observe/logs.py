@@ -145,7 +145,7 @@ class PeerLog:
         """Whether one line more fits the interval; what did not fit is summed up at the begin of the next."""
         if now - self._since >= self._interval:
             if self._unsaid:
-                self._logger.warning("refused: %d more of other peers, not told one by one", self._unsaid)
+                self._logger.warning("refused: %d more of other peers, not listed", self._unsaid)
             self._since = now
             self._lines = self._unsaid = 0
         if self._lines >= MAX_LINES:

@@ -198,9 +198,9 @@ class ReplayGuard:
         for text, timestamp in exported.items():
             public = decode_key(text)
             if not isinstance(timestamp, int):
-                raise ConfigError("the memory of handshakes holds a time that is no number; delete its file")
+                raise ConfigError("the file of handshake times holds a wrong time; delete it")
             if len(self._last) >= MAX_REPLAY_CLIENTS and public not in self._last:
-                raise ConfigError(f"the memory of handshakes holds more than {MAX_REPLAY_CLIENTS} clients")
+                raise ConfigError(f"the file of handshake times holds more than {MAX_REPLAY_CLIENTS} clients")
             self._last[public] = max(timestamp, self._last.get(public, 0))
 
     def _forget(self, wall_time: int) -> None:

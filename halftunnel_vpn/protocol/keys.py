@@ -134,7 +134,7 @@ def decode_key(text: str) -> bytes:
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
-        raise ConfigError("a key must be 32 bytes in base64 (44 characters); this is no base64") from None
+        raise ConfigError("a key must be 32 bytes in base64 (44 characters); this is not base64") from None
     if len(key) != KEY_LENGTH:
         raise ConfigError(f"a key must be 32 bytes in base64 (44 characters); this holds {len(key)} bytes")
     return key

@@ -39,7 +39,7 @@ def run_server(
 ) -> int:
     """Be the exit until SIGINT or SIGTERM; return the exit code 0.
 
-    On SIGHUP everything is read again: ``load`` gives the configuration, ``reloaded`` gets one that was
+    On SIGHUP all files were read again: ``load`` gives the configuration, ``reloaded`` gets one that was
     applied.
     Raises ConfigError or HostError, each one sentence, when it cannot start.
     """

@@ -111,7 +111,7 @@ class Reloader:
                 listener.show(new.certificates[place], *new.sites[place])
             self._shown, self._stamps, self._failed = config, stamps, None
         self._exit.counters.count("reloads")
-        log.info("everything is read again", extra={"clients": len(self._exit.clients)})
+        log.info("all files were read again", extra={"clients": len(self._exit.clients)})
         return config
 
     def _poll(self, now: float) -> None:

@@ -71,7 +71,7 @@ class DialOptions:
             raise ConfigError("the hash of the pinned certificate must have 32 bytes (SHA-256)")
         for name, value in {**self.headers, "Host": self.host_header or ""}.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-                raise ConfigError(f"{name!r}: {value!r} is no HTTP header; remove control characters")
+                raise ConfigError(f"{name!r}: {value!r} is not an HTTP header; remove control characters")
         for name in self.headers:
             if name.lower() in UPGRADE_HEADERS:
                 raise ConfigError(f"the header {name!r} is the upgrade's own: remove it from [tls] headers")
@@ -201,7 +201,7 @@ async def _secure(
         raise certificate_failure(error, server) from error
     except EarlyBytes as error:
         raise RoadError(
-            f"{server} sent bytes before TLS began: check the port, and who is on the way to it",
+            f"{server} sent bytes before TLS began: check the port and what stands between",
             reason="bytes-before-tls",
         ) from error
     except OSError as error:
@@ -235,7 +235,7 @@ class _Upgrade(asyncio.Protocol):
         if not any(hmac.compare_digest(shown, pin) for pin in certificate_sha256):
             raise RoadError(
                 f"the certificate of {self._where} is not the one that the profile pins: "
-                f"get a fresh profile from the exit server, or find out who answers in its place",
+                f"get a fresh profile from the exit server, or find out what answers in its place",
                 reason="certificate-not-pinned",
             )
 
@@ -327,7 +327,7 @@ def _parse_url(url: str) -> WebSocketURI:
     try:
         return parse_uri(url)
     except (InvalidURI, ValueError) as error:
-        raise ConfigError(f"{url!r} is no WebSocket URL; it must look like wss://HOST/PATH") from error
+        raise ConfigError(f"{url!r} is not a WebSocket URL; it must look like wss://HOST/PATH") from error
 
 
 def _where(uri: WebSocketURI) -> str:

@@ -37,7 +37,7 @@ def client_context(ca_pem: str | None, *, leaf_is_pinned: bool = False) -> ssl.S
             context.load_verify_locations(cadata=ca_pem)
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(
-                "the pinned CA is no certificate in PEM form; copy it again from the exit server"
+                "the pinned CA is not a PEM certificate; copy it again from the exit server"
             ) from error
         # A pinned certificate is trusted as it is, whether or not it could sign others.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -33,7 +33,7 @@ def certificate_failure(error: ssl.SSLCertVerificationError, server: str) -> Roa
         )
     return RoadError(
         f"the certificate of {server} is not trusted ({error.verify_message}): "
-        f"get a fresh profile from the exit server, or find out who answers in its place",
+        f"get a fresh profile from the exit server, or find out what answers in its place",
         reason="certificate-not-trusted",
     )
 

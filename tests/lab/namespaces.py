@@ -43,7 +43,7 @@ def command(argv: Sequence[str], *, text: str | None = None) -> str:
     except FileNotFoundError as error:
         raise HostError(f"{argv[0]} is not installed: install iproute2 and nftables.") from error
     if result.returncode:
-        raise HostError(f"`{' '.join(argv)}` failed: {result.stderr.strip() or 'it gave no reason'}")
+        raise HostError(f"`{' '.join(argv)}` failed: {result.stderr.strip() or 'no reason given'}")
     return result.stdout
 
 

@@ -152,7 +152,7 @@ def test_the_exit_reloads_under_the_tunnel_and_refuses_a_wrong_file(site, client
     pid = exit_machine.run(f"systemctl show -P MainPID {unit}").stdout
     legs = [leg["address"] for leg in site.status()["upstream"]["open_legs"]]
     exit_machine.run(f"systemctl reload {unit}")
-    exit_machine.wait_until(f"journalctl -u {unit} | grep -q 'everything is read again'")
+    exit_machine.wait_until(f"journalctl -u {unit} | grep -q 'all files were read again'")
     exit_machine.run(f"cp {config} /tmp/kept && echo '[wrong' >>{config}")
     refused = exit_machine.run(f"systemctl reload {unit}", check=False)
     exit_machine.run(f"cat /tmp/kept >{config}")

@@ -170,7 +170,7 @@ class ResolvedBackend:
         return None  # its settings of a link stand in no file that is ours to know
 
     def taken_by(self) -> str:
-        return "somebody who told systemd-resolved otherwise, or its restart"
+        return "another program that configured systemd-resolved, or its restart"
 
 
 _FROM_STEP: Final = {kind.KIND: kind.from_step for kind in (FileBackend, ResolvconfBackend, ResolvedBackend)}

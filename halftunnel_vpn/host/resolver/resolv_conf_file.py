@@ -133,14 +133,14 @@ def restore(path: Path, original: bytes | None) -> str | None:
 def writer_of(content: bytes | None) -> str:
     """Who wrote the file, by its comments, else by who runs here and could have; for a sentence."""
     if content is None:
-        return "somebody who removed it"
+        return "a program that removed it"
     comments = b"\n".join(line for line in content.splitlines() if line.lstrip()[:1] in (b"#", b";"))
     text = comments.decode(errors="replace").lower()
     for needle, name in _WRITERS:
         if needle.lower() in text:
             return name
     running = sorted(_SILENT_WRITERS[name] for name in commands_here() & _SILENT_WRITERS.keys())
-    return f"somebody, perhaps {' or '.join(running)}" if running else "somebody who left no name in it"
+    return f"somebody, perhaps {' or '.join(running)}" if running else "an unknown program"
 
 
 def commands_here() -> set[str]:

@@ -88,7 +88,7 @@ def _run(arguments: list[str], text: str) -> str | None:
     if isinstance(result, str):
         return result
     if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         return f"resolvconf failed: {reason}"
     return None
 

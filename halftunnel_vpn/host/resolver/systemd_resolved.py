@@ -143,7 +143,7 @@ class _Calls:
 
         reply = self._connection.send_and_get_reply(message, timeout=CALL_TIMEOUT)
         if reply.header.message_type is MessageType.error:
-            said = reply.body[0] if reply.body else "it gave no reason"
+            said = reply.body[0] if reply.body else "no reason given"
             raise HostError(f"{str(said).rstrip('.')}.")
         return reply.body
 

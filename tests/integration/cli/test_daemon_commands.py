@@ -43,7 +43,7 @@ async def test_up_waits_until_it_is_connected_and_down_until_it_is_not(serve_dae
         down = await on("down")
         assert (down.returncode, down.stdout) == (
             0,
-            "disconnected; the kill switch goes on: nothing leaves this host but what it allows\n",
+            "disconnected; the kill switch stays on and blocks everything that it does not allow\n",
         )
         again = await on("down")
         assert (again.returncode, again.stderr) == (3, "htvpn: not connected\n")
@@ -74,7 +74,7 @@ async def test_up_ends_when_somebody_says_down_meanwhile(serve_daemon, on, store
         assert (await on("down")).returncode == 0
         ended = await up
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr == "htvpn: not connected: somebody has said 'htvpn down' meanwhile\n"
+        assert ended.stderr == "htvpn: not connected: stopped by 'htvpn down'\n"
 
 
 async def test_a_file_is_handed_over_under_its_own_name(serve_daemon, on, store, profile_text, tmp_path):
@@ -173,7 +173,7 @@ def test_profiles_in_a_directory(htvpn, profile_text, tmp_path):
     nothing = htvpn("profile", "list", *at)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "there is no profile; add one with" in nothing.stderr
-    assert htvpn("profile", "add", "home", file, *at).stdout == "profile home is kept\n"
+    assert htvpn("profile", "add", "home", file, *at).stdout == "profile home is stored\n"
     assert htvpn("profile", "add", "work", "-", *at, input=profile_text).returncode == 0
     assert htvpn("profile", "list", *at).stdout == "  home\n  work\n"
     assert htvpn("profile", "use", "work", *at).returncode == 0
@@ -208,6 +208,6 @@ def test_an_unreadable_profile_is_one_sentence(htvpn, tmp_path):
 
 def test_options_of_the_foreground_are_not_swallowed(htvpn):
     up = htvpn("up", "--metrics", "127.0.0.1:9100")
-    assert up.returncode == 2 and "--metrics is for --foreground" in up.stderr
+    assert up.returncode == 2 and "--metrics works only with --foreground" in up.stderr
     assert htvpn("portal", "--minutes", "61").returncode == 2
     assert htvpn("logs", "-n", "-1").returncode == 2

@@ -101,7 +101,7 @@ def test_standard_input_is_read_within_the_same_bound(htvpn, tmp_path):
             done = htvpn(
                 "profile", "add", "home", "-", "--dir", tmp_path, stdin=binary, env={"LC_ALL": locale}
             )
-        assert done.stderr == "htvpn: standard input is no UTF-8 text; write it again\n"
+        assert done.stderr == "htvpn: standard input is not UTF-8; write it again\n"
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_given_certificate_is_used_where_it_is_and_must_fit_its_key(htvpn, tmp
 
     made = htvpn("server", "init", "--dir", tmp_path / "b", *PAIR, *given,
                  "--certificate-key", exit_directory / "downstream.key")  # fmt: skip
-    assert made.returncode == 1 and "are no certificate with its key" in made.stderr
+    assert made.returncode == 1 and "are not a certificate and its key" in made.stderr
     assert not (tmp_path / "b").exists()
 
 
@@ -492,7 +492,7 @@ def test_a_certificate_that_cannot_be_used_changes_nothing(exit_directory, anoth
         "--certificate",
     )
     refused = htvpn(*words, exit_directory / "upstream.pem")
-    assert refused.returncode == 1 and "are no certificate with its key" in refused.stderr
+    assert refused.returncode == 1 and "are not a certificate and its key" in refused.stderr
     refused = htvpn(*words, "/nowhere")
     assert refused.returncode == 1 and refused.stderr == "htvpn: there is no file /nowhere\n"
     assert {path: path.read_bytes() for path in exit_directory.rglob("*") if path.is_file()} == before

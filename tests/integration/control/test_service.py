@@ -273,7 +273,7 @@ async def test_a_file_in_the_way_is_not_removed(tmp_path):
     path = tmp_path / "control.sock"
     path.write_text("precious")
     service = ControlService({})
-    with pytest.raises(HostError, match="is in the way of the control socket and is no socket; remove it"):
+    with pytest.raises(HostError, match="is in the way of the control socket and is not a socket; remove it"):
         await service.serve_unix(str(path))
     await service.close()
     assert path.read_text() == "precious"
@@ -309,7 +309,7 @@ async def test_a_process_that_answers_nonsense_is_one_sentence(tmp_path, answer)
 
     server = await asyncio.start_unix_server(speak, path)
     async with server:
-        with pytest.raises(HostError, match=r"does not answer|is no htvpn client"):
+        with pytest.raises(HostError, match=r"does not answer|is not an htvpn client"):
             await asyncio.to_thread(client.read_status, path)
 
 
@@ -322,9 +322,9 @@ async def test_a_status_that_is_none_is_one_sentence(tmp_path, body):
 
     service = ControlService({("GET", "/v1/status"): tell})
     await service.serve_unix(path)
-    with pytest.raises(HostError, match="is no htvpn client of this version"):
+    with pytest.raises(HostError, match="is not an htvpn client of this version"):
         await asyncio.to_thread(client.read_status, path)
-    with pytest.raises(HostError, match="is no htvpn client of this version"):
+    with pytest.raises(HostError, match="is not an htvpn client of this version"):
         await asyncio.to_thread(client.request_stop, path)
     await service.close()
 

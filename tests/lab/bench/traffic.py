@@ -161,4 +161,4 @@ def _complaint(output: str) -> str:
     try:
         return str(json.loads(output)["error"])
     except (ValueError, KeyError, TypeError):
-        return output.strip()[-200:] or "it gave no reason"
+        return output.strip()[-200:] or "no reason given"

@@ -330,7 +330,7 @@ def test_a_kill_switch_is_lifted_for_good_but_not_from_a_tunnel(lab, tunnel, dae
     daemon.up("always")
     daemon.wait_state("connected")
     up = snapshot()
-    said = "htvpn: a tunnel is wanted up: say `htvpn down`, and then lift what that leaves\n"
+    said = "htvpn: a tunnel is wanted up: run `htvpn down` first, then lift what remains\n"
     assert htvpn(lab, daemon, "repair", "--lift") == (said, 1)
     assert snapshot() == up
     for is_running in (True, False):

@@ -115,7 +115,7 @@ def test_what_a_killed_client_left_is_put_back_by_the_next_one(tunnel, up, snaps
 
     up_again = tunnel.start_client()
     tunnel.wait_connected()
-    assert "put back what an earlier tunnel had left on this host: htvpn0" in tunnel.client_output()
+    assert "restored what an earlier tunnel had left on this host: htvpn0" in tunnel.client_output()
     up_again.terminate()
     assert up_again.wait(60) == 0
     assert snapshot() == before

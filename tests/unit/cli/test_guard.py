@@ -21,7 +21,7 @@ from halftunnel_vpn.errors import ConfigError, HostError, UsageError
             1,
             "htvpn: no tun\n",
         ),
-        (KeyError("x"), 1, "htvpn: something unforeseen went wrong (KeyError: 'x'); --debug shows where\n"),
+        (KeyError("x"), 1, "htvpn: an unexpected error occurred (KeyError: 'x'); --debug shows where\n"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -23,7 +23,7 @@ def test_without_a_name_the_only_profile_is_meant(directory):
     (directory / "home.toml").touch()
     assert profiles.find(None, directory) == directory / "home.toml"
     (directory / "work.toml").touch()
-    with pytest.raises(ConfigError, match=r"several profiles in .*: home, work; say which one"):
+    with pytest.raises(ConfigError, match=r"several profiles in .*: home, work; name one"):
         profiles.find(None, directory)
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_read_as_text_is_one_sentence(tmp_path):
     with pytest.raises(HostError, match="cannot be read: Is a directory"):
         profiles.load(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="is no UTF-8 text"):
+    with pytest.raises(ConfigError, match="is not UTF-8"):
         profiles.load(tmp_path / "binary.toml")
 
 

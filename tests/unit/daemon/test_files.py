@@ -26,7 +26,7 @@ def test_what_is_wanted_is_remembered(tmp_path: Path) -> None:
 )
 def test_a_spoilt_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "wanted.json").write_text(text)
-    with pytest.raises(HostError, match=r"wanted\.json cannot be read .*: remove it and say `htvpn up`"):
+    with pytest.raises(HostError, match=r"wanted\.json cannot be read .*: remove it and run `htvpn up`"):
         Wanted.load(tmp_path)
 
 

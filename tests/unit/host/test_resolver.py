@@ -153,7 +153,7 @@ def test_the_systems_servers_are_known_unless_the_file_is_ours(path: Path) -> No
             b"# This is /run/systemd/resolve/stub-resolv.conf managed by man:systemd-resolved(8).\n",
             "systemd-resolved",
         ),
-        (None, "somebody who removed it"),
+        (None, "a program that removed it"),
     ],
 )
 def test_a_writer_is_known_by_the_comments(content: bytes | None, writer: str) -> None:
@@ -165,7 +165,7 @@ def test_a_writer_who_leaves_no_name_is_guessed_from_what_runs(monkeypatch: pyte
     for running, expected in (
         ({"bash", "dhclient"}, "somebody, perhaps dhclient"),
         ({"NetworkManager", "dhclient"}, "somebody, perhaps NetworkManager or dhclient"),
-        ({"bash"}, "somebody who left no name in it"),
+        ({"bash"}, "an unknown program"),
     ):
         monkeypatch.setattr(resolv_conf_file, "commands_here", lambda running=running: running)
         assert resolv_conf_file.writer_of(content) == expected

@@ -165,7 +165,7 @@ def test_iperf3_is_read():
     [
         ('{"end": {}, "error": "unable to connect"}', "iperf3 failed: unable to connect"),
         ("killed", "iperf3 failed: killed"),
-        ("", "iperf3 failed: it gave no reason"),
+        ("", "iperf3 failed: no reason given"),
         ('{"end": {"sum_received": {"bytes": null}}}', "iperf3 failed"),
     ],
 )

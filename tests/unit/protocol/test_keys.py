@@ -57,9 +57,9 @@ def test_the_text_of_a_key_reads_back(key: bytes) -> None:
     [
         ("", "holds 0 bytes"),
         ("AAAA", "holds 3 bytes"),
-        ("A" * 43, "no base64"),
-        ("-" * 44, "no base64"),
-        ("\u00fc" * 44, "no base64"),
+        ("A" * 43, "not base64"),
+        ("-" * 44, "not base64"),
+        ("\u00fc" * 44, "not base64"),
         ("A" * 48, "holds 36 bytes"),
     ],
 )
