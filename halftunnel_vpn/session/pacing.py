@@ -26,7 +26,7 @@ from typing import Final
 
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 
-PACED_BELOW: Final = 32_000_000
+PACED_BELOW: Final = 12_500_000
 """Bytes a second from which a path is fast: what may wait there is gone in a few milliseconds."""
 
 MIN_PACE: Final = 4_000.0
@@ -41,7 +41,7 @@ RATE_STEPS: Final = 16
 RATE_SECONDS: Final = 0.2
 """Seconds over which a rate is averaged, where there are so many,"""
 
-FIRST_SECONDS: Final = 0.5
+FIRST_SECONDS: Final = 0.3
 """and before there is a pace: losses stop a connection, and what follows comes at once."""
 
 TARGET: Final = 0.006
@@ -95,6 +95,9 @@ NEAR: Final = 0.001
 CONTESTED_FOR: Final = 5.0
 """Seconds for which a path is left to TCP."""
 
+LOSSY_FOR: Final = 600.0
+"""Seconds for which a path that loses is left to TCP."""
+
 TRAIN_TIME: Final = 0.003
 """Seconds that a train may take at the pace."""
 
@@ -106,6 +109,9 @@ MAX_WAIT: Final = 0.1
 
 RATES: Final = 8
 """Rates of which the greatest counts."""
+
+FREE_STEPS: Final = 4
+"""Steps in a row with a queue after which a path without a pace is a slow one: its rate has been found."""
 
 MIN_STEPS: Final = 3
 """Steps after draining for which the pace stays: a rate over fewer is not exact."""
@@ -274,6 +280,12 @@ class Pacer:
         self._size(round_trip)
         return self.pace != pace
 
+    def give_up(self, now: float) -> None:
+        """Leave a path that loses to TCP, for LOSSY_FOR: records are late there without any queue."""
+        self._leave(_CONTESTED, now)
+        self._began = now + LOSSY_FOR - CONTESTED_FOR
+        self.train, self.in_flight = MAX_TRAIN, 0
+
     def drain(self, now: float) -> bool:
         """Another leg of the direction drains: with it, if the pace is ours. Returns whether it changed."""
         if self.phase is _STEADY:
@@ -327,7 +339,7 @@ class Pacer:
                 self._full = self.rate  # a path with a queue delivers all that it can
                 self.pace = self._full * DRAIN_SHARE
         elif phase is _FREE:
-            if self._loaded_steps >= 2 and self.rate < PACED_BELOW:
+            if self._loaded_steps >= FREE_STEPS and self.rate < PACED_BELOW:
                 self._enter_drain(now)
         elif now - self._began > CONTESTED_FOR:
             self.phase = _FREE

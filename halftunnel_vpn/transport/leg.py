@@ -155,6 +155,11 @@ class Leg(asyncio.BufferedProtocol):
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether the path loses segments at the pace of the leg."""
+        return self._unsent.is_lossy
+
+    @property
     def unsent(self) -> int:
         """Bytes that the kernel had not sent when the leg became writable, if it has a pace."""
         return self._pace.unsent
@@ -205,6 +210,8 @@ class Leg(asyncio.BufferedProtocol):
         """Send no faster than ``pace`` bytes a second, and let the kernel hold less; 0 is no limit."""
         if self._state is _OPEN:
             self._pace.set(pace)
+            if not pace:
+                self._unsent.forget_losses()
             self._unsent.pace = pace
 
     def movement(self) -> Movement:
