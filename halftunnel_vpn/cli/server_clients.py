@@ -20,6 +20,7 @@ from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
+from halftunnel_vpn.storage.atomic_file import create_file
 
 HEADER = """\
 # A profile of Half-Tunnel. It holds a private key: whoever has this file is this client.
@@ -68,22 +69,11 @@ def _others_may_read(stream: TextIO) -> bool:
 def _write_new(path: str, text: str) -> None:
     """Write ``text`` to a new file of mode 0600. Raises HostError, and leaves no file, when that fails."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        create_file(Path(path), text)
     except FileExistsError:
         raise HostError(f"{path} is there already and is not replaced; name another file") from None
     except OSError as error:
         raise HostError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, 0o600)  # whatever the umask
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException as error:
-        os.unlink(path)
-        if isinstance(error, OSError):
-            raise HostError(f"{path} cannot be written: {error.strerror}") from error
-        raise
 
 
 def _admit(clients: OwnedDirectory, limit: int, name: str, key: KeyPair) -> None:

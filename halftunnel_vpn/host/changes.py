@@ -6,22 +6,15 @@ See netlink(7), rtnetlink(7) and linux/netfilter/nfnetlink.h.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
 import struct
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.netlink_events import NetlinkEvents
 from halftunnel_vpn.host.nft import TABLE
-
-MESSAGE_SIZE: Final = 65536
-"""Bytes read at one time: more than the kernel puts into one datagram."""
 
 _NETLINK_ROUTE: Final = 0
 _NETLINK_NETFILTER: Final = 12
-_ADD_MEMBERSHIP: Final = 1
-_SOL_NETLINK: Final = 270
 _NFTABLES_GROUP: Final = 7
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE
 _ROUTE_GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
@@ -34,10 +27,10 @@ class KernelChanges:
     """Two netlink sockets in this network namespace. Raises HostError when there are none to be had."""
 
     def __init__(self) -> None:
-        self._sockets: list[socket.socket] = []
+        self._sources: list[NetlinkEvents] = []
         try:
-            self._open(_NETLINK_NETFILTER, (_NFTABLES_GROUP,))
-            self._open(_NETLINK_ROUTE, _ROUTE_GROUPS)
+            self._sources.append(NetlinkEvents(_NETLINK_NETFILTER, (_NFTABLES_GROUP,)))
+            self._sources.append(NetlinkEvents(_NETLINK_ROUTE, _ROUTE_GROUPS))
         except OSError as error:
             self.close()
             raise HostError(f"Changes of the host cannot be watched ({error.strerror}).") from error
@@ -45,39 +38,23 @@ class KernelChanges:
 
     @property
     def descriptors(self) -> list[int]:
-        """Readable when the kernel has something to say."""
-        return [opened.fileno() for opened in self._sockets]
+        """Readable when the kernel has announced something."""
+        return [source.fd for source in self._sources]
 
     def drain(self) -> bool:
-        """Read what has come; whether it may concern us. Never waits."""
+        """Read all events that have come; return whether one may concern us. Never wait."""
         concerns = False
-        for opened in self._sockets:
-            while True:
-                try:
-                    data = opened.recv(MESSAGE_SIZE)
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    concerns = True  # there was more than the socket holds
-                    continue
-                concerns = concerns or self._concerns(opened is self._sockets[0], data)
+        for source in self._sources:
+            is_nft = source is self._sources[0]
+            for data in source.drain():
+                concerns = concerns or data is None or self._concerns(is_nft, data)
         return concerns
 
     def close(self) -> None:
-        """Let go of the sockets."""
-        for opened in self._sockets:
-            with contextlib.suppress(OSError):
-                opened.close()
-        self._sockets.clear()
-
-    def _open(self, family: int, groups: tuple[int, ...]) -> None:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, family)
-        self._sockets.append(opened)
-        opened.bind((0, 0))
-        for group in groups:
-            opened.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        """Close the sockets."""
+        for source in self._sources:
+            source.close()
+        self._sources.clear()
 
     def _concerns(self, is_nft: bool, data: bytes) -> bool:
         if is_nft:

@@ -7,9 +7,6 @@ privacy, RFC 8981) is none.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,15 +14,14 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.netlink import Kernel, with_kernel
-
-MESSAGE_SIZE: Final = 65536
-"""Bytes read at one time: more than the kernel puts into one message."""
+from halftunnel_vpn.host.netlink_events import NetlinkEvents
 
 SUSPEND_JUMP: Final = 2.0
 """Seconds by which the clock that counts sleep must outrun the other one to mean that the host slept."""
 
-# RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE of linux/rtnetlink.h
-_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+# RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE of linux/rtnetlink.h
+_GROUPS: Final = (1, 5, 7, 9, 11)
+_NETLINK_ROUTE: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +70,18 @@ class NetworkMonitor:
 
     def __init__(self) -> None:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-            self._socket.bind((0, _GROUPS))
+            self._events = NetlinkEvents(_NETLINK_ROUTE, _GROUPS)
         except OSError as error:
             raise HostError(f"Changes of the network cannot be watched ({error.strerror}).") from error
-        self.fd = self._socket.fileno()
+        self.fd = self._events.fd
 
     def drain(self) -> bool:
-        """Forget what the kernel has said so far; whether it said anything. Never waits."""
-        said = False
-        while True:
-            try:
-                said = bool(self._socket.recv(MESSAGE_SIZE)) or said
-            except BlockingIOError:
-                return said
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                said = True  # the kernel had more to say than the socket holds
+        """Discard all events that have come; return whether there was one. Never wait."""
+        return len(list(self._events.drain())) > 0
 
     def close(self) -> None:
-        """Let go of the socket."""
-        with contextlib.suppress(OSError):
-            self._socket.close()
+        """Close the socket."""
+        self._events.close()
 
 
 class SuspendWatch:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.external_program import ExternalProgram
 from halftunnel_vpn.host.routes import DNS_PORT
 from halftunnel_vpn.host.state import LAN_NETWORKS, HostState
 
@@ -18,7 +16,9 @@ TABLE: Final = "inet halftunnel"
 NFT_TIMEOUT: Final = 30.0
 """Seconds within which one nft command must end."""
 
-_SEARCH_PATH: Final = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+_NFT: Final = ExternalProgram(
+    "nft", missing="install the package nftables", slow="see what else uses nftables"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +190,12 @@ def render(wanted: Ruleset) -> str:
 
 def find_program() -> str | None:
     """Where nft is; None when it is not installed."""
-    return shutil.which("nft", path=_SEARCH_PATH)
+    return _NFT.find()
 
 
 def replace(text: str) -> None:
     """Put the rendered table in place; HostError when nft is missing or refuses it."""
-    result = _run(["-f", "-"], text)
+    result = _NFT.run(["-f", "-"], text=text, timeout=NFT_TIMEOUT)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[0]
         raise HostError(
@@ -208,33 +208,11 @@ def listing() -> str | None:
 
     Without counts, and without what named sets hold, which changes by itself.
     """
-    result = _run(["--stateless", "--terse", "list", "table", *TABLE.split()])
+    result = _NFT.run(["--stateless", "--terse", "list", "table", *TABLE.split()], timeout=NFT_TIMEOUT)
     return None if result.returncode else result.stdout
 
 
 def remove() -> None:
     """Remove the table if it is there; a host without nft has none."""
     if find_program() is not None and listing() is not None:
-        _run(["delete", "table", *TABLE.split()])
-
-
-def _run(arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    program = find_program()
-    if program is None:
-        raise HostError("nft is not installed: install the package nftables.")
-    try:
-        return subprocess.run(
-            [program, *arguments],
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=NFT_TIMEOUT,
-            check=False,
-        )
-    except OSError as error:  # no process, memory or descriptor is left
-        raise HostError(f"nft cannot be run now ({error.strerror}).") from error
-    except subprocess.TimeoutExpired as error:
-        raise HostError(
-            f"nft did not answer within {NFT_TIMEOUT:.0f} s: see what else uses nftables."
-        ) from error
+        _NFT.run(["delete", "table", *TABLE.split()], timeout=NFT_TIMEOUT)

@@ -7,6 +7,7 @@ under a name of its own (O_EXCL), and then takes the place of whatever stands at
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -16,11 +17,20 @@ from typing import Final
 PRIVATE: Final = 0o600
 """Mode of a file that only its owner may read."""
 
+_WITHOUT_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of link(2) on file systems without hard links: those of USB sticks."""
+
 
 def replace_file(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
     """Create or replace the file at ``path``. Text is encoded as UTF-8."""
     with _opened(path.parent) as directory:
         replace_at(directory, path.name, content, mode=mode)
+
+
+def create_file(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
+    """Create the file at ``path``. FileExistsError if something of that name exists."""
+    with _opened(path.parent) as directory:
+        create_at(directory, path.name, content, mode=mode)
 
 
 def replace_at(directory: int, name: str, content: str | bytes, *, mode: int = PRIVATE) -> None:
@@ -33,7 +43,13 @@ def replace_at(directory: int, name: str, content: str | bytes, *, mode: int = P
 def create_at(directory: int, name: str, content: str | bytes, *, mode: int = PRIVATE) -> None:
     """Create ``name`` in the directory with the descriptor ``directory``. FileExistsError if it exists."""
     with _draft(directory, name, content, mode) as draft:
-        os.link(draft, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        try:
+            os.link(draft, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            _claim(directory, name, mode)
+            os.replace(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     os.fsync(directory)
 
 
@@ -64,6 +80,11 @@ def _draft(directory: int, name: str, content: str | bytes, mode: int) -> Iterat
         # On a full disk a partial draft would take the last space.
         with contextlib.suppress(OSError):
             os.unlink(draft, dir_fd=directory)
+
+
+def _claim(directory: int, name: str, mode: int) -> None:
+    """Create an empty file ``name``, which the draft then replaces."""
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory))
 
 
 @contextlib.contextmanager

@@ -31,7 +31,6 @@ class Receiver:
     __slots__ = (
         "_counters",
         "_fin_at",
-        "_first",
         "_held",
         "_largest",
         "_limit",
@@ -58,7 +57,6 @@ class Receiver:
         self.has_gap = False
         self.finished = False
         self._counters = counters
-        self._first = 0
         self._fin_at = -1
         self._held: Reassembly | None = None
         self._largest = 0
@@ -69,16 +67,11 @@ class Receiver:
 
     def start(self, next_sequence: int, mss: int, shift: int, max_window: int, *, sack: bool) -> None:
         """What the SYN told: where to begin, the host's segment size, the shift of our window field, SACK."""
-        self.next = self.edge = self.reported = self._first = next_sequence
+        self.next = self.edge = self.reported = next_sequence
         self._mss = mss
         self._shift = shift
         self._limit = min(max_window, MAX_WINDOW_FIELD << shift)
         self._sack = sack
-
-    @property
-    def received(self) -> int:
-        """Bytes that have arrived in order."""
-        return self.next - self._first - self.finished
 
     # --- the window ------------------------------------------------------------------------------
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.external_program import ExternalProgram
 from halftunnel_vpn.host.resolver import resolv_conf_file
 
 KIND: Final = "resolvconf"
@@ -22,12 +21,16 @@ INTERFACE_ORDER: Final = Path("/etc/resolvconf/interface-order")
 """Where Debian's has the order of precedence: only names that begin as a line there come first."""
 
 _DIRECTORY: Final = Path("/run/resolvconf")
-_SYSTEM_PATH: Final = ("/usr/sbin", "/sbin")
+_RESOLVCONF: Final = ExternalProgram(
+    "resolvconf",
+    missing="write the host's servers into /etc/resolv.conf",
+    slow="see what its hooks do",
+)
 
 
 def rules(path: Path) -> bool:
     """Whether ``path`` (/etc/resolv.conf) is written by resolvconf: a real one, no alias of resolvectl."""
-    program = _program()
+    program = _RESOLVCONF.find()
     if program is None or Path(program).resolve().name == "resolvectl":
         return False
     target = path.resolve()
@@ -72,43 +75,22 @@ def difference(path: Path, servers: tuple[str, ...]) -> str | None:
     return f"{path} does not name the tunnel's servers first."
 
 
-def _program() -> str | None:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PATH))
-    return shutil.which("resolvconf", path=path)
-
-
 def _is_debians() -> bool:
-    """Debian's own one takes no options, and says its name."""
-    said = _ask(["--version"])
-    return not isinstance(said, str) and said.stdout.startswith("Debian resolvconf")
+    """Return whether it is Debian's own one, which takes no options and prints its name."""
+    try:
+        said = _RESOLVCONF.run(["--version"], timeout=PROGRAM_TIMEOUT)
+    except HostError:
+        return False
+    return said.stdout.startswith("Debian resolvconf")
 
 
 def _run(arguments: list[str], text: str) -> str | None:
-    result = _ask(arguments, text)
-    if isinstance(result, str):
-        return result
+    """Run it; return a sentence when it fails."""
+    try:
+        result = _RESOLVCONF.run(arguments, text=text, timeout=PROGRAM_TIMEOUT)
+    except HostError as error:
+        return str(error)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         return f"resolvconf failed: {reason}"
     return None
-
-
-def _ask(arguments: list[str], text: str = "") -> subprocess.CompletedProcess[str] | str:
-    """What it says; a sentence when it says nothing."""
-    program = _program()
-    if program is None:
-        return "resolvconf is not there any more: write the host's servers into /etc/resolv.conf."
-    try:
-        return subprocess.run(
-            [program, *arguments],
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROGRAM_TIMEOUT,
-            check=False,
-        )
-    except OSError as error:
-        return f"resolvconf cannot be run now ({error.strerror})."
-    except subprocess.TimeoutExpired:
-        return f"resolvconf did not end within {PROGRAM_TIMEOUT:.0f} s: see what its hooks do."

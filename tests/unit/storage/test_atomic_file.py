@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.storage.atomic_file import create_at, remove_file, replace_file
+from halftunnel_vpn.storage.atomic_file import create_at, create_file, remove_file, replace_file
 
 
 @pytest.fixture
@@ -74,3 +75,20 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "a", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_must_be_new_is_made_where_there_are_no_hard_links_too(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_link)  # as on FAT
+    path = tmp_path / "profile.toml"
+    create_file(path, "one")
+    with pytest.raises(FileExistsError):
+        create_file(path, "two")
+    assert path.read_text() == "one" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["profile.toml"]
