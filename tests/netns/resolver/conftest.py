@@ -115,7 +115,7 @@ def relocated_resolvconf(package: str, directory: Path, monkeypatch: pytest.Monk
     if package == "resolvconf":
         resolv_conf.symlink_to(directory / "run/resolvconf/resolv.conf")
     else:
-        (directory / "etc/resolvconf_program.conf").write_text(f"resolv_conf={resolv_conf}\n")
+        (directory / "etc/resolvconf.conf").write_text(f"resolv_conf={resolv_conf}\n")
     monkeypatch.setenv("PATH", str(directory / "sbin"), prepend=os.pathsep)
     return resolv_conf
 

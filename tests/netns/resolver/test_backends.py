@@ -11,7 +11,7 @@ from lab import Lab
 from lab.topology import CLIENT
 
 from halftunnel_vpn.host import HostNetwork, HostState
-from halftunnel_vpn.host.resolver import backends
+from halftunnel_vpn.host.resolver import backends, resolv_conf_file
 from halftunnel_vpn.host.resolver.resolv_conf_file import MARKER
 from halftunnel_vpn.tun import TunDevice
 
@@ -126,7 +126,7 @@ def test_of_many_servers_the_first_three_count(
 
 
 def resolv_conf_servers(path: Path) -> list[str]:
-    return backends.resolv_conf.servers_in(path.read_bytes())
+    return resolv_conf_file.servers_in(path.read_bytes())
 
 
 def test_a_file_that_cannot_be_written_is_a_warning_and_the_tunnel_stands(
