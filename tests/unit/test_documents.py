@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere."""
+"""The documents: links and names of files lead somewhere, and prose has one width."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+WRAPPED = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+"""The changelog has one line for each change."""
+
+WIDTH = 100
+"""Columns of prose; tables and code may be wider."""
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -42,3 +48,23 @@ def test_every_link_to_a_file_or_heading_leads_there(document: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors_of(file)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "HOST.md", "BOUNDS.md"])
+def test_every_file_that_a_document_of_the_source_names_is_there(name: str) -> None:
+    text = "\n".join(prose_of(ROOT / "docs" / name))
+    named = {file for file in re.findall(r"[\w./]+\.py\b", text) if "/" in file}
+    folders = (ROOT / "halftunnel_vpn", ROOT)
+    assert [file for file in sorted(named) if not any((folder / file).exists() for folder in folders)] == []
+
+
+@pytest.mark.parametrize("document", WRAPPED, ids=lambda path: path.name)
+def test_prose_is_wrapped_at_one_width(document: Path) -> None:
+    prose = [line for line in prose_of(document) if not line.lstrip().startswith(("|", "![", "<"))]
+    # output of a program is quoted as it is, a word that is too long cannot be broken
+    too_long = [
+        line
+        for line in prose
+        if len(line) > WIDTH and not line.startswith(("    ", "- OpenVPN", "- openconnect"))
+    ]
+    assert [line for line in too_long if " " in line.strip("-* ")] == []
