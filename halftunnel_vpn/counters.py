@@ -1,6 +1,6 @@
 """Plain integers that the data path increments; nothing else happens there.
 
-A collector in ``observe`` turns them into metrics when somebody asks.
+A collector in ``observe`` turns them into metrics at each request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every error that crosses a module boundary, grouped by whose fault it is.
 
-The message of an error that can reach the user is one sentence that says what to do.
+The message of an error that can reach the user is one sentence that tells the user what to do.
 ``reason`` is a short, stable, lower-case label with hyphens: the label under which a drop or a
 refusal is counted.
 """

@@ -32,7 +32,7 @@ class Timer:
 
     def arm(self, deadline: float) -> None:
         """Call the callback with ``now`` once ``deadline`` has passed; replaces an earlier deadline."""
-        # never into the bucket that is being run: whoever arms for now, again and again, must not stop time
+        # never into the bucket that is being run: a callback that keeps arming for now must not stop time
         bucket = max(math.ceil(deadline / GRANULARITY), self._wheel._running + 1)
         if bucket == self._bucket:
             return
@@ -53,7 +53,7 @@ class Timer:
 
 
 class Wheel:
-    """All timers of a process; whoever owns the clock calls :meth:`run`.
+    """All timers of a process; the owner of the clock calls :meth:`run`.
 
     ``alarm`` is called with the new :attr:`next_deadline` whenever that comes earlier than it was.
     ``failed`` is called with what a callback has raised; without it, :meth:`run` raises the first of these at

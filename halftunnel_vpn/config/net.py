@@ -39,7 +39,7 @@ UPGRADE_HEADERS = frozenset(
         "transfer-encoding",
     }
 )
-"""Names of headers, in lower case, that nobody may set: the upgrade needs them as they are, or has none."""
+"""Names of headers, in lower case, that a profile may not set: the upgrade needs them unchanged or absent."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 

@@ -1,7 +1,7 @@
 """How a dataclass describes a TOML table: one field a key, each with its check and its default.
 
 A *check* takes what the TOML parser found and returns the value that the program uses; when that is not
-possible it raises :class:`Rejected` with a phrase that says what is allowed.
+possible it raises :class:`Rejected` with a phrase that names what is allowed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_TEXT = 8 * 1024 * 1024
 """Characters of a configuration file; longer ones are refused unread."""
 
 MAX_PROBLEMS = 20
-"""Problems named in one report; of the others only the number is told."""
+"""Problems listed in one report; of the others only the number is given."""
 
 MAX_SHOWN = 60
 """Characters of an offending value that a report repeats."""
@@ -178,7 +178,7 @@ def _read(kind: type[T], values: Mapping[str, object], path: str, report: Report
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             report.add(f"{where} is missing")
             taken[name] = None
-    # Where a problem was noted a field is None, but then nobody gets to see the object.
+    # Where a problem was noted a field is None, but then the object is never returned.
     return kind(**taken)
 
 

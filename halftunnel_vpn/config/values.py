@@ -1,4 +1,4 @@
-"""Checks for single values: each returns what the program uses or says what is allowed instead."""
+"""Checks for single values: each returns what the program uses or names what is allowed."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ MAX_ALIASES = 16
 """CNAME records that are followed for one name."""
 
 MAX_RECORDS = 256
-"""Records of an answer that are read for addresses. An honest answer holds fewer; nobody tries as many."""
+"""Records of an answer that are read for addresses; honest answers hold fewer."""
 
 _TTL = struct.Struct("!I")
 _FRONT = struct.Struct("!HH")
@@ -176,11 +176,11 @@ def addresses_in(message: bytes, type_: int) -> list[str]:
             continue
         if record.type == RecordType.CNAME:
             if skip_name(message, record.data) != record.end:
-                raise DnsError("dns-bad-record", "the data is no name")
+                raise DnsError("dns-bad-record", "the data is not a name")
             aliases[names.text(record.owner)] = names.text(record.data)
         elif record.type == type_:
             if record.length != size:
-                raise DnsError("dns-bad-record", "the data is no address")
+                raise DnsError("dns-bad-record", "the data is not an address")
             found.setdefault(names.text(record.owner), []).append(message[record.data : record.end])
     name = names.text(HEADER_LENGTH)
     for _ in range(MAX_ALIASES):

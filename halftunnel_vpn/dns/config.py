@@ -1,4 +1,4 @@
-"""What the DNS service is told: plain data, checked when it is made."""
+"""The configuration of the DNS service: plain data, checked when it is made."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class FakePool:
         return self._touch(lease, now).name
 
     def look_up(self, address: bytes) -> str | None:
-        """As :meth:`name_of`, for whoever only wants to know: this holds nothing."""
+        """Like :meth:`name_of`, without holding the lease."""
         lease = self._by_address.get(address)
         return lease.name if lease is not None else None
 

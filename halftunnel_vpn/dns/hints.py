@@ -45,9 +45,10 @@ def without_hints(message: bytes, query: Query, hidden: frozenset[int], *, hide_
     """Return the answer to ``query`` in ``message`` without hints of the keys in ``hidden``.
 
     ``hide_records``: without additional address records, too. An answer that loses hints loses its signatures
-    and everything beside aliases and services. What is no answer to ``query`` is returned as it is. Raises
-    DnsError: ``dns-bad-name``, ``dns-bad-record``, ``dns-unasked-address`` (an address record among the
-    answers to another question).
+    and everything beside aliases and services. A message that does not answer ``query`` is returned as it is.
+
+    Raises DnsError: ``dns-bad-name``, ``dns-bad-record``, ``dns-unasked-address`` (an address record among
+    the answers to another question).
     """
     if len(message) < HEADER_LENGTH or not same_question(message, query.question):
         return message

@@ -31,7 +31,7 @@ from halftunnel_vpn.dns.wire import (
 from halftunnel_vpn.errors import DnsError
 
 PLAIN_UDP_LIMIT = 512
-"""Bytes of an answer over UDP to a client that says nothing of EDNS (RFC 1035 section 4.2.1)."""
+"""Bytes of an answer over UDP to a client without EDNS (RFC 1035 section 4.2.1)."""
 
 EDNS_UDP_LIMIT = 1232
 """Bytes of an answer over UDP, whatever larger size is offered: what fits every path unfragmented."""
@@ -122,7 +122,7 @@ class Query:
 
     @property
     def wants_authentic(self) -> bool:
-        """Whether the AD bit means something to who asks (RFC 6840 section 5.7)."""
+        """Whether the client understands the AD bit (RFC 6840 section 5.7)."""
         return self.dnssec_ok or bool(self.flags & FLAG_AUTHENTIC)
 
     @property
@@ -135,7 +135,7 @@ class Query:
     def question_to_forward(self, identifier: int) -> bytes:
         """The same question for a resolver: lower case, and nothing of the client but DO and CD.
 
-        EDNS options stay behind: cookies are between neighbours, client subnets are nobody's business.
+        EDNS options are dropped: cookies belong to one hop, client subnets are private.
         """
         flags = FLAG_RECURSION_DESIRED | FLAG_AUTHENTIC | (self.flags & FLAG_CHECKING_DISABLED)
         opt = _OPT_DNSSEC_OK if self.dnssec_ok else _OPT_PLAIN
@@ -191,7 +191,8 @@ def zone_name(message: bytes) -> str | None:
 def refuse(message: bytes, error: DnsError) -> bytes | None:
     """The answer to a ``message`` that :func:`parse_query` raised ``error`` for; None when it gets none.
 
-    A response is never answered (two resolvers would do so for ever), nor is what has no header.
+    A response is never answered (two resolvers would answer each other forever),
+    nor is a message without a header.
     """
     if len(message) < HEADER_LENGTH:
         return None
@@ -235,7 +236,7 @@ def local_answer(
 
 
 def truncated(query: Query, flags: int) -> bytes:
-    """A reply without records whose TC bit tells the client to ask by TCP."""
+    """Return a reply without records, whose TC bit makes the client ask by TCP."""
     opt = query.opt_record
     header = HEADER.pack(query.identifier, flags | FLAG_TRUNCATED, 1, 0, 0, 1 if opt else 0)
     return header + query.question + opt
@@ -249,7 +250,7 @@ def negative_authority(ttl: int) -> LocalRecord:
 
 
 def ptr_record(name: str, ttl: int) -> LocalRecord:
-    """The record that says that an address belongs to ``name``."""
+    """Return the PTR record of ``name``."""
     buffer = DNSBuffer()
     PTR(name).pack(buffer)
     return LocalRecord(RecordType.PTR, ttl, bytes(buffer.data))
@@ -261,7 +262,7 @@ def minimal_any(ttl: int) -> LocalRecord:
 
 
 def address_query(name: str, type_: RecordType) -> bytes:
-    """A query for the addresses of ``name``; raises DnsError(``dns-bad-name``) for what is no name."""
+    """A query for the addresses of ``name``; raises DnsError(``dns-bad-name``) for an invalid name."""
     if len(name) > MAX_NAME:
         raise DnsError("dns-bad-name", "too long")
     try:

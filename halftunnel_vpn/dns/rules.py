@@ -16,7 +16,7 @@ LOCALHOST_ADDRESSES = ("127.0.0.1", "::1")
 ZERO_ADDRESSES = ("0.0.0.0", "::")
 
 DENIED_DOMAINS = ("use-application-dns.net", "invalid", "onion")
-"""Domains that do not exist for anyone behind us: the first tells Firefox to keep to the host's resolver
+"""Domains that do not exist for anyone behind us: the first makes Firefox use the host's resolver
 rather than to its own DNS over HTTPS; RFC 6761 section 6.4 and RFC 7686 section 2 keep the others at home."""
 
 EMPTY_DOMAINS = ("resolver.arpa",)
@@ -98,7 +98,7 @@ class Rules:
         return name in self._hosts or self._local.find(name) is not None
 
     def resolvers(self, name: str) -> tuple[Server, ...] | None:
-        """The resolvers outside the tunnel that know about ``name``; None if it is no split domain."""
+        """The resolvers outside the tunnel that know about ``name``; None if it is not in a split domain."""
         return self._split.find(name)
 
     def may_be_fake(self, name: str) -> bool:

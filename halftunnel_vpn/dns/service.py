@@ -1,4 +1,4 @@
-"""Every DNS query of the host ends here: answered from memory or by a rule at once, else by a resolver."""
+"""Answer every DNS query of the host: from the cache or by a rule at once, otherwise by a resolver."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Reply = Callable[[bytes], None]
 
 
 class _Pending:
-    """A question on its way to a resolver, and who waits for the answer."""
+    """A question on its way to a resolver, and the queries that wait for its answer."""
 
     __slots__ = ("task", "waiting")
 
@@ -144,7 +144,7 @@ class DnsService:
     ) -> DnsOutcome:
         """Answer the query in ``message`` by calling ``reply``, at once where no resolver has to be asked.
 
-        ``stream``: the query came by TCP, so that the answer may have any size. ``client`` is who asks;
+        ``stream``: the query came by TCP, so its answer may have any size. ``client``: the address that asks;
         clients share what is bounded. ``names_server``: it was sent to a server other than our own resolver,
         and what only that server can answer is FOR_SERVER. Nothing is raised: a malformed query is answered
         with FORMERR or, if it has no header or is a response, not at all (IGNORED).
@@ -176,7 +176,7 @@ class DnsService:
         return DnsOutcome.ANSWERED
 
     def _may_leave(self, name: str | None) -> bool:
-        """Whether a server on the Internet may hear of ``name``: not of blocked names or split domains."""
+        """Whether ``name`` may be sent to the Internet: not if it is blocked or in a split domain."""
         return name is None or not (self._rules.stays_here(name) or self._rules.resolvers(name))
 
     def _for_server(self) -> DnsOutcome:

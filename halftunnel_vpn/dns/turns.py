@@ -32,7 +32,7 @@ ONE_CLIENT = TurnLimits(per_client=256, total=256, reserve=0, waiting_per_client
 class ClientTurns:
     """Lets questions onto the network within limits; clients whose questions wait take turns.
 
-    A client with many questions therefore delays nobody with few.
+    A client with many questions therefore delays no client with few.
     """
 
     def __init__(self, limits: TurnLimits) -> None:
@@ -101,7 +101,7 @@ class ClientTurns:
             raise
 
     def _make_room(self, client: Hashable) -> None:
-        """Make room for one more waiting question of ``client``, at the cost of whoever has most waiting."""
+        """Make room for a question of ``client``, at the cost of the client with most waiting."""
         limits = self._limits
         own = len(self._waiting.get(client, ()))
         if own >= limits.waiting_per_client:

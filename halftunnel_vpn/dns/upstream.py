@@ -28,7 +28,7 @@ from halftunnel_vpn.errors import ConfigError, DnsError
 from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, MAX_MESSAGE, frame, message_length
 
 MAX_WRONG_ANSWERS = 16
-"""Answers to other questions on one socket after which somebody seems to be guessing, and TCP is used."""
+"""Answers to other questions on one socket that suggest an attacker who guesses; TCP is used then."""
 
 CHECKED_WHOLE = 4096
 """Bytes of an answer up to which every record is checked before it is passed on."""
@@ -48,8 +48,8 @@ class UpstreamResolver:
 
     Each try (UDP, TCP if the answer was truncated, and both without EDNS if that is not known) takes at most
     ``timeout`` seconds; every server is tried ``attempts`` times. ``mark`` is put on the sockets (SO_MARK,
-    needs CAP_NET_ADMIN). ``limits`` bounds the questions on the network and waiting. A server that is no IP
-    address raises ConfigError.
+    needs CAP_NET_ADMIN). ``limits`` bounds the questions on the network and waiting. A server
+    that is not an IP address raises ConfigError.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class UpstreamResolver:
     async def query(self, message: bytes, client: Hashable = None) -> bytes:
         """Return the answer to the query in ``message``, under the query's own id.
 
-        ``client`` is who asks: clients take turns.
+        ``client`` is the client that asks: clients take turns.
         Raises DnsError: what :func:`~halftunnel_vpn.dns.message.parse_query` and
         :func:`~halftunnel_vpn.dns.answer.parse_answer` do, ``dns-timeout``, ``dns-unreachable``,
         ``dns-closed``, ``dns-no-resolver``, and at a bound what :class:`ClientTurns` does.
@@ -94,7 +94,7 @@ class UpstreamResolver:
         query = parse_query(message)
         async with self.turns.turn(client):
             answer = await self._ask_servers(message, query)
-        # The resolver may have changed the letter case of the name; whoever asked wants their own back.
+        # The resolver may have changed the letter case of the name; the client expects its own.
         question = query.question
         return message[:2] + answer[2:HEADER_LENGTH] + question + answer[HEADER_LENGTH + len(question) :]
 
@@ -114,7 +114,7 @@ class UpstreamResolver:
         return addresses_in(answer, type_)
 
     async def _ask_servers(self, message: bytes, query: Query) -> bytes:
-        """The first answer that is no failure; else a failure that a server reports; else DnsError."""
+        """Return the first success, otherwise a failure that a server reports. Raises DnsError."""
         error = DnsError("dns-no-resolver")
         failure = None
         remaining = list(self._servers)
@@ -150,7 +150,7 @@ class UpstreamResolver:
     async def _ask(self, server: Server, message: bytes, query: Query) -> bytes:
         answer = await self._ask_once(server, message, query.question)
         if query.edns and _rcode(answer) == Rcode.FORMERR:
-            # RFC 6891 section 7: a server that knows no EDNS says so with FORMERR, and may know the answer.
+            # RFC 6891 section 7: a server without EDNS answers FORMERR, and may know the answer.
             self._counters.count("dns-asked-without-edns")
             message = HEADER.pack(0, _flags(message), 1, 0, 0, 0) + query.question
             answer = await self._ask_once(server, message, query.question)
@@ -265,7 +265,7 @@ def _answer_in(received: bytes, message: bytes, question: bytes) -> bytes | None
 def _check(answer: bytes, query: Query) -> None:
     """Raise DnsError if ``answer`` is malformed; of a long one only the beginning is read.
 
-    Whoever asked reads it all. Reading 64 KiB here as well would let a client keep the event loop busy.
+    The caller reads it all. Reading 64 KiB here as well would let a client keep the event loop busy.
     """
     if len(answer) <= CHECKED_WHOLE:
         parse_answer(answer, query)

@@ -1,4 +1,4 @@
-"""Reading DNS messages (RFC 1035 section 4) that nobody vouches for.
+"""Read untrusted DNS messages (RFC 1035 section 4).
 
 dnslib writes messages; it does not read them here: a crafted compression pointer makes it recurse without
 end, and one 62 KB answer costs it half a minute. What follows never looks at a byte twice without progress.

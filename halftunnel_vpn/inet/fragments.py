@@ -124,7 +124,7 @@ class Reassembler:
         return None
 
     def add(self, packet: ip.IpPacket, now: float) -> ip.IpPacket | None:
-        """Take one IP packet; returns it when it is whole, or the datagram that it completes, else None.
+        """Take one IP packet; return it if it is whole, the datagram that it completes, or None.
 
         The datagram has a header of its own: hop limit, traffic class and protocol are those of its first
         fragment, options are gone. The payload is copied, the frame of ``packet`` may be used again.
@@ -133,7 +133,7 @@ class Reassembler:
         if fragment is None:
             return packet
         self.expire(now)
-        # In IPv6 only the first fragment says what the protocol is, so it is no part of the key.
+        # In IPv6 only the first fragment has the protocol, so it is not part of the key.
         protocol = packet.protocol if packet.version == 4 else -1
         key = (packet.source, packet.destination, protocol, fragment.identification)
         datagram = self._waiting.get(key)
@@ -160,7 +160,7 @@ class Reassembler:
         return None
 
     def expire(self, now: float) -> None:
-        """Give up on the datagrams that have waited too long."""
+        """Discard the datagrams that have waited too long."""
         while (deadline := self.next_deadline) is not None and deadline <= now:
             self._remove_oldest("fragment-timeout")
 

@@ -108,7 +108,7 @@ def build_echo_reply(
 
 
 def build_error(original: ip.IpPacket, kind: IcmpErrorKind, *, source: bytes, mtu: int = 0) -> bytes | None:
-    """The frame that tells the sender of ``original`` what went wrong, from the address ``source``.
+    """Return the frame with an error about ``original``, from the address ``source``.
 
     ``mtu`` in bytes goes with PACKET_TOO_BIG. None when no error may be sent (RFC 1122, 3.2.2; RFC 4443,
     2.4 e): about an error, a fragment other than the first, or a packet to many. Raises ValueError when

@@ -22,7 +22,7 @@ PROTOCOL_ICMPV6: Final = 58
 IPV4_HEADER_LENGTH: Final = 20
 IPV6_HEADER_LENGTH: Final = 40
 MAX_PACKET: Final = 65535
-"""The most that a length field of either version can say, in bytes (no jumbograms)."""
+"""Largest value of a length field of either version, in bytes (no jumbograms)."""
 
 DEFAULT_HOP_LIMIT: Final = 64
 
@@ -40,7 +40,7 @@ _OPTION_NOP: Final = 1
 _SOURCE_ROUTES: Final = frozenset({131, 137})
 
 _ODD_V4_SOURCE: Final = bytes([first in (0, 127) or first >= 224 for first in range(256)])
-"""1 at the index of every first byte that makes an IPv4 source worth a closer look."""
+"""1 at the index of every first byte of an IPv4 source that needs the full check."""
 _LIMITED_BROADCAST: Final = b"\xff\xff\xff\xff"
 _MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK_V6: Final = bytes(15) + b"\x01"
@@ -164,7 +164,7 @@ def _v4_options(data: memoryview, length: int, header_length: int) -> int:
 
 
 def _check_v4_addresses(source: bytes, destination: bytes) -> None:
-    """Refuse a source that cannot be one host's (RFC 1122, 3.2.1.3) and a destination that is nobody."""
+    """Refuse a source that cannot be one host's (RFC 1122, 3.2.1.3) and a destination that is no host's."""
     if source[0] in (0, 127) or 224 <= source[0] < 240 or source == _LIMITED_BROADCAST:
         raise PacketError("ip-bad-source", str(ipaddress.IPv4Address(source)))
     if destination[0] == 0:

@@ -96,7 +96,7 @@ def in_any(address: Address, networks: tuple[Network, ...]) -> bool:
 
 
 class SourceFilter:
-    """Says from where datagrams may come that an exit hands over."""
+    """Decide from which sources the client accepts datagrams of the exit."""
 
     __slots__ = ("_public", "_remote")
 

@@ -190,7 +190,7 @@ class HeaderTemplate:
     """Makes the headers of the frames of one flow, from ``source`` to ``destination``.
 
     Addresses are 4 or 16 bytes, both alike (ValueError otherwise). The checksum is left to the kernel: the
-    field holds the sum of the pseudo-header, the vnet header says NEEDS_CSUM.
+    field holds the sum of the pseudo-header, the vnet header has NEEDS_CSUM.
     """
 
     __slots__ = (
@@ -273,7 +273,7 @@ class HeaderTemplate:
         return self._ip_length + HEADER_LENGTH
 
     def _reshape(self, gso_size: int, options_length: int) -> None:
-        """Make the prefix of segmented frames anew; a flow changes its segment size hardly ever."""
+        """Build the prefix of segmented frames again; a flow rarely changes its segment size."""
         self._gso_shape = (gso_size, options_length)
         self._gso_prefix = (
             _vnet_header(self._ip_length, gso_size, options_length) + self._prefix[vnet.VNET_HEADER_LENGTH :]

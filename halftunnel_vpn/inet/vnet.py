@@ -1,7 +1,7 @@
 """The virtio_net_hdr in front of every frame of a TUN device opened with IFF_VNET_HDR.
 
 Ten bytes, little endian here (virtio 1.2, section 5.1.6): flags, gso_type, hdr_len, gso_size,
-csum_start, csum_offset. It tells whether the transport checksum still has to be filled in, and into
+csum_start, csum_offset. It contains whether the transport checksum still has to be filled in, and into
 segments of which size a frame larger than the MTU is to be cut.
 """
 
@@ -19,7 +19,7 @@ NEEDS_CSUM: Final = 1
 DATA_VALID: Final = 2
 """Flag: the kernel has verified the transport checksum."""
 CHECKSUM_TRUSTED: Final = NEEDS_CSUM | DATA_VALID
-"""``frame[0] & CHECKSUM_TRUSTED``: nobody needs to sum up this frame again."""
+"""``frame[0] & CHECKSUM_TRUSTED``: the checksum of this frame needs no check."""
 
 GSO_NONE: Final = 0
 GSO_TCPV4: Final = 1

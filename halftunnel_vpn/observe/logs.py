@@ -2,7 +2,7 @@
 
 Numbers travel in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. ``id`` is the
 session's correlation id (``log_id`` in ``protocol/keys.py``): with ``stream`` it joins lines of both ends.
-Whatever tells who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written
+What reveals who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written
 at level ``debug`` alone.
 """
 
@@ -107,9 +107,9 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class PeerLog:
-    """A log of refusals that nobody can flood: a line per peer and minute, and MAX_LINES a minute of all.
+    """A log of refusals that no peer can flood: a line per peer and minute, and MAX_LINES a minute of all.
 
-    The rest is only counted. Addresses of one IPv6 /64 are one peer: whoever has one of them has all.
+    The rest is only counted. Addresses of one IPv6 /64 are one peer: one host can have all of them.
     """
 
     __slots__ = ("_interval", "_lines", "_logger", "_max_peers", "_peers", "_since", "_unsaid")

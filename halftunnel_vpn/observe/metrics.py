@@ -1,4 +1,4 @@
-"""Metrics: a collector that reads plain integers when somebody asks, nothing on the data path.
+"""Metrics: a collector that reads plain integers at each request, and costs the data path nothing.
 
 Names and labels: ``halftunnel_dropped_total{component, reason}``, ``halftunnel_events_total{component,
 event}``, and a gauge ``halftunnel_NAME`` for every callable that was added. Exposition by prometheus_client.
@@ -38,11 +38,11 @@ class Metrics(Collector):
         self._counters.append((component, counters))
 
     def add_gauge(self, name: str, meaning: str, read: Gauge) -> None:
-        """Show ``halftunnel_NAME``, whose value ``read`` tells."""
+        """Show ``halftunnel_NAME``, whose value ``read`` returns."""
         self._gauges[name] = (meaning, read)
 
     def add_labelled_gauge(self, name: str, meaning: str, label: str, read: LabelledGauge) -> None:
-        """Show ``halftunnel_NAME{label=...}``; ``read`` tells the value of every label value there is."""
+        """Show ``halftunnel_NAME{label=...}``; ``read`` returns the value of every label value."""
         self._labelled[name] = (meaning, label, read)
 
     def render(self) -> tuple[str, bytes]:

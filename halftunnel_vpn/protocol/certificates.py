@@ -32,7 +32,7 @@ _ORGANIZATIONS = ("", "", "Home", "Office", "Internet Widgits Pty Ltd", "Private
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What else one can tell certificates apart by. Those of the two paths are drawn independently."""
+    """Other properties that could link certificates; those of the two paths are drawn independently."""
 
     key_kind: str = "p256"
     """``p256``, ``p384`` or ``rsa2048``."""
@@ -127,7 +127,7 @@ def make_server_certificate(
 def make_self_signed(
     host: str, *, not_before: datetime, not_after: datetime, shape: Shape = Shape()
 ) -> CertifiedKey:
-    """A server's certificate that nobody has signed but its own key, as setups of web servers make it."""
+    """Return a self-signed server certificate, as the installers of web servers make it."""
     key = _make_key(shape)
     name = _name(host)
     certificate = (

@@ -1,8 +1,8 @@
 """The payload of a DATA packet on a UDP or ICMP stream: one *run* (docs/PROTOCOL.md, "Datagram runs").
 
 A data run is one or more datagrams of one size to or from one place, as UDP segmentation offload makes and
-takes them. Upstream the place is the destination, downstream the source. An error run tells the client of an
-ICMP error that a datagram of it met behind the exit.
+takes them. Upstream the place is the destination, downstream the source. An error run reports an
+ICMP error that a datagram of the client met behind the exit.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class DataRun(NamedTuple):
 
 
 class ErrorRun(NamedTuple):
-    """An ICMP error: ``offender`` says that a datagram to ``address`` and ``port`` met ``kind``.
+    """An ICMP error: ``offender`` reports ``kind`` for a datagram to ``address`` and ``port``.
 
     ``offender`` is 4 or 16 bytes, or ``b""`` where the exit was not told. ``mtu`` is the one of a
-    PACKET_TOO_BIG, else 0. ``address`` and ``port`` are as the client sent them.
+    PACKET_TOO_BIG, otherwise 0. ``address`` and ``port`` are as the client sent them.
     """
 
     kind: IcmpErrorKind

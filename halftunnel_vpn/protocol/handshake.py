@@ -4,7 +4,7 @@ Message 1 goes to the exit upstream on domain A, message 2 comes back downstream
 
     offer = receive_hello(packet, exit_keys)                 # one DH: who claims to speak?
     ...look offer.client_public up...
-    hello = offer.open()                                     # one DH more: it is who it says
+    hello = offer.open()                                     # one more DH: its key is proven
     guard.check(offer.client_public, hello.timestamp, wall_time)
     reply, session_keys = offer.answer(exit_hello, ephemeral, padding=n)
 """
@@ -57,7 +57,7 @@ class HandshakeRefused(HandshakeError):
     def __init__(self, exit_hello: ExitHello) -> None:
         super().__init__(f"handshake-refused-{exit_hello.status.name.lower().replace('_', '-')}")
         self.exit_hello = exit_hello
-        """Says why, and what time it is at the exit."""
+        """The reason, and the time at the exit."""
 
 
 class ClientHandshake:
@@ -97,7 +97,7 @@ class ClientHandshake:
         """Read message 2, once: what the exit grants, and the keys of the session.
 
         Raises HandshakeError: handshake-malformed, handshake-too-short, handshake-too-long,
-        handshake-bad-key, handshake-bad-tag, handshake-wrong-label; HandshakeRefused when the exit says no.
+        handshake-bad-key, handshake-bad-tag, handshake-wrong-label; HandshakeRefused when the exit refuses.
         """
         session_id, message = _decode_handshake(packet)
         exit_hello = ExitHello.decode(self._noise.read_second(message))
@@ -117,7 +117,7 @@ class Offer:
     def __init__(self, noise: HandshakeState, client_public: bytes) -> None:
         self._noise = noise
         self.client_public = client_public
-        """The static key of whoever claims to speak; proven only when :meth:`open` returns."""
+        """The static key that the client claims; proven only when :meth:`open` returns."""
 
     def open(self) -> ClientHello:
         """Prove the client's key and read its hello, once; the second DH.

@@ -1,4 +1,4 @@
-"""What the two handshake messages say inside their encryption (docs/PROTOCOL.md, "Handshake").
+"""The encrypted payloads of the two handshake messages (docs/PROTOCOL.md, "Handshake").
 
 Fixed fields first, then items of type (2 bytes), length (2 bytes) and value. Type 0 is padding; an item of
 another type is left alone, so that a later version can add some.
@@ -14,7 +14,7 @@ from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.wire import MAX_FIRST_MESSAGE, VERSION, Buffer, as_uuid4
 
 ITEM_PADDING = 0
-"""Type of an item whose value says nothing."""
+"""Type of a padding item; its value is ignored."""
 
 ITEM_LAST_TIMESTAMP = 1
 """Type of an item of an ExitHello: the last timestamp that the exit accepted from this client, 8 bytes."""
@@ -80,7 +80,7 @@ class ClientHello:
         if version != VERSION:
             raise HandshakeError("handshake-bad-version", f"version {version}")
         if session_id != as_uuid4(session_id) or join_token != as_uuid4(join_token):
-            raise HandshakeError("handshake-malformed", "an identifier is no UUIDv4")
+            raise HandshakeError("handshake-malformed", "an identifier is not a UUIDv4")
         _read_items(payload, _CLIENT.size)
         return cls(session_id, join_token, timestamp, nonce, capabilities, version)
 

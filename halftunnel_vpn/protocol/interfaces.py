@@ -23,7 +23,7 @@ __all__ = [
 
 
 class StreamPort(Protocol):
-    """A byte stream, seen by whoever reads and writes it."""
+    """A byte stream, as its user sees it."""
 
     @property
     def fin_follows(self) -> bool:
@@ -53,12 +53,12 @@ class StreamPort(Protocol):
         ...
 
     def consumed(self, count: int, now: float) -> None:
-        """``count`` received bytes are gone for good: the sender may be given as much credit again."""
+        """Give the sender credit for ``count`` received bytes that need no memory any more."""
         ...
 
 
 class StreamHandler(Protocol):
-    """Whoever reads and writes a byte stream, seen by the stream."""
+    """The user of a byte stream, as the stream sees it."""
 
     def opened(self, now: float) -> None:
         """The exit has connected."""
@@ -94,7 +94,7 @@ class DatagramPort(Protocol):
 
     @property
     def has_enough(self) -> bool:
-        """Whether so much waits that more had better not be read."""
+        """Whether so much waits that the user should stop reading."""
         ...
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class StreamOpener(Protocol):
     """Opens streams towards the exit.
 
     Both methods raise SessionError when nothing can be opened now, and UpstreamUnavailable when that has
-    been so for a while: whoever asks should be refused at once and not be left waiting.
+    been so for a while: refuse the application at once instead of letting it wait.
     """
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:

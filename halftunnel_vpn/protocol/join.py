@@ -1,7 +1,7 @@
 """How a leg joins a session: RECONNECT packets under labels (docs/PROTOCOL.md, "Joining").
 
 The SessionID of a join is a *label*: what a keyed hash makes of the direction and of a leg number that only
-rises. Each label stands on one leg of one road, once; to whoever lacks the key it is random.
+rises. Each label stands on one leg of one road, once; without the key it looks random.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _LEG_NUMBER = struct.Struct(">I")
 
 
 def log_id(session_id: bytes) -> str:
-    """What the logs of both ends call a session: 8 hexadecimal digits that do not tell its UUID."""
+    """Return the log name of a session: 8 hexadecimal digits that do not reveal its UUID."""
     return hashlib.sha256(b"half-tunnel log\0" + session_id).hexdigest()[:8]
 
 

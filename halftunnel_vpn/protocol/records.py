@@ -32,7 +32,7 @@ MAX_TRAIN_PAYLOAD: Final = MAX_TRAIN - HEADER_LENGTH
 """Bytes of payload of a packet that fills a record alone."""
 
 RECORD_LIMIT: Final = 1 << 30
-"""Records under one key; the counter of the nonce could tell 2**64."""
+"""Records under one key; the counter of the nonce has room for 2**64."""
 
 BYTE_LIMIT: Final = 1 << 38
 """Bytes under one key, 256 GiB: less than the 2**24.5 records of 16 KiB of RFC 8446 section 5.5."""

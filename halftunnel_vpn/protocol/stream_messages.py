@@ -41,7 +41,7 @@ class ResetCode(IntEnum):
     """A limit of the session, of the client or of the exit is reached."""
     PROTOCOL_ERROR = 8
     SHUTDOWN = 9
-    """The sender goes away in good order."""
+    """The sender shuts down cleanly."""
     CONNECTION_RESET = 10
     HOP_LIMIT_EXCEEDED = 11
     """A router on the way discarded the SYN of a stream whose OPEN has a hop limit."""

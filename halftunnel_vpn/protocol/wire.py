@@ -3,7 +3,7 @@
     Magic 2 | Version 1 | Flags 1 | SessionID 16 | StreamID 4 | SeqNum 4 | AckNum 4 | PayloadLen 2
     | Payload 0..65535 | HMAC 32 if flagged
 
-All integers are big-endian. The low nibble of the flags is the packet's type; bit 0x80 says that an
+All integers are big-endian. The low nibble of the flags is the packet's type; bit 0x80 means that an
 HMAC-SHA256 over everything before it follows the payload; the other bits are zero.
 """
 
@@ -181,7 +181,7 @@ def decode_authenticated(view: Buffer, key: bytes) -> Packet:
 def peek(view: Buffer) -> Packet:
     """The one HANDSHAKE or RECONNECT packet in ``view``, with or without HMAC, *not authenticated*.
 
-    For the first message of a leg, whose SessionID says which key there is to check it with.
+    For the first message of a leg, whose SessionID selects the key that verifies it.
 
     Raises WireError: the reasons of :func:`decode`, wire-unexpected-type, wire-too-long (over
     MAX_FIRST_MESSAGE).

@@ -26,7 +26,7 @@ NO_STAMP: Stamp = (0, -1, 0)
 """Of a file that cannot be looked at."""
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
-"""Errors that say nothing about the file itself."""
+"""Errors that do not concern the file itself."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ClientList:
         try:
             stamp = _stamp_of(self._directory)
             files = self._read() if stamp is not None else {}
-        except OSError as error:  # no descriptor is left, for example: nobody is cut off for that
+        except OSError as error:  # for example no descriptor is left: that must not cut clients off
             self._stamp = None
             if self._problem != str(error):
                 self._problem = str(error)
@@ -177,7 +177,7 @@ def _stamp_of(path: Path) -> Stamp | None:
 
 
 def _raise_if_short(error: OSError) -> None:
-    """Raise ``error`` if it says nothing about the file: then the list stays as it is."""
+    """Raise ``error`` if it does not concern the file itself: then the list stays as it is."""
     if error.errno in SHORTAGES:
         raise error
 

@@ -24,10 +24,10 @@ FIRST_SIZE: Final = 1472
 """Bytes that a datagram is expected to have before there were any: what an Ethernet has room for."""
 
 MANY: Final = 8
-"""Datagrams of one reading from which on whoever sends them surely has more to send."""
+"""Datagrams of one read from which on the sender is taken to have more."""
 
 MAX_LAYOUTS: Final = 32
-"""Expected sizes whose tables for the kernel are kept; with one more all are made anew."""
+"""Expected sizes whose tables for the kernel are kept; with one more all are rebuilt."""
 
 UDP_GRO: Final = 104
 

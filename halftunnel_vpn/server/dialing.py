@@ -80,7 +80,7 @@ def _limit_hops(sock: socket.socket, hop_limit: int) -> None:
 class Dialer:
     """Opens TCP connections for clients, within limits; each dial ends with exactly one callback.
 
-    Clients whose dials wait take turns: one with many holds up nobody with few.
+    Clients whose dials wait take turns: one with many does not delay one with few.
     """
 
     def __init__(self, driver: Driver, limits: DialLimits, counters: Counters) -> None:
@@ -285,7 +285,7 @@ class Dial:
         self.fail(ResetCode.TIMED_OUT)
 
     def _stop_timers(self) -> None:
-        """And let go of them: who is over must not be left to the garbage collector."""
+        """Release them: what is over must not wait for the garbage collector."""
         for timer in (self._deadline, self._stagger):
             if timer is not None:
                 timer.cancel()

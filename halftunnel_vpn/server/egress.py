@@ -12,7 +12,7 @@ MAX_REMEMBERED = 4096
 
 
 class EgressPolicy:
-    """Says whether a client may reach an address.
+    """Decides whether a client may reach an address.
 
     ``allow`` wins over everything but ``deny``; the exit's own addresses are denied unless allowed.
     Without a rule that names it, an address is reachable unless DENIED_BY_DEFAULT has it, in whatever

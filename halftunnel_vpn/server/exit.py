@@ -53,10 +53,10 @@ RESERVED_LEGS = 8
 """1/N of the connections of a listener is kept for the first legs of sessions."""
 
 SHARE_OF_MEMORY = 2
-"""All sessions may hold one part in so many of the memory that there is for the exit, unless configured."""
+"""All sessions together may hold 1/N of the exit's memory, unless configured."""
 
 SHARE_OF_CLIENT = 4
-"""One part in so many of that is what the sessions of one client may hold."""
+"""The sessions of one client may hold 1/N of that."""
 
 _UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
 
@@ -137,7 +137,7 @@ class Exit:
         return all(member.session.leg_set.owes_nothing for member in self.registry)
 
     def close(self) -> None:
-        """End every session in good order: clients hear of it at once."""
+        """End every session cleanly and notify the clients at once."""
         self._housekeeping.cancel()
         self.registry.close_all(ResetCode.SHUTDOWN)
 

@@ -19,7 +19,7 @@ Place = tuple[str, int]
 """Address and port of a listener."""
 
 Sites = tuple[Site, dict[str, Site]]
-"""What a listener shows: the pages for whoever asks for no host of ours, and those of each host."""
+"""What a listener shows: the page for unknown hosts, and the page of each host."""
 
 Stamps = tuple[tuple[int, int, int], ...]
 """mtime_ns, size and inode of each file; zeros for one that is not there."""

@@ -1,4 +1,4 @@
-"""The exit's processor, shared between clients: whoever asks for more work than data is slowed down.
+"""The exit's processor, shared between clients: a client that causes more work than data is slowed down.
 
 A record costs time in proportion to its bytes when it carries data, and a hundred times as much when it is
 full of streams to open, of pings or of nonsense. What goes beyond the price of data is charged to the client.
@@ -29,7 +29,7 @@ ACTIVE_WITHIN = 0.25
 
 
 class Fairness:
-    """Knows who is being served. ``share_of`` gives what all sessions of one client have in common."""
+    """Tracks which clients are being served; ``share_of`` returns what all sessions of a client share."""
 
     def __init__(self) -> None:
         self._shares: WeakValueDictionary[str, CpuShare] = WeakValueDictionary()
@@ -53,7 +53,7 @@ class Fairness:
             self._in_debt.discard(share)
 
     def note(self, share: CpuShare, now: float) -> bool:
-        """A record of ``share`` was served; returns whether somebody else is being served, too."""
+        """A record of ``share`` was served; return whether another client is being served, too."""
         if share is not self._latest:
             self._another_at = self._latest_at
             self._latest = share
@@ -84,6 +84,6 @@ class CpuShare:
         if extra > 0:
             self._left -= extra
         if not others and self._left <= 0:
-            self._left = BURST  # nobody waits: no work is too much
+            self._left = BURST  # no other client waits: no work is too much
         self._fairness.set_debt(self, owes=self._left <= 0)
         return 0.0 if self._left > 0 else -self._left / SHARE

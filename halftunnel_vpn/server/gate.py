@@ -1,4 +1,4 @@
-"""What a new leg must say first: a handshake, the token of one, or a join. Anything else goes no further.
+"""The first message of a new leg: a handshake, the token of one, or a join. Anything else is refused.
 
 Nothing lasting is kept for a peer that has not proven its key: a leg that waits holds one entry in a bounded
 table until its deadline.
@@ -34,7 +34,7 @@ MAX_WAITING = 1024
 """Legs that have not said who they are, and halves of handshakes that wait for the other half."""
 
 NORMAL_CLOSURE = 1000
-"""The code in our Close frame, which says nothing (RFC 6455 section 7.4.1)."""
+"""The code in our Close frame, which reveals nothing (RFC 6455 section 7.4.1)."""
 
 MAX_LEGS = 512
 """Legs of one direction of a session: twice a profile's most, as new ones come before old ones go."""
@@ -185,9 +185,9 @@ class Gate:
         self._meet(hello.join_token)
 
     def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
-        """The status that tells a client, whose key is proven, why its timestamp is refused; None: silence.
+        """Return the status for a proven client whose timestamp is refused; None for silence.
 
-        The very message that was accepted last is a replay, which nobody who sent it first waits for.
+        The very message that was accepted last is a replay, for which its first sender does not wait.
         """
         if reason == "handshake-clock-skew":
             return ExitStatus.CLOCK_SKEW
@@ -255,7 +255,7 @@ class Gate:
             abandoned = [session for session in own if not session.session.legs]
             if not abandoned:
                 return ExitStatus.SESSION_LIMIT
-            abandoned[0].close(ResetCode.LIMIT)  # a client that starts anew has left it behind
+            abandoned[0].close(ResetCode.LIMIT)  # a client that starts again has left it behind
         return ExitStatus.OK if len(self._registry) < self._limits.max_sessions else ExitStatus.OVERLOADED
 
     # --- a further leg ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Entry of `htvpn server run`: an exit with its listeners, until it is told to stop."""
+"""Entry of `htvpn server run`: an exit with its listeners, until it is stopped."""
 
 from __future__ import annotations
 

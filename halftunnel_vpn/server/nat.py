@@ -265,7 +265,7 @@ class _Place:
         self._taken = 1
 
     def room_for(self, sockets: int) -> bool:
-        """Whether the stream may have so many sockets, one more than it has had at the most."""
+        """Whether the stream may have ``sockets`` sockets; at most one more than before."""
         if sockets > self._taken:
             if not self._nat.take(self._client):
                 return False

@@ -50,7 +50,7 @@ class Newcomer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the leg is not being closed: an exit that stops says goodbye to newcomers, too."""
+        """Whether the leg is not being closed: an exit that stops also closes newcomers cleanly."""
         return self.leg.state is LegPhase.OPEN
 
     def hold(self, again: Callable[[], None], until: float) -> None:

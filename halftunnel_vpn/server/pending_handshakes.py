@@ -44,7 +44,7 @@ class PendingHandshakes:
         # Tokens by session id: no two halves may ask for one session.
         self._session_ids: dict[bytes, bytes] = {}
         # Halves of each public key, the oldest first. Those that will be refused have a bound of their
-        # own: whoever sends an old message again must not displace the client's own.
+        # own: a replayed message must not displace the client's own.
         self._by_client: dict[tuple[bytes, bool], dict[bytes, UpstreamHalf]] = {}
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """NAT egress of one datagram stream: what UDP and ICMP echo have in common.
 
 A stream has one socket per family, used for every destination. How a run becomes datagrams of the socket and
-what is read from it becomes a run is for the subclass to say.
+what is read from it becomes a run is up to the subclass.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_NAMES = 256
 """Names of destinations that one stream remembers, to label what comes back."""
 
 MAX_UNRESOLVED = 64
-"""Runs of one stream that wait until the names they are meant for are resolved."""
+"""Runs of one stream that wait until the names of their destinations are resolved."""
 
 DEFAULT_HOP_LIMIT = 64
 """For a run that states none."""

@@ -64,7 +64,7 @@ class DnsRelay:
         self.aborted(code, now)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """The query, in one piece or several; one that says it is longer than MAX_QUERY is refused."""
+        """The query, in one piece or several; one with a length above MAX_QUERY is refused."""
         self._stream.consumed(len(data), now)
         if self._is_over or self._asking is not None:
             return  # one query a stream: what follows it is not kept
@@ -85,7 +85,7 @@ class DnsRelay:
             self._end(ResetCode.PROTOCOL_ERROR)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client gave up, or its session is gone: nobody waits for an answer."""
+        """The client gave up, or its session is gone: no answer is needed."""
         self._is_over = True
         if self._asking is not None:
             self._asking.cancel()

@@ -219,10 +219,10 @@ class TcpRelay:
         self._watch.forget(self._sock)
         if self._patience is not None:
             self._patience.cancel()
-            self._patience = None  # who is over must not be left to the garbage collector
+            self._patience = None  # a closed relay must not wait for the garbage collector
         if self._backlog:
             held = sum(map(len, self._backlog))
-            self._stream.consumed(held, self._driver.clock())  # nobody holds them any more
+            self._stream.consumed(held, self._driver.clock())  # they are released
             self._backlog.clear()
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)

@@ -1,7 +1,7 @@
 """NAT egress of one UDP stream.
 
 The socket is bound once and used for every destination, so the mapping is endpoint-independent, and what
-comes in is passed on whoever sent it: endpoint-independent filtering (RFC 4787, REQ-1 and REQ-8).
+comes in is passed on from any sender: endpoint-independent filtering (RFC 4787, REQ-1 and REQ-8).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class UdpRelay(DatagramRelay):
         segmented = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
         try:
             sock.sendmsg((data,), segmented, 0, destination)
-            give_way()  # to whoever reads them here: a socket has room for about a hundred
+            give_way()  # the reader here must get its turn: a socket has room for about a hundred
         except OSError as error:
             if error.errno not in _NOT_SEGMENTED:
                 raise

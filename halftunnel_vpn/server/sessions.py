@@ -62,7 +62,7 @@ class ExitSession:
         self._idle.arm(self._registry.driver.clock() + self._registry.idle_timeout)
 
     def close(self, code: ResetCode) -> None:
-        """End the session and tell the client."""
+        """End the session and notify the client."""
         self._idle.cancel()
         self._registry.forget(self)
         began = self._registry.driver.clock()
@@ -84,7 +84,7 @@ class ExitSession:
 class Registry:
     """Every session of an exit, found by the label of a leg that wants to join.
 
-    ``refused`` is told the peer's address and the reason when a leg breaks the protocol, for the log.
+    ``refused`` is called with the peer's address and the reason when a leg breaks the protocol.
     """
 
     def __init__(

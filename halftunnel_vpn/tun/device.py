@@ -70,7 +70,7 @@ class TunDevice:
     """One open TUN device; it vanishes from the host when it is closed or the process ends.
 
     A *frame* is a 10-byte little-endian virtio-net header followed by one IP packet of up to 65535 bytes.
-    ``uso`` tells whether the kernel also hands over, and so surely takes, UDP in aggregates.
+    ``uso``: whether the kernel also sends, and so accepts, UDP in aggregates.
     """
 
     __slots__ = ("_counters", "_sizes", "fd", "name", "uso")
@@ -97,7 +97,7 @@ class TunDevice:
         return device
 
     def reopen(self) -> None:
-        """Make the device again after somebody has deleted it. Raises HostError as :meth:`open` does.
+        """Create the device again after it was deleted. Raises HostError as :meth:`open` does.
 
         The new one has the old one's sizes, but no addresses and no routes.
         """
@@ -182,7 +182,7 @@ def _open_clone_device(name: str) -> int:
 
 
 def _set_up(fd: int, name: bytes) -> None:
-    # IFF_TUN_EXCL: never take over a device that somebody else left or still holds.
+    # IFF_TUN_EXCL: never take over a device of another program.
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
     fcntl.ioctl(fd, _TUNSETIFF, _INTERFACE_REQUEST.pack(name, flags))
     fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INTEGER.pack(_VNET_HEADER_LENGTH))
