@@ -25,7 +25,8 @@ from halftunnel_vpn.server.exit_files import (
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.admission import ListenLimits
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.listen import LegFactory, Listener
+from halftunnel_vpn.transport.http_upgrade import LegFactory
+from halftunnel_vpn.transport.listen import Listener
 
 POLL_INTERVAL = 5.0
 """Seconds between two checks whether a certificate was renewed."""

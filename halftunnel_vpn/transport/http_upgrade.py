@@ -1,28 +1,34 @@
-"""One accepted connection until it is known what it is: a leg, or somebody who looks at the web site."""
+"""One accepted connection until its request has come: it becomes a leg, or gets an answer of a web server."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import re
+from collections.abc import Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request as UpgradeRequest
 from websockets.server import ServerProtocol
 
+from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.records import MAX_RECORD
-from halftunnel_vpn.transport.admission import IpAddress, Ticket
+from halftunnel_vpn.transport.admission import Admission, IpAddress, ListenLimits, Ticket
 from halftunnel_vpn.transport.certificate_store import asked_name
+from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.fallback import hand_over, passed_on
 from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
-from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg
+from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
 
-if TYPE_CHECKING:
-    from halftunnel_vpn.transport.listen import Listener
+LegFactory = Callable[[Leg, Callable[[], None]], LegListener]
+"""Makes the listener of a leg that came in; may keep the leg, must not send on it yet.
+
+The second argument must be called once the leg has joined a session: until then it counts as a stranger's.
+"""
 
 LINGER_TIMEOUT = 10.0
 """Seconds that a visitor has to take its answer and go; what it still sends is thrown away."""
@@ -33,21 +39,57 @@ _REFUSALS = {
 }
 
 
-class Visitor(asyncio.Protocol):
-    """Reads one request within the listener's bounds, and answers it."""
+class VisitorOwner(Protocol):
+    """Gives visitors their bounds and pages, and is called about their lives; Listener implements it."""
 
-    def __init__(self, listener: Listener, ticket: Ticket) -> None:
+    # Legs by the path that a visitor must ask for.
+    paths: dict[str, LegFactory]
+    # Pages of whoever names no host with pages of its own.
+    site: Site
+    # Address and port of the web server that answers strangers, if there is one.
+    fallback: tuple[str, int] | None
+    limits: ListenLimits
+    admission: Admission
+    counters: Counters
+    clock: Callable[[], float]
+
+    def site_of(self, name: str | None) -> Site:
+        """Return the pages of the host that a visitor has asked for."""
+
+    def refuse(self, peer: IpAddress, reason: str) -> None:
+        """Count and log that ``peer`` was refused."""
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work of one visitor until it ends or the owner closes."""
+
+    def visitor_came(self, visitor: Visitor) -> None:
+        """A connection is ready for its request."""
+
+    def visitor_left(self, visitor: Visitor) -> None:
+        """A connection ended without having become a leg."""
+
+    def visitor_became(self, visitor: Visitor, leg: Leg) -> None:
+        """A connection is a leg from now on."""
+
+    def leg_left(self, leg: Leg, ticket: Ticket) -> None:
+        """A leg's socket is closed."""
+
+
+class Visitor(asyncio.Protocol):
+    """Reads one request within the owner's bounds, and answers it."""
+
+    def __init__(self, owner: VisitorOwner, ticket: Ticket) -> None:
         self.ticket = ticket
-        self._listener = listener
+        self._owner = owner
         self._reader = HeadReader()
         self._early = b""
         self._answered = False
         self._unread = 0.0
         self._deadline = asyncio.get_running_loop().call_later(
-            listener.limits.request_timeout, self._run_out_of_time
+            owner.limits.request_timeout, self._run_out_of_time
         )
         self._transport: asyncio.Transport | None = None
-        self._site = listener.site
+        self._site = owner.site
         self._is_named_by_tls = False
 
     @property
@@ -62,14 +104,14 @@ class Visitor(asyncio.Protocol):
         # Behind TLS the name that was asked for there counts, so that one host never tells of another.
         self._is_named_by_tls = ssl_object is not None
         if ssl_object is not None:
-            self._site = self._listener.site_of(asked_name(ssl_object))
-        self._listener.visitor_came(self)
+            self._site = self._owner.site_of(asked_name(ssl_object))
+        self._owner.visitor_came(self)
         if self._early:
             self.data_received(self._early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
-        self._listener.visitor_left(self)
+        self._owner.visitor_left(self)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
@@ -86,7 +128,7 @@ class Visitor(asyncio.Protocol):
                 head, rest = whole
                 self._request_received(parse_request(head), rest)
         except PeerError as error:
-            self._listener.refuse(self.ticket.peer, error.reason)
+            self._owner.refuse(self.ticket.peer, error.reason)
             self._serve(self._reader.received, self._site.refuse(_REFUSALS[error.reason]))
 
     def abort(self) -> None:
@@ -97,25 +139,25 @@ class Visitor(asyncio.Protocol):
     # --- requests -----------------------------------------------------------------------------------
 
     def _request_received(self, request: Request, rest: bytes) -> None:
-        listener = self._listener
+        owner = self._owner
         ticket = self.ticket
         if not self._is_named_by_tls:
-            self._site = listener.site_of(_host_of(request))
-        origin = listener.admission.origin(ticket.peer, request.values("x-forwarded-for"))
+            self._site = owner.site_of(_host_of(request))
+        origin = owner.admission.origin(ticket.peer, request.values("x-forwarded-for"))
         refusal = self._charge(origin)
         if refusal is not None:
-            listener.refuse(origin, refusal)
+            owner.refuse(origin, refusal)
             self._answer(self._site.refuse(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         if request.wants_websocket:
-            websocket = self._upgrade(request) if request.target in listener.paths else None
+            websocket = self._upgrade(request) if request.target in owner.paths else None
             if websocket is not None:
                 self._become_leg(websocket, request, rest)
                 return
-            listener.refuse(ticket.peer, "upgrade-refused")
+            owner.refuse(ticket.peer, "upgrade-refused")
         else:
-            listener.refuse(ticket.peer, "http-without-upgrade")
-        listener.counters.count("site-answers")
+            owner.refuse(ticket.peer, "http-without-upgrade")
+        owner.counters.count("site-answers")
         length = request.body_length
         unread = math.inf if length is None else length - len(rest)
         head = passed_on(request, origin, is_secure=self._is_named_by_tls)
@@ -123,11 +165,11 @@ class Visitor(asyncio.Protocol):
 
     def _charge(self, origin: IpAddress) -> str | None:
         """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
-        admission = self._listener.admission
+        admission = self._owner.admission
         if admission.is_trusted(origin):
             return None
         if origin != self.ticket.peer:
-            refusal = admission.arrive(origin, self._listener.clock())
+            refusal = admission.arrive(origin, self._owner.clock())
             if refusal is not None:
                 return refusal
         return None if self.ticket.charge(origin) else "peer-limit"
@@ -149,27 +191,27 @@ class Visitor(asyncio.Protocol):
 
     def _become_leg(self, websocket: ServerProtocol, request: Request, rest: bytes) -> None:
         assert self._transport is not None
-        listener = self._listener
+        owner = self._owner
         self._deadline.cancel()
         self._transport.write(b"".join(websocket.data_to_send()))
         leg = Leg(
             websocket,
             self._transport,
             peer=str(self.ticket.peer),
-            clock=listener.clock,
-            lost=partial(listener.leg_left, ticket=self.ticket),
+            clock=owner.clock,
+            lost=partial(owner.leg_left, ticket=self.ticket),
         )
-        listener.visitor_became(self, leg)
-        leg.open(listener.paths[request.target](leg, self._prove), rest)
+        owner.visitor_became(self, leg)
+        leg.open(owner.paths[request.target](leg, self._prove), rest)
 
     def _prove(self) -> None:
-        self.ticket.prove(self._listener.clock())
+        self.ticket.prove(self._owner.clock())
 
     # --- answers ------------------------------------------------------------------------------------
 
     def _serve(self, sent: bytes, response: bytes, *, unread: float = 0.0) -> None:
         """Hand the visitor and what it ``sent`` to the web server, if there is one, or answer it here."""
-        target = self._listener.fallback
+        target = self._owner.fallback
         if target is None:
             self._answer(response, unread=unread)
             return
@@ -177,17 +219,17 @@ class Visitor(asyncio.Protocol):
         self._answered = True
         self._deadline.cancel()
         self._transport.pause_reading()
-        self._listener.run(self._hand_over(self._transport, sent, target))
+        self._owner.run(self._hand_over(self._transport, sent, target))
 
     async def _hand_over(self, transport: asyncio.Transport, sent: bytes, target: tuple[str, int]) -> None:
         try:
             await hand_over(transport, sent, target, partial(self.connection_lost, None))
         except OSError:  # every timeout is one
-            self._listener.refuse(self.ticket.peer, "fallback-failed")
+            self._owner.refuse(self.ticket.peer, "fallback-failed")
             transport.resume_reading()
             self._answer(self._site.refuse(HTTPStatus.BAD_GATEWAY))
         else:
-            self._listener.counters.count("fallback-answers")
+            self._owner.counters.count("fallback-answers")
 
     def _answer(self, response: bytes, *, unread: float = 0.0) -> None:
         """Send ``response`` and end the connection in an order that lets the visitor read it.
@@ -218,7 +260,7 @@ class Visitor(asyncio.Protocol):
     def _run_out_of_time(self) -> None:
         if not self.arrived:
             return  # the TLS handshake has the same deadline, and its own way to fail
-        self._listener.refuse(self.ticket.peer, "request-timeout")
+        self._owner.refuse(self.ticket.peer, "request-timeout")
         if self._reader.begun:
             self._serve(self._reader.received, self._site.refuse(HTTPStatus.REQUEST_TIMEOUT))
         else:

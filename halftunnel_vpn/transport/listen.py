@@ -1,14 +1,11 @@
-"""Where legs come in: TCP, TLS, one HTTP request, and then either a leg or an ordinary web server."""
+"""Accepts connections: TCP, TLS, one HTTP request, and then either a leg or an ordinary web server."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
-import logging
 import socket
-import struct
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
@@ -17,7 +14,7 @@ from typing import Any
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HostError, UnexpectedEnd
+from halftunnel_vpn.errors import UnexpectedEnd
 from halftunnel_vpn.transport.admission import (
     Admission,
     IpAddress,
@@ -30,14 +27,12 @@ from halftunnel_vpn.transport.admission import (
 )
 from halftunnel_vpn.transport.certificate_store import CertificateStore
 from halftunnel_vpn.transport.decoy_site import Site
-from halftunnel_vpn.transport.http_upgrade import Visitor
+from halftunnel_vpn.transport.http_upgrade import LegFactory, Visitor
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
-from halftunnel_vpn.transport.leg import Leg, LegListener
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.listening_socket import drop, listening_socket
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, tune
 from halftunnel_vpn.transport.tls import EarlyBytes, encrypt
-
-ACCEPT_BACKLOG = 1024
-"""Connections that the kernel keeps until they are accepted."""
 
 ACCEPT_BATCH = 64
 """Connections accepted in a row before everything else gets its turn."""
@@ -51,19 +46,9 @@ SOCKET_IS_GONE = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EOPNOTSUPP)
 MAX_VISITORS = 512
 """Connections that have not made their request yet; one more ends the oldest of the peer that has most."""
 
-EVERY_ADDRESS, EVERY_IPV4_ADDRESS = "::", "0.0.0.0"
-
-log = logging.getLogger(__name__)
-
-LegFactory = Callable[[Leg, Callable[[], None]], LegListener]
-"""Makes the listener of a leg that came in; may keep the leg, must not send on it yet.
-
-The second argument is to be called once the leg has joined a session: until then it counts as a stranger's.
-"""
-
 
 class Listener:
-    """Accepts legs on any number of addresses, on exactly the paths given.
+    """Implements VisitorOwner. Accepts legs on any number of addresses, on exactly the paths given.
 
     Counted: ``congestion-control-refused`` (by the kernel), ``connections-accepted``,
     ``legs-accepted``, ``site-answers``, ``fallback-answers``. Dropped, by reason:
@@ -117,7 +102,7 @@ class Listener:
 
         Raises HostError.
         """
-        sock = _listening_socket(address, port)
+        sock = listening_socket(address, port)
         self.tls = tls
         if tls is not None:
             tls.prepare()
@@ -210,7 +195,7 @@ class Listener:
         ticket = self.admission.admit(peer, now)
         if isinstance(ticket, str):
             self.refuse(peer, ticket)
-            _drop(connection)
+            drop(connection)
             return
         self.counters.count("connections-accepted")
         self._empty.clear()
@@ -313,52 +298,3 @@ class Listener:
         ticket.give_back()
         if not self.admission.connections:
             self._empty.set()
-
-
-def _listening_socket(address: str, port: int) -> socket.socket:
-    """Listen on ``address``; without IPv6, ``::`` means every IPv4 address. Raises HostError."""
-    try:
-        return _bound_socket(address, port)
-    except OSError as error:
-        if address != EVERY_ADDRESS or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise HostError(f"cannot listen on {address} port {port}: {_advice(error)}") from error
-    log.warning("this machine has no IPv6, so %s port %d listens on %s", address, port, EVERY_IPV4_ADDRESS)
-    try:
-        return _bound_socket(EVERY_IPV4_ADDRESS, port)
-    except OSError as error:
-        raise HostError(f"cannot listen on {EVERY_IPV4_ADDRESS} port {port}: {_advice(error)}") from error
-
-
-def _bound_socket(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != EVERY_ADDRESS))
-        sock.bind((address, port))
-        sock.listen(ACCEPT_BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _drop(connection: socket.socket) -> None:
-    """Close with RST, so that the kernel keeps nothing of a connection that was refused."""
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-def _advice(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "another program has it; stop that program or choose another port"
-    if error.errno == errno.EACCES:
-        return "ports below 1024 need CAP_NET_BIND_SERVICE; grant it or choose a higher port"
-    if error.errno == errno.EAFNOSUPPORT:
-        return "this machine has no IPv6; choose an IPv4 address, or 0.0.0.0 for all of them"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address; choose one that it has, or 0.0.0.0"
-    return f"{error.strerror}; choose another address or port"

@@ -1,6 +1,7 @@
 """The floors of the package: who may import whom, which are pure, and who owns which third-party package.
 
-`violations` reads every file with `ast`, nothing is imported. It is itself proven on wrong trees.
+`violations` reads every file with `ast`, nothing is imported. No module may import itself through others,
+inside one room neither, and not for type annotations. It is itself proven on wrong trees.
 """
 
 from __future__ import annotations
@@ -58,7 +59,67 @@ def violations(root: Path) -> list[str]:
             problem = judge(room, target)
             if problem:
                 found.append(f"{where}:{line}: {problem}")
+    return found + [f"{' -> '.join(circle)}: these modules import each other" for circle in circles(root)]
+
+
+def circles(root: Path) -> list[list[str]]:
+    """Each circle of imports below the package directory ``root``: its modules in order, the first one twice.
+
+    Of several circles that share a module, at least one is found.
+    """
+    graph = module_graph(root)
+    found: list[list[str]] = []
+    done = set[str]()
+    for start in graph:
+        # Depth first: the modules on the way to the current one, each with what it imports yet to be seen.
+        way = {start: iter(graph[start])} if start not in done else {}
+        while way:
+            module = next(reversed(way))
+            target = next(way[module], None)
+            if target is None:
+                done.add(module)
+                del way[module]
+            elif target in way:
+                names = list(way)
+                found.append([*names[names.index(target) :], target])
+            elif target not in done:
+                way[target] = iter(graph[target])
     return found
+
+
+def module_graph(root: Path) -> dict[str, list[str]]:
+    """The modules of the package that each module imports, by dotted names below the package."""
+    files = {module_name(path, root): path for path in sorted(root.rglob("*.py"))}
+    graph = {}
+    for module, path in files.items():
+        is_package = path.name == "__init__.py"
+        package = (PACKAGE, *module.split(".")) if is_package else (PACKAGE, *module.split(".")[:-1])
+        targets = set[str]()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for names in imported_names(node, package):
+                targets.update([name for name in names if name in files and name != module][:1])
+        graph[module] = sorted(targets)
+    return graph
+
+
+def module_name(path: Path, root: Path) -> str:
+    """The dotted name of the module in the file ``path``, below the package; "" for the package itself."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(node: ast.AST, package: tuple[str, ...]) -> Iterator[list[str]]:
+    """For each import in ``node``: the names below the package that its module may have, likeliest first."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            top, _, name = alias.name.partition(".")
+            yield [name] if top == PACKAGE else []
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        base += tuple(node.module.split(".")) if node.module else ()
+        for alias in node.names:
+            # `from room import module`, or `from module import anything`
+            yield [".".join((*base[1:], alias.name)), ".".join(base[1:])] if base[:1] == (PACKAGE,) else []
 
 
 def imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -139,6 +200,68 @@ def test_a_wrong_import_is_found_and_its_file_is_named(tmp_path, path, source, l
     file.parent.mkdir(exist_ok=True)
     file.write_text(source)
     assert violations(tmp_path) == [f"{PACKAGE}/{path}:{line}: {problem}"]
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    """Write ``files``, texts by path, below ``root``."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        (
+            {
+                "session/a.py": f"from {PACKAGE}.session.b import B",
+                "session/b.py": f"import {PACKAGE}.session.a",
+            },
+            "session.a -> session.b -> session.a",
+        ),
+        (
+            {
+                "session/a.py": "from . import b",
+                "session/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import A",
+            },
+            "session.a -> session.b -> session.a",
+        ),
+        (
+            {
+                "server/d/a.py": f"from {PACKAGE}.server.b import B",
+                "server/b.py": f"def late():\n    from {PACKAGE}.server import c",
+                "server/c.py": f"from {PACKAGE}.server.d import a\nfrom {PACKAGE}.errors import E",
+                "errors.py": "",
+            },
+            "server.b -> server.c -> server.d.a -> server.b",
+        ),
+        (
+            {
+                "tun/__init__.py": f"from {PACKAGE}.tun.device import Device",
+                "tun/device.py": f"from {PACKAGE}.tun import Device",
+            },
+            "tun -> tun.device -> tun",
+        ),
+    ],
+)
+def test_a_circle_of_imports_is_found_and_its_modules_are_named(
+    tmp_path: Path, files: dict[str, str], circle: str
+) -> None:
+    write(tmp_path, files)
+    assert violations(tmp_path) == [f"{circle}: these modules import each other"]
+
+
+def test_modules_that_share_others_are_no_circle(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "server/__init__.py": f"from {PACKAGE}.server.a import A",
+            "server/a.py": "from . import b, c",
+            "server/b.py": "from . import c",
+            "server/c.py": "",
+        },
+    )
+    assert violations(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from halftunnel_vpn.config.shared import DEFAULT_NICE
 from halftunnel_vpn.errors import HostError, RoadError
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, encode_key
 from halftunnel_vpn.server import reload as reload_module
-from halftunnel_vpn.transport import listen as listen_module
+from halftunnel_vpn.transport.listening_socket import listening_socket
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -186,8 +186,8 @@ def test_without_ipv6_every_address_means_every_ipv4_address(monkeypatch, caplog
 
     monkeypatch.setattr(socket, "socket", WithoutIpv6)
     port = free_port("127.0.0.1")
-    with listen_module._listening_socket("::", port) as sock:
+    with listening_socket("::", port) as sock:
         assert sock.getsockname() == ("0.0.0.0", port)
     assert f"this machine has no IPv6, so :: port {port} listens on 0.0.0.0" in caplog.messages
     with pytest.raises(HostError, match="this machine has no IPv6; choose an IPv4 address"):
-        listen_module._listening_socket("::1", port)
+        listening_socket("::1", port)
