@@ -1,4 +1,4 @@
-"""Which acknowledgements and credits are owed to the peer, and when they leave."""
+"""The acknowledgements and credits that a session owes its peer, and when they leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_STATELESS: Final = 4096
 
 
 class Acknowledgements:
-    """What one session owes. ``wake`` is called when something is to leave with the next train."""
+    """The acknowledgements of one session. ``wake`` is called when one must leave with the next train."""
 
     __slots__ = (
         "_counters",
@@ -50,7 +50,7 @@ class Acknowledgements:
         self._stateless: dict[int, int] = {}
         self._due_receipts = False
         self.riding: dict[SessionLeg, None] = {}
-        """Legs of which a receipt goes along with the next train."""
+        """Legs whose receipts leave with the next train."""
         self._timer = wheel.timer(self._due)
         self._receipt_timer = wheel.timer(self._receipts_due)
 
@@ -76,19 +76,19 @@ class Acknowledgements:
     def stateless(self, stream_id: int, number: int) -> None:
         """Acknowledge a packet of a stream that is over or keeps no numbers."""
         if len(self._stateless) >= MAX_STATELESS and stream_id not in self._stateless:
-            self._counters.drop("ack-queue-full")  # the peer's retry asks again
+            self._counters.drop("ack-queue-full")  # the peer will retry
             return
         self._stateless[stream_id] = number & SERIAL_MASK
         self._wake()
 
     def receipt(self, leg: SessionLeg) -> None:
-        """Tell with the next train, and soon, how many records have come on ``leg``."""
+        """Send a receipt for ``leg`` with the next train, and wake for it."""
         self.riding[leg] = None
         self._due_receipts = True
         self._wake()
 
     def receipt_soon(self, leg: SessionLeg, now: float) -> None:
-        """The same with the next train, within RECEIPT_DELAY."""
+        """Send a receipt for ``leg`` with the next train, within RECEIPT_DELAY."""
         if leg not in self.riding:
             self.riding[leg] = None
             if not self._receipt_timer.armed:
@@ -106,7 +106,7 @@ class Acknowledgements:
             self.stateless(receiving.stream_id, receiving.expected)
 
     def clear(self) -> None:
-        """The session is over."""
+        """Discard everything: the session is over."""
         self._timer.cancel()
         self._receipt_timer.cancel()
         self._now.clear()
@@ -151,7 +151,7 @@ class Acknowledgements:
             self._wake()
 
     def _due(self, now: float) -> None:
-        """Each stream waits its own time: one timer for all must not cut short what a packet will carry."""
+        """Send what has waited for ACK_DELAY. One timer serves all streams, so each is checked."""
         waiting = {}
         for receiving, since in self._soon.items():
             if not receiving.packets_unacknowledged:

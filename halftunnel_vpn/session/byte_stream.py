@@ -1,4 +1,4 @@
-"""A byte stream: the port its user writes to, and the arrival of its packets."""
+"""A byte stream: what its user calls, and what the session calls."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ YOUNG_BYTES: Final = 64 * 1024
 """Bytes a stream may send in one burst before it counts as bulk and yields to interactive ones."""
 
 SMALL_PAYLOAD: Final = 2048
-"""Bytes below which a payload is copied: a reader that stalls must not keep whole trains alive for it."""
+"""Bytes below which a payload is copied: a stalled reader must not keep whole trains in memory."""
 
 BURST_PAUSE: Final = 0.1
 """Seconds of silence after which a stream is young again."""
 
 
 class _Nobody:
-    """Stands in for the user of a stream that has none yet, or is over: the two must not keep each other."""
+    """Stands in for the user of a stream that has none, or is over, so that no reference cycle is left."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class ByteStream(Stream):
         "context",
         # Who uses the stream at this end.
         "handler",
-        # Whether the user has been refused room, and waits to be called when there is some.
+        # Whether the user found little room and waits for ``room_grew``.
         "is_low_on_room",
         # The receiving half: packets in order, and the credit that the peer has.
         "receiving",
@@ -104,7 +104,7 @@ class ByteStream(Stream):
             self._activate()
 
     def finish(self) -> None:
-        """FIN after everything sent so far; does nothing when already finished or over."""
+        """Send FIN after everything sent so far; do nothing when already finished or over."""
         if self.state in _MAY_SEND:
             self.state = next_state(self.state, StreamEvent.FIN_QUEUED)
             self.sending.fin_queued = True
@@ -125,7 +125,7 @@ class ByteStream(Stream):
         self._activate()
 
     def consumed(self, count: int, now: float) -> None:
-        """``count`` received bytes are gone for good."""
+        """Give the peer credit for ``count`` received bytes that the user has consumed."""
         context = self.context
         if self.receiving.window.consume(count, context.round_trip, now):
             context.acknowledgements.now(self.receiving)
@@ -133,7 +133,7 @@ class ByteStream(Stream):
     # --- the exit's answers ----------------------------------------------------------------------
 
     def accept(self, address: bytes = b"", port: int = 0) -> None:
-        """Tell the client that the destination has connected, from ``address`` and ``port`` (exit only)."""
+        """Report to the client that the destination has connected, from this address (exit only)."""
         self.state = next_state(self.state, StreamEvent.OPENED)
         reply = OpenReply(self.receiving.window.granted, address, port)
         self.sending.control.append((PacketType.OPEN, reply.encode()))
@@ -171,7 +171,7 @@ class ByteStream(Stream):
         return self.sending.waits_for_other_leg(leg)
 
     def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
-        """Add packets to ``train``; returns the bytes added."""
+        """Add packets to ``train``; return the bytes added."""
         added = self.sending.fill(train, leg, self.receiving.expected, limit, now)
         if added and not self.receiving.waiting:
             self.receiving.packets_unacknowledged = 0  # the header of each packet acknowledges
@@ -180,7 +180,7 @@ class ByteStream(Stream):
         return added
 
     def packet_arrived(self, type_: PacketType, sequence: int, payload: memoryview, now: float) -> None:
-        """A DATA, FIN or OPEN packet of this stream. Raises FlowControlError beyond the window."""
+        """Take a DATA, FIN or OPEN packet. Raises FlowControlError beyond the window."""
         if self.resetting:
             return
         if type_ is PacketType.FIN:
@@ -190,7 +190,7 @@ class ByteStream(Stream):
         receiving = self.receiving
         owed = receiving.packets_unacknowledged
         if not receiving.accept(type_, sequence, payload):
-            self.context.acknowledgements.now(receiving)  # a repetition or a gap: the peer should know soon
+            self.context.acknowledgements.now(receiving)  # a repetition or a gap: acknowledge soon
             return
         self._deliver(type_, payload, now)
         if receiving.waiting:
@@ -207,7 +207,7 @@ class ByteStream(Stream):
             self.context.acknowledgements.now(self.receiving)
 
     def acknowledged(self, number: int, now: float) -> None:
-        """The peer's cumulative acknowledgement. Raises FlowControlError for what was never sent."""
+        """Take the peer's cumulative acknowledgement. Raises FlowControlError for what was never sent."""
         sending = self.sending
         if sending.acknowledge(number):
             if self.queue is None and (sending.unsent or sending.fin_queued):
@@ -217,7 +217,7 @@ class ByteStream(Stream):
                 self._tell_room(now)
 
     def credited(self, limit: int, now: float) -> None:
-        """The peer's credit: a cumulative limit in bytes; older, smaller values are ignored."""
+        """Take the peer's credit: a cumulative limit in bytes; older, smaller values are ignored."""
         sending = self.sending
         if limit > sending.credit:
             sending.credit = limit
@@ -227,7 +227,7 @@ class ByteStream(Stream):
                 self._tell_room(now)
 
     def reset_received(self, code: ResetCode, now: float) -> None:
-        """The peer has ended the stream."""
+        """End the stream: the peer has reset it."""
         was_open = self.state is StreamState.OPEN
         was_over = self.resetting or self.state is StreamState.CLOSED
         self.state = StreamState.CLOSED
@@ -241,7 +241,7 @@ class ByteStream(Stream):
         self.context.acknowledgements.discard(self.receiving)
 
     def break_off(self, code: ResetCode, now: float) -> None:
-        """End a stream on which the peer broke the rules: the peer and the user both hear ``code``."""
+        """End a stream on which the peer broke the rules: report ``code`` to the peer and to the user."""
         was_open = self.state is StreamState.OPEN
         was_over = self.resetting or self.state is StreamState.CLOSED
         self.reset(code)
@@ -253,12 +253,12 @@ class ByteStream(Stream):
             self.handler.aborted(code, now)
 
     def release(self, unread: int = 0) -> None:
-        """Let go of everything that is kept, but for the window of ``unread`` bytes that the user has."""
+        """Release everything except the window of ``unread`` bytes that the user still holds."""
         self.sending.drop_everything()
         self.receiving.release(unread)
 
     def settle(self) -> None:
-        """Nothing is left to do for the stream; at the exit, what its user still holds stays counted."""
+        """Release everything; at the exit, what the user still holds stays counted."""
         held = 0
         if self.context.limits.memory is not None and not self.resetting:
             held = self.receiving.received - self.receiving.window.consumed
@@ -285,7 +285,7 @@ class ByteStream(Stream):
     def _tell_room(self, now: float) -> None:
         sending = self.sending
         room = sending.room
-        # a small window never gives much room: then any room counts once nothing waits
+        # a small window never has much room: then any room counts once nothing waits
         if self.state in _MAY_SEND and (room >= ROOM_AGAIN or (room and not sending.unsent_bytes)):
             self.is_low_on_room = False
             self.handler.room_grew(now)

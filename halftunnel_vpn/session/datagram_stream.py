@@ -30,14 +30,14 @@ QUEUE_BYTES: Final = 512 * 1024
 
 ENOUGH_BYTES: Final = 128 * 1024
 ENOUGH_RUNS: Final = QUEUE_RUNS // 2
-"""What keeps a leg busy until more can be queued: who can leave datagrams where they are should not add."""
+"""What keeps a leg busy until more can be queued. Callers that can wait should not add more."""
 
 MAX_RUN: Final = MAX_TRAIN_PAYLOAD
 """Bytes of the longest run, header and data."""
 
 
 class DatagramStream(Stream):
-    """One unreliable stream of a session; implements DatagramPort. Made by the session only."""
+    """One unreliable stream of a session; implements DatagramPort. Only the session makes one."""
 
     __slots__ = (
         "_runs",
@@ -102,21 +102,21 @@ class DatagramStream(Stream):
 
     @property
     def has_enough(self) -> bool:
-        """Whether so much waits that more had better not be read."""
+        """Whether so much waits that the user should stop reading."""
         return self._runs_bytes >= ENOUGH_BYTES or len(self._runs) >= ENOUGH_RUNS
 
     def tell_when_drained(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once, when :attr:`has_enough` is no longer true."""
+        """Call ``callback`` once, when :attr:`has_enough` is no longer true."""
         self.has_drained = callback
 
     def close(self) -> None:
-        """Forget the stream at both ends."""
+        """Close the stream at both ends."""
         self.reset(ResetCode.NORMAL)
 
     # --- the exit's answers, the client's request ------------------------------------------------
 
     def reset(self, code: ResetCode) -> None:
-        """Drop what waits and tell the peer; does nothing when the stream is over."""
+        """Drop what waits and report ``code`` to the peer; do nothing when the stream is over."""
         if self.resetting or not self.is_registered:
             return
         self.resetting = True
@@ -124,7 +124,7 @@ class DatagramStream(Stream):
         self._control(PacketType.RESET, encode_reset(code))
 
     def accept(self, address: bytes = b"", port: int = 0) -> None:
-        """Tell the client that the socket is there, bound to ``address`` and ``port`` (exit only)."""
+        """Report to the client that the socket is bound to ``address`` and ``port`` (exit only)."""
         self.is_accepted = True
         self._control(PacketType.OPEN, OpenReply(0, address, port).encode())
 
@@ -152,7 +152,7 @@ class DatagramStream(Stream):
         return leg.under_way.is_full_of_datagrams and not sending.has_something_to_send
 
     def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
-        """Add packets to ``train``; returns the bytes added."""
+        """Add packets to ``train``; return the bytes added."""
         if self.sending.waits_for_other_leg(leg):
             return 0
         added = self.sending.fill(
@@ -186,7 +186,7 @@ class DatagramStream(Stream):
         return added
 
     def packet_arrived(self, type_: PacketType, sequence: int, payload: memoryview, now: float) -> None:
-        """A DATA or OPEN packet of this stream."""
+        """Take a DATA or OPEN packet."""
         if type_ is PacketType.DATA:
             if not self.resetting:
                 self.handler.run_received(payload, now)
@@ -195,7 +195,7 @@ class DatagramStream(Stream):
             self.context.acknowledgements.stateless(self.stream_id, sequence + 1)
 
     def acknowledged(self, number: int, now: float) -> None:
-        """OPEN and RESET are acknowledged; DATA carries no number that means anything."""
+        """Take an acknowledgement of OPEN or RESET; DATA is not acknowledged."""
         if number and self.sending.acknowledge(number) and self.has_something_to_send:
             self._activate()
 
@@ -206,7 +206,7 @@ class DatagramStream(Stream):
         """Do nothing: the acknowledgement of OPEN is repeated when OPEN is."""
 
     def reset_received(self, code: ResetCode, now: float) -> None:
-        """The peer has forgotten the stream."""
+        """End the stream: the peer has closed it."""
         was_over = self.resetting
         self.resetting = True
         self.release()
@@ -218,24 +218,24 @@ class DatagramStream(Stream):
             self.handler.aborted(code, now)
 
     def break_off(self, code: ResetCode, now: float) -> None:
-        """End a stream on which the peer broke the rules: the peer and the user both hear ``code``."""
+        """End a stream on which the peer broke the rules: report ``code`` to the peer and to the user."""
         was_over = self.resetting
         self.reset(code)
         if not was_over:
             self.handler.aborted(code, now)
 
     def release(self) -> None:
-        """Let go of everything that waits."""
+        """Drop everything that waits."""
         self.sending.drop_everything()
         self._runs.clear()
         self._held(-self._runs_bytes)
 
     def settle(self) -> None:
-        """Nothing is left to do for the stream."""
+        """Release everything: the stream is over."""
         self.release()
 
     def _held(self, count: int) -> None:
-        """``count`` bytes of runs wait, more or (negative) fewer."""
+        """Count ``count`` more bytes of waiting runs; negative for fewer."""
         self._runs_bytes += count
         if self.context.limits.memory is not None:
             self.context.limits.memory.take(count)

@@ -1,6 +1,6 @@
-"""How long a leg may be silent before somebody on its road cuts it: learnt, per domain.
+"""How long a leg may be silent before a middlebox cuts it: learnt per domain.
 
-Idle limits of proxies and NATs differ from ten seconds to many minutes, and nobody announces them. So each
+Idle limits of proxies and NATs differ from ten seconds to many minutes, and are not announced. So each
 domain begins with a careful interval; after some silences of that length that a leg has survived, the next
 longer one is tried; after a cut at a silence that was never survived before, the interval goes back below it.
 """
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Final
 
 FIRST_INTERVAL: Final = 8.0
-"""Seconds: the careful beginning."""
+"""Seconds: the first interval of a domain."""
 
 LONGEST_INTERVAL: Final = 60.0
-"""Seconds: an idle leg that is dead is found within an interval, so it must not grow without end."""
+"""Seconds: the longest interval; a dead idle leg is found within one interval."""
 
 SHORTEST_INTERVAL: Final = 2.0
-"""Seconds: below this nothing is gained."""
+"""Seconds: the shortest interval."""
 
 SURVIVALS: Final = 3
 """Silences survived before a longer interval is tried."""
@@ -26,7 +26,7 @@ GROWTH: Final = 1.5
 """Factor from one interval to the next."""
 
 JITTER_SHARE: Final = 0.7
-"""Share of an interval that a silence must have for it to say something about the interval."""
+"""Share of an interval that a silence must last to count for that interval."""
 
 BACK_OFF: Final = 0.7
 """Share of a silence that ended with a cut which is tried next."""
@@ -35,10 +35,10 @@ SAME: Final = 0.25
 """Difference, as a share, up to which two silences count as about the same."""
 
 BAD_FOR: Final = 7 * 86400.0
-"""Seconds for which a cut is remembered: roads change."""
+"""Seconds for which a cut is remembered, since paths change."""
 
 MAX_DOMAINS: Final = 64
-"""Domains remembered; the one that was learnt of longest ago makes room."""
+"""Domains remembered; the oldest is forgotten first."""
 
 
 class Learnt:
@@ -64,7 +64,7 @@ class IntervalTable:
         self._shortest = min(first, SHORTEST_INTERVAL)
         self._domains: dict[str, Learnt] = {}
         self.changes = 0
-        """Rises whenever something was learnt that is worth remembering."""
+        """Rises with each change worth saving."""
 
     def interval(self, domain: str) -> float:
         """Seconds between two keepalives on a leg to ``domain``."""
@@ -72,7 +72,7 @@ class IntervalTable:
         return self._first if learnt is None else learnt.interval
 
     def survived(self, domain: str, silence: float) -> None:
-        """A leg answered after so many seconds of silence."""
+        """Record that a leg answered after ``silence`` seconds of silence."""
         learnt = self._of(domain)
         if silence > learnt.survived:
             learnt.survived = silence
@@ -91,10 +91,10 @@ class IntervalTable:
             self.changes += 1
 
     def cut(self, domain: str, silence: float, wall: float) -> None:
-        """A leg was lost after so many seconds of silence, at ``wall`` seconds since 1970.
+        """Record that a leg was lost after ``silence`` seconds of silence, at ``wall`` seconds since 1970.
 
-        A silence that was survived before, or is much shorter than the interval, says nothing by itself; two
-        like cuts in a row do.
+        A silence that was survived before, or is much shorter than the interval, proves nothing by itself;
+        two similar cuts in a row do.
         """
         learnt = self._of(domain)
         learnt.streak = 0
@@ -111,14 +111,14 @@ class IntervalTable:
         self.changes += 1
 
     def export(self) -> dict[str, dict[str, float]]:
-        """What is worth remembering, as plain data."""
+        """Return the table as plain data."""
         return {
             domain: {"interval": one.interval, "survived": one.survived, "cut": one.cut, "cut_at": one.cut_at}
             for domain, one in self._domains.items()
         }
 
     def load(self, stored: object, wall: float) -> int:
-        """Take up what :meth:`export` gave; what cannot be meant is left out. Returns how much that was."""
+        """Load what :meth:`export` returned; return the number of invalid entries, which are ignored."""
         refused = 0
         items = list(stored.items())[-MAX_DOMAINS:] if isinstance(stored, Mapping) else []
         for domain, entry in items:

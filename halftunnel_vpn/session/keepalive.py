@@ -16,7 +16,7 @@ from halftunnel_vpn.session.liveness import Watch
 from halftunnel_vpn.timers import Timer, Wheel
 
 LEG_SILENT: Final = "leg-silent"
-"""Cause of closing a leg that gives no sign of life."""
+"""Reason for closing a leg that does not answer."""
 
 MAX_PADDING: Final = 255
 """Bytes of random padding in a keepalive, at the most."""
@@ -25,10 +25,10 @@ JITTER: Final = 0.25
 """Share of the interval by which a keepalive comes earlier, at the most."""
 
 EXIT_PATIENCE: Final = 1.5
-"""Intervals of the client after which the exit pings by itself: normally the client's pings come first."""
+"""Client intervals after which the exit pings by itself; normally the client's pings come first."""
 
 MIN_INTERVAL, MAX_INTERVAL = 1.0, 300.0
-"""Seconds: what the exit follows when a client tells its interval."""
+"""Seconds: the range of client intervals that the exit follows."""
 
 MIN_ROUND_TRIP: Final = 0.0005
 """Seconds that a session's round trip counts as at least."""
@@ -65,26 +65,26 @@ class Keepalive:
         self._watches: dict[SessionLeg, Watch] = {}
 
     def watch(self, leg: SessionLeg, now: float) -> None:
-        """Begin with ``leg``: the first ping leaves at once and measures the round trip."""
+        """Watch ``leg``: send the first ping at once, which measures the round trip."""
         self._timers[leg] = self._wheel.timer(lambda time: self._due(leg, time))
         self._watches[leg] = Watch(leg, self._wheel, self._ask, self._dead, self._is_last)
         self._due(leg, now)
 
     def forget(self, leg: SessionLeg) -> None:
-        """``leg`` is gone."""
+        """Stop watching ``leg``."""
         timer = self._timers.pop(leg, None)
         if timer is not None:
             timer.cancel()
             self._watches.pop(leg).end()
 
     def used(self, leg: SessionLeg, now: float) -> None:
-        """Something was sent on ``leg``, or heard, that wants an answer, and nobody looks at it yet."""
+        """Check ``leg``, which carries something that needs an answer and is not checked yet."""
         watch = self._watches.get(leg)
-        if watch is not None:  # else it is gone, and what its peer had sent before still comes in
+        if watch is not None:  # otherwise it is gone, and what its peer had sent before still arrives
             watch.begin(now)
 
     def doubt(self, leg: SessionLeg, now: float) -> None:
-        """There is reason to think that ``leg`` is dead: ask it now."""
+        """Ping ``leg`` now: it may be dead."""
         if not leg.ping_sent:
             self._ask(leg, now)
         if not leg.is_watched:
@@ -109,11 +109,11 @@ class Keepalive:
                 self._intervals.survived(leg.domain, leg.silence)
 
     def retire(self, leg: SessionLeg, via: SessionLeg, within: float, now: float) -> None:
-        """Ask the peer, on the leg ``via``, to drain and close ``leg`` ``within`` so many seconds."""
+        """Ask the peer, on the leg ``via``, to drain and close ``leg`` within ``within`` seconds."""
         self._send(via, KeepaliveKind.RETIRE, leg.number, int(within * 1e6), now)
 
     def _measured(self) -> None:
-        """The session's round trip is that of its two directions together."""
+        """Update the session's round trip: that of both directions together."""
         halves = [
             min((leg.round_trip for leg in self._legs.of(way) if leg.round_trip is not None), default=0.0)
             for way in Direction
@@ -127,7 +127,7 @@ class Keepalive:
                 leg.interval = self._intervals.interval(leg.domain)
         interval = leg.interval or self._interval
         jitter = self._random(1)[0] / 255 * JITTER
-        self._timers[leg].arm(now + interval * (1 - jitter))  # first: the ping may be the end of the leg
+        self._timers[leg].arm(now + interval * (1 - jitter))  # before the ping, which may lose the leg
         if not leg.ping_sent:
             silence = now - max(leg.last_received, leg.last_sent)
             self._ask(leg, now)

@@ -1,4 +1,4 @@
-"""The legs of one session: who may carry new trains, what happens when one is lost, and how one is retired.
+"""The legs of one session: which carry new trains, what happens when one is lost or retired.
 
 A leg that is retired carries nothing new. What it has carried is acknowledged first; then it is closed by the
 end that sends on it, behind its last record, so nothing has to be sent again.
@@ -18,16 +18,16 @@ from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.timers import Timer, Wheel
 
 DRAIN_LOOK: Final = 0.05
-"""Seconds between two looks whether a retired leg has been acknowledged."""
+"""Seconds between checks whether a retired leg has been acknowledged."""
 
 DRAIN_TIMEOUT: Final = 30.0
 """Seconds after which a retired leg is closed although something that it carried is not acknowledged."""
 
 LEG_RETIRED: Final = "leg-retired"
-"""Cause of closing a leg that has been replaced and owes nothing."""
+"""Reason for closing a leg that has been replaced and owes nothing."""
 
 LEG_NOT_DRAINED: Final = "leg-not-drained"
-"""Cause of closing a replaced leg that still owes something; that goes out again on another."""
+"""Reason for closing a replaced leg that still owes something; that goes out again on another."""
 
 
 class LegSet:
@@ -61,18 +61,20 @@ class LegSet:
         return all(stream.sending.finished for stream in self._streams.values())
 
     def add(self, leg: SessionLeg, now: float) -> None:
-        """``leg`` has joined."""
+        """Add ``leg``, which has joined."""
         self._legs.all.append(leg)
         if leg.direction is self._sends:
-            # not from nothing: it would have to carry all until it has caught up with the others
+            # not zero: it would have to carry everything until it has caught up with the others
             leg.handicap = leg.weight * max((other.load for other in self._legs.senders), default=0.0)
             self._legs.senders.append(leg)
         elif self._context.is_client:
-            leg.proves_by_hearing = True  # only the client can replace a leg, so it must find out by itself
+            leg.proves_by_hearing = (
+                True  # only the client can replace a leg, so it must detect by itself that one is dead
+            )
         self._keepalive.watch(leg, now)
 
     def remove(self, leg: SessionLeg, now: float) -> bool:
-        """``leg`` is gone; what it carried is queued again. False when that was known already."""
+        """Remove ``leg`` and queue again what it carried; return False if it was not in the set."""
         if leg not in self._legs.all:
             return False
         self._legs.all.remove(leg)
@@ -82,7 +84,7 @@ class LegSet:
         if leg in self._legs.senders:
             self._legs.senders.remove(leg)
         if leg.direction is self._sends:
-            # Also a drained one: nothing acknowledges acknowledgements and credit, and its road may be dead.
+            # Also a drained one: nothing acknowledges acknowledgements and credit, and its path may be dead.
             for stream in self._streams.values():
                 if stream.sending.leg_lost(leg) and stream.queue is None:
                     self._context.scheduler.activate(stream)
@@ -97,26 +99,26 @@ class LegSet:
         if leg in self._legs.all and not leg.draining:
             self._drain(leg, now + within, now)
             if leg.direction is not self._sends:
-                # told on a leg that is known to work, if there is one: this one may be dead
+                # sent on a leg that is known to work, if there is one: this one may be dead
                 others = [other for other in self._legs.of(leg.direction) if not other.draining]
                 self._keepalive.retire(leg, others[-1] if others else leg, within, now)
             self._context.wake()
 
     def asked_to_retire(self, number: int, within: float, now: float) -> None:
-        """The client has replaced leg ``number``, on which this end sends."""
+        """Drain leg ``number``, on which this end sends: the client has replaced it."""
         for leg in self._legs.senders:
             if leg.number == number:
                 self._drain(leg, now + min(within, DRAIN_TIMEOUT), now)
                 return
 
     def receipt_received(self, number: int, records: int, stamp: int, now: float) -> None:
-        """So many records have arrived on leg ``number``. Raises PeerError for more than were sent on it."""
+        """Take the receipt of leg ``number``. Raises PeerError for more records than were sent on it."""
         for leg in self._legs.all:
             if leg.number == number and leg.direction is self._sends:
                 self.records_arrived(leg, records, now, stamp)
 
     def records_arrived(self, leg: SessionLeg, records: int, now: float, stamp: int = 0) -> None:
-        """So many records have arrived on ``leg``. Raises PeerError for more than were sent on it."""
+        """Take the receipt of ``leg``. Raises PeerError for more records than were sent on it."""
         if records > leg.records_sent:
             raise PeerError("receipt-never-sent", f"leg {leg.number}")
         leg.under_way.pacer.legs = len(self._legs.senders)
@@ -130,17 +132,17 @@ class LegSet:
         leg.port.set_pace(pacer.pace)
         if pacer.wants_drain:
             pacer.wants_drain = False
-            for other in self._legs.senders:  # they may share its path, and then all of them keep the queue
+            for other in self._legs.senders:  # they may share its path, and then all of them fill the queue
                 if other is not leg and other.under_way.pacer.drain(now):
                     other.port.set_pace(other.under_way.pacer.pace)
 
     def doubt_all(self, now: float) -> None:
-        """Ask every leg at once whether it is alive; what is dead is found as under load."""
-        for leg in list(self._legs.all):  # one may be gone by being asked
+        """Ping every leg at once; dead ones are found as quickly as under load."""
+        for leg in list(self._legs.all):  # a ping may lose a leg
             self._keepalive.doubt(leg, now)
 
     def close_all(self) -> None:
-        """The session is over."""
+        """Close every leg: the session is over."""
         for leg in list(self._legs.all):
             self._keepalive.forget(leg)
             leg.port.close("session-closed")

@@ -1,4 +1,4 @@
-"""The legs of a session, and the policy that says which of them carries the next train."""
+"""The legs of a session, and the policy that chooses the one for the next train."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.receipts import InFlight
 
 SHARE_PATIENCE: Final = 0.1
-"""Seconds and no more for which bulk waits for a leg of which no receipt comes, to keep the shares."""
+"""Longest time in seconds that bulk waits for a leg without receipts, to keep the shares."""
 
 
 class Movement(NamedTuple):
-    """How far the bytes of a leg have come: bytes ``given`` to its road so far, ``taken`` of them by the next
-    hop, and ``received`` from there. They only grow, and know nothing of records."""
+    """How far the bytes of a leg have come: bytes ``given`` to its socket so far, ``taken`` of them by the
+    next hop, and ``received`` from there. They only grow, and do not depend on records."""
 
     given: int
     taken: int
@@ -26,7 +26,7 @@ NO_MOVEMENT: Final = Movement(0, 0, 0)
 
 
 class LegPort(Protocol):
-    """A leg as the session sees it: something that seals trains and puts them on the road."""
+    """A leg as the session sees it: something that seals trains and sends them."""
 
     @property
     def writable(self) -> bool:

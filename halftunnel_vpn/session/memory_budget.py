@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 STREAM_COST = 2048
-"""Bytes that a stream is taken to cost for being there."""
+"""Bytes that an idle stream is counted with."""
 
 MIN_SEND = 16 * 1024
 """Bytes that every stream may keep until they are acknowledged, however little memory is left."""
 
 KEEP_TO_GROW = 2
-"""A window grows while more than one part in so many is free: what is left is for windows that begin."""
+"""A window grows while more than 1/N is free: the rest is for new windows."""
 
 KEEP_FOR_FIRST = 4
-"""A new stream gets its first window, and not the least one, while more than one part in so many is free."""
+"""A new stream gets its full first window while more than 1/N is free."""
 
 KEEP_TO_SEND = 8
-"""A stream keeps more than MIN_SEND while more than one part in so many is free."""
+"""A stream keeps more than MIN_SEND while more than 1/N is free."""
 
 
 class Memory:
     """Bytes in use under a bound: windows that were granted, data that is kept, and the streams themselves.
 
-    ``parent`` bounds several of them together, and has no parent. Nothing waits for memory here: who asks
-    gets less, and at least so much that it goes on; new streams are refused when nothing is free.
+    ``parent`` bounds several of them together, and has no parent. Nothing waits for memory here: callers
+    get less, but enough to go on; new streams are refused when nothing is free.
     """
 
     __slots__ = ("__weakref__", "_parent", "limit", "used")
@@ -39,7 +39,7 @@ class Memory:
         return self.used >= self.limit or (parent is not None and parent.used >= parent.limit)
 
     def spare(self, keep: int) -> int:
-        """Bytes that are free beyond one part in ``keep`` of each bound; 0 when there are none."""
+        """Bytes that are free beyond 1/``keep`` of each bound; 0 when there are none."""
         spare = self.limit - self.limit // keep - self.used
         parent = self._parent
         if parent is not None:
@@ -49,7 +49,7 @@ class Memory:
         return spare if spare > 0 else 0
 
     def take(self, count: int) -> None:
-        """Count ``count`` bytes more; whether they may be had was asked before."""
+        """Count ``count`` more bytes; the caller has checked that they are free."""
         self.used += count
         if self._parent is not None:
             self._parent.used += count

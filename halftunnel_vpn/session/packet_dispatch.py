@@ -1,4 +1,4 @@
-"""What comes in on the legs of a session: trains, packet by packet, for streams that are or are to be."""
+"""Dispatch the trains that arrive on the legs of a session, packet by packet, to their streams."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_REFUSED: Final = 1024
 """Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
 
 MAX_VIOLATIONS: Final = 16
-"""Streams of a session that end because its peer broke their rules; every one after them costs it a leg."""
+"""Streams of a session that end because its peer broke their rules; each further one costs it a leg."""
 
 DATAGRAM_KINDS: Final = frozenset({StreamKind.UDP, StreamKind.ICMP})
 
@@ -76,7 +76,7 @@ class PacketDispatch:
         self._violations = 0
 
     def train_received(self, leg: SessionLeg, plaintext: memoryview, now: float) -> None:
-        """The opened record of ``leg``. Raises PeerError when the protocol is broken: the leg must go."""
+        """Dispatch the opened record of ``leg``. Raises PeerError for a violation: close the leg then."""
         context = self._context
         if context.is_closed:
             return
@@ -84,7 +84,7 @@ class PacketDispatch:
         leg.records_received += 1
         leg.bytes_received += len(plaintext)
         if leg.proves_by_hearing and plaintext[3:4] != _KEEPALIVE_BYTE:
-            leg.owes_proof = True  # when it falls silent from now on, it is asked
+            leg.owes_proof = True  # when it falls silent from now on, it is pinged
             if not leg.is_watched:
                 self._keepalive.used(leg, now)
         streams = self._table.streams

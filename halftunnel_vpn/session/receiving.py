@@ -17,7 +17,7 @@ ACK_PACKETS: Final = 64
 """Received packets after which an acknowledgement leaves at once."""
 
 INITIAL_WINDOW: Final = 128 * 1024
-"""Bytes a new stream may receive before its first credit, while the pool has them and no bound is smaller."""
+"""Bytes a new stream may receive before its first credit, if the pool has them and no bound is smaller."""
 
 MIN_WINDOW: Final = 16 * 1024
 """Bytes every stream may receive, however empty the pool is."""
@@ -29,7 +29,7 @@ GROWTH_HORIZON: Final = 0.010
 """Seconds: a window that is half used up within this, or within two round trips, is too small and grows."""
 
 FAST_GROWTH: Final = 4
-"""Factor by which a small window grows; behind a loss it does so once in a round trip or two, no oftener."""
+"""Factor by which a small window grows; after a loss at most once in a round trip or two."""
 
 FAST_GROWTH_BELOW: Final = 1024 * 1024
 """Bytes from which on a window doubles. bbr forgets a rate that is not used for ten round trips."""
@@ -44,10 +44,10 @@ Arrival = tuple[PacketType, memoryview]
 
 
 class WindowPool:
-    """The bytes that all streams of a session together may have granted beyond their minimum.
+    """The bytes that all streams of a session together may grant beyond their minimum.
 
-    A quarter of them is for the first window of new streams: readers that stall with grown windows must not
-    leave everybody else with the minimum. Of the rest no window takes so much that less than its own size is
+    A quarter of them is for the first window of new streams: stalled readers with grown windows must not
+    leave all others with the minimum. Of the rest no window takes so much that less than its own size is
     left: credit cannot be taken back, and connections that were fast once may idle for hours. ``memory`` is
     what other sessions share with this one.
     """
@@ -108,7 +108,7 @@ class ReceiveWindow:
         self._epoch_started = 0.0
 
     def consume(self, count: int, round_trip: float, now: float) -> bool:
-        """``count`` bytes are gone; returns whether credit should be sent. Updates ``granted``."""
+        """Count ``count`` consumed bytes; return whether credit should be sent. Updates ``granted``."""
         self.consumed += count
         if self._is_over:
             self.release(max(0, self._borrowed - count))
@@ -126,7 +126,7 @@ class ReceiveWindow:
         return False
 
     def release(self, unread: int = 0) -> None:
-        """Give the pool back what this window took, but for ``unread`` bytes that somebody still holds."""
+        """Give the pool back what this window took, except ``unread`` bytes that the user still holds."""
         self._is_over = True
         kept = min(unread, self._borrowed)
         self._pool.give_back(self._borrowed - kept)
@@ -230,7 +230,7 @@ class ReceiveSide:
         return arrival
 
     def release(self, unread: int = 0) -> None:
-        """Let go of what waits, and of the window but for ``unread`` bytes that somebody still holds."""
+        """Release what waits, and the window except ``unread`` bytes that the user still holds."""
         if self._memory is not None:
             self._memory.give_back(WAITING_COST * self.waiting)
         self._ring = None

@@ -1,7 +1,7 @@
-"""Whose packets go next: two classes, and deficit round robin (Shreedhar and Varghese, 1995) in each.
+"""Which stream sends next: two classes, and deficit round robin (Shreedhar and Varghese, 1995) in each.
 
-A turn is rounded to whole trains, and what was too much or too little counts in the next one: turns that
-ended in the middle of a train would tear every piece in two.
+A turn is rounded to whole trains, and the difference counts in the next one: a turn that
+ended in the middle of a train would split every piece.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Scheduler:
             self._urgent_credit = 0
             self._serve(urgent or bulk, train, leg, size, 0, now)
             return
-        # neither runs of datagrams nor pieces of bulk are torn in two, so the share holds over several trains
+        # neither runs of datagrams nor pieces of bulk are split, so the share holds over several trains
         credit = min(self._urgent_credit, 0) + int(size * URGENT_SHARE)
         before = train.room
         self._serve(urgent, train, leg, size, max(before - credit, 0), now)
@@ -85,7 +85,7 @@ class Scheduler:
             if not stream.has_something_to_send:
                 queue.popleft()
                 stream.queue = None
-                stream.deficit = min(stream.deficit, 0)  # a debt stays, a claim does not
+                stream.deficit = min(stream.deficit, 0)  # a debt stays, a surplus does not
                 self._served(stream)
             elif queue is self._urgent and not stream.is_urgent:
                 queue.popleft()

@@ -1,4 +1,4 @@
-"""The sending half of a byte stream: what waits, what is under way, what must go out again."""
+"""The sending half of a byte stream: what waits, what is in flight, what must be sent again."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ UNSENT_LIMIT: Final = 256 * 1024
 At the client that is the TCP window of a flow, all of which may wait in the TUN device, before others."""
 
 ROOM_LOW: Final = 64 * 1024
-"""Below this room a stream remembers to tell its user when there is room again: a whole piece of the host."""
+"""Room below which a stream will call ``room_grew`` later: a whole piece of the host's TCP."""
 
 ROOM_AGAIN: Final = UNSENT_LIMIT // 2
-"""From this room on it tells its user, or when nothing waits: a window may never give so much."""
+"""Room from which on it calls ``room_grew``, or when nothing waits: a small window never has as much."""
 
 SEND_BUFFER: Final = 16 * 1024 * 1024
 """Bytes of one stream that are kept, sent or not, until the peer has acknowledged them."""
@@ -182,7 +182,7 @@ class SendSide:
         self.opening_leg = None
 
     def fill(self, train: Train, leg: SessionLeg, acknowledgement: int, limit: int, now: float) -> int:
-        """Add packets to ``train``, about ``limit`` payload bytes at the most; returns the bytes added."""
+        """Add packets to ``train``, about ``limit`` payload bytes at most; return the bytes added."""
         if self.opening_leg is not None and self.opening_leg is not leg:
             return 0
         before = train.room
@@ -216,7 +216,7 @@ class SendSide:
         return before - train.room
 
     def acknowledge(self, wire_number: int) -> bool:
-        """Release what the peer has received; returns whether that was anything.
+        """Release what the peer has received; return whether there was anything.
 
         Raises FlowControlError for an acknowledgement of packets that were never sent.
         """
@@ -247,7 +247,7 @@ class SendSide:
         return True
 
     def leg_lost(self, leg: SessionLeg) -> bool:
-        """Queue again what ``leg`` carried; returns whether that was anything."""
+        """Queue again what ``leg`` carried; return whether there was anything."""
         lost = [packet for packet in self.retained if packet.leg is leg]
         return self._queue_again(lost)
 
@@ -258,7 +258,7 @@ class SendSide:
         return False
 
     def _let_go(self, count: int) -> None:
-        """``count`` bytes are kept no more."""
+        """Stop counting ``count`` bytes that are no longer kept."""
         self.acknowledged_bytes += count
         if self.memory is not None:
             self.memory.give_back(count)

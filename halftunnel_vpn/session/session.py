@@ -256,7 +256,7 @@ class Session:
         for stream in streams:
             try:
                 stream.reset_received(code, now)
-            except Exception as error:  # a fault of one user: everything else ends all the same
+            except Exception as error:  # a fault of one user must not keep the rest open
                 failure = failure or error
         self.leg_set.close_all()
         self._retry_timer.cancel()

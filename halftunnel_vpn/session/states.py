@@ -9,7 +9,7 @@ from halftunnel_vpn.errors import IllegalTransition
 
 
 class StreamState(Enum):
-    """Where a stream stands, seen from this end."""
+    """The state of a stream, seen from this end."""
 
     OPEN = auto()
     ACTIVE = auto()
@@ -53,7 +53,7 @@ _TRANSITIONS: Final[dict[tuple[StreamState, StreamEvent], StreamState]] = {
 
 
 def next_state(state: StreamState, event: StreamEvent) -> StreamState:
-    """The state after ``event``; raises IllegalTransition where the table has no line."""
+    """The state after ``event``; raises IllegalTransition if the table has no entry."""
     try:
         return _TRANSITIONS[state, event]
     except KeyError:

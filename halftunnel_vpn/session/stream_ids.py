@@ -1,4 +1,4 @@
-"""The numbers of a session's streams: the client gives each once, and the exit sees whether it has."""
+"""The numbers of a session's streams: the client uses each once, and the exit checks that."""
 
 from __future__ import annotations
 
