@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from argparse import Namespace
 from typing import NoReturn
 
 from halftunnel_vpn import __build__
+from halftunnel_vpn.cli import entries
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.errors import UsageError
 
@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_server(commands)
 
-    up = _command(commands, "up", "connect this host through a profile", _up)
+    up = _command(commands, "up", "connect this host through a profile", entries.up)
     up.add_argument(
         "profile",
         nargs="?",
@@ -47,17 +47,17 @@ def build_parser() -> Parser:
         help="control socket (default: the daemon's, or as the profile says)",
     )
 
-    down = _command(commands, "down", "disconnect, and put everything back", _down)
+    down = _command(commands, "down", "disconnect, and put everything back", entries.down)
     _add_socket(down)
 
-    status = _command(commands, "status", "show the state of the tunnel", _status)
+    status = _command(commands, "status", "show the state of the tunnel", entries.status)
     status.add_argument("--json", action="store_true", help="as one JSON object (docs/CONTROL.md)")
     status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     _add_socket(status)
     _add_orders(commands)
     _add_profile(commands)
 
-    demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", _demo)
+    demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep left")
     return parser
@@ -67,19 +67,21 @@ _Commands = argparse._SubParsersAction
 
 
 def _add_orders(commands: _Commands[Parser]) -> None:
-    reconnect = _command(commands, "reconnect", "open every connection again; flows stay", _reconnect)
+    reconnect = _command(commands, "reconnect", "open every connection again; flows stay", entries.reconnect)
     _add_socket(reconnect)
 
-    reload = _command(commands, "reload", "let the daemon read its profile again", _reload)
+    reload = _command(commands, "reload", "let the daemon read its profile again", entries.reload)
     _add_socket(reload)
 
-    logs = _command(commands, "logs", "the daemon's last log lines", _logs)
+    logs = _command(commands, "logs", "the daemon's last log lines", entries.logs)
     logs.add_argument("-f", "--follow", action="store_true", help="follow new lines")
     logs.add_argument("-n", "--lines", type=_natural, default=1000, metavar="N", help="at most the last N")
     logs.add_argument("--json", action="store_true", help="one JSON object per line")
     _add_socket(logs)
 
-    portal = _command(commands, "portal", "let the login page of a network be reached for a while", _portal)
+    portal = _command(
+        commands, "portal", "let the login page of a network be reached for a while", entries.portal
+    )
     portal.add_argument(
         "--minutes", type=_minutes, default=5.0, metavar="N", help="0 to 60; 0 closes it (default: 5)"
     )
@@ -93,12 +95,12 @@ def _add_orders(commands: _Commands[Parser]) -> None:
             'run a command inside the tunnel, where programs = "only"',
         ),
     ):
-        listed = _command(commands, name, meaning, _programs)
+        listed = _command(commands, name, meaning, entries.programs)
         listed.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
         listed.set_defaults(list=programs, command=name)
         _add_socket(listed)
 
-    repair = _command(commands, "repair", "undo what a killed client left on this host", _repair)
+    repair = _command(commands, "repair", "undo what a killed client left on this host", entries.repair)
     repair.add_argument("--lift", action="store_true", help="also lift a kill switch that was left")
     _add_socket(repair)
 
@@ -107,10 +109,10 @@ def _add_profile(commands: _Commands[Parser]) -> None:
     profile = commands.add_parser("profile", help="the profiles of this host")
     actions = profile.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, meaning, run in (
-        ("list", "list the profiles; * marks the active one", _profile_list),
-        ("add", "check a profile and keep it", _profile_add),
-        ("remove", "forget a profile and its key", _profile_remove),
-        ("use", "make a profile the active one", _profile_use),
+        ("list", "list the profiles; * marks the active one", entries.profile_list),
+        ("add", "check a profile and keep it", entries.profile_add),
+        ("remove", "forget a profile and its key", entries.profile_remove),
+        ("use", "make a profile the active one", entries.profile_use),
     ):
         action = _command(actions, name, meaning, run)
         if name != "list":
@@ -161,7 +163,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
     server = commands.add_parser("server", help="run an exit, and admit clients to it")
     actions = server.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    init = _command(actions, "init", "make the keys and the configuration of an exit", _server_init)
+    init = _command(actions, "init", "make the keys and the configuration of an exit", entries.server_init)
     _add_directory(init)
     for direction, letter in (("upstream", "A"), ("downstream", "B")):
         init.add_argument(
@@ -200,7 +202,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
         help="listen without TLS: a reverse proxy on this machine does that",
     )
 
-    add = _command(actions, "add-client", "admit a client, and write its profile", _add_client)
+    add = _command(actions, "add-client", "admit a client, and write its profile", entries.add_client)
     add.add_argument("name", metavar="NAME")
     _add_directory(add)
     add.add_argument(
@@ -210,15 +212,20 @@ def _add_server(commands: _Commands[Parser]) -> None:
         help="a new file for the profile, mode 0600 (default: standard output)",
     )
 
-    remove = _command(actions, "remove-client", "remove a client", _remove_client)
+    remove = _command(actions, "remove-client", "remove a client", entries.remove_client)
     remove.add_argument("name", metavar="NAME")
     _add_directory(remove)
 
-    check = _command(actions, "check", "check the files of an exit before it is reloaded", _server_check)
+    check = _command(
+        actions, "check", "check the files of an exit before it is reloaded", entries.server_check
+    )
     _add_directory(check)
 
     certificate = _command(
-        actions, "certificate", "install a renewed certificate where the exit reads it", _server_certificate
+        actions,
+        "certificate",
+        "install a renewed certificate where the exit reads it",
+        entries.server_certificate,
     )
     certificate.add_argument(
         "--certificate", metavar="FILE", type=_path, required=True, help="certificate chain, PEM"
@@ -234,7 +241,9 @@ def _add_server(commands: _Commands[Parser]) -> None:
     )
     _add_directory(certificate)
 
-    run = _command(actions, "run", "run the exit in the foreground, logging on standard error", _server_run)
+    run = _command(
+        actions, "run", "run the exit in the foreground, logging on standard error", entries.server_run
+    )
     _add_directory(run)
     _add_process_options(run)
 
@@ -258,126 +267,3 @@ def _add_process_options(parser: Parser) -> None:
         choices=("debug", "info", "warning", "error"),
         help="debug also logs names and addresses",
     )
-
-
-# Each command's module is imported when the command runs: `htvpn --help` loads none of them.
-
-
-def _up(options: Namespace) -> int:
-    from halftunnel_vpn.cli import up
-
-    return up.run(options)
-
-
-def _down(options: Namespace) -> int:
-    from halftunnel_vpn.cli import down
-
-    return down.run(options)
-
-
-def _status(options: Namespace) -> int:
-    from halftunnel_vpn.cli import status
-
-    return status.run(options)
-
-
-def _reconnect(options: Namespace) -> int:
-    from halftunnel_vpn.cli import daemon_commands
-
-    return daemon_commands.reconnect(options)
-
-
-def _reload(options: Namespace) -> int:
-    from halftunnel_vpn.cli import daemon_commands
-
-    return daemon_commands.reload(options)
-
-
-def _portal(options: Namespace) -> int:
-    from halftunnel_vpn.cli import daemon_commands
-
-    return daemon_commands.portal(options)
-
-
-def _programs(options: Namespace) -> int:
-    from halftunnel_vpn.cli import programs
-
-    return programs.run(options)
-
-
-def _repair(options: Namespace) -> int:
-    from halftunnel_vpn.cli import daemon_commands
-
-    return daemon_commands.repair(options)
-
-
-def _logs(options: Namespace) -> int:
-    from halftunnel_vpn.cli import logs
-
-    return logs.run(options)
-
-
-def _profile_list(options: Namespace) -> int:
-    from halftunnel_vpn.cli import profile
-
-    return profile.show(options)
-
-
-def _profile_add(options: Namespace) -> int:
-    from halftunnel_vpn.cli import profile
-
-    return profile.add(options)
-
-
-def _profile_remove(options: Namespace) -> int:
-    from halftunnel_vpn.cli import profile
-
-    return profile.remove(options)
-
-
-def _profile_use(options: Namespace) -> int:
-    from halftunnel_vpn.cli import profile
-
-    return profile.use(options)
-
-
-def _demo(options: Namespace) -> int:
-    from halftunnel_vpn.cli import demo
-
-    return demo.run(options)
-
-
-def _server_init(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_init
-
-    return server_init.run(options)
-
-
-def _add_client(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_clients
-
-    return server_clients.add(options)
-
-
-def _remove_client(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_clients
-
-    return server_clients.remove(options)
-
-
-def _server_check(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_certificate
-
-    return server_certificate.check(options)
-
-
-def _server_certificate(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_certificate
-
-    return server_certificate.install(options)
-
-
-def _server_run(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_run
-
-    return server_run.run(options)

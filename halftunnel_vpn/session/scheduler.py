@@ -13,8 +13,8 @@ from typing import Final
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
 from halftunnel_vpn.session.legs import SessionLeg
-from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import Stream
+from halftunnel_vpn.session.train import Train
 
 URGENT_SHARE: Final = 3 / 4
 """Part of each train that urgent streams may take, on average, while bulk streams wait."""

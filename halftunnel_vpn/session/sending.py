@@ -10,6 +10,7 @@ from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, MIN_SEND, Memory
+from halftunnel_vpn.session.train import SentPacket, Train
 
 RING: Final = 4096
 """Packets of one stream that may be under way, unacknowledged, at once (the receiver's ring)."""
@@ -33,40 +34,6 @@ MIN_SPLIT: Final = 8 * 1024
 
 SERIAL_MASK: Final = 0xFFFF_FFFF
 SERIAL_HALF: Final = 0x8000_0000
-
-
-class Train:
-    """Packets that leave together, in one record: buffers in order, and the bytes still free."""
-
-    __slots__ = ("datagram_bytes", "parts", "room")
-
-    def __init__(self) -> None:
-        self.parts: list[Buffer] = []
-        self.room = MAX_TRAIN
-        self.datagram_bytes = 0
-
-
-class SentPacket:
-    """A packet that is kept until it is acknowledged."""
-
-    __slots__ = ("acknowledged", "chunks", "leg", "length", "sent_at", "sequence", "type")
-
-    def __init__(
-        self,
-        type_: PacketType,
-        sequence: int,
-        chunks: list[Buffer],
-        length: int,
-        leg: SessionLeg,
-        sent_at: float,
-    ) -> None:
-        self.type = type_
-        self.sequence = sequence
-        self.chunks = chunks
-        self.length = length
-        self.leg: SessionLeg | None = leg
-        self.sent_at = sent_at
-        self.acknowledged = False
 
 
 class SendSide:

@@ -24,9 +24,9 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.packet_dispatch import Acceptor, PacketDispatch
 from halftunnel_vpn.session.receipts import RECORD_COST
 from halftunnel_vpn.session.scheduler import Scheduler
-from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
+from halftunnel_vpn.session.train import Train
 from halftunnel_vpn.timers import Wheel
 
 TRAINS_PER_PUMP: Final = 4

@@ -9,8 +9,8 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.acknowledgements import ACK_DELAY, ACK_LENGTH, MAX_STATELESS
 from halftunnel_vpn.session.receiving import ACK_PACKETS
-from halftunnel_vpn.session.sending import Train
 from halftunnel_vpn.session.session import RETRY_AFTER, RETRY_INTERVAL
+from halftunnel_vpn.session.train import Train
 
 
 @pytest.fixture

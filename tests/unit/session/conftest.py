@@ -9,7 +9,8 @@ import pytest
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer, Packet, iter_train
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
-from halftunnel_vpn.session.sending import SendSide, Train
+from halftunnel_vpn.session.sending import SendSide
+from halftunnel_vpn.session.train import Train
 
 SESSION_ID = bytes(range(16))
 

@@ -87,7 +87,7 @@ def test_a_window_stays_counted_while_somebody_holds_what_came_through_it(window
 
 
 def test_what_a_sender_keeps_is_counted_until_it_is_acknowledged(leg, packets):
-    from halftunnel_vpn.session.sending import Train
+    from halftunnel_vpn.session.train import Train
 
     memory = Memory(MIB)
     side = SendSide(bytes(16), 1, 1 << 40, memory)

@@ -1,0 +1,125 @@
+"""The entry of each command. Its module is imported when it runs: `htvpn --help` loads none of them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+
+def up(options: Namespace) -> int:
+    from halftunnel_vpn.cli import up
+
+    return up.run(options)
+
+
+def down(options: Namespace) -> int:
+    from halftunnel_vpn.cli import down
+
+    return down.run(options)
+
+
+def status(options: Namespace) -> int:
+    from halftunnel_vpn.cli import status
+
+    return status.run(options)
+
+
+def reconnect(options: Namespace) -> int:
+    from halftunnel_vpn.cli import daemon_commands
+
+    return daemon_commands.reconnect(options)
+
+
+def reload(options: Namespace) -> int:
+    from halftunnel_vpn.cli import daemon_commands
+
+    return daemon_commands.reload(options)
+
+
+def portal(options: Namespace) -> int:
+    from halftunnel_vpn.cli import daemon_commands
+
+    return daemon_commands.portal(options)
+
+
+def programs(options: Namespace) -> int:
+    from halftunnel_vpn.cli import programs
+
+    return programs.run(options)
+
+
+def repair(options: Namespace) -> int:
+    from halftunnel_vpn.cli import daemon_commands
+
+    return daemon_commands.repair(options)
+
+
+def logs(options: Namespace) -> int:
+    from halftunnel_vpn.cli import logs
+
+    return logs.run(options)
+
+
+def profile_list(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.show(options)
+
+
+def profile_add(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.add(options)
+
+
+def profile_remove(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.remove(options)
+
+
+def profile_use(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.use(options)
+
+
+def demo(options: Namespace) -> int:
+    from halftunnel_vpn.cli import demo
+
+    return demo.run(options)
+
+
+def server_init(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_init
+
+    return server_init.run(options)
+
+
+def add_client(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_clients
+
+    return server_clients.add(options)
+
+
+def remove_client(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_clients
+
+    return server_clients.remove(options)
+
+
+def server_check(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_certificate
+
+    return server_certificate.check(options)
+
+
+def server_certificate(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_certificate
+
+    return server_certificate.install(options)
+
+
+def server_run(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_run
+
+    return server_run.run(options)
