@@ -42,6 +42,7 @@ class _End(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: _End | None = None
         self.lost: Callable[[], None] = lambda: None
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -51,8 +52,11 @@ class _End(asyncio.Protocol):
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Let the other direction go on, where the connection can end one way."""
+        """Let the other direction go on, where the connection can end one way and that one has not ended."""
+        self._ended = True
         if self.other is None or self.other.transport is None or self.transport is None:
+            return False
+        if self.other._ended:
             return False
         if self.other.transport.can_write_eof() and self.transport.can_write_eof():
             self.other.transport.write_eof()

@@ -14,6 +14,7 @@ from halftunnel_vpn.transport.admission import ListenLimits
 
 CONFIGURATION = """
 daemon off;
+user root;
 worker_processes 1;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
@@ -66,9 +67,6 @@ async def nginx(tmp_path, free_port, until):
     (tmp_path / "root" / "large").write_bytes(bytes(range(256)) * 8000)
     configuration = tmp_path / "nginx.conf"
     configuration.write_text(CONFIGURATION.format(directory=tmp_path, port=free_port))
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
     process = await asyncio.create_subprocess_exec(
         *("nginx", "-p", tmp_path, "-e", tmp_path / "error.log", "-c", configuration),
         stdin=subprocess.DEVNULL,
@@ -109,6 +107,7 @@ async def test_each_answer_is_that_of_nginx(start_exit, nginx, ask, tls):
     for name, request in PROBES.items():
         direct = await ask(nginx, request)
         assert direct, name
+        assert b"403 Forbidden" not in direct, name
         assert await ask(exit_server.port, request, tls=tls) == direct, name
     assert exit_server.listener.counters.counted["fallback-answers"] == len(PROBES)
 
@@ -129,6 +128,13 @@ async def test_who_drips_its_request_is_left_to_the_web_server(start_exit, nginx
     async with asyncio.timeout(60):
         assert await reader.read() == b"", "nginx says nothing, and ends the connection"
     writer.close()
+
+
+async def test_a_stranger_that_has_read_its_answer_and_goes_is_gone(start_exit, nginx, ask, until):
+    """Without TLS both directions of a connection end one by one: the last of them ends the connection."""
+    exit_server = await start_exit(tls=False, fallback=("127.0.0.1", nginx))
+    assert b"Bakery" in await ask(exit_server.port, PROBES["page"])
+    await until(lambda: exit_server.listener.admission.connections == 0)
 
 
 async def test_legs_come_in_beside_the_web_server(start_exit, nginx):
