@@ -11,23 +11,29 @@ import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
-from halftunnel_vpn.config.server import ServerConfig, ServerLimitsConfig
+from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import UpstreamResolver
-from halftunnel_vpn.host import resources
 from halftunnel_vpn.host.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.clients import ClientList
-from halftunnel_vpn.server.dialing import Dialer, DialLimits
+from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.exit_files import read_keys
-from halftunnel_vpn.server.gate import Gate, GateLimits
+from halftunnel_vpn.server.exit_limits import (
+    SessionsMemory,
+    dial_limits,
+    gate_limits,
+    max_streams,
+    memory_limit,
+)
+from halftunnel_vpn.server.gate import Gate
 from halftunnel_vpn.server.guard_file import GuardFile
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.resolver_list import ResolverList
@@ -45,18 +51,6 @@ HOUSEKEEPING_INTERVAL = 5.0
 
 DRAIN_LOOK = 0.02
 """Seconds between two looks whether everything is delivered, while the exit stops."""
-
-SHARE_OF_LEGS = 4
-"""The legs of one client are at most 1/N of the connections of a listener."""
-
-RESERVED_LEGS = 8
-"""1/N of the connections of a listener is kept for the first legs of sessions."""
-
-SHARE_OF_MEMORY = 2
-"""All sessions together may hold 1/N of the exit's memory, unless configured."""
-
-SHARE_OF_CLIENT = 4
-"""The sessions of one client may hold 1/N of that."""
 
 _UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
 
@@ -78,8 +72,7 @@ class Exit:
         self._guard = ReplayGuard()
         self._guard_file = GuardFile(self._guard, directory, self._start, self.counters)
         self._ipv6 = False
-        self.memory = Memory(_memory_limit(limits))
-        self._memory_of: WeakValueDictionary[str, Memory] = WeakValueDictionary()
+        self._sessions_memory = SessionsMemory(memory_limit(limits))
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
         )
@@ -96,11 +89,11 @@ class Exit:
         self.nat = Nat(
             driver,
             self.policy,
-            Dialer(driver, _dial_limits(limits), self.counters),
+            Dialer(driver, dial_limits(limits), self.counters),
             self._resolver,
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
-            max_streams=_max_streams(limits),
+            max_streams=max_streams(limits),
             has_ipv6=lambda: self._ipv6,
             start=self._start,
             counters=self.counters,
@@ -109,7 +102,7 @@ class Exit:
             driver,
             self.registry,
             read_keys(directory / config.server.private_key),
-            _gate_limits(config),
+            gate_limits(config),
             client_of=self.clients.name_of,
             make_session=self._make_session,
             random=secrets.token_bytes,
@@ -124,6 +117,11 @@ class Exit:
         self._guard_file.load()
         self.policy.set_own_addresses(None)
         self._refresh(driver.clock())
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of all sessions together."""
+        return self._sessions_memory.total
 
     async def drain(self) -> None:
         """Refuse new streams, and wait until clients have what the others sent, or for stop_timeout."""
@@ -155,16 +153,14 @@ class Exit:
         """Go on with another configuration and key. What runs goes on as it began, under the new totals."""
         limits = config.limits
         self.config = config
-        self.memory.limit = _memory_limit(limits)
-        for memory in self._memory_of.values():
-            memory.limit = self.memory.limit // SHARE_OF_CLIENT
+        self._sessions_memory.set_limit(memory_limit(limits))
         self.registry.idle_timeout = limits.session_idle
         self.clients.set_limit(limits.max_clients)
         self.policy.set_rules(allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64)
         self.nat.udp_idle = limits.udp_idle
-        self.nat.dialer.limits = _dial_limits(limits)
-        self.nat.set_limits(streams_per_client=limits.streams_per_client, max_streams=_max_streams(limits))
-        self.gate.set_terms(keys, _gate_limits(config))
+        self.nat.dialer.limits = dial_limits(limits)
+        self.nat.set_limits(streams_per_client=limits.streams_per_client, max_streams=max_streams(limits))
+        self.gate.set_terms(keys, gate_limits(config))
         self._resolvers = ResolverList(config)
         self._refresh(self._driver.clock())
 
@@ -185,25 +181,17 @@ class Exit:
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
-                memory=self._client_memory(client),
+                memory=self._sessions_memory.of_client(client),
             ),
             wheel=self._driver.wheel,
             random=secrets.token_bytes,
             wake=pump.wake,
             counters=self.counters,
             now=self._driver.clock(),
-            acceptor=self.nat.for_client(client, self.registry.fairness.share_of(client).opening),
+            acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
             on_ended=lambda: self.registry.ended(session_id),
         )
         return session
-
-    def _client_memory(self, client: str) -> Memory:
-        """What all sessions of ``client`` share; forgotten with the last of them."""
-        memory = self._memory_of.get(client)
-        if memory is None:
-            memory = Memory(self.memory.limit // SHARE_OF_CLIENT, self.memory)
-            self._memory_of[client] = memory
-        return memory
 
     def _revoke_unlisted(self) -> None:
         """End whatever belongs to a key that is not on the list now: sessions, and handshakes that wait."""
@@ -225,40 +213,6 @@ class Exit:
         self.policy.set_own_addresses(own)
         mode = self.config.egress.ipv6
         self._ipv6 = _has_ipv6(own) if mode == "auto" else mode == "on"
-
-
-def _memory_limit(limits: ServerLimitsConfig) -> int:
-    return limits.memory or resources.memory() // SHARE_OF_MEMORY
-
-
-def _max_streams(limits: ServerLimitsConfig) -> int:
-    return min(limits.max_streams, resources.open_files() * 3 // 4)  # the rest is for legs
-
-
-def _dial_limits(limits: ServerLimitsConfig) -> DialLimits:
-    return DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout)
-
-
-def _gate_limits(config: ServerConfig) -> GateLimits:
-    limits = config.limits
-    return GateLimits(
-        handshake_timeout=limits.handshake_timeout,
-        sessions_per_client=limits.sessions_per_client,
-        max_sessions=limits.max_sessions,
-        max_streams=limits.streams_per_client,
-        idle_timeout=limits.session_idle,
-        legs_per_client=min(limits.legs_per_client, max(limits.connections // SHARE_OF_LEGS, 1)),
-        shared_legs=_shared_legs(config),
-    )
-
-
-def _shared_legs(config: ServerConfig) -> int:
-    """Legs of one direction beyond which only first legs join."""
-    up, down = config.listen.upstream, config.listen.downstream
-    connections = config.limits.connections
-    if (up.address, up.port) == (down.address, down.port):
-        connections //= 2  # one listener has the legs of both
-    return connections - connections // RESERVED_LEGS
 
 
 def _has_ipv6(own: frozenset[Address]) -> bool:

@@ -10,6 +10,7 @@ import errno
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from halftunnel_vpn.counters import Counters
@@ -27,6 +28,7 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, DatagramBatch, Received
+from halftunnel_vpn.server.datagram_names import DatagramNames, Resolve
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagram_stream import DatagramStream
@@ -39,19 +41,8 @@ READS_PER_WAKE = 4
 MAX_PAUSE = 0.01
 """Seconds for which a socket is left unread because enough waits for a leg; then the oldest give way."""
 
-MAX_NAMES = 256
-"""Names of destinations that one stream remembers, to label what comes back."""
-
-MAX_UNRESOLVED = 64
-"""Runs of one stream that wait until the names of their destinations are resolved."""
-
 DEFAULT_HOP_LIMIT = 64
 """For a run that states none."""
-
-Resolve = Callable[[str, Callable[[list[bytes]], None]], Callable[[], object]]
-"""Starts to resolve a name, and calls back with its addresses, the best first, or none.
-
-What it returns cancels the question, and may be called at any time."""
 
 _KINDS = {
     errno.ENETUNREACH: IcmpErrorKind.NET_UNREACHABLE,
@@ -64,11 +55,23 @@ _KINDS = {
 """What an errno of sending, or of making the socket, means to the client; any other is HOST_UNREACHABLE."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelayContext:
+    """What the relays of all streams of one client share."""
+
+    driver: Driver
+    watch: SocketWatch
+    batch: DatagramBatch
+    policy: EgressPolicy
+    resolve: Resolve
+    counters: Counters
+
+
 class DatagramRelay(ABC):
     """Moves datagrams between ``stream`` and its sockets; implements DatagramHandler.
 
-    The stream and its sockets are closed after ``idle_timeout`` seconds without any. ``room_for`` is asked
-    whether there may be so many.
+    The stream and its sockets are closed after ``idle_timeout`` seconds without a datagram. ``room_for``
+    returns whether the stream may have that many sockets.
     """
 
     label: ClassVar[str]
@@ -80,23 +83,21 @@ class DatagramRelay(ABC):
     def __init__(
         self,
         stream: DatagramStream,
-        driver: Driver,
-        watch: SocketWatch,
-        batch: DatagramBatch,
-        policy: EgressPolicy,
-        resolve: Resolve,
+        context: RelayContext,
         idle_timeout: float,
-        counters: Counters,
         room_for: Callable[[int], bool],
         on_closed: Callable[[], None],
     ) -> None:
         self._stream = stream
+        driver = context.driver
         self._driver = driver
-        self._watch = watch
-        self._batch = batch
-        self._policy = policy
-        self._resolve = resolve
-        self._counters = counters
+        self._watch = context.watch
+        self._batch = context.batch
+        self._policy = context.policy
+        self._counters = context.counters
+        self._names = DatagramNames(
+            context.resolve, context.policy, context.counters, self._send, self._name_not_found
+        )
         self._room_for = room_for
         self._on_closed = on_closed
         self._idle_timeout = idle_timeout
@@ -105,10 +106,6 @@ class DatagramRelay(ABC):
         self._idle.arm(self._last_used + idle_timeout)
         self._sockets: dict[int, socket.socket] = {}
         self._hop_limits: dict[int, int] = {}
-        self._addresses: dict[str, bytes] = {}
-        self._names: dict[bytes, str] = {}
-        self._unresolved: dict[str, list[DataRun]] = {}
-        self._lookups: dict[str, Callable[[], object]] = {}
         self._is_closed = False
         self._expected = FIRST_SIZE
         self._paused: list[socket.socket] = []
@@ -146,7 +143,7 @@ class DatagramRelay(ABC):
         if isinstance(run, ErrorRun):
             self._counters.drop("datagram-unexpected-error")
         elif isinstance(run.address, str):
-            self._send_to_name(run.address, run)
+            self._names.send(run.address, run)
         else:
             self._send(run.address, run)
 
@@ -192,39 +189,8 @@ class DatagramRelay(ABC):
                         self._report_failure(error, address, run.port)
                     return
 
-    def _send_to_name(self, name: str, run: DataRun) -> None:
-        address = self._addresses.get(name)
-        if address is not None:
-            self._names[address] = name  # of several names of one address, what comes back gets the last
-            self._send(address, run)
-            return
-        if sum(map(len, self._unresolved.values())) >= MAX_UNRESOLVED:
-            self._counters.drop("datagram-name-unresolved")
-            return
-        waiting = self._unresolved.get(name)
-        if waiting is not None:
-            waiting.append(run)
-            return
-        self._unresolved[name] = [run]
-        self._lookups[name] = self._resolve(name, lambda addresses: self._resolved(name, addresses))
-
-    def _resolved(self, name: str, addresses: list[bytes]) -> None:
-        runs = self._unresolved.pop(name, [])
-        self._lookups.pop(name, None)
-        if self._is_closed:
-            return
-        if not addresses:
-            for run in runs:
-                self._counters.drop("datagram-name-not-found")
-                self._stream.send(encode_error(ErrorRun(IcmpErrorKind.HOST_UNREACHABLE, b"", name, run.port)))
-            return
-        if len(self._addresses) >= MAX_NAMES:
-            self._addresses.clear()
-            self._names.clear()
-        permits = self._policy.permits
-        self._addresses[name] = next((one for one in addresses if permits(one)), addresses[0])
-        for run in runs:
-            self._send_to_name(name, run)
+    def _name_not_found(self, name: str, run: DataRun) -> None:
+        self._stream.send(encode_error(ErrorRun(IcmpErrorKind.HOST_UNREACHABLE, b"", name, run.port)))
 
     def _open(self, family: socket.AddressFamily) -> socket.socket:
         if not self._room_for(len(self._sockets) + 1):
@@ -301,14 +267,13 @@ class DatagramRelay(ABC):
             return
         if now >= self._paused_at + MAX_PAUSE:
             self._paused_at = now
-            for (
-                sock
-            ) in self._paused:  # the legs are slow, or gone: what is new is worth more than what is old
+            # The legs are slow, or gone: what is new is worth more than what is old.
+            for sock in self._paused:
                 self._read(sock, now, may_wait=False)
         self._pause.arm(self._paused_at + MAX_PAUSE)
 
     def _send_run(self, address: bytes, port: int, data: Buffer, segment_size: int) -> None:
-        host = self._names.get(address, address) if self._names else address
+        host = self._names.host_of(address)
         header = encode_run_header(host, port, segment_size=segment_size)
         if segment_size and len(data) > MAX_RUN_DATA:
             first = MAX_RUN_DATA // segment_size * segment_size
@@ -323,7 +288,7 @@ class DatagramRelay(ABC):
                 self._report(error.kind, error.offender, error.address, port, error.mtu)
 
     def _report(self, kind: IcmpErrorKind, offender: bytes, address: bytes, port: int, mtu: int = 0) -> None:
-        host = self._names.get(address, address)
+        host = self._names.host_of(address)
         self._stream.send(encode_error(ErrorRun(kind, offender, host, port, mtu)))
 
     def _report_failure(self, error: OSError, address: bytes, port: int) -> None:
@@ -352,8 +317,5 @@ class DatagramRelay(ABC):
             self._watch.remove(sock)
             sock.close()
         self._sockets.clear()
-        self._unresolved.clear()
-        for cancel in self._lookups.values():
-            cancel()
-        self._lookups.clear()
+        self._names.close()
         self._on_closed()

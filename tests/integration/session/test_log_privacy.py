@@ -80,7 +80,10 @@ async def test_at_debug_both_ends_tell_of_a_stream_by_the_same_numbers(
             opened.setdefault(entry["logger"], set()).add(
                 (entry["id"], entry["stream"], entry["destination"])
             )
-    at_client, at_exit = opened["halftunnel_vpn.client.connection"], opened["halftunnel_vpn.server.nat"]
+    at_client, at_exit = (
+        opened["halftunnel_vpn.client.connection"],
+        opened["halftunnel_vpn.server.client_nat"],
+    )
     assert at_client == at_exit and len(at_client) == 3
     assert {identity for identity, _, _ in at_client} == {log_id(session_id)}
     assert stream_ids <= {number for _, number, _ in at_client}

@@ -27,6 +27,7 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
@@ -360,7 +361,7 @@ class InMemory:
             wake=lambda: pump.wake(),
             counters=Counters() if is_client else self.counters,
             now=self.driver.clock(),
-            acceptor=None if is_client else self.nat.for_client("laptop"),
+            acceptor=None if is_client else ClientNat(self.nat, "laptop"),
             initial_credit=16384 if is_client else 0,
         )
         pump = self.driver.pump(session.pump)

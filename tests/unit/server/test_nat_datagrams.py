@@ -21,8 +21,8 @@ from halftunnel_vpn.protocol.datagram import (
 )
 from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, MANY, MAX_JOINED
+from halftunnel_vpn.server.datagram_names import MAX_UNRESOLVED
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.relay_datagrams import MAX_UNRESOLVED
 
 HERE, SIX = (ipaddress.ip_address(text).packed for text in ("127.0.0.1", "::1"))
 UDP_SEGMENT = 103
