@@ -53,6 +53,7 @@ class Inbound:
         return Ruleset(
             (
                 Chain("inbound_source", "output priority raw", tuple(_source(state)), type="route"),
+                Chain("inbound_unseen", "prerouting priority mangle", tuple(_unseen(state))),
                 Chain("inbound_in", "prerouting priority mangle + 1", tuple(self._incoming(state))),
                 Chain("inbound_forwarded", "prerouting priority dstnat + 10", tuple(self._forwarded())),
                 Chain("inbound_output", "output priority mangle", tuple(self._outgoing(state)), type="route"),
@@ -116,7 +117,7 @@ class Inbound:
                 rules.append(f"{word} saddr {{ {', '.join(inside)} }} return")
         if self.uplinks:
             rules.append(f"ct direction reply ct mark {marks(*self.marks[1:])} meta mark set ct mark return")
-        rules.append(f"ct direction reply meta mark set {state.inbound_mark:#x}")
+        rules.append(f"ct direction reply ct mark != {state.mark:#x} meta mark set {state.inbound_mark:#x}")
         for version, word in _WORDS.items():
             ends = f"{word} saddr . tcp sport . {word} daddr . tcp dport"
             rules.append(f"{ends} @inbound_tcp{version} meta mark set {state.inbound_mark:#x}")
@@ -141,6 +142,21 @@ def elements(connections: Iterable[Accepted] | None = None) -> str:
         if ends:
             lines.append(f"add element {TABLE} inbound_tcp{version} {{ {', '.join(dict.fromkeys(ends))} }}\n")
     return "".join(lines)
+
+
+def _unseen(state: HostState) -> tuple[str, ...]:
+    """Note the conversations that conntrack meets halfway: it takes the end that it hears first as beginner.
+
+    While somebody has taken the filter away, and before there was one, conntrack may not run. What comes out
+    of the tunnel answers this host; a segment that opens no connection belongs to one that either end began,
+    and those that this host has accepted are known by name (:func:`elements`).
+    """
+    begun = "ct state new ct mark 0"
+    opening = "tcp flags & (fin | syn | rst | ack) != syn"
+    return (
+        f'iifname "{state.tun}" {begun} ct mark set {state.mark:#x}',
+        f'iifname != "lo" {begun} fib daddr type local {opening} ct mark set {state.mark:#x}',
+    )
 
 
 def _source(state: HostState) -> list[str]:

@@ -53,6 +53,8 @@ CLIENT_LAN, CLIENT_LAN6 = "192.168.77.2", "fd77:3::2"
 LAN_RESOLVER, LAN_RESOLVER6 = "192.168.77.53", "fd77:3::53"
 EXIT_UPLINK, EXIT_UPLINK6 = "198.51.100.1", "2001:db8:100::1"
 TARGET_ADDRESS, TARGET_ADDRESS6 = "198.51.100.2", "2001:db8:100::2"
+OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8:9::9"
+"""Somebody far away who calls the client, once :meth:`Lab.add_outside` was called."""
 
 _LINKS: Final = (
     # device, one end and its addresses, the other end and its addresses
@@ -253,6 +255,13 @@ class Lab:
     def lose(self, host: str, device: str, permille: int) -> None:
         """Drop so many of a thousand packets that this end receives; 0 lifts it, 1000 is a cut."""
         links.lose(self.namespace(host), device, permille)
+
+    def add_outside(self) -> None:
+        """Give somebody far away addresses behind the exit's ends of both roads."""
+        for address in (f"{OUTSIDE}/32", f"{OUTSIDE6}/128"):
+            self._ip(EXIT, f"address add {address} dev lo")
+        # a router asks for its neighbour with its address on that link
+        self.run(EXIT, ["sysctl", "-qw", "net.ipv4.conf.all.arp_announce=2"])
 
     # --- construction -----------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import HostError
+from lab.leaks.traffic import FORGED_PORT
 from lab.topology import (
     DOMAIN_A,
     EXIT,
@@ -22,6 +23,8 @@ from lab.topology import (
     EXIT_B6,
     LAN,
     LAN_LINK,
+    OUTSIDE,
+    OUTSIDE6,
     ROAD_A,
     ROAD_B,
     Lab,
@@ -44,6 +47,7 @@ PROBE_PORT: Final = 80
 """TCP port on which the client asks a road's host whether there is a captive portal."""
 
 UNFILTERED: Final = "to groups and neighbours, while somebody had taken the packet filter away"
+FORGED: Final = "with a mark that its program forged, while somebody had taken the packet filter away"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -53,6 +57,8 @@ _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _ICMP, _TCP, _UDP, _FRAGMENT, _HOP_BY_HOP, _ICMPV6 = 1, 6, 17, 44, 0, 58
 _NEIGHBOUR_TYPES: Final = frozenset((133, 134, 135, 136))  # RFC 4861
 _ROAD_NAME: Final = b"".join(bytes((len(label),)) + label.encode() for label in DOMAIN_A.split(".")[1:])
+_SYN, _ACK = 0x02, 0x10
+_ECHO_REPLIES: Final = {_ICMP: (8, 0), _ICMPV6: (128, 129)}  # request and reply: RFC 792, RFC 4443
 _ROADS: Final = frozenset(ipaddress.ip_address(text).packed for text in (EXIT_A, EXIT_A6, EXIT_B, EXIT_B6))
 
 
@@ -65,10 +71,14 @@ class Packet(NamedTuple):
     source_port: int | None
     destination_port: int | None
     icmp_type: int | None
+    tcp_flags: int | None = None
+    echo: bytes | None = None
+    """Identifier and number of an ICMP echo."""
 
     def __str__(self) -> str:
         source, destination = (ipaddress.ip_address(raw) for raw in (self.source, self.destination))
         detail = f" type {self.icmp_type}" if self.icmp_type is not None else ""
+        detail += f" flags {self.tcp_flags:#04x}" if self.tcp_flags is not None else ""
         ports = f" port {self.source_port} -> {self.destination_port}"
         return f"protocol {self.protocol}{detail} {source} -> {destination}{ports}"
 
@@ -90,21 +100,29 @@ class Captures:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._files: list[Path] = []
+        self._calls: list[Path] = []
+        """What the outside sent to the client."""
         self._running: list[subprocess.Popen[str]] = []
 
     def start(self) -> None:
         """Return when all of them listen. HostError when one does not."""
         for host, device in ENDS:
-            path = self._lab.directory / f"wire-{device}.pcap"
-            options = f"-n -Q in -s {SNAPSHOT} -U --immediate-mode -B 16384 -Z root -w {path}".split()
-            running = self._lab.start(host, ["tcpdump", "-i", device, *options])
-            self._files.append(path)
-            self._running.append(running)
+            self._files.append(self._capture(host, device, "in"))
+        for device in (ROAD_A, ROAD_B):
+            self._calls.append(
+                self._capture(EXIT, device, "out", f"src host {OUTSIDE} or src host {OUTSIDE6}")
+            )
         deadline = time.monotonic() + START_TIMEOUT
         while not all("listening on" in self._lab.output(running) for running in self._running):
             if time.monotonic() > deadline:
                 raise HostError("tcpdump does not start: install it, and run this as root.")
             time.sleep(0.02)
+
+    def _capture(self, host: str, device: str, direction: str, which: str = "") -> Path:
+        path = self._lab.directory / f"wire-{device}-{direction}.pcap"
+        options = f"-n -Q {direction} -s {SNAPSHOT} -U --immediate-mode -B 16384 -Z root -w {path} {which}"
+        self._running.append(self._lab.start(host, ["tcpdump", "-i", device, *options.split()]))
+        return path
 
     def stop(self) -> None:
         """Write out what has come. HostError when a packet went by unseen."""
@@ -120,22 +138,20 @@ class Captures:
 
         ``unfiltered`` are times (since 1970) in which somebody else had taken the packet filter away. Routing
         still holds then, but the kernel asks no route for a multicast group, nor for a neighbour on the
-        device that a socket is bound to: those packets are counted apart.
+        device that a socket is bound to, and it trusts a mark that a privileged program gives its packets:
+        those are counted apart.
         """
         networks = [ipaddress.ip_network(text) for text in lan]
         allowed: Counter[str] = Counter()
         examples: list[str] = []
         leaks: set[tuple[int, str]] = set()
         leaked = 0
+        begun = Conversations(item for path in self._calls for item in frames(path.read_bytes()))
         for path in self._files:
             for at, frame in frames(path.read_bytes()):
-                reason = why_allowed(frame, networks)
-                if (
-                    reason is None
-                    and any(a <= at <= b for a, b in unfiltered)
-                    and asks_no_route(frame, networks)
-                ):
-                    reason = UNFILTERED
+                reason = why_allowed(frame, networks) or begun.why_reply(at, frame)
+                if reason is None and any(a <= at <= b for a, b in unfiltered):
+                    reason = why_unfiltered(frame, networks)
                 if reason is not None:
                     allowed[reason] += 1
                     continue
@@ -144,8 +160,58 @@ class Captures:
                 if packet is not None:
                     leaks.add((packet.protocol, str(ipaddress.ip_address(packet.destination))))
                 if len(examples) < MAX_EXAMPLES:
-                    examples.append(f"{path.stem}: {packet or frame[:64].hex()}")
+                    examples.append(f"{at:.3f} {path.stem}: {packet or frame[:64].hex()}")
         return Verdict(sum(allowed.values()) + leaked, allowed, leaked, frozenset(leaks), examples)
+
+
+class Conversations:
+    """What hosts outside have begun, by the packets that they sent; tells replies to that from all else."""
+
+    def __init__(self, sent: Iterable[tuple[float, bytes]]) -> None:
+        self._began: dict[tuple[object, ...], float] = {}
+        for at, frame in sorted(sent):
+            packet = parse(frame)
+            if packet is not None and (key := _begins(packet)) is not None:
+                self._began.setdefault(key, at)
+
+    def why_reply(self, at: float, frame: bytes) -> str | None:
+        """Return the class of a frame that answers an earlier packet from outside; None for any other."""
+        packet = parse(frame)
+        if packet is None or (key := _answers(packet)) is None or self._began.get(key, at + 1) > at:
+            return None
+        return f"replies to {_CALL_NAMES[packet.protocol]} from outside"
+
+
+_CALL_NAMES: Final = {
+    _TCP: "TCP connections", _UDP: "datagrams", _ICMP: "pings", _ICMPV6: "pings of IPv6",
+}  # fmt: skip
+
+
+def _begins(packet: Packet) -> tuple[object, ...] | None:
+    """What names the conversation that a packet from outside begins; None if it begins none."""
+    if packet.protocol == _TCP:
+        if packet.tcp_flags is None or packet.tcp_flags & (_SYN | _ACK) != _SYN:
+            return None
+    elif packet.protocol in _ECHO_REPLIES:
+        if packet.icmp_type != _ECHO_REPLIES[packet.protocol][0]:
+            return None
+    elif packet.protocol != _UDP:
+        return None
+    return (*packet[:5], packet.echo)
+
+
+def _answers(packet: Packet) -> tuple[object, ...] | None:
+    """What names the conversation that a packet is a reply in; None if it can be no reply."""
+    if packet.protocol == _TCP:
+        if packet.tcp_flags is None or packet.tcp_flags & (_SYN | _ACK) == _SYN:
+            return None
+    elif packet.protocol in _ECHO_REPLIES:
+        if packet.icmp_type != _ECHO_REPLIES[packet.protocol][1]:
+            return None
+    elif packet.protocol != _UDP or packet.source_port is None:
+        return None
+    ends = (packet.destination, packet.source, packet.destination_port, packet.source_port)
+    return (packet.protocol, *ends, packet.echo)
 
 
 def frames(savefile: bytes) -> Iterator[tuple[float, bytes]]:
@@ -168,6 +234,14 @@ def asks_no_route(frame: bytes, lan: Sequence[Network]) -> bool:
         return False
     address = ipaddress.ip_address(packet.destination)
     return address.is_multicast or any(address in network for network in lan)
+
+
+def why_unfiltered(frame: bytes, lan: Sequence[Network]) -> str | None:
+    """Return the class of a frame that routing alone cannot hold; None for any other."""
+    packet = parse(frame)
+    if packet is not None and packet.destination_port == FORGED_PORT:
+        return FORGED
+    return UNFILTERED if asks_no_route(frame, lan) else None
 
 
 def parse(frame: bytes) -> Packet | None:
@@ -195,9 +269,11 @@ def _transport(frame: bytes, protocol: int, source: bytes, destination: bytes, a
         return Packet(protocol, source, destination, None, None, None)
     if protocol in (_TCP, _UDP):
         ports = struct.unpack_from(">HH", frame, at)
-        return Packet(protocol, source, destination, ports[0], ports[1], None)
+        flags = frame[at + 13] if protocol == _TCP and len(frame) > at + 13 else None
+        return Packet(protocol, source, destination, ports[0], ports[1], None, flags)
     icmp_type = frame[at] if protocol in (_ICMP, _ICMPV6) else None
-    return Packet(protocol, source, destination, None, None, icmp_type)
+    echo = frame[at + 4 : at + 8] if icmp_type in _ECHO_REPLIES.get(protocol, ()) else None
+    return Packet(protocol, source, destination, None, None, icmp_type, None, echo)
 
 
 def why_allowed(frame: bytes, lan: Sequence[Network]) -> str | None:

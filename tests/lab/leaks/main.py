@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import HalfTunnelError
 from lab.leaks.capture import Verdict
+from lab.leaks.inbound import Calls
 from lab.leaks.storm import Storm
 from lab.topology import Lab
 
@@ -27,6 +28,7 @@ class Report(NamedTuple):
     longest: float
     unfiltered: float
     verdict: Verdict
+    calls: Calls
 
     def __str__(self) -> str:
         verdict = self.verdict
@@ -34,6 +36,8 @@ class Report(NamedTuple):
             f"transitions        {sum(self.done.values())}, the longest {self.longest:.1f} s",
             *(f"    {count:4} x {name}" for name, count in sorted(self.done.items())),
             f"filter taken away  for {self.unfiltered:.2f} s at most, until it was mended",
+            f"calls from outside {self.calls.answered} of {self.calls.tried} answered; {self.calls.messages} "
+            f"messages in lasting sessions, {self.calls.lost} of these lost",
             f"packets examined   {verdict.examined}",
             *(f"    {count:8} {reason}" for reason, count in sorted(verdict.allowed.items())),
             f"leaked             {verdict.leaked}",
@@ -54,7 +58,7 @@ def survey(transitions: int, seed: int, *, progress: bool = False) -> Report:
         storm.run(transitions)
         unfiltered = max((end - began for began, end in storm.unfiltered), default=0.0)
         verdict = storm.captures.judge(lan=LAN, unfiltered=storm.unfiltered)
-        return Report(dict(storm.done), storm.longest, unfiltered, verdict)
+        return Report(dict(storm.done), storm.longest, unfiltered, verdict, storm.calls)
 
 
 def main(arguments: Sequence[str]) -> int:

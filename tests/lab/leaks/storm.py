@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
 from lab.leaks.capture import Captures
+from lab.leaks.inbound import Calls
 from lab.topology import CLIENT, EXIT, EXIT_A, EXIT_A6, EXIT_B, EXIT_B6, ROAD_A, ROAD_B, Lab
 from lab.tunnel import LabTunnel
 
@@ -47,6 +48,8 @@ class Storm:
         self.unfiltered: list[tuple[float, float]] = []
         """From when to when somebody else had taken our packet filter away (since 1970)."""
         self.captures = Captures(lab)
+        self.calls = Calls()
+        """What became of the connections from outside."""
         self._random = random.Random(seed)
         self._say = say
         self._tunnel = LabTunnel(lab, profile={"protection": {"kill_switch": '"always"'}})
@@ -78,6 +81,9 @@ class Storm:
         self._up()
         self._down()  # from here on the kill switch holds, whatever comes
         self.captures.start()
+        self.lab.add_outside()
+        serving = self._start_inbound(CLIENT, "serve")
+        calling = self._start_inbound(EXIT, "call", str(TRAFFIC_PAUSE))
         traffic = self.lab.start(CLIENT, [sys.executable, "-m", "lab.leaks.traffic", str(TRAFFIC_PAUSE)])
         try:
             for number in range(transitions):
@@ -94,7 +100,15 @@ class Storm:
             self._stop_daemon(signal.SIGTERM)
         finally:
             self.lab.stop(traffic)
+            self.lab.stop(calling)
+        self.lab.stop(serving)
         self.captures.stop()
+        self.calls = Calls(**json.loads(self.lab.output(calling).splitlines()[-1]))
+
+    def _start_inbound(self, host: str, *words: str) -> subprocess.Popen[str]:
+        running = self.lab.start(host, [sys.executable, "-m", "lab.leaks.inbound", *words])
+        self._until(lambda: bool(self.lab.output(running)), f"the {words[0]}r of connections does not start")
+        return running
 
     # --- what befalls it --------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from halftunnel_vpn.host.state import DEFAULT_MARK, inbound_mark
 from halftunnel_vpn.inet.checksum import internet_checksum
 from lab.topology import (
     CLIENT_A,
@@ -26,6 +27,8 @@ from lab.topology import (
     LAN_LINK,
     LAN_RESOLVER,
     LAN_RESOLVER6,
+    OUTSIDE,
+    OUTSIDE6,
     ROAD_A,
     TARGET_ADDRESS,
     TARGET_ADDRESS6,
@@ -38,6 +41,8 @@ LARGE: Final = CANARY * 60
 QUERY: Final = bytes.fromhex("1d1d01000001000000000000") + b"\x06canary\x04test\x00\x00\x01\x00\x01"
 DISCARD: Final = 9
 DNS: Final = 53
+FORGED_PORT: Final = 8181
+"""Where packets go whose program has given them the mark of a reply."""
 GLOBAL_GROUPS: Final = ("224.2.2.2", "ff0e::2")
 GRE: Final = 47
 
@@ -55,19 +60,22 @@ def _socket(family: int, kind: int, protocol: int = 0, *, device: str = "") -> I
         yield made
 
 
-def _datagram(address: str, port: int, data: bytes, *, device: str = "", source: str = "") -> Send:
+def _datagram(
+    address: str, port: int, data: bytes, *, device: str = "", source: str = "", mark: int = 0
+) -> Send:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def send() -> None:
         with _socket(family, socket.SOCK_DGRAM, device=device) as made:
             if source:
                 made.bind((source, 0))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             made.sendto(data, (address, port))
 
     return send
 
 
-def _connection(address: str, port: int, *, device: str = "", source: str = "") -> Send:
+def _connection(address: str, port: int, *, device: str = "", source: str = "", mark: int = 0) -> Send:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     open_: list[socket.socket] = []
 
@@ -84,23 +92,29 @@ def _connection(address: str, port: int, *, device: str = "", source: str = "") 
             made.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, device.encode())
         if source:
             made.bind((source, 0))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         made.connect_ex((address, port))
 
     return send
 
 
-def _ping(address: str, *, device: str = "", size: int = 40) -> Send:
+def echo_message(six: bool, sequence: int, body: bytes) -> bytes:
+    """An ICMP echo request; the kernel computes the checksum of ICMPv6."""
+    message = struct.pack(">BBHHH", 128 if six else 8, 0, 0, 0x1D1D, sequence & 0xFFFF) + body
+    return message if six else message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def _ping(address: str, *, device: str = "", source: str = "", size: int = 40) -> Send:
     six = ":" in address
     family = socket.AF_INET6 if six else socket.AF_INET
     protocol = socket.getprotobyname("ipv6-icmp" if six else "icmp")
     sequence = iter(range(1 << 62))
 
     def send() -> None:
-        body = struct.pack(">BBHHH", 128 if six else 8, 0, 0, 0x1D1D, next(sequence) & 0xFFFF)
-        body += CANARY[:size].ljust(size, b"-")
-        if not six:
-            body = body[:2] + internet_checksum(body).to_bytes(2, "big") + body[4:]
+        body = echo_message(six, next(sequence), CANARY[:size].ljust(size, b"-"))
         with _socket(family, socket.SOCK_RAW, protocol, device=device) as made:
+            if source:
+                made.bind((source, 0))
             made.sendto(body, (address, 0))
 
     return send
@@ -140,13 +154,23 @@ def _raw(protocol: int, address: str, *, device: str = "") -> Send:
 def kinds() -> dict[str, Send]:
     """Every kind of traffic, by what it is called."""
     made: dict[str, Send] = {}
-    for version, target, resolver, source in (
-        ("4", TARGET_ADDRESS, LAN_RESOLVER, CLIENT_A),
-        ("6", TARGET_ADDRESS6, LAN_RESOLVER6, CLIENT_A6),
+    reply = inbound_mark(DEFAULT_MARK)
+    for version, target, resolver, source, caller in (
+        ("4", TARGET_ADDRESS, LAN_RESOLVER, CLIENT_A, OUTSIDE),
+        ("6", TARGET_ADDRESS6, LAN_RESOLVER6, CLIENT_A6, OUTSIDE6),
     ):
         made |= {
             f"tcp{version}": _connection(target, 80),
             f"tcp{version} from the road's address": _connection(target, 80, source=source),
+            f"tcp{version} to a caller": _connection(caller, 80, source=source),
+            f"tcp{version} to a caller, marked as a reply": _connection(
+                caller, FORGED_PORT, source=source, mark=reply
+            ),
+            f"udp{version} to a caller": _datagram(caller, DISCARD, CANARY, source=source),
+            f"udp{version} to a caller, marked as a reply": _datagram(
+                caller, FORGED_PORT, CANARY, source=source, mark=reply
+            ),
+            f"ping{version} to a caller": _ping(caller, source=source),
             f"tcp{version} bound to the road": _connection(target, 80, device=ROAD_A),
             f"udp{version}": _datagram(target, DISCARD, CANARY),
             f"udp{version} bound to the road": _datagram(target, DISCARD, CANARY, device=ROAD_A),

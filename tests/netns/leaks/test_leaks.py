@@ -9,7 +9,7 @@ import pytest
 from lab.leaks.capture import Captures
 from lab.leaks.main import survey
 from lab.leaks.traffic import kinds
-from lab.topology import CLIENT, Lab
+from lab.topology import CLIENT, OUTSIDE, OUTSIDE6, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -27,6 +27,7 @@ def test_without_protection_every_kind_of_traffic_is_seen_to_leak(
     captures.start()
     traffic = lab.start(CLIENT, [sys.executable, "-m", "lab.leaks.traffic", "0.01"])
     everywhere = {"198.51.100.2", "2001:db8:100::2", "192.168.77.53", "fd77:3::53", "224.2.2.2", "ff0e::2"}
+    everywhere |= {OUTSIDE, OUTSIDE6}
 
     def is_seen() -> bool:  # each tcpdump writes what it has seen in its own time
         verdict = captures.judge(lan=())
@@ -48,4 +49,7 @@ def test_whatever_befalls_the_host_nothing_leaves_it() -> None:
     assert sum(report.done.values()) == SHORT_STORM
     assert report.verdict.examined > 1000
     assert report.verdict.allowed["legs"]
+    for what in ("TCP connections", "datagrams", "pings", "pings of IPv6"):
+        assert report.verdict.allowed[f"replies to {what} from outside"]
+    assert report.calls.answered and report.calls.messages
     assert report.verdict.leaked == 0, report
