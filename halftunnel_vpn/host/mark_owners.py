@@ -2,7 +2,8 @@
 
 Since Linux 5.17 any program with CAP_NET_RAW may mark its sockets: every container on the host's network may.
 So a packet keeps its mark only if its socket is our user's, or is of the control group of excluded programs.
-From any other it is taken, and the packet is routed again: into the tunnel. See nft(8), SOCKET EXPRESSION.
+From any other it is taken, and the packet is routed again: into the tunnel. A TCP connection that has once
+passed keeps its mark until it is over. See nft(8), SOCKET EXPRESSION.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def chain(mark: int) -> Chain:
     """Return the chain that takes our marks from all others; it changes when programs are first listed."""
     excluded = excluded_mark(mark)
     programs = _excluded_programs()
-    rules = [f"meta mark {mark:#x} meta skuid {os.geteuid()} return"]
+    rules = [
+        # A closed connection has no owner any more, while the kernel still sends its end.
+        f"meta l4proto tcp ct mark {mark:#x} return",
+        f"meta mark {mark:#x} meta skuid {os.geteuid()} return",
+    ]
     if programs is not None:
         rules.append(f"meta mark {excluded:#x} {programs}return")
     rules.append(f"meta mark {{ {mark:#x}, {excluded:#x} }} meta mark set 0")

@@ -320,3 +320,22 @@ with contextlib.suppress(OSError):
                 with contextlib.suppress(OSError):
                     own.sendto(b"leg", (OUTSIDE, 53))
             assert wire.left() == (1 if name == "a tunnel" else 0), "own ports are closed by this policy"
+
+
+def test_a_connection_of_ours_keeps_its_way_when_its_program_has_closed_it(
+    outside, make_host, session
+) -> None:
+    """What was not sent yet, and the FIN, leave when the socket has no owner any more."""
+    with make_host("a tunnel"), opened(outside, EXIT, OUTSIDE, socket.SOCK_STREAM, 443) as listener:
+        listener.listen()
+        with socket.socket() as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, STATE.mark)
+            own.settimeout(PATIENCE)
+            own.connect((OUTSIDE, 443))
+            answering, _ = listener.accept()
+            outside.lose(EXIT, "road-a", 1000)
+            own.sendall(b"goodbye")
+        outside.lose(EXIT, "road-a", 0)
+        with answering:
+            answering.settimeout(PATIENCE)
+            assert answering.recv(100) + answering.recv(100) == b"goodbye"
