@@ -74,7 +74,8 @@ class Inbound:
                 f"ct direction reply ct mark {known} meta mark set ct mark return",
                 f"{begun} ct mark {known} fib daddr type local meta mark set ct mark",
             ]
-        rules.append(f"ct direction reply meta mark set {state.inbound_mark:#x} return")
+        replies = f"ct direction reply ct mark != {_unseen_mark(state):#x}"
+        rules.append(f"{replies} meta mark set {state.inbound_mark:#x} return")
         if state.gateway:
             rules.append(f"iifname {{ {', '.join(_quoted(state.gateway))} }} return")
         if not self.uplinks:
@@ -117,7 +118,9 @@ class Inbound:
                 rules.append(f"{word} saddr {{ {', '.join(inside)} }} return")
         if self.uplinks:
             rules.append(f"ct direction reply ct mark {marks(*self.marks[1:])} meta mark set ct mark return")
-        rules.append(f"ct direction reply ct mark != {state.mark:#x} meta mark set {state.inbound_mark:#x}")
+        rules.append(
+            f"ct direction reply ct mark != {_unseen_mark(state):#x} meta mark set {state.inbound_mark:#x}"
+        )
         for version, word in _WORDS.items():
             ends = f"{word} saddr . tcp sport . {word} daddr . tcp dport"
             rules.append(f"{ends} @inbound_tcp{version} meta mark set {state.inbound_mark:#x}")
@@ -151,12 +154,14 @@ def _unseen(state: HostState) -> tuple[str, ...]:
     of the tunnel answers this host; a segment that opens no connection belongs to one that either end began,
     and those that this host has accepted are known by name (:func:`elements`).
     """
-    begun = "ct state new ct mark 0"
+    begun, note = "ct state new ct mark 0", f"ct mark set {_unseen_mark(state):#x}"
     opening = "tcp flags & (fin | syn | rst | ack) != syn"
-    return (
-        f'iifname "{state.tun}" {begun} ct mark set {state.mark:#x}',
-        f'iifname != "lo" {begun} fib daddr type local {opening} ct mark set {state.mark:#x}',
-    )
+    return f'iifname "{state.tun}" {begun} {note}', f'iifname != "lo" {begun} {opening} {note}'
+
+
+def _unseen_mark(state: HostState) -> int:
+    """Return a conntrack mark that nothing else here gives (as a packet's mark it has another meaning)."""
+    return state.only_mark
 
 
 def _source(state: HostState) -> list[str]:
