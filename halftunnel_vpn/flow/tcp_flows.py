@@ -1,0 +1,183 @@
+"""The TCP flows of this host: finds the endpoint of each segment, and opens new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from halftunnel_vpn.errors import SessionError, UpstreamUnavailable
+from halftunnel_vpn.flow.config import FlowConfig
+from halftunnel_vpn.flow.datagrams import FlowContext
+from halftunnel_vpn.flow.dns_stream import DnsStream
+from halftunnel_vpn.flow.interfaces import StreamHandler, StreamOpener, StreamPort
+from halftunnel_vpn.flow.openings import Openings
+from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
+from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
+from halftunnel_vpn.flow.tcp.outgoing import answer_stray
+from halftunnel_vpn.flow.udp import DNS_PORT
+from halftunnel_vpn.icmp_error import IcmpErrorKind
+from halftunnel_vpn.inet import icmp, ip, tcp
+from halftunnel_vpn.protocol.stream_messages import MAX_HOP_LIMIT, OpenRequest, ResetCode, StreamKind
+
+TcpKey = bytes
+"""Source, destination, source port, destination port, as they stand in a packet."""
+
+_UNREACHABLE: Final = {
+    ResetCode.HOST_UNREACHABLE: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NETWORK_UNREACHABLE: IcmpErrorKind.NET_UNREACHABLE,
+    ResetCode.TIMED_OUT: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.NAME_NOT_FOUND: IcmpErrorKind.HOST_UNREACHABLE,
+    ResetCode.DENIED: IcmpErrorKind.ADMIN_PROHIBITED,
+    ResetCode.HOP_LIMIT_EXCEEDED: IcmpErrorKind.TIME_EXCEEDED,
+}
+"""Refusals that the host is told by ICMP; every other one is an RST."""
+
+
+class TcpFlows:
+    """All TCP flows. ``random`` returns random bytes, ``clock`` the monotonic time.
+
+    ``by_key`` and ``touched``, the flows that owe the host an answer, are read by the tracker directly.
+    """
+
+    def __init__(
+        self,
+        context: FlowContext,
+        openings: Openings,
+        opener: StreamOpener,
+        config: FlowConfig,
+        random: Callable[[int], bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self._write = context.write
+        self._dns = context.dns
+        self._wheel = context.wheel
+        self._counters = context.counters
+        self._openings = openings
+        self._opener = opener
+        self._config = config
+        self._random = random
+        self._clock = clock
+        self._own = frozenset(config.addresses)
+        self._resolvers = frozenset(config.resolvers)
+        self.by_key: dict[TcpKey, TcpEndpoint] = {}
+        self.touched: dict[TcpEndpoint, None] = {}
+        # Flows whose answer waits for more to answer at once.
+        self._unanswered: dict[TcpEndpoint, None] = {}
+        self._answer_timer = context.wheel.timer(self._answers_are_late)
+
+    def flush(self, now: float) -> None:
+        """End of a batch of frames: one acknowledgement for each flow, or later."""
+        for endpoint in self.touched:
+            if endpoint.flush_or_wait(now):
+                self._unanswered[endpoint] = None
+                if not self._answer_timer.armed:
+                    self._answer_timer.arm(now + ACK_DELAY)
+        self.touched.clear()
+
+    def abort_all(self, now: float) -> None:
+        """End every flow with RST: the streams are gone."""
+        for endpoint in list(self.by_key.values()):
+            endpoint.abort(now)
+        self.touched.clear()
+
+    def segment_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
+        """Handle one segment of the host. Raises PacketError."""
+        segment = tcp.parse(packet, checksum_trusted=trusted)
+        start = packet.header_length
+        key = packet.source + packet.destination + bytes(packet.raw[start : start + 4])
+        endpoint = self.by_key.get(key)
+        if endpoint is not None and not (segment.flags & tcp.SYN and endpoint.may_be_replaced_by(segment)):
+            if endpoint.segment_arrived(segment, now):
+                self.touched[endpoint] = None
+        elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN) == tcp.SYN:
+            self._open(key, packet, segment, now)
+        elif not segment.flags & tcp.RST:
+            self._counters.drop("tcp-no-flow")
+            back = tcp.HeaderTemplate(
+                packet.destination, segment.destination_port, packet.source, segment.source_port
+            )
+            reset = answer_stray(segment, back)
+            if reset is not None and self._openings.may_talk_to(packet.destination):
+                self._write((reset,))
+
+    def _open(self, key: TcpKey, packet: ip.IpPacket, syn: tcp.TcpSegment, now: float) -> None:
+        if not self._openings.admits(packet, self.by_key, self._config.max_tcp_flows, "tcp"):
+            return
+        source, destination = packet.source, packet.destination
+        source_port, destination_port = syn.source_port, syn.destination_port
+
+        endpoint = TcpEndpoint(
+            syn,
+            tcp.HeaderTemplate(destination, destination_port, source, source_port),
+            initial_sequence=int.from_bytes(self._random(4), "big"),
+            config=self._config.tcp,
+            write=self._write,
+            wheel=self._wheel,
+            counters=self._counters,
+            on_closed=self._closed,
+            on_refused=partial(self._refused, packet),
+            congestion=UNLIMITED if source in self._own else NewReno(),
+            now=now,
+            key=key,
+        )
+        if destination_port == DNS_PORT and self._config.intercept_dns:
+            self.by_key[key] = endpoint
+            open_server = None if destination in self._resolvers else partial(self._open_dns, destination)
+            endpoint.attach(
+                DnsStream(endpoint, self._dns, self._counters, self._clock, self._wheel, source, open_server)
+            )
+            endpoint.opened(now)
+            return
+        host = self._dns.name_of(destination) or destination
+        # A traceroute's: an ordinary SYN has 64 or more.
+        hop_limit = packet.hop_limit if packet.hop_limit <= MAX_HOP_LIMIT else 0
+        request = OpenRequest(StreamKind.TCP, host, destination_port, 0, hop_limit)
+        try:
+            stream = self._opener.open_stream(request, endpoint, now)
+        except SessionError:
+            self._counters.drop("tcp-no-session")  # the host sends its SYN again
+            return
+        except UpstreamUnavailable:
+            self._openings.refuse(packet, "tcp-road-lost")
+            return
+        self.by_key[key] = endpoint
+        endpoint.attach(stream)
+
+    def _open_dns(self, destination: bytes, handler: StreamHandler, now: float) -> StreamPort:
+        """Open a stream to the DNS server at ``destination``. Raises SessionError, UpstreamUnavailable."""
+        host = self._dns.name_of(destination) or destination
+        return self._opener.open_stream(OpenRequest(StreamKind.TCP, host, DNS_PORT, 0), handler, now)
+
+    def _closed(self, endpoint: TcpEndpoint) -> None:
+        self.touched.pop(endpoint, None)
+        self._unanswered.pop(endpoint, None)
+        if self.by_key.get(endpoint.key) is endpoint:
+            del self.by_key[endpoint.key]
+
+    def _refused(self, syn: ip.IpPacket, endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
+        """The exit cannot connect: whether the host is told by ICMP, about the packet of its ``syn``."""
+        kind = _UNREACHABLE.get(code)
+        if kind is None:
+            return False
+        # Of an error that the exit met by itself the destination seems to tell.
+        source = endpoint.offender if len(endpoint.offender) == len(syn.source) else syn.destination
+        frame = icmp.build_error(syn, kind, source=source)
+        if frame is None:
+            return False
+        self._write((frame,))
+        return True
+
+    def _answers_are_late(self, now: float) -> None:
+        """Some acknowledgements have waited long enough; the others go on waiting."""
+        next_due = now + ACK_DELAY
+        try:
+            for endpoint in list(self._unanswered):
+                due = endpoint.flush_late(now)
+                if due is None:
+                    self._unanswered.pop(endpoint, None)
+                elif due < next_due:
+                    next_due = due
+        finally:  # also when one of them has raised: the others still wait
+            if self._unanswered:
+                self._answer_timer.arm(next_due)
