@@ -6,6 +6,7 @@ A collector in ``observe`` turns them into metrics at each request.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 
 class Counters:
@@ -16,9 +17,10 @@ class Counters:
     running total.
     """
 
-    __slots__ = ("counted", "dropped")
+    __slots__ = ("_refreshers", "counted", "dropped")
 
     def __init__(self) -> None:
+        self._refreshers: list[Callable[[], None]] = []
         self.dropped: defaultdict[str, int] = defaultdict(int)
         self.counted: defaultdict[str, int] = defaultdict(int)
 
@@ -29,3 +31,16 @@ class Counters:
     def count(self, name: str, count: int = 1) -> None:
         """Add ``count`` to the running total ``name``."""
         self.counted[name] += count
+
+    def add_refresher(self, refresh: Callable[[], None]) -> None:
+        """Call ``refresh`` before the counts are read; it adds what its owner has counted by itself."""
+        self._refreshers.append(refresh)
+
+    def remove_refresher(self, refresh: Callable[[], None]) -> None:
+        """Stop calling ``refresh``."""
+        self._refreshers.remove(refresh)
+
+    def refresh(self) -> None:
+        """Bring the counts up to date; call it before reading them."""
+        for refresh in self._refreshers:
+            refresh()

@@ -111,15 +111,23 @@ class LegKeepers:
 
     async def run(self) -> None:
         """Keep every leg up until the session is over (ended by either side, or refused by the exit)."""
-        async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep(slot)) for slot in self._slots]
-            await self._expired.wait()
-            for keeper in keepers:
-                keeper.cancel()
+        self._counters.add_refresher(self._report)
+        try:
+            async with asyncio.TaskGroup() as group:
+                keepers = [group.create_task(self._keep(slot)) for slot in self._slots]
+                await self._expired.wait()
+                for keeper in keepers:
+                    keeper.cancel()
+        finally:
+            self._counters.remove_refresher(self._report)
 
     def expire(self) -> None:
         """The session is over: let :meth:`run` return."""
         self._expired.set()
+
+    def _report(self) -> None:
+        for leg in self._session.legs:
+            leg.report(self._counters)
 
     def move(self) -> None:
         """Replace every leg now, new before old; no pause between attempts counts any more."""
@@ -228,11 +236,7 @@ class LegKeepers:
         def on_lost(state: SessionLeg, cause: str) -> None:
             log.info("leg lost: %s", cause, extra={"direction": name, "leg": leg.number})
             self._counters.count(f"legs-lost-{name}")
-            # what the status adds up over all legs there ever were
-            self._counters.count(f"{name}-bytes-sent", state.bytes_sent)
-            self._counters.count(f"{name}-bytes-received", state.bytes_received)
-            self._counters.count(f"{name}-messages-sent", state.records_sent)
-            self._counters.count(f"{name}-messages-received", state.records_received)
+            state.report(self._counters)
             self._learn(state, cause)
             if state.round_trip is not None:
                 self._roads.round_trips[state.direction][state.name] = state.round_trip

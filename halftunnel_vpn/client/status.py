@@ -16,16 +16,17 @@ def road_status(
     direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
 ) -> RoadStatus:
     """One direction: its legs of now, and what all legs there ever were have carried."""
+    counters.refresh()
     name = direction.name.lower()
     counted = counters.counted
     return RoadStatus(
         urls=[without_path(url) for url in urls],
         legs=len(legs),
         open_legs=[leg_status(describe(leg, now)) for leg in sorted(legs, key=lambda leg: leg.number)],
-        sent_bytes=counted[f"{name}-bytes-sent"] + sum(leg.bytes_sent for leg in legs),
-        received_bytes=counted[f"{name}-bytes-received"] + sum(leg.bytes_received for leg in legs),
-        sent_messages=counted[f"{name}-messages-sent"] + sum(leg.records_sent for leg in legs),
-        received_messages=counted[f"{name}-messages-received"] + sum(leg.records_received for leg in legs),
+        sent_bytes=counted[f"{name}-bytes-sent"],
+        received_bytes=counted[f"{name}-bytes-received"],
+        sent_messages=counted[f"{name}-messages-sent"],
+        received_messages=counted[f"{name}-messages-received"],
     )
 
 

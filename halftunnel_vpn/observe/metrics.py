@@ -55,6 +55,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read everything (called by the registry)."""
+        for _, counters in self._counters:
+            counters.refresh()
         yield self._totals("dropped", "What was dropped or refused, by reason.", "reason")
         yield self._totals("events", "Events and quantities, by name.", "event")
         build = GaugeMetricFamily(f"{PREFIX}build", "The version that runs.", labels=["version"])

@@ -72,6 +72,7 @@ class ExitSession:
 
     def _leg_lost(self, leg: SessionLeg, cause: str) -> None:
         self._registry.counters.count(f"legs-lost-{leg.direction.name.lower()}")
+        leg.report(self._registry.counters)
         self._registry.leg_left(self.client, leg.direction)
         if not self.session.legs and not self.session.is_closed:
             self.start_idle_timer()
@@ -106,6 +107,12 @@ class Registry:
         self.legs = dict.fromkeys(Direction, 0)
         # The same of each client, in both directions.
         self._legs_of: dict[str, int] = {}
+        counters.add_refresher(self._report_legs)
+
+    def _report_legs(self) -> None:
+        for member in self._sessions.values():
+            for leg in member.session.legs:
+                leg.report(self.counters)
 
     def __len__(self) -> int:
         return len(self._sessions)

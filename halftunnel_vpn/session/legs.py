@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.receipts import InFlight
@@ -85,6 +86,7 @@ class SessionLeg:
         "proves_by_hearing",
         "records_received",
         "records_sent",
+        "reported",
         "round_trip",
         "silence",
         "under_way",
@@ -129,12 +131,24 @@ class SessionLeg:
         self.bytes_sent = self.bytes_received = 0
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
+        # Bytes sent and received, records sent and received, at the last :meth:`report`.
+        self.reported = (0, 0, 0, 0)
 
     def send_train(self, parts: Sequence[Buffer], now: float) -> None:
         """Send one train on this very leg and count it."""
         self.bytes_sent += self.port.send_train(parts)
         self.records_sent += 1
         self.last_sent = now
+
+    def report(self, counters: Counters) -> None:
+        """Add what the leg has carried since the last report to the totals of its direction."""
+        name = self.direction.name.lower()
+        now = (self.bytes_sent, self.bytes_received, self.records_sent, self.records_received)
+        before, self.reported = self.reported, now
+        counters.count(f"{name}-bytes-sent", now[0] - before[0])
+        counters.count(f"{name}-bytes-received", now[1] - before[1])
+        counters.count(f"{name}-messages-sent", now[2] - before[2])
+        counters.count(f"{name}-messages-received", now[3] - before[3])
 
     @property
     def load(self) -> float:

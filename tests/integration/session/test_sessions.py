@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 
 import pytest
 
 from halftunnel_vpn.client.connection import MAX_MEMORY
+from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
@@ -59,6 +61,32 @@ async def test_megabytes_arrive_whole_and_stay_on_their_roads(running_exit, make
     (up,), (down,) = client.legs(UP), client.legs(DOWN)
     assert up.bytes_out > 20_000_000 and up.bytes_in < 20_000
     assert down.bytes_in > 20_000_000 and down.bytes_out < 20_000
+
+
+async def test_what_a_leg_carries_is_counted_while_it_runs(running_exit, make_client, echo_server, until):
+    await running_exit.start()
+    client = await make_client().up()
+    ends = {"client": client.counters, "exit": running_exit.exit.counters}
+    metrics = Metrics("1")
+    for component, counters in ends.items():
+        metrics.add_counters(component, counters)
+    await talk(client, echo_server, 300_000)
+    first, text = metrics.render()[1].decode(), metrics.render()[1].decode()
+    for component, event in (
+        ("client", "upstream-bytes-sent"),
+        ("client", "downstream-bytes-received"),
+        ("exit", "upstream-bytes-received"),
+        ("exit", "downstream-bytes-sent"),
+    ):
+        name = re.escape(f'halftunnel_events_total{{component="{component}",event="{event}"}}')
+        counted, again = (float(re.search(rf"^{name} (\S+)$", read, re.M)[1]) for read in (first, text))
+        assert 300_000 < counted <= again < 400_000, f"{component} {event}"
+    assert len(client.legs(UP)) == 1, "no leg has ended"
+    counted = ends["exit"].counted
+    (state,) = running_exit.sessions()[0].session.legs_of(DOWN)
+    await client.down()
+    await until(lambda: counted["legs-lost-downstream"])
+    assert counted["downstream-bytes-sent"] == state.bytes_sent, "counted once"
 
 
 async def test_a_destination_that_is_not_there_is_told(running_exit, make_client, free_port):
