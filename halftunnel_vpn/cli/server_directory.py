@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -18,7 +19,7 @@ CLIENT_SUFFIX = ".toml"
 def load(directory: Path) -> ServerConfig:
     """Return the configuration of the exit that this process is about to be. Raises ConfigError."""
     path = directory / CONFIGURATION
-    return parse_server(read_text(path, missing=_missing(directory)), source=str(path))
+    return parse_server(read_text(path, missing=_missing(directory), opener=os.open), source=str(path))
 
 
 def open_directory(path: Path) -> OwnedDirectory:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.storage.bounded_file import Opener, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 """Some editors begin a file with it."""
@@ -17,16 +17,20 @@ def read_text(
     *,
     missing: str | None = None,
     reader: str = "this user; run this as its owner or as root",
-    opener: Callable[[str, int], int] | None = None,
+    opener: Opener | None = None,
 ) -> str:
     """Return the text of a file. Raises HostError when it cannot be read, ConfigError as :func:`decode` does.
 
     ``missing`` is the sentence of the ConfigError when there is no file, None for the usual HostError.
-    ``reader`` completes the sentence "it may not be read by". ``opener`` is that of :func:`open`.
+    ``reader`` completes the sentence "it may not be read by". With an ``opener`` only a regular file is read:
+    nobody can make the caller wait by putting a pipe there.
     """
     try:
-        with open(path, "rb", opener=opener) as file:
-            raw = file.read(MAX_TEXT + 1)
+        if opener is not None:
+            raw = read_regular(path, MAX_TEXT, opener=opener)
+        else:
+            with open(path, "rb") as file:
+                raw = file.read(MAX_TEXT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         if missing is not None:
             raise ConfigError(missing) from None

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from halftunnel_vpn.config.clients import parse_client_entry
 from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.storage.bounded_file import read_regular
+
+MAX_CLIENT_FILE = 64 * 1024
+"""Bytes of the file of one client, which has some hundred."""
 
 SETTLED_AFTER = 1_000_000_000
 """Nanoseconds after its last change from which on a file or directory that looks the same is the same."""
@@ -138,7 +142,8 @@ class ClientList:
     def _read_file(path: Path, stamp: Stamp, before: _File | None) -> _File:
         is_settled = _is_settled(stamp)
         try:
-            entry = parse_client_entry(path.read_text(encoding="utf-8"), source=path.name)
+            text = read_regular(path, MAX_CLIENT_FILE).decode("utf-8")
+            entry = parse_client_entry(text, source=path.name)
         except UnicodeDecodeError:
             problem = f"{path.name} is not UTF-8"
         except ConfigError as error:

@@ -11,9 +11,13 @@ from urllib.parse import urlsplit
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
+from halftunnel_vpn.storage.bounded_file import read_regular
 from halftunnel_vpn.transport.admission import parse_address
 from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
 from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
+
+MAX_KEY_FILE = 4096
+"""Bytes of the file of the exit's key, which has 45."""
 
 Place = tuple[str, int]
 """Address and port of a listener."""
@@ -87,7 +91,7 @@ def certificate_stamps(directory: Path, config: ServerConfig) -> Stamps:
 def read_keys(path: Path) -> KeyPair:
     """Return the exit's key pair. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="ascii")
+        text = read_regular(path, MAX_KEY_FILE).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The private key {path} cannot be read: {error}") from None
     return parse_key_pair(text, str(path))

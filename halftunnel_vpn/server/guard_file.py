@@ -14,8 +14,12 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.storage.atomic_file import replace_file
+from halftunnel_vpn.storage.bounded_file import read_regular
 
 GUARD_FILE = "handshakes.json"
+
+MAX_FILE = 16 * 1024 * 1024
+"""Bytes of it that are read: MAX_REPLAY_CLIENTS entries have 70 each."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,7 @@ class GuardFile:
     def load(self) -> None:
         """Take over what an earlier process has accepted."""
         try:
-            self._guard.load(json.loads(self._path.read_text(encoding="utf-8")))
+            self._guard.load(json.loads(read_regular(self._path, MAX_FILE)))
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, AttributeError, HalfTunnelError) as error:

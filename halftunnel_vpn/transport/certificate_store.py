@@ -7,17 +7,22 @@ Sessions of TLS are never resumed, because one host would resume those of the ot
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import ssl
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.protocol.certificates import draw_shape, make_self_signed, names_in
+from halftunnel_vpn.storage.bounded_file import read_regular
 from halftunnel_vpn.transport.tls import bare_server_context, server_context
+
+MAX_PEM = 1024 * 1024
+"""Bytes of a file with a certificate chain, or with a key."""
 
 UNNAMED_HOST = "localhost"
 """The name in the certificate that is shown to whoever asks for none of ours."""
@@ -106,19 +111,31 @@ def _unnamed_context() -> ssl.SSLContext:
         not_after=begin + UNNAMED_VALIDITY,
         shape=draw_shape(secrets.randbelow),
     )
-    # The ssl module reads keys from files only.
-    with tempfile.TemporaryDirectory(prefix="htvpn-") as directory:
-        certificate, key = Path(directory, "certificate.pem"), Path(directory, "key.pem")
-        certificate.write_bytes(made.certificate)
-        key.touch(0o600)
-        key.write_bytes(made.private_key)
+    # The ssl module reads keys from files only, and an exit may have no place to write them.
+    with _in_memory(made.certificate) as certificate, _in_memory(made.private_key) as key:
         return server_context(certificate, key)
 
 
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[Path]:
+    """A file that holds ``content`` and is on no disk, see memfd_create(2)."""
+    with open(os.memfd_create("htvpn"), "w+b") as file:
+        file.write(content)
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
 def _load(files: CertificateFiles) -> _Loaded:
+    try:
+        for path in files:  # OpenSSL would wait for a pipe, and read without a bound
+            read_regular(path, MAX_PEM)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the certificate {files.certificate} and its key {files.key}: {error.strerror}"
+        ) from error
     context = server_context(files.certificate, files.key)
     try:
-        names, addresses = names_in(files.certificate.read_bytes())
+        names, addresses = names_in(read_regular(files.certificate, MAX_PEM))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the certificate {files.certificate}: {error}; it must be a PEM file"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.storage.bounded_file import read_regular
 
 DEFAULT_PAGE = (
     b"<!DOCTYPE html>\n"
@@ -68,7 +69,7 @@ class Site:
 
         Raises OSError, and ConfigError when there are too many pages.
         """
-        return cls(pages=_read_pages(path)) if path.is_dir() else cls(page=path.read_bytes())
+        return cls(pages=_read_pages(path)) if path.is_dir() else cls(page=read_regular(path, MAX_BYTES))
 
     def answer(self, method: str, target: str) -> bytes:
         """The complete response to a well-formed request, whatever it asked for."""
@@ -124,7 +125,7 @@ def _read_pages(directory: Path) -> dict[str, Page]:
                 f"and {MAX_BYTES >> 20} MiB in it"
             )
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        page = Page(file.read_bytes(), kind)
+        page = Page(read_regular(file, MAX_BYTES), kind)
         pages[f"/{name.as_posix()}"] = page
         if file.name == "index.html":
             parent = name.parent.as_posix()

@@ -1,0 +1,30 @@
+"""Read a file that somebody else may have put there: at once, and within a bound."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+Opener = Callable[[str, int], int]
+"""Opens a path with flags, as that of :func:`open`."""
+
+
+def read_regular(path: Path, limit: int, *, opener: Opener = os.open) -> bytes:
+    """Return what the file at ``path`` holds, without waiting: a pipe or a device may hold nothing yet.
+
+    Raises OSError, also for what is not a regular file, and for one of more than ``limit`` bytes.
+    """
+    descriptor = opener(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        content = b"" if status.st_size > limit else file.read(limit + 1)
+    if status.st_size > limit or len(content) > limit:
+        raise OSError(errno.EFBIG, f"More than {limit} bytes", str(path))
+    return content
