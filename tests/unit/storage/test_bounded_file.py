@@ -72,7 +72,7 @@ def test_a_file_of_gigabytes_is_refused_unread(tmp_path: Path, what: str) -> Non
 def test_what_is_read_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * MAX_CLIENT_FILE)
-    assert read_regular(path) == b"x" * MAX_CLIENT_FILE
+    assert read_regular(path, MAX_CLIENT_FILE) == b"x" * MAX_CLIENT_FILE
     with pytest.raises(OSError, match="More than 100 bytes"):
         read_regular(path, 100)
     with pytest.raises(IsADirectoryError):
