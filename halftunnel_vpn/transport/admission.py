@@ -1,14 +1,14 @@
-"""Who may connect: bounds on connections and on how fast they come, in all and per peer, and whose word on a
-peer's address counts.
+"""Admission of connections: bounds on their number and rate, in total and per peer, and the proxies that
+are trusted to name a peer's address.
 
-A connection is a stranger's until its leg has joined a session. Whoever replays a handshake, guesses one or
-looks at the web site costs a TLS handshake each time, so strangers have a bound of their own, far below that
+A connection is a stranger's until its leg has joined a session. Replayed or guessed handshakes and
+requests for the web site cost a TLS handshake each, so strangers have a bound of their own, far below that
 of all arrivals: one too many is closed before TLS. A client that joins gets back what its arrival took.
 
-Nobody waits in a queue that strangers can fill. What a peer may not do by its own bound is closed without
+No client waits in a queue that strangers can fill. What a peer may not do by its own bound is closed without
 being charged to the bounds of all. When those are used up, two kinds of peers still come in: those that have
 joined lately, and those that have hardly come at all, which have a reserve. An IPv6 peer is bounded as a /64,
-as a /56 and as a /48, because whoever has one address often has that many.
+as a /56 and as a /48, because the owner of one address often has that many.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RARE_BURST = 16.0
 """Seconds' worth of them at once."""
 
 MAX_KNOWN = 4096
-"""Peers that have joined lately; the one that joined longest ago makes room."""
+"""Peers that have joined lately; the oldest is forgotten first."""
 
 KNOWN_FOR = 86400.0
 """Seconds for which a peer that has joined counts as known."""
@@ -52,7 +52,7 @@ BURST_OF_ALL = 2.0
 """The same for all peers together."""
 
 MAX_PEERS = 4096
-"""Peers whose arrivals are remembered; the one longest unheard of makes room."""
+"""Peers whose arrivals are remembered; the one that was silent for longest is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +89,19 @@ class Bucket:
         self.left = self._burst
 
     def is_empty(self, now: float) -> bool:
-        """Whether it is too soon for once more."""
+        """Whether one more would come too soon."""
         self._refill(now)
         return self.left < 1
 
     def take(self, now: float) -> bool:
-        """Once more; False when that is too soon, and then it does not count."""
+        """Count one more; return False, without counting it, if it comes too soon."""
         if self.is_empty(now):
             return False
         self.left -= 1
         return True
 
     def give_back(self) -> None:
-        """What was counted once does not count after all."""
+        """Uncount one."""
         self.left += 1
 
     def _refill(self, now: float) -> None:
@@ -110,7 +110,7 @@ class Bucket:
 
 
 class PeerRate:
-    """How fast one peer may come."""
+    """The rate of one peer."""
 
     __slots__ = ("all", "rare", "strangers")
 
@@ -132,14 +132,14 @@ class PeerRate:
         self.rare.take(now)
 
     def give_back(self) -> None:
-        """The one that was counted is no stranger's."""
+        """Mark the one that was counted as a client's."""
         self.strangers.give_back()
         self.rare.give_back()
 
 
 class Admission:
     """Counts the connections of one listener. Trusted proxies are not peers: they have no bound of their own,
-    and their connections are charged to whoever stands behind them.
+    and their connections are charged to the clients behind them.
     """
 
     def __init__(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork] = ()) -> None:
@@ -154,7 +154,7 @@ class Admission:
         self.connections = 0
 
     def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
-        """Use other bounds from now on; connections that exist count on."""
+        """Use other bounds from now on; existing connections stay counted."""
         if limits != self._limits:
             self._limits = limits
             self._arrivals.clear()
@@ -187,7 +187,7 @@ class Admission:
         return ticket
 
     def arrive(self, peer: IpAddress, now: float) -> str | None:
-        """Count one more arrival of ``peer``, or say what is exceeded; then nothing is counted.
+        """Count one more arrival of ``peer``, or return the bound that is exceeded, without counting.
 
         ``stranger-rate``, ``peer-rate``, ``arrival-rate``.
         """
@@ -225,7 +225,7 @@ class Admission:
         return joined is not None and now - joined < KNOWN_FOR
 
     def joined(self, peer: IpAddress, now: float) -> None:
-        """A connection of ``peer`` has joined a session: its arrival was no stranger's."""
+        """A connection of ``peer`` has joined a session: its arrival was a client's."""
         keys = _keys_of(peer)
         key = keys[0][0]
         self._known.pop(key, None)
@@ -245,7 +245,7 @@ class Admission:
     def origin(self, peer: IpAddress, forwarded_for: Sequence[str]) -> IpAddress:
         """Where a request came from, by the X-Forwarded-For headers that trusted proxies vouch for.
 
-        From the right, the first address that is not a trusted proxy: what stands to its left may be a lie.
+        From the right, the first address that is not a trusted proxy: what stands to its left may be forged.
         """
         entries = ",".join(forwarded_for).rsplit(",", MAX_FORWARDED_HOPS)[-MAX_FORWARDED_HOPS:]
         while self.is_trusted(peer) and entries:
@@ -286,7 +286,7 @@ class Ticket:
         return True
 
     def prove(self, now: float) -> None:
-        """The connection has joined a session: no stranger's after all. Idempotent."""
+        """Mark the connection as a client's: it has joined a session. Idempotent."""
         if not self._proven:
             self._proven = True
             if self._charged:

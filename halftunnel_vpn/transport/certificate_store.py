@@ -1,7 +1,7 @@
 """The certificates of one listening socket, chosen by the name that a client asks for (SNI, RFC 6066).
 
-Whoever asks for no name, or for one that no certificate carries, is shown a certificate that names none of
-the hosts: an address that is probed does not tell the domains behind it, nor does one domain tell the other.
+A client that asks for no name, or for an unknown one, is shown a certificate that names none of
+the hosts: a probed address does not reveal the domains behind it, nor does one domain reveal the other.
 Sessions of TLS are never resumed, because one host would resume those of the other.
 """
 
@@ -25,7 +25,7 @@ MAX_PEM = 1024 * 1024
 """Bytes of a file with a certificate chain, or with a key."""
 
 UNNAMED_HOST = "localhost"
-"""The name in the certificate that is shown to whoever asks for none of ours."""
+"""The name in the certificate that is shown for unknown names."""
 
 UNNAMED_VALIDITY = timedelta(days=3650)
 """How long that certificate is valid; it is made when the exit starts."""
@@ -62,7 +62,7 @@ class CertificateStore:
         self._unnamed: ssl.SSLContext | None = None
 
     def prepare(self) -> None:
-        """Make the certificate for whoever asks for none of our names, which takes up to a second."""
+        """Make the certificate for unknown names, which takes up to a second."""
         if self._unnamed is None:
             self._unnamed = _unnamed_context()
 

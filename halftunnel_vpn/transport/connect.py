@@ -30,7 +30,7 @@ _ADVICE = {
     errno.EHOSTUNREACH: ("host-unreachable", "there is no way to that host; check the address"),
     errno.ENETUNREACH: ("network-unreachable", "this machine has no network to it; connect it first"),
 }
-"""Reason and advice by error; when attempts fail for several reasons, the first in this order is told."""
+"""Reason and advice by error; when attempts fail for several reasons, the first in this order is reported."""
 
 
 async def resolve(host: str, port: int) -> list[SocketAddress]:
@@ -67,7 +67,7 @@ async def connect(
 
 
 def _in_order(addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
-    """Families by turns, beginning with that of the first: one that is broken costs one delay only."""
+    """Alternate the families, beginning with that of the first: a broken one costs one delay only."""
     unique = list(dict.fromkeys(addresses))
     first = [a for a in unique if _family(a) == _family(unique[0])]
     second = [a for a in unique if _family(a) != _family(unique[0])]

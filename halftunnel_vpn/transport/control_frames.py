@@ -1,7 +1,7 @@
-"""Frames of a leg that are no whole record: control frames, fragments, nonsense. websockets judges each.
+"""Frames of a leg other than whole records: control frames, fragments, invalid ones; websockets judges each.
 
-That takes some ten microseconds a frame, and the shortest has two bytes: whoever sends nothing else could
-keep the event loop, and so everybody, waiting for seconds. So there may be as many as a proxy has a use for.
+That takes some ten microseconds a frame, and the shortest has two bytes: a peer that sends nothing else could
+block the event loop for seconds. So there is a bound, above what proxies send.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BURST = 512
 """Side frames that may come at once."""
 
 BYTES_EACH = 512
-"""Received bytes that allow one more: who cuts records up, for want of a buffer, makes longer pieces."""
+"""Received bytes that allow one more: a proxy that splits records makes longer pieces."""
 
 A_SECOND = 16.0
 """Side frames that each second allows besides: pings."""

@@ -1,4 +1,4 @@
-"""The ordinary web server that everybody sees who is no valid client."""
+"""The ordinary web site that everyone except a valid client sees."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Page(NamedTuple):
 
 
 class Site:
-    """Pages by path, and error pages for everything else; a path that carries legs is not to be told from one
+    """Pages by path, and error pages for everything else; a path that carries legs looks like one
     that does not exist. Every answer closes the connection. No server is named unless one is given.
     """
 
@@ -82,7 +82,7 @@ class Site:
         return self.refuse(HTTPStatus.NOT_FOUND, with_body=with_body)
 
     def refuse(self, status: HTTPStatus, *, with_body: bool = True) -> bytes:
-        """The complete response that says ``status``; a page ``/STATUS.html`` of the site is its body."""
+        """The complete response with ``status``; a page ``/STATUS.html`` of the site is its body."""
         body = _ERROR_PAGE.format(status=status.value, phrase=status.phrase).encode()
         page = self._pages.get(f"/{status.value}.html", Page(body, "text/html"))
         return self._response(status, page, with_body)

@@ -43,7 +43,7 @@ _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 @dataclass(frozen=True, slots=True)
 class DialOptions:
-    """How to reach a road's entry when its URL does not say everything. Raises ConfigError."""
+    """How to reach the entry of a path, beyond its URL. Raises ConfigError."""
 
     ca_pem: str | None = None
     """The only authorities trusted, in PEM form; None: the system's."""
@@ -91,7 +91,7 @@ async def dial(
 
     ``advanced`` is called after each step that takes a round trip: connected, tunnelled, TLS agreed.
 
-    Raises RoadError with one of these reasons, and ConfigError for a URL or options that cannot be meant:
+    Raises RoadError with one of these reasons, and ConfigError for an invalid URL or option:
     name-not-resolved, name-timeout, connection-refused, connection-reset, connect-timeout, connect-failed,
     host-unreachable, network-unreachable, mark-not-permitted, proxy-refused, proxy-timeout,
     proxy-authentication-required, certificate-not-trusted, certificate-expired,
@@ -170,7 +170,7 @@ async def _connect(
 
 
 def _in_time(resolver: Resolver, deadline: float) -> Resolver:
-    """``resolver`` with most of the time that is left until ``deadline``: it must be known what was late."""
+    """Wrap ``resolver`` with most of the time left until ``deadline``, so the error names what was late."""
 
     async def resolve_in_time(host: str, port: int) -> list[SocketAddress]:
         now = asyncio.get_running_loop().time()
@@ -260,7 +260,7 @@ class _Upgrade(asyncio.Protocol):
             self._transport.abort()
 
     def forget(self) -> None:
-        """Nobody waits any more."""
+        """Stop waiting."""
         if not self.finished.cancel() and not self.finished.cancelled():
             self.finished.exception()
 
@@ -311,7 +311,7 @@ class _Upgrade(asyncio.Protocol):
 
 
 def _refusal(status: int, where: str) -> tuple[str, str]:
-    """Reason and message for an answer that is no upgrade."""
+    """Return reason and message for an answer that is not an upgrade."""
     if status in (401, 403):
         advice = "something in front of the exit forbids it; check the headers in the profile"
     elif status >= 500:

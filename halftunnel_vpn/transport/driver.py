@@ -25,11 +25,11 @@ class Driver:
         self._is_closed = False
 
     def pump(self, work: Callable[[float], None]) -> Pump:
-        """``work`` as something that can be woken: it runs once, soon, for any number of wakes."""
+        """Return a pump for ``work``: it runs once, soon, for any number of wakes."""
         return Pump(self, work)
 
     def close(self) -> None:
-        """Let no timer fire any more."""
+        """Stop all timers."""
         self._is_closed = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -66,13 +66,13 @@ class Pump:
         self._is_due = False
 
     def wake(self) -> None:
-        """Have the work done soon."""
+        """Run the work soon."""
         if not self._is_due:
             self._is_due = True
             self._driver.loop.call_soon(self._run)
 
     def flush(self) -> None:
-        """Do now what was to be done soon, if anything."""
+        """Run the work now if it was due soon."""
         if self._is_due:
             self._run()
 

@@ -1,4 +1,4 @@
-"""Strangers are handed to a real web server: what they sent is passed on, and its answer comes back as it is.
+"""Hand strangers to a real web server: pass on what they sent, and return its answer unchanged.
 
 One request is served on each connection (``Connection: close``), so that a proxy before the exit never sends
 a client's upgrade on a connection that already belongs to the web server.

@@ -1,4 +1,4 @@
-"""Faults of our own that nothing awaits: counted, logged, and they stop nothing else."""
+"""Faults that nothing awaits: they are counted and logged, and stop nothing else."""
 
 from __future__ import annotations
 

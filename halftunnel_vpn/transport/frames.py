@@ -1,6 +1,6 @@
 """The one frame the data path knows: a whole, unfragmented binary message (RFC 6455 section 5.2).
 
-Every other frame is websockets' own business. Measured on 64 KiB messages over TLS, taking and making this
+Every other frame is left to websockets. Measured on 64 KiB messages over TLS, taking and making this
 one frame here costs 11 % less CPU on the receiving side and 6 % less on the sending side than
 ``receive_data`` and ``send_binary``, which copy a message two times more.
 """
@@ -67,7 +67,7 @@ def _new_masks() -> bytes:
 
 
 def masked_frame(payload: Buffer) -> bytes:
-    """One binary message as a client sends it, with a mask that nobody can foresee (RFC 6455 section 5.3)."""
+    """One binary message as a client sends it, with an unpredictable mask (RFC 6455 section 5.3)."""
     try:
         (mask,) = next(_masks)
     except StopIteration:

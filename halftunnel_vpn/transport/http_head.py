@@ -38,7 +38,7 @@ class HeadReader:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has come in yet."""
+        """Whether anything has arrived."""
         return bool(self._bytes)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
@@ -58,7 +58,7 @@ class HeadReader:
         return self._bytes[: end.end()], self._bytes[end.end() :]
 
     def check_request_start(self) -> None:
-        """Raise PeerError(http-malformed) as soon as this can be no HTTP request."""
+        """Raise PeerError(http-malformed) as soon as this cannot become an HTTP request."""
         line, newline, _ = self._bytes.partition(b"\n")
         if newline:
             _parse_request_line(line.decode("latin-1").removesuffix("\r"))
@@ -82,7 +82,7 @@ class Request:
 
     @property
     def body_length(self) -> int | None:
-        """Bytes that follow the head (RFC 9112 section 6.3); None when only the body itself tells."""
+        """Bytes that follow the head (RFC 9112 section 6.3); None when only the body itself shows it."""
         if self.values("transfer-encoding"):
             return None
         lengths = self.values("content-length")
@@ -120,7 +120,7 @@ def parse_request(head: bytes) -> Request:
 
 
 def header(head: bytes, name: str) -> str | None:
-    """The first value of a header of a response, ``name`` in lower case; lines that are none do not count."""
+    """The first value of a header of a response, ``name`` in lower case; malformed lines are ignored."""
     for line in head.decode("latin-1").replace("\r\n", "\n").split("\n")[1:]:
         match = _HEADER_LINE.fullmatch(line)
         if match is not None and match[1].lower() == name:

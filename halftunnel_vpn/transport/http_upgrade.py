@@ -44,7 +44,7 @@ class VisitorOwner(Protocol):
 
     # Legs by the path that a visitor must ask for.
     paths: dict[str, LegFactory]
-    # Pages of whoever names no host with pages of its own.
+    # Pages for hosts without pages of their own.
     site: Site
     # Address and port of the web server that answers strangers, if there is one.
     fallback: tuple[str, int] | None
@@ -98,10 +98,10 @@ class Visitor(asyncio.Protocol):
         return self._transport is not None
 
     def arrive(self, transport: asyncio.Transport) -> None:
-        """Begin: what the visitor says from now on, or has said already, is its request."""
+        """Begin: what the visitor sends from now on, or has sent already, is its request."""
         self._transport = transport
         ssl_object = transport.get_extra_info("ssl_object")
-        # Behind TLS the name that was asked for there counts, so that one host never tells of another.
+        # Behind TLS the name that was asked for there counts, so that one host never reveals another.
         self._is_named_by_tls = ssl_object is not None
         if ssl_object is not None:
             self._site = self._owner.site_of(asked_name(ssl_object))
@@ -164,7 +164,7 @@ class Visitor(asyncio.Protocol):
         self._serve(head + rest, self._site.answer(request.method, request.target), unread=unread)
 
     def _charge(self, origin: IpAddress) -> str | None:
-        """Charge whoever stands behind a proxy of ours; returns the bound that this one has reached."""
+        """Charge the client behind a proxy of ours; return the bound that it has reached."""
         admission = self._owner.admission
         if admission.is_trusted(origin):
             return None
@@ -235,7 +235,7 @@ class Visitor(asyncio.Protocol):
         """Send ``response`` and end the connection in an order that lets the visitor read it.
 
         ``unread`` are the bytes of its request that are still to come: TLS cannot end one way alone, and what
-        comes when it has ended is answered with RST, which takes the response away from who still sends.
+        comes after its end is answered with RST, which discards the response of a client that still sends.
         """
         assert self._transport is not None
         self._answered = True
@@ -250,7 +250,7 @@ class Visitor(asyncio.Protocol):
             self._transport.close()
 
     def _thrown_away(self, count: int) -> None:
-        """So much has come behind the answer."""
+        """Count ``count`` bytes that came after the answer."""
         if self._unread > 0:
             self._unread -= count
             if self._unread <= 0:

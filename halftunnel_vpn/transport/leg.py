@@ -1,6 +1,6 @@
 """One WebSocket connection, from the end of its HTTP upgrade to the loss of its socket.
 
-Records go out at once and come in as they arrive; nothing is queued here. Who sends asks ``writable`` first.
+Records go out at once and come in as they arrive; nothing is queued here. Callers check ``writable`` first.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from halftunnel_vpn.transport.receive_buffer import receive_buffer
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
 
 PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error", "side-frame-flood"})
-"""Causes of ``leg_closed`` that mean that the peer has broken the rules."""
+"""Reasons of ``leg_closed`` for which the peer is to blame."""
 
 WEBSOCKET_LOGGER = logging.getLogger("halftunnel_vpn.transport.websockets")
-"""What websockets has to say; its per-frame and per-connection chatter is switched off."""
+"""The logger of websockets; its messages per frame and connection are switched off."""
 WEBSOCKET_LOGGER.setLevel(logging.WARNING)
 
 
 class LegListener(Protocol):
-    """What a leg tells its owner, always by direct call."""
+    """What a leg reports to its owner, always by direct call."""
 
     def leg_opened(self, leg: Leg) -> None:
         """The upgrade is done; the leg can send. The first call."""
@@ -118,7 +118,7 @@ class Leg(asyncio.BufferedProtocol):
     )
 
     listener: LegListener
-    """Whom the leg tells; may be replaced at any time, from within a call as well."""
+    """The owner; may be replaced at any time, also from within a call."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class Leg(asyncio.BufferedProtocol):
         self._write_out()
 
     def refuse(self, code: int = CloseCode.POLICY_VIOLATION, reason: str = "") -> None:
-        """Send a Close frame and hear nothing more: the peer broke the rules.
+        """Send a Close frame and receive nothing more: the peer broke the rules.
 
         Idempotent; ``leg_closed`` follows soon, not at once.
         """
@@ -240,7 +240,7 @@ class Leg(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._finish, self._cause)
 
     def abort(self, cause: str = "aborted") -> None:
-        """Drop the connection without a word. Idempotent; ``leg_closed`` follows soon, not at once."""
+        """Drop the connection without a Close frame. Idempotent; ``leg_closed`` follows soon, not at once."""
         if self._state is LegPhase.GONE:
             return
         self._cause = cause
@@ -338,7 +338,7 @@ class Leg(asyncio.BufferedProtocol):
                     mask = bytes(view[start - 4 : start])
                     self.listener.record_received(self, apply_mask(view[start:stop], mask))
                 else:
-                    # Released, so that whoever keeps the record finds out at once.
+                    # Released, so that a listener that keeps the record fails at once.
                     with view[start:stop] as record:
                         self.listener.record_received(self, record)
             else:

@@ -72,7 +72,7 @@ class Listener:
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[str, str], None] = lambda peer, reason: None,
     ) -> None:
-        """``sites`` are the pages of hosts by name, in lower case; ``site`` is the one for everybody else.
+        """``sites`` are the pages of hosts by name, in lower case; ``site`` is the one for all others.
         With ``fallback``, an address and a port, a web server there serves them all.
 
         ``refused`` is called with the peer's address and the reason of every refusal, for the log.
@@ -146,9 +146,9 @@ class Listener:
             sock.close()
 
     async def close(self) -> None:
-        """Stop accepting, say goodbye on every leg (1001), and return when all sockets are closed.
+        """Stop accepting, close every leg (1001), and return when all sockets are closed.
 
-        Takes CLOSE_TIMEOUT at the most: then whoever has not answered is cut off.
+        Takes CLOSE_TIMEOUT at the most: then legs that have not answered are dropped.
         """
         await self.stop_accepting()
         for arrival in list(self._arriving):
@@ -264,7 +264,7 @@ class Listener:
     # --- what visitors report -----------------------------------------------------------------------
 
     def refuse(self, peer: IpAddress, reason: str) -> None:
-        """Count that ``peer`` was refused, and tell of it."""
+        """Count and report that ``peer`` was refused."""
         self.counters.drop(reason)
         self._refused(str(peer), reason)
 
