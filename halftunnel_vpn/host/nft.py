@@ -67,6 +67,15 @@ def chains(state: HostState, inbound_marks: Sequence[int] = ()) -> tuple[Chain, 
     return tuple(wanted)
 
 
+def own_answers(state: HostState) -> tuple[Chain, ...]:
+    """Return the chains by which answers to our own packets pass a strict reverse-path filter."""
+    return Chain("replies", "prerouting priority mangle", (_own_reply(state),)), _own_connections(state)
+
+
+def _own_reply(state: HostState) -> str:
+    return f"ct mark {state.mark:#x} meta mark set {state.mark:#x}"
+
+
 def _spoofing(state: HostState) -> Chain:
     """Nobody on the LAN may speak to the tunnel's address (CVE-2019-14899)."""
     rules = []
@@ -80,7 +89,7 @@ def _spoofing(state: HostState) -> Chain:
 
 def _replies(state: HostState) -> Chain:
     """What comes in and must be routed, or have its source looked up, as `main` says: it gets our mark."""
-    rules = [f"ct mark {state.mark:#x} meta mark set {state.mark:#x}"]
+    rules = [_own_reply(state)]
     if state.intercept_dns and not state.only:
         # A query to this host that it hands on to a container's DNS server is no query of this host.
         rules.append(

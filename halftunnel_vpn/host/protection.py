@@ -43,7 +43,7 @@ class Protection:
 
     def restore(self, policy: TrafficPolicy) -> None:
         """Have our table and our rules hold the policy, read back; what is remembered stays as it is."""
-        self._setting_problem = sysctls.write(sysctls.SOURCE_MARK, "1") if policy.inbound else None
+        self._setting_problem = sysctls.write(sysctls.SOURCE_MARK, "1")
         wanted = self._table(policy)
         ruleset.replace(nft.render(wanted))
         with_kernel(lambda kernel: routing.lock(kernel, policy))
@@ -60,7 +60,7 @@ class Protection:
         """Whether our table and our rules are as :meth:`restore` has left them with this policy."""
         if self._held is None or self._held[0] != policy:
             return False
-        if policy.inbound and self._setting_problem is None and sysctls.read(sysctls.SOURCE_MARK) != "1":
+        if self._setting_problem is None and sysctls.read(sysctls.SOURCE_MARK) != "1":
             return False
         return self._held == (policy, nft.render(self._table(policy)), nft.listing()) and with_kernel(
             lambda kernel: routing.is_locked(kernel, policy)

@@ -23,10 +23,10 @@ def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequenc
 
 def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
     """The table while no tunnel is up."""
-    replies = Inbound(routing.lock_state(policy) if policy.inbound else None, tuple(uplinks))
-    return replies.ruleset() + Ruleset(
-        (mark_owners.chain(policy.mark), *firewall.chains(policy, replies.marks))
-    )
+    state = routing.lock_state(policy)
+    replies = Inbound(state if policy.inbound else None, tuple(uplinks))
+    guard = firewall.chains(policy, replies.marks)
+    return replies.ruleset() + Ruleset((mark_owners.chain(policy.mark), *nft.own_answers(state), *guard))
 
 
 def uplinks_now(state: HostState) -> tuple[Uplink, ...]:

@@ -218,6 +218,38 @@ def test_a_connection_that_was_open_to_the_outside_does_not_go_on(outside, make_
                     assert wire.left() == 0, (far, is_far_first)
 
 
+@pytest.mark.parametrize("is_tunnel_up", [True, False])
+def test_answers_to_marked_questions_pass_a_strict_filter_where_inbound_is_off(
+    outside, device, resolv_conf, is_tunnel_up: bool
+) -> None:
+    """The names of the paths are asked before a tunnel is up, and legs are dialled then."""
+    directory = outside.directory / "state"
+    policy = replace(LOCKED, inbound=False, own_ports=(443,))
+    guard = Protection(directory)
+    network = HostNetwork(replace(STATE, inbound=False), directory, resolv_conf=resolv_conf)
+    with contextlib.ExitStack() as stack:
+        if is_tunnel_up:
+            network.apply()
+            stack.callback(network.cleanup)
+        else:
+            guard.put(policy)
+            stack.callback(guard.lift)
+        for kind, port in ((socket.SOCK_DGRAM, 53), (socket.SOCK_STREAM, 443)):
+            far = stack.enter_context(opened(outside, EXIT, OUTSIDE, kind, port))
+            with opened(outside, CLIENT, CLIENT_A, kind) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, STATE.mark)
+                if kind == socket.SOCK_STREAM:
+                    far.listen()
+                    own.connect((OUTSIDE, port))
+                else:
+                    own.sendto(b"question", (OUTSIDE, port))
+                    _, peer = far.recvfrom(100)
+                    far.sendto(b"answer", peer)
+                    assert own.recv(100) == b"answer"
+        if not is_tunnel_up:
+            assert guard.holds(policy)
+
+
 def test_without_the_setting_connections_from_outside_are_cut(outside, session, device, resolv_conf) -> None:
     state = replace(STATE, inbound=False)
     pair = session(OUTSIDE, CLIENT_A)
