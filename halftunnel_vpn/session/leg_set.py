@@ -14,6 +14,7 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.keepalive import Keepalive
 from halftunnel_vpn.session.legs import Legs, SessionLeg
+from halftunnel_vpn.session.lossy_paths import LOSSY_FOR, LossyPaths
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.timers import Timer, Wheel
 
@@ -36,7 +37,16 @@ class LegSet:
     ``sends`` is the direction that this end sends in.
     """
 
-    __slots__ = ("_context", "_draining", "_keepalive", "_legs", "_sends", "_streams", "_timer")
+    __slots__ = (
+        "_context",
+        "_draining",
+        "_keepalive",
+        "_legs",
+        "_lossy_paths",
+        "_sends",
+        "_streams",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -52,6 +62,7 @@ class LegSet:
         self._streams = streams
         self._keepalive = keepalive
         self._sends = sends
+        self._lossy_paths = LossyPaths()
         self._draining: dict[SessionLeg, float] = {}
         self._timer: Timer = wheel.timer(self._look)
 
@@ -67,6 +78,8 @@ class LegSet:
             # not zero: it would have to carry everything until it has caught up with the others
             leg.handicap = leg.weight * max((other.load for other in self._legs.senders), default=0.0)
             self._legs.senders.append(leg)
+            if until := self._lossy_paths.until(leg.path, now):
+                self._give_up_pace(leg, until)
         elif self._context.is_client:
             leg.proves_by_hearing = (
                 True  # only the client can replace a leg, so it must detect by itself that one is dead
@@ -135,6 +148,20 @@ class LegSet:
             for other in self._legs.senders:  # they may share its path, and then all of them fill the queue
                 if other is not leg and other.under_way.pacer.drain(now):
                     other.port.set_pace(other.under_way.pacer.pace)
+
+    def loses(self, leg: SessionLeg, now: float) -> None:
+        """The path of ``leg`` loses: leave the pace of all its legs to TCP, of later ones as well."""
+        self._lossy_paths.add(leg.path, now + LOSSY_FOR)
+        for other in self._legs.senders:
+            if other.path == leg.path:
+                self._give_up_pace(other, now + LOSSY_FOR)
+        self._context.wake()
+
+    def _give_up_pace(self, leg: SessionLeg, until: float) -> None:
+        had_pace = leg.under_way.pacer.pace > 0
+        leg.under_way.give_up_pace(until)
+        if had_pace:
+            leg.port.set_pace(0.0)
 
     def doubt_all(self, now: float) -> None:
         """Ping every leg at once; dead ones are found as quickly as under load."""

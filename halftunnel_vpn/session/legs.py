@@ -151,6 +151,11 @@ class SessionLeg:
         counters.count(f"{name}-messages-received", now[3] - before[3])
 
     @property
+    def path(self) -> str:
+        """What names its path, as far as this end knows it."""
+        return f"{self.name} {self.address}"
+
+    @property
     def load(self) -> float:
         """Bytes that it has carried, or counts as having carried, for each unit of its weight."""
         return (self.bytes_sent + self.handicap) / self.weight

@@ -1,21 +1,23 @@
 """The pace of a leg: as fast as its path delivers, with hardly a queue in it.
 
 A path has one narrow place. What is sent faster than that waits in front of it, and so does everything that
-comes later; what waits at the sender can be overtaken. So the sender limits its pace on slow paths. Receipts
-tell what the path delivers, and when by the peer's clock: the excess of the one-way time over the least one
-is the queue. These are the estimates of BBR (Cardwell and others, 2016). The pace follows the queue, as in
-Copa (Arun and Balakrishnan, 2018): a little above the rate that is delivered while the queue is shorter than
-its target, a little below it while it is longer.
+comes later; what waits at the sender can be overtaken. So the sender limits its pace on slow paths, by the
+rate and the queue that receipts tell (:class:`PathEstimate`). These are the estimates of BBR (Cardwell and
+others, 2016). The pace follows the queue, as in Copa (Arun and Balakrishnan, 2018): a little above the rate
+that is delivered while the queue is shorter than its target, a little below it while it is longer.
 
     phase     | pace                        | leads to
     ----------+-----------------------------+--------------------------------------------------------------
-    FREE      | none: TCP finds the rate    | DRAIN when a slow path has a queue
+    FREE      | none: TCP finds the rate    | DRAIN when the rate is found, is slow, and there is a queue
     DRAIN     | a part of the rate          | STEADY when the queue is gone, CONTESTED when it stays
     STEADY    | the rate, by the queue      | DRAIN when the queue grows or the least time is old,
               |                             | FREE when the path is fast
-    CONTESTED | none: others fill the queue | FREE after a while
+    CONTESTED | none: others fill the queue | FREE after a while, each time a longer one
+    LOSSY     | none: nothing is estimated  | FREE when it has lost nothing for a while
 
-A path that others fill is left to TCP: a sender that yields there gets nothing.
+Each phase becomes LOSSY when the path loses segments that no queue of ours explains: records are late there
+behind each loss, which looks like a queue. A path that others fill is left to TCP, because a sender that
+yields there gets nothing.
 """
 
 from __future__ import annotations
@@ -25,24 +27,25 @@ from collections import deque
 from typing import Final
 
 from halftunnel_vpn.protocol.records import MAX_TRAIN
+from halftunnel_vpn.session.path_estimate import PathEstimate
 
-PACED_BELOW: Final = 12_500_000
-"""Bytes a second from which a path is fast: what may wait there is gone in a few milliseconds."""
+PACED_BELOW: Final = 7_500_000
+"""Bytes a second from which a path is fast: what may wait there is gone in a few ten milliseconds."""
+
+FAST_ABOVE: Final = 10_000_000
+"""Bytes a second above which a path with a pace has become fast."""
 
 MIN_PACE: Final = 4_000.0
 """Bytes a second that a leg may always send, whatever a peer's clock says: half of 64 kbit/s."""
 
-STEP: Final = 0.05
-"""Seconds between two decisions, at least; a round trip where that is longer."""
-
-RATE_STEPS: Final = 16
-"""Steps over which a rate is averaged: receipts come a little early or late."""
-
 RATE_SECONDS: Final = 0.2
-"""Seconds over which a rate is averaged, where there are so many,"""
+"""Seconds over which a rate is averaged, where there are so many steps,"""
 
-FIRST_SECONDS: Final = 0.3
+FIRST_SECONDS: Final = 0.4
 """and before there is a pace: losses stop a connection, and what follows comes at once."""
+
+FREE_STEPS: Final = 4
+"""Steps in a row with a queue after which a path without a pace may be a slow one."""
 
 TARGET: Final = 0.006
 """Seconds of queue that keep a path busy,"""
@@ -60,7 +63,13 @@ RAMP: Final = 1.5
 """Factor by which the excess grows with each step without a queue: the path may have become faster."""
 
 MAX_ABOVE: Final = 0.25
-"""The excess at most."""
+"""The excess at most, where the rate does not follow the pace; and with which a pace begins after a pause."""
+
+MAX_PROBE: Final = 1.0
+"""The excess at most, where it does."""
+
+FOLLOWS: Final = 0.75
+"""Part of the pace from which on the rate of a step follows it."""
 
 EMPTY: Final = 0.35
 """Part of the target that a queue is short of it, from which on there is none."""
@@ -84,19 +93,16 @@ EXCESS: Final = 4.0
 """Targets of queue from which on it is drained."""
 
 LEAST_AGE: Final = 5.0
-"""Seconds after which a least round trip that was not seen again is looked for, by draining."""
-
-LEAST_MEMORY: Final = 10.0
-"""Seconds for which a least round trip is believed."""
-
-NEAR: Final = 0.001
-"""Seconds within which a round trip is seen as the least."""
+"""Seconds after which a least one-way time that was not seen again is looked for, by draining."""
 
 CONTESTED_FOR: Final = 5.0
-"""Seconds for which a path is left to TCP."""
+"""Seconds for which a path is left to TCP; twice as many each further time,"""
 
-LOSSY_FOR: Final = 600.0
-"""Seconds for which a path that loses is left to TCP."""
+MAX_CONTESTED: Final = 160.0
+"""and so many at the most,"""
+
+SETTLED: Final = 10.0
+"""unless it has been steady for so many seconds."""
 
 TRAIN_TIME: Final = 0.003
 """Seconds that a train may take at the pace."""
@@ -110,9 +116,6 @@ MAX_WAIT: Final = 0.1
 RATES: Final = 8
 """Rates of which the greatest counts."""
 
-FREE_STEPS: Final = 4
-"""Steps in a row with a queue after which a path without a pace is a slow one: its rate has been found."""
-
 MIN_STEPS: Final = 3
 """Steps after draining for which the pace stays: a rate over fewer is not exact."""
 
@@ -122,9 +125,6 @@ IN_FLIGHT_TIME: Final = 0.08
 MIN_IN_FLIGHT: Final = 32 * 1024
 """Bytes that may always be in flight at a pace of ours."""
 
-PAUSE: Final = 2.0
-"""Seconds without a receipt after which a step begins anew."""
-
 
 class Phase(enum.Enum):
     """What the pacer is doing; see the table above."""
@@ -133,44 +133,31 @@ class Phase(enum.Enum):
     DRAIN = "drain"
     STEADY = "steady"
     CONTESTED = "contested"
+    LOSSY = "lossy"
 
-
-_NEVER: Final = 1e18
-_WRAP: Final = (1 << 32) / 1e6
-# Seconds after which the peer's clock begins anew.
 
 # plain names: an attribute of an Enum class is looked up slowly
-_FREE, _DRAIN, _STEADY, _CONTESTED = Phase.FREE, Phase.DRAIN, Phase.STEADY, Phase.CONTESTED
+_FREE, _DRAIN, _STEADY = Phase.FREE, Phase.DRAIN, Phase.STEADY
+_CONTESTED, _LOSSY = Phase.CONTESTED, Phase.LOSSY
 
 
 class Pacer:
-    """The pace of one leg. Times are seconds of our own clock, rates bytes a second.
-
-    The peer's clock tells when a record arrived, so neither the way of the receipts nor their delay counts.
-    """
+    """The pace of one leg. Times are seconds of our own clock, rates bytes a second."""
 
     __slots__ = (
         "_began",
         "_began_queue",
+        "_contested_for",
         "_departs",
         "_excess",
         "_full",
-        "_history",
-        "_least_before",
-        "_least_now",
-        "_least_since",
-        "_least_step",
         "_loaded_steps",
-        "_offset",
+        "_path",
         "_rates",
-        "_seen_at",
-        "_step_at",
         "in_flight",
         "legs",
         "pace",
         "phase",
-        "queue",
-        "rate",
         "train",
         "wants_drain",
     )
@@ -185,41 +172,28 @@ class Pacer:
         self.phase = _FREE
         # How many legs the direction has: they may share the path.
         self.legs = 1
-        # What the path delivers, on average; 0 until known.
-        self.rate = 0.0
-        # Seconds of queue in the last step.
-        self.queue = 0.0
         # Whether the other legs of the direction should drain as well, to see an empty path.
         self.wants_drain = False
-        # The peer's clock and the bytes delivered at the end of the last steps, all of them busy.
-        self._history: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS + 1)
+        self._path = PathEstimate()
         # The last rates since a drain: the pace goes by the greatest, since single ones may be small.
         self._rates: deque[float] = deque(maxlen=RATES)
-        # The first one-way time, which holds the difference of the clocks: others are told from it.
-        self._offset: float | None = None
-        # The least one-way time of this half of LEAST_MEMORY, of the one before, and of this step.
-        self._least_now = self._least_before = self._least_step = _NEVER
-        # When this half began, when the least time was seen last, and when this step began.
-        self._least_since = self._seen_at = self._step_at = -_NEVER
         # Steps in a row with more queue than the target.
         self._loaded_steps = 0
         self._excess = SLOPE
         # What the path delivered when a queue was last seen.
         self._full = 0.0
-        # When the phase began, and with which queue.
+        # When the phase began (LOSSY: ends), and with which queue.
         self._began = self._began_queue = 0.0
+        # How long the next phase CONTESTED lasts.
+        self._contested_for = CONTESTED_FOR
         # When the kernel will have sent all that it was given, at its pace.
         self._departs = 0.0
 
     @property
     def target(self) -> float:
         """Seconds of queue that are wanted."""
-        return max(TARGET, TARGET_BYTES / (self.rate * self.legs)) if self.rate else TARGET
-
-    @property
-    def _has_measured(self) -> bool:
-        """Whether there is a rate of this phase alone."""
-        return self._history[-1][0] - self._history[0][0] >= RATE_SECONDS / 2
+        rate = self._path.rate
+        return max(TARGET, TARGET_BYTES / (rate * self.legs)) if rate > 0 else TARGET
 
     def departure(self, count: int, now: float) -> float:
         """``count`` bytes are handed to the kernel: when the last of them will leave it, at its pace."""
@@ -243,36 +217,17 @@ class Pacer:
         ``arrived`` is in microseconds of 32 bits, ``delivered`` are all bytes so far. ``is_busy`` is False
         unless there was something to send all the time. Returns whether the pace has changed.
         """
-        if self._offset is None:
-            self._offset = arrived / 1e6 - departed
-        # by the first time: seconds of a clock that never wraps
-        one_way = (arrived / 1e6 - departed - self._offset + _WRAP / 2) % _WRAP - _WRAP / 2
-        peer_now = departed + one_way
-        self._remember(one_way, now)
-        history = self._history
-        least = min(self._least_now, self._least_before)
-        is_busy = is_busy or one_way > least + self.target  # what waits keeps the path busy
-        if not is_busy or not history or now - self._step_at > PAUSE + round_trip:
-            history.clear()
-            if is_busy:
-                history.append((peer_now, delivered))
-            self._begin_step(now)
+        if self.phase is _LOSSY:
+            if now >= self._began:
+                self._path.forget()
+                self._leave(_FREE, now)
             return False
-        self._least_step = min(self._least_step, one_way)
-        if now - self._step_at < max(STEP, round_trip):
+        over = FIRST_SECONDS if self.phase is _FREE else RATE_SECONDS
+        target = self.target
+        if not self._path.add(
+            departed, arrived, round_trip, delivered, is_busy, now, over=over, target=target
+        ):
             return False
-        history.append((peer_now, delivered))
-        seconds = FIRST_SECONDS if self.phase is _FREE else RATE_SECONDS
-        first = 0
-        while first < len(history) - 2 and peer_now - history[first + 1][0] >= seconds:
-            first += 1
-        since, before = history[first]
-        if peer_now - since >= RATE_SECONDS / 2:
-            self.rate = (delivered - before) / (peer_now - since)
-        elif not self.rate:
-            return False
-        self.queue = self._least_step - least
-        self._begin_step(now)
         pace = self.pace
         self._decide(round_trip, now)
         if self.pace:
@@ -280,106 +235,115 @@ class Pacer:
         self._size(round_trip)
         return self.pace != pace
 
-    def give_up(self, now: float) -> None:
-        """Leave a path that loses to TCP, for LOSSY_FOR: records are late there without any queue."""
-        self._leave(_CONTESTED, now)
-        self._began = now + LOSSY_FOR - CONTESTED_FOR
+    def give_up(self, until: float) -> None:
+        """Leave a path that loses to TCP ``until`` then."""
+        self._leave(_LOSSY, until)
         self.train, self.in_flight = MAX_TRAIN, 0
 
     def drain(self, now: float) -> bool:
         """Another leg of the direction drains: with it, if the pace is ours. Returns whether it changed."""
         if self.phase is _STEADY:
-            self._seen_at = now
+            self._path.seen_at = now
             self._enter_drain(now)
             self.pace = max(self.pace, MIN_PACE)
             return True
         return False
 
-    def _begin_step(self, now: float) -> None:
-        self._step_at = now
-        self._least_step = _NEVER
-
-    def _remember(self, one_way: float, now: float) -> None:
-        if now - self._least_since > LEAST_MEMORY / 2:
-            self._least_before, self._least_now = self._least_now, one_way
-            self._least_since = now
-        elif one_way < self._least_now:
-            self._least_now = one_way
-        if one_way <= min(self._least_now, self._least_before) + NEAR:
-            self._seen_at = now
-
     def _decide(self, round_trip: float, now: float) -> None:
         target = self.target
         phase = self.phase
-        self._loaded_steps = self._loaded_steps + 1 if self.queue > target else 0
+        path = self._path
+        self._loaded_steps = self._loaded_steps + 1 if path.queue > target else 0
         if phase is _STEADY:
-            if len(self._history) >= MIN_STEPS:
-                self._rates.append(self.rate)
+            if path.steps >= MIN_STEPS:
+                self._rates.append(path.rate)
                 self._follow(target)
-            if self.rate > PACED_BELOW:
+            if path.rate * self.legs > FAST_ABOVE:
                 self._leave(_FREE, now)
-            elif self.queue > EXCESS * target and self._loaded_steps >= 2:
+            elif path.queue > EXCESS * target and self._loaded_steps >= 2:
                 self._enter_drain(now)
-            elif now - self._seen_at > LEAST_AGE:
-                self._seen_at = now
+            elif now - path.seen_at > LEAST_AGE:
+                path.seen_at = now
                 self.wants_drain = True
                 self._enter_drain(now)
+            elif now - self._began > SETTLED:
+                self._contested_for = CONTESTED_FOR
         elif phase is _DRAIN:
-            if self.queue > self._began_queue * GROWN:  # by what was in flight already
-                self._began = now
-                self._began_queue = self.queue
-            if self.queue <= target * DRAINED:
-                self._enter_steady()
-            elif now - self._began > self._began_queue / (1 - DRAIN_SHARE) + 2 * round_trip + PATIENCE:
-                if self.queue > self._began_queue / 2:
-                    self._leave(_CONTESTED, now)
-                else:
-                    self._enter_steady()
-            elif self.queue > target and self._has_measured:
-                self._full = self.rate  # a path with a queue delivers all that it can
-                self.pace = self._full * DRAIN_SHARE
+            self._while_draining(round_trip, now)
         elif phase is _FREE:
-            if self._loaded_steps >= FREE_STEPS and self.rate < PACED_BELOW:
+            is_slow = path.is_even and path.rate * self.legs < PACED_BELOW
+            if is_slow and self._loaded_steps >= FREE_STEPS:
                 self._enter_drain(now)
-        elif now - self._began > CONTESTED_FOR:
+        elif now - self._began > self._contested_for:
+            self._contested_for = min(2 * self._contested_for, MAX_CONTESTED)
             self.phase = _FREE
 
+    def _while_draining(self, round_trip: float, now: float) -> None:
+        path, target = self._path, self.target
+        if path.queue > self._began_queue * GROWN:  # by what was in flight already
+            self._began = now
+            self._began_queue = path.queue
+        if path.queue <= target * DRAINED:
+            self._enter_steady(now)
+        elif now - self._began > self._began_queue / (1 - DRAIN_SHARE) + 2 * round_trip + PATIENCE:
+            if path.queue > self._began_queue / 2:
+                self._leave(_CONTESTED, now)
+            else:
+                self._enter_steady(now)
+        elif path.queue > target and path.span >= RATE_SECONDS / 2:
+            self._full = path.rate  # a path with a queue delivers all that it can
+            self.pace = self._full * DRAIN_SHARE
+
     def _follow(self, target: float) -> None:
-        """The pace in the phase STEADY."""
+        """Set the pace of the phase STEADY."""
+        path = self._path
         rate = max(self._rates)
-        short = (target - self.queue) / target
+        short = (target - path.queue) / target
         if short <= EMPTY:
             self._excess = SLOPE
             self.pace = rate * (1 + max(SLOPE * short, -MAX_BELOW))
             return
+        if path.was_idle:  # the rate may be an old one
+            path.was_idle = False
+            self._excess = max(self._excess, MAX_ABOVE)
+        excess = self._excess * RAMP
         # Nothing waits, so it is not the path that is slow, should the rate have been less than the pace.
-        self._excess = min(self._excess * RAMP, MAX_ABOVE)
-        self.pace = max(rate * (1 + self._excess * short), min(self.pace, rate * MAX_AHEAD))
+        self._excess = min(excess, MAX_ABOVE)
+        pace = max(rate * (1 + self._excess * short), min(self.pace, rate * MAX_AHEAD))
+        if excess > MAX_ABOVE and path.last_rate > self.pace * FOLLOWS:
+            self._excess = min(excess, MAX_PROBE)
+            pace = max(pace, min(path.last_rate, self.pace) * (1 + self._excess * short))
+        self.pace = pace
 
     def _enter_drain(self, now: float) -> None:
+        path = self._path
         self.phase = _DRAIN
         self._began = now
-        self._began_queue = max(self.queue, 0.0)
-        self._full = max(self._rates, default=self.rate) if self.queue <= EXCESS * self.target else self.rate
+        self._began_queue = max(path.queue, 0.0)
+        self._full = max(self._rates, default=path.rate) if path.queue <= EXCESS * self.target else path.rate
         self._rates.clear()
-        self._history.clear()
+        path.forget()
         self.pace = self._full * DRAIN_SHARE
 
-    def _enter_steady(self) -> None:
+    def _enter_steady(self, now: float) -> None:
         self.phase = _STEADY
+        self._began = now
         self._excess = SLOPE
-        self.rate = self.pace = self._full
-        self._history.clear()  # what was delivered while draining says nothing
+        self._path.rate = self.pace = self._full
+        self._path.was_idle = False
+        self._path.forget()  # what was delivered while draining says nothing
 
     def _leave(self, phase: Phase, now: float) -> None:
         """Leave the path to TCP."""
         self.phase = phase
         self._began = now
         self._loaded_steps = 0
+        self._rates.clear()
         self.pace = 0.0
 
     def _size(self, round_trip: float) -> None:
         """Set the size of trains, by the rate of a path known to be slow, and what may be in flight."""
-        is_slow = self.pace > 0 or self.phase is _CONTESTED
-        self.train = min(max(int(self.rate * TRAIN_TIME), MIN_TRAIN), MAX_TRAIN) if is_slow else MAX_TRAIN
+        rate = self._path.rate
+        is_slow = self.pace > 0 or (self.phase is _CONTESTED and rate * self.legs < PACED_BELOW)
+        self.train = min(max(int(rate * TRAIN_TIME), MIN_TRAIN), MAX_TRAIN) if is_slow else MAX_TRAIN
         self.in_flight = int(self.pace * (round_trip + IN_FLIGHT_TIME)) + MIN_IN_FLIGHT if self.pace else 0

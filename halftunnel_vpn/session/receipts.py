@@ -173,6 +173,12 @@ class InFlight:
             self._set_limit()
         return changed
 
+    def give_up_pace(self, until: float) -> None:
+        """The path loses: leave its pace to TCP ``until`` then, and let as much be in flight as without."""
+        self.pacer.give_up(until)
+        if not self._probing:
+            self._set_limit()
+
     def _time(self, newest: _Entry, now: float) -> None:
         sample = now - newest.sent_at
         if self._probing and self._probe_record and newest.record >= self._probe_record:
@@ -206,4 +212,5 @@ class InFlight:
         self._window_delivered = self._delivered
 
     def _set_limit(self) -> None:
-        self.limit = min(MIN_UNDER_WAY + int(PRODUCTS * self.rate * self.round_trip), MAX_UNDER_WAY)
+        product = self.rate * self.round_trip if self.rate else 0.0  # the round trip is infinite until known
+        self.limit = min(MIN_UNDER_WAY + int(PRODUCTS * product), MAX_UNDER_WAY)

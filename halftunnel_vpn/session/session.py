@@ -216,6 +216,10 @@ class Session:
         if self.leg_set.remove(leg, now):
             self.wake()
 
+    def leg_loses(self, leg: SessionLeg, now: float) -> None:
+        """The path of ``leg`` loses what no queue explains; its pace is left to TCP."""
+        self.leg_set.loses(leg, now)
+
     def legs_of(self, direction: Direction) -> list[SessionLeg]:
         """Return the legs that carry ``direction`` now."""
         return self._legs.of(direction)

@@ -154,10 +154,10 @@ class Leg(asyncio.BufferedProtocol):
         self._side = SideFrames(websocket, self.opened_at)
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
 
-    @property
-    def is_lossy(self) -> bool:
-        """Whether the path loses segments at the pace of the leg."""
-        return self._unsent.is_lossy
+    def loses(self) -> bool:
+        """Whether the path has lost segments that no queue explains, since this was asked last."""
+        loses, self._unsent.loses = self._unsent.loses, False
+        return loses
 
     @property
     def unsent(self) -> int:
@@ -210,9 +210,7 @@ class Leg(asyncio.BufferedProtocol):
         """Send no faster than ``pace`` bytes a second, and let the kernel hold less; 0 is no limit."""
         if self._state is _OPEN:
             self._pace.set(pace)
-            if not pace:
-                self._unsent.forget_losses()
-            self._unsent.pace = pace
+            self._unsent.set_pace(pace, self._clock())
 
     def movement(self) -> Movement:
         """How far the bytes of its connection have come, TLS and all; asked when no record comes."""

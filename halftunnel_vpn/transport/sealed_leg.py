@@ -165,9 +165,9 @@ class SealedLeg:
     def leg_writable(self, leg: Leg) -> None:
         """There is room on the road again."""
         pacer = self.state.under_way.pacer
-        if pacer.pace and leg.is_lossy:
-            pacer.give_up(self._clock())
-            leg.set_pace(0.0)
+        if leg.loses():
+            self._counters.count("legs-lossy")
+            self._session.leg_loses(self.state, self._clock())
         elif pacer.pace:
             pacer.holds(leg.unsent, self._clock())
         self._session.wake()

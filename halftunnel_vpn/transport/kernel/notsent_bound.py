@@ -7,10 +7,12 @@ time it runs out, bbr takes the leg for idle and learns nothing of the road.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 
 from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
+from halftunnel_vpn.transport.kernel.loss import LossCount
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 
 MAX_NOTSENT = 256 * 1024
@@ -33,24 +35,18 @@ RENEW_AFTER = 8.0
 round trip itself: after ten seconds it would send four packets a round trip for 200 ms (PROBE_RTT). The pace
 bounds the first phase, which it is then in."""
 
+SLACK = 0.75
+"""Part of the pace; bbr is chosen again when its rate is less, else it would grow by a quarter in eight round
+trips."""
+
+RENEW_EVERY = 0.25
+"""Seconds between two such choices, at least."""
+
 _WAITS = NOTSENT_LOWAT // 2
 # Unsent bytes from which the kernel is what holds a leg up.
 
 _NO_PACE = 1 << 40
 # Bytes a second from which a pace is none: all bits are set until there is one.
-
-LOSSY = 0.004
-"""Part of the segments, sent again within LOSS_WINDOW, from which on a path loses: there records arrive late
-without any queue, and congestion control alone finds the rate."""
-
-LOSS_WINDOW = 0.5
-"""Seconds over which losses are counted, at least,"""
-
-LOSS_GRACE = 1.0
-"""and seconds at a pace after which that begins: TCP overshot before."""
-
-MIN_SEGMENTS = 100
-"""Segments of such a window, at least: a few losses on a very slow path say nothing."""
 
 _INFO = struct.Struct("=68xI28xIQ32xII4xIQ")
 # struct tcp_info (linux/tcp.h): tcpi_rtt in microseconds, tcpi_total_retrans, tcpi_pacing_rate in bytes a
@@ -63,13 +59,13 @@ class UnsentBound:
     __slots__ = (
         "_bound",
         "_losses",
+        "_pace",
         "_rate",
         "_recollection",
-        "_renew_at",
+        "_renewed_at",
         "_transport",
-        "is_lossy",
+        "loses",
         "next_look",
-        "pace",
     )
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -78,10 +74,11 @@ class UnsentBound:
         self._rate = 0.0
         self._recollection = Recollection()
         self.next_look = 0.0
-        self.pace = 0.0
-        self._renew_at = 0.0
-        self.is_lossy = False
-        self._losses = (0.0, 0, 0)
+        self._pace = 0.0
+        self._renewed_at = 0.0
+        self._losses = LossCount()
+        # Whether the path has lost segments that no queue explains; whoever reads it clears it.
+        self.loses = False
 
     def look(self, now: float) -> None:
         """Something was written on the leg: follow the road."""
@@ -99,33 +96,40 @@ class UnsentBound:
             if wanted >= 2 * self._bound or self._bound >= 2 * wanted:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, wanted)
                 self._bound = wanted
-            if self.pace:
-                self._count_losses(repeated, segments, now)
-                self._recollection.best = min(self._recollection.best, self.pace)
-                if now >= self._renew_at:
-                    self._renew_at = now + RENEW_AFTER
-                    if estimate_of(sock) is not None:
-                        begin_anew(sock)
+            if self._losses.look(repeated, segments, smoothed / 1e6, least / 1e6, now):
+                self.loses = True
+            if self._pace:
+                self._recollection.best = min(self._recollection.best, self._pace)
+                self._follow_pace(sock, now)
             if unsent >= _WAITS:
                 self._recollection.look(sock, smoothed, least)
         except OSError:
             return  # the connection is gone; whoever reads it is told
 
-    def _count_losses(self, repeated: int, segments: int, now: float) -> None:
-        since, repeated_before, segments_before = self._losses
-        if not since:
-            self._losses = (now + LOSS_GRACE, 0, 0)
-        elif not segments_before:
-            if now >= since:
-                self._losses = (now, repeated, segments)
-        elif now - since >= LOSS_WINDOW and segments - segments_before >= MIN_SEGMENTS:
-            self.is_lossy = repeated - repeated_before > LOSSY * (segments - segments_before)
-            self._losses = (now, repeated, segments)
+    def set_pace(self, pace: float, now: float) -> None:
+        """The leg has a pace of so many bytes a second from now on; 0 is none."""
+        had_one, self._pace = self._pace > 0, pace
+        self._losses.paced(pace > 0, now)
+        sock = self._transport.get_extra_info("socket")
+        if had_one and not pace and sock is not None:
+            with contextlib.suppress(OSError):  # the connection is gone; whoever reads it is told
+                self._renew(sock, now)  # else bbr would go by the pace for seconds
 
-    def forget_losses(self) -> None:
-        """Begin to count with the next window."""
-        self.is_lossy = False
-        self._losses = (0.0, 0, 0)
+    def _follow_pace(self, sock: socket.socket, now: float) -> None:
+        """Let bbr believe in the pace, and never probe for the least round trip."""
+        since = now - self._renewed_at
+        if since < RENEW_EVERY:
+            return
+        estimate = estimate_of(sock)
+        if estimate is None:
+            return
+        if since >= RENEW_AFTER or (estimate.is_steady and estimate.rate < self._pace * SLACK):
+            self._renew(sock, now)
+
+    def _renew(self, sock: socket.socket, now: float) -> None:
+        self._renewed_at = now
+        if estimate_of(sock) is not None:
+            begin_anew(sock)
 
 
 def bound_for(rate: float, least_round_trip: float) -> int:

@@ -19,7 +19,7 @@ from halftunnel_vpn.session.pacing import (
     Pacer,
     Phase,
 )
-from halftunnel_vpn.session.receipts import InFlight
+from halftunnel_vpn.session.receipts import MIN_UNDER_WAY, InFlight
 
 SEGMENT, HEADERS = 1448, 66
 MBIT = 125_000
@@ -37,6 +37,7 @@ class Leg:
         self.last_arrival = 0.0
         self.delivered = 0
         self.sending = False
+        self.is_idle = False
 
     @property
     def pacer(self) -> Pacer:
@@ -68,11 +69,21 @@ class Line:
         before = sum(leg.delivered for leg in self.legs)
         end = self.now + seconds
         self.queues.clear()
-        while self._events[0][0] <= end:
+        while self._events and self._events[0][0] <= end:
             self.now, _, kind, leg, value = heapq.heappop(self._events)
             getattr(self, f"_{kind}")(leg, value)
         self.now = end
         return (sum(leg.delivered for leg in self.legs) - before) / seconds
+
+    def idle(self, seconds: float) -> None:
+        """Have nothing to send for ``seconds``."""
+        for leg in self.legs:
+            leg.is_idle = True
+            leg.in_flight.idle()
+        self.run(seconds)
+        for leg in self.legs:
+            leg.is_idle = False
+            self._wake(leg, self.now)
 
     @property
     def queue(self) -> float:
@@ -86,6 +97,8 @@ class Line:
     def _send(self, leg: Leg, _: int) -> None:
         pacer = leg.pacer
         leg.sending = False
+        if leg.is_idle:
+            return
         if (
             not pacer.pace
             and leg.in_flight.bytes > 2.5 * self.rate * self.round_trip / len(self.legs) + 20_000
@@ -178,6 +191,57 @@ def test_a_path_that_becomes_faster_is_followed():
     line.rate *= 4
     line.run(6.0)
     assert line.run(3.0) > 0.9 * line.rate
+
+
+@pytest.mark.parametrize("slow", [0.5, 2, 10])
+@pytest.mark.parametrize("round_trip", [0.02, 0.06])
+def test_a_pace_that_has_become_too_low_while_idle_is_left_in_a_few_round_trips(slow, round_trip):
+    line = Line(slow * MBIT, round_trip)
+    line.run(8.0)
+    assert 0 < line.legs[0].pacer.pace < 1.5 * slow * MBIT
+    line.idle(60.0)
+    line.rate = 40 * MBIT
+    line.run(1.5 + 10 * round_trip)
+    assert line.run(1.0) > 0.8 * line.rate
+
+
+def test_a_pace_that_is_still_right_after_a_long_pause_makes_no_long_queue():
+    line = Line(40 * MBIT, 0.02)
+    line.run(5.0)
+    line.idle(60.0)
+    assert line.run(2.0) > 0.9 * line.rate
+    assert max(line.queues) < 0.05
+    assert median(line.queues) < goal(line.rate)
+
+
+def test_a_fast_path_has_no_pace_from_its_start_on():
+    """While TCP doubles its rate each round trip, what waits at the sender looks like a queue."""
+    line = Line(1.5 * MBIT, 0.05)
+    while line.rate < 200 * MBIT:
+        line.run(0.05)
+        assert not line.legs[0].pacer.pace, f"at {line.rate / MBIT:.0f} Mbit/s"
+        line.rate *= 2
+    for _ in range(100):
+        line.run(0.1)
+        assert not line.legs[0].pacer.pace
+    assert line.legs[0].pacer.train == MAX_TRAIN and not line.legs[0].pacer.in_flight
+
+
+def test_a_path_that_loses_has_no_pace_until_it_has_lost_nothing_for_a_while():
+    line = Line(10 * MBIT, 0.02)
+    line.run(5.0)
+    leg = line.legs[0]
+    assert leg.pacer.pace and leg.in_flight.limit < MIN_UNDER_WAY
+    leg.in_flight.give_up_pace(line.now + 20.0)
+    assert not leg.pacer.pace and leg.pacer.phase is Phase.LOSSY
+    assert leg.in_flight.limit >= MIN_UNDER_WAY
+    for _ in range(19):
+        line.run(1.0)
+        assert not leg.pacer.pace and leg.pacer.train == MAX_TRAIN
+    line.run(8.0)
+    assert leg.pacer.pace
+    line.run(4.0)
+    assert median(line.queues) < goal(line.rate)
 
 
 def test_a_path_that_others_fill_is_left_to_tcp_and_tried_again():

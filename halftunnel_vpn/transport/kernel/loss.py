@@ -1,0 +1,84 @@
+"""Whether the path of a leg loses segments that no queue of its own explains.
+
+On such a path records arrive late behind each loss, which looks like a queue. So its pace is left to TCP.
+"""
+
+from __future__ import annotations
+
+LOSSY = 0.004
+"""Part of the segments, sent again, from which on a path loses,"""
+
+MIN_EVENTS = 5
+"""in so many looks at least: a queue that overflows loses many at once."""
+
+WINDOW = 1000
+"""Segments over which losses are counted,"""
+
+MIN_WINDOW_SECONDS = 0.3
+"""and seconds, at least: the looks of so many events take time;"""
+
+MAX_WINDOW_SECONDS, MIN_SEGMENTS = 5.0, 100
+"""so many seconds at the most, and then so many segments at least."""
+
+GRACE = 1.0
+"""Seconds at a pace after which it, and no longer TCP, keeps the queue."""
+
+FREE_SHARE, FREE_QUEUE = 1 / 8, 0.005
+"""Part of the least round trip, and seconds, by either of which a queue that explains losses exceeds it."""
+
+PACED_SHARE, PACED_QUEUE = 1 / 4, 0.015
+"""Part of the least round trip and seconds, both together, at a pace: each direction keeps a little queue."""
+
+
+class LossCount:
+    """Counts the losses of one leg. Times are seconds of its clock."""
+
+    __slots__ = ("_began", "_events", "_lost", "_paced_since", "_repeated", "_segments")
+
+    def __init__(self) -> None:
+        # The segments of this window that were lost without a queue, and the looks that found some.
+        self._lost = self._events = 0
+        # All segments that were sent again until the last look.
+        self._repeated = 0
+        # When the window began, and after how many segments.
+        self._began = 0.0
+        self._segments = 0
+        # Since when the leg has had a pace; None without.
+        self._paced_since: float | None = None
+
+    def paced(self, is_paced: bool, now: float) -> None:
+        """The leg has a pace from ``now`` on, or none."""
+        if not is_paced:
+            self._paced_since = None
+        elif self._paced_since is None:
+            self._paced_since = now
+
+    def look(self, repeated: int, segments: int, round_trip: float, least: float, now: float) -> bool:
+        """Return whether the path loses; then the count begins again.
+
+        ``segments`` have been sent so far, ``repeated`` of them again. ``round_trip`` and ``least`` are the
+        smoothed and the least one, in seconds.
+        """
+        lost, self._repeated = repeated - self._repeated, repeated
+        if lost > 0 and not self._is_explained(round_trip, least, now):
+            self._lost += lost
+            self._events += 1
+            count = max(segments - self._segments, MIN_EVENTS / LOSSY / 2)
+            if self._events >= MIN_EVENTS and self._lost >= LOSSY * count:
+                self._begin(segments, now)
+                return True
+        count, seconds = segments - self._segments, now - self._began
+        is_over = count >= WINDOW and seconds >= MIN_WINDOW_SECONDS
+        if is_over or (count >= MIN_SEGMENTS and seconds >= MAX_WINDOW_SECONDS):
+            self._begin(segments, now)
+        return False
+
+    def _begin(self, segments: int, now: float) -> None:
+        self._lost = self._events = 0
+        self._began, self._segments = now, segments
+
+    def _is_explained(self, round_trip: float, least: float, now: float) -> bool:
+        since = self._paced_since
+        if since is not None and now - since >= GRACE:
+            return round_trip > least * (1 + PACED_SHARE) + PACED_QUEUE
+        return round_trip > least + max(least * FREE_SHARE, FREE_QUEUE)
