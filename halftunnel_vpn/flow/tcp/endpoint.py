@@ -138,7 +138,7 @@ class TcpEndpoint(Connection):
             return None
         out = self._out
         window = window_field << self._agreement.peer_shift
-        if advance or not length or una + window != sender.edge:
+        if advance or not length or una + window != sender.window.edge:
             self._take_acknowledgement(advance, window, NO_BLOCKS, sequence, not length, now)
         if length:
             receiver.next = sequence + length

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.tcp.config import TcpConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
+from halftunnel_vpn.flow.tcp.host_window import NEVER, HostWindow
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.recovery import NO_LOSS, LossRecovery
@@ -15,16 +15,13 @@ from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
 from halftunnel_vpn.flow.tcp.send_queue import SendQueue
 from halftunnel_vpn.inet.tcp import ACK, FIN, PSH
 
-NEVER: Final = -1
-"""No sequence number."""
-
 
 class Sender:
-    """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``edge`` is the right edge of the host's window.
+    """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``window`` is that of the host.
 
     ``queue`` may be filled before :meth:`start`, but nothing is sent until then. From then until
-    :meth:`release` the ``deadline`` is the sender's, and when it has passed, whoever owns it asks
-    :meth:`is_given_up` and else calls :meth:`deadline_passed`.
+    :meth:`release` the sender sets the ``deadline``. When it has passed, its owner must call
+    :meth:`deadline_passed`, unless :meth:`is_given_up`.
     """
 
     __slots__ = (
@@ -33,7 +30,6 @@ class Sender:
         "_counters",
         "_deadline",
         "_fin_at",
-        "_largest_window",
         "_mss",
         "_out",
         "_probe_interval",
@@ -44,15 +40,13 @@ class Sender:
         "_silent",
         "_timeouts",
         "_waiting_since",
-        "_window",
-        "_window_from",
-        "edge",
         "fin_acknowledged",
         "fin_queued",
         "nxt",
         "queue",
         "round_trip",
         "una",
+        "window",
     )
 
     def __init__(
@@ -67,7 +61,7 @@ class Sender:
     ) -> None:
         self.una = next_sequence
         self.nxt = next_sequence
-        self.edge = next_sequence
+        self.window = HostWindow(next_sequence)
         self.queue = SendQueue()
         self.fin_queued = False
         self.fin_acknowledged = False
@@ -81,9 +75,6 @@ class Sender:
         self._fin_at = NEVER
         self._mss = 0
         self._sack = False
-        self._largest_window = 0
-        self._window = 0
-        self._window_from = NEVER
         self._sent_at = 0.0
         self._waiting_since = 0.0
         self._timeouts = 0
@@ -103,9 +94,7 @@ class Sender:
         self.queue.frame_limit = frame_limit
         self._congestion.started(mss)
         self._sack = sack
-        self.edge = self.una + window
-        self._largest_window = self._window = window
-        self._window_from = sequence
+        self.window.start(self.una + window, window, sequence)
         self._sent_at = self._waiting_since = now
         self.transmit(now)
 
@@ -121,7 +110,7 @@ class Sender:
             length = len(data)
             if (
                 0 < length <= queue.frame_limit
-                and length <= self.edge - self.nxt
+                and length <= self.window.edge - self.nxt
                 and in_flight + length <= self._congestion.window
                 and not self._silent
                 and not self._recovery.busy
@@ -162,7 +151,6 @@ class Sender:
         """
         una = self.una + advance
         nxt = self.nxt
-        edge = una + window
         recovery = self._recovery
         self._silent = False
         freed = advance
@@ -183,25 +171,15 @@ class Sender:
             self._deadline.set(inf if una == nxt else now + round_trip.timeout)
             if not recovery.active or recovery.by_timeout:
                 self._congestion.acknowledged(advance, in_flight)
-        elif una == nxt or self.edge <= una:
+        elif una == nxt or self.window.edge <= una:
             self._waiting_since = now  # an answer to a probe: the window is closed, but the host is there
         if recovery.busy or blocks or not advance:
-            repeated = bare and not advance and window == self._window and una < nxt
+            repeated = bare and not advance and window == self.window.size and una < nxt
             if recovery is not NO_LOSS or repeated or blocks:
                 recovery = self._loss_recovery()
                 if recovery.acknowledged(una, nxt, advanced=advance > 0, repeated=repeated, blocks=blocks):
                     self._begin_repair(now)
-        if (
-            advance
-            or sequence > self._window_from
-            or (sequence == self._window_from and (edge > self.edge or not window))
-        ):
-            # Among equals the larger window is the later one: windows do not shrink (RFC 9293, 3.8.6).
-            self.edge = edge
-            self._window_from = sequence
-            if window > self._largest_window:
-                self._largest_window = window
-        self._window = window
+        self.window.update(una + window, window, sequence, advanced=advance > 0)
         if self.queue.waiting or recovery.busy or (self.fin_queued and self._fin_at == NEVER):
             self.transmit(now)
         return freed
@@ -229,11 +207,11 @@ class Sender:
         queue = self.queue
         while queue.waiting:
             size = queue.waiting
-            allowance = self.edge - self.nxt
+            allowance = self.window.edge - self.nxt
             if budget < allowance:
                 allowance = budget
             if size > allowance:
-                size = self._worth_sending(allowance)
+                size = self.window.worth_sending(allowance, self._mss)
                 if size <= 0:
                     break
             parts, size = queue.launch(size)
@@ -245,13 +223,6 @@ class Sender:
                 self._deadline.set(now + self._probe_interval)
         elif self.fin_queued and self._fin_at == NEVER:
             self._send_fin(now)
-
-    def _worth_sending(self, allowance: int) -> int:
-        """How much of ``allowance`` to use when it does not suffice (RFC 9293, 3.8.6.2.1)."""
-        mss = self._mss
-        if allowance >= mss:
-            return allowance - allowance % mss
-        return allowance if 2 * allowance >= self._largest_window else 0
 
     def _send_new(self, parts: list[memoryview], size: int, now: float) -> None:
         """Send ``parts``, ``size`` bytes of new data that the queue has launched, in one frame."""
@@ -359,7 +330,7 @@ class Sender:
 
     def _probe(self, now: float) -> None:
         """The window is closed, or too small to be worth it: try anyway (RFC 9293, 3.8.6.1)."""
-        allowance = min(self.edge - self.nxt, self.queue.waiting)
+        allowance = min(self.window.edge - self.nxt, self.queue.waiting)
         if allowance > 0:
             parts, size = self.queue.launch(allowance)
             self._send_new(parts, size, now)
