@@ -9,7 +9,8 @@ from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.timers import Timer
-from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg, LegPhase
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg_phase import PEER_FAULTS, LegPhase
 
 
 class NewcomerOwner(Protocol):

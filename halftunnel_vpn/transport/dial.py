@@ -26,10 +26,11 @@ from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.browser_request import upgrade_headers
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress, connect, resolve
 from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
-from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
+from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
 from halftunnel_vpn.transport.tls import EarlyBytes, client_context, encrypt
 from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failure
+from halftunnel_vpn.transport.websockets_log import WEBSOCKET_LOGGER
 
 CONNECT_TIMEOUT = 10.0
 """Seconds from the name to the end of the upgrade."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
+from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.wire import Buffer
 
 try:
@@ -20,25 +21,23 @@ except ImportError:  # a platform without the C extension
     from websockets.utils import apply_mask
 
 __all__ = [
-    "BINARY_MESSAGE",
-    "LENGTH_16",
-    "LENGTH_64",
     "MASK_BIT",
     "apply_mask",
+    "find_frame",
     "masked_frame",
     "plain_frame",
 ]
 
-BINARY_MESSAGE = 0x82
+_BINARY_MESSAGE = 0x82
 """First byte of the frame: FIN set, no extension bits, opcode 2."""
 
 MASK_BIT = 0x80
 """Bit of the second byte: a mask of four bytes stands before the payload."""
 
-LENGTH_16 = struct.Struct("!H")
+_LENGTH_16 = struct.Struct("!H")
 """The length that follows when the second byte says 126."""
 
-LENGTH_64 = struct.Struct("!Q")
+_LENGTH_64 = struct.Struct("!Q")
 """The length that follows when the second byte says 127."""
 
 MASKS_AT_ONCE: Final = 1024
@@ -51,10 +50,10 @@ _HEADER_64 = struct.Struct("!BBQ")
 
 def _header(length: int, mask_bit: int) -> bytes:
     if length > 0xFFFF:
-        return _HEADER_64.pack(BINARY_MESSAGE, mask_bit | 127, length)
+        return _HEADER_64.pack(_BINARY_MESSAGE, mask_bit | 127, length)
     if length > 125:
-        return _HEADER_16.pack(BINARY_MESSAGE, mask_bit | 126, length)
-    return _HEADER_8.pack(BINARY_MESSAGE, mask_bit | length)
+        return _HEADER_16.pack(_BINARY_MESSAGE, mask_bit | 126, length)
+    return _HEADER_8.pack(_BINARY_MESSAGE, mask_bit | length)
 
 
 _masks: Iterator[tuple[bytes]] = iter(())
@@ -79,3 +78,43 @@ def masked_frame(payload: Buffer) -> bytes:
 def plain_frame(payload: Buffer) -> bytes:
     """One binary message as a server sends it."""
     return _header(len(payload), 0) + payload
+
+
+class FoundFrame(NamedTuple):
+    """A frame in a buffer: where its payload starts, where it stops, and whether it is a whole message.
+
+    What is no whole binary message that a leg may carry is for websockets to judge, and may be incomplete.
+    """
+
+    start: int
+    stop: int
+    is_message: bool
+
+
+def find_frame(view: memoryview, position: int, end: int, mask_bit: int) -> FoundFrame | None:
+    """Find the frame that starts at ``position`` and has come up to ``end``; None while bytes are missing.
+
+    ``mask_bit`` is MASK_BIT where the peer must mask its frames, 0 where it must not.
+    """
+    start = position + 2
+    if end < start:
+        return None
+    second = view[position + 1]
+    length = second & 0x7F
+    if length == 126:
+        if end - start < 2:
+            return None
+        (length,) = _LENGTH_16.unpack_from(view, start)
+        start += 2
+    elif length == 127:
+        if end - start < 8:
+            return None
+        (length,) = _LENGTH_64.unpack_from(view, start)
+        start += 8
+    if second >= MASK_BIT:
+        start += 4
+    stop = start + length
+    acceptable = length <= MAX_RECORD and second & MASK_BIT == mask_bit
+    if acceptable and stop > end:
+        return None
+    return FoundFrame(start, stop, acceptable and view[position] == _BINARY_MESSAGE)

@@ -22,7 +22,8 @@ from halftunnel_vpn.transport.certificate_store import asked_name
 from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.fallback import hand_over, passed_on
 from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
-from halftunnel_vpn.transport.leg import WEBSOCKET_LOGGER, Leg, LegListener
+from halftunnel_vpn.transport.leg import Leg, LegListener
+from halftunnel_vpn.transport.websockets_log import WEBSOCKET_LOGGER
 
 LegFactory = Callable[[Leg, Callable[[], None]], LegListener]
 """Makes the listener of a leg that came in; may keep the leg, must not send on it yet.

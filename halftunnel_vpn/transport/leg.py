@@ -6,8 +6,6 @@ Records go out at once and come in as they arrive; nothing is queued here. Calle
 from __future__ import annotations
 
 import asyncio
-import enum
-import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -21,27 +19,13 @@ from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.legs import Movement
 from halftunnel_vpn.transport.control_frames import SideFrames
-from halftunnel_vpn.transport.frames import (
-    BINARY_MESSAGE,
-    LENGTH_16,
-    LENGTH_64,
-    MASK_BIT,
-    apply_mask,
-    masked_frame,
-    plain_frame,
-)
+from halftunnel_vpn.transport.frames import MASK_BIT, apply_mask, find_frame, masked_frame, plain_frame
 from halftunnel_vpn.transport.kernel.notsent_bound import UnsentBound
 from halftunnel_vpn.transport.kernel.pace import Pace
 from halftunnel_vpn.transport.kernel.tcp_info import movement_of
+from halftunnel_vpn.transport.leg_phase import LegPhase
 from halftunnel_vpn.transport.receive_buffer import receive_buffer
 from halftunnel_vpn.transport.sockets import CLOSE_TIMEOUT, WRITE_LIMIT, keep_queues_short
-
-PEER_FAULTS = frozenset({"text-frame", "message-too-big", "websocket-protocol-error", "side-frame-flood"})
-"""Reasons of ``leg_closed`` for which the peer is to blame."""
-
-WEBSOCKET_LOGGER = logging.getLogger("halftunnel_vpn.transport.websockets")
-"""The logger of websockets; its messages per frame and connection are switched off."""
-WEBSOCKET_LOGGER.setLevel(logging.WARNING)
 
 
 class LegListener(Protocol):
@@ -60,26 +44,13 @@ class LegListener(Protocol):
         """Nothing will be received any more. The last call; never made from within a call of the leg."""
 
 
-class LegPhase(enum.IntEnum):
-    """How far a leg has come; it never goes back."""
-
-    OPEN = 0
-    """Records go both ways."""
-    CLOSING = 1
-    """Our Close frame is out: records still come in."""
-    DEAF = 2
-    """Nothing goes either way any more; what is left is to end the TCP connection."""
-    GONE = 3
-    """The socket is closed."""
-
-
 _OPEN, _CLOSING = LegPhase.OPEN, LegPhase.CLOSING  # plain names: the data path looks at them all the time
 
 
 class Leg(asyncio.BufferedProtocol):
     """A leg; made by :func:`dial` and by :class:`Listener`, used by the session.
 
-    ``messages_*`` count messages and ``bytes_*`` their payload, without any header.
+    ``bytes_in`` counts the payload of messages that came in, without any header.
     ``opened_at`` and ``last_received_at`` are readings of the clock that the leg was made with.
 
     Causes of :meth:`LegListener.leg_closed`: ``closed`` (we asked), ``refused`` (by us), ``aborted``,
@@ -107,11 +78,8 @@ class Leg(asyncio.BufferedProtocol):
         "_unsent",
         "_websocket",
         "bytes_in",
-        "bytes_out",
         "last_received_at",
         "listener",
-        "messages_in",
-        "messages_out",
         "opened_at",
         "peer",
         "writable",
@@ -152,7 +120,7 @@ class Leg(asyncio.BufferedProtocol):
         self.writable = True
         self.opened_at = self.last_received_at = clock()
         self._side = SideFrames(websocket, self.opened_at)
-        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self.bytes_in = 0
 
     def loses(self) -> bool:
         """Whether the path has lost segments that no queue explains, since this was asked last."""
@@ -194,8 +162,6 @@ class Leg(asyncio.BufferedProtocol):
             raise RoadError("the leg is closed; nothing can be sent on it", reason="leg-not-open")
         if length > MAX_RECORD:
             raise ValueError(f"a record has at most {MAX_RECORD} bytes, not {length}")
-        self.messages_out += 1
-        self.bytes_out += length
         self._transport.write(self._frame(record))
         now = self._clock()
         if now >= self._unsent.next_look:
@@ -305,33 +271,15 @@ class Leg(asyncio.BufferedProtocol):
         self.last_received_at = self._clock()
         mask_bit = self._mask_bit
         position = 0
-        while end - position >= 2:
+        while True:
             if self._state > _CLOSING:
                 return
-            if self._paused:
+            found = None if self._paused else find_frame(view, position, end, mask_bit)
+            if found is None:
                 break
-            second = view[position + 1]
-            length = second & 0x7F
-            start = position + 2
-            if length == 126:
-                if end - start < 2:
-                    break
-                (length,) = LENGTH_16.unpack_from(view, start)
-                start += 2
-            elif length == 127:
-                if end - start < 8:
-                    break
-                (length,) = LENGTH_64.unpack_from(view, start)
-                start += 8
-            if second >= MASK_BIT:
-                start += 4
-            stop = start + length
-            acceptable = length <= MAX_RECORD and second & MASK_BIT == mask_bit
-            if acceptable and stop > end:
-                break
-            if acceptable and view[position] == BINARY_MESSAGE and self._side.fragments is None:
-                self.messages_in += 1
-                self.bytes_in += length
+            start, stop, is_message = found
+            if is_message and self._side.fragments is None:
+                self.bytes_in += stop - start
                 if mask_bit:
                     mask = bytes(view[start - 4 : start])
                     self.listener.record_received(self, apply_mask(view[start:stop], mask))
@@ -346,8 +294,7 @@ class Leg(asyncio.BufferedProtocol):
             self._held = bytes(view[position:end])
 
     def eof_received(self) -> None:
-        # Returning nothing makes the transport close itself.
-        self._finish(self._cause)
+        self._finish(self._cause)  # None makes the transport close itself
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish(self._cause)
@@ -362,7 +309,6 @@ class Leg(asyncio.BufferedProtocol):
     def _side_frame(self, data: bytes) -> None:
         record, cause, is_goodbye = self._side.take(data, self.bytes_in, self.last_received_at)
         if record is not None:
-            self.messages_in += 1
             self.bytes_in += len(record)
             self.listener.record_received(self, record)
         elif cause is not None:

@@ -14,7 +14,8 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.transport.leg import PEER_FAULTS, Leg
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg_phase import PEER_FAULTS
 
 LOSS_FACTOR = 2
 """A lost leg costs its client N times what the loss takes: what it may have said is sent again later."""

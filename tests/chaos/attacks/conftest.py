@@ -29,7 +29,7 @@ from halftunnel_vpn.protocol.keys import Direction, encode_key
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import LegPhase
+from halftunnel_vpn.transport.leg_phase import LegPhase
 
 HERE = Path(__file__).resolve().parent
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM

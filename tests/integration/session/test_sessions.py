@@ -58,9 +58,9 @@ async def test_megabytes_arrive_whole_and_stay_on_their_roads(running_exit, make
     data = secrets.token_bytes(20_000_000)
     received = await user.echo(data)
     assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
-    (up,), (down,) = client.legs(UP), client.legs(DOWN)
-    assert up.bytes_out > 20_000_000 and up.bytes_in < 20_000
-    assert down.bytes_in > 20_000_000 and down.bytes_out < 20_000
+    (up,), (down,) = (client.connection.session.legs_of(road) for road in (UP, DOWN))
+    assert up.bytes_sent > 20_000_000 and up.bytes_received < 20_000
+    assert down.bytes_received > 20_000_000 and down.bytes_sent < 20_000
 
 
 async def test_what_a_leg_carries_is_counted_while_it_runs(running_exit, make_client, echo_server, until):
@@ -113,7 +113,8 @@ async def test_several_legs_in_each_direction_share_the_work(running_exit, make_
     assert len(member.session.legs) == 6
     await asyncio.gather(*(talk(client, echo_server, 2_000_000) for _ in range(4)))
     for road in (UP, DOWN):
-        carried = [leg.bytes_out + leg.bytes_in for leg in client.legs(road)]
+        legs = client.connection.session.legs_of(road)
+        carried = [leg.bytes_sent + leg.bytes_received for leg in legs]
         assert min(carried) > 100_000, carried
     assert not running_exit.dropped
 

@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 
 from halftunnel_vpn.errors import ConfigError, RoadError
 from halftunnel_vpn.transport.dial import DialOptions, dial
-from halftunnel_vpn.transport.leg import LegPhase
+from halftunnel_vpn.transport.leg_phase import LegPhase
 
 HOUR = datetime.timedelta(hours=1)
 

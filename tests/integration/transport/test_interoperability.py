@@ -122,7 +122,6 @@ async def test_fragments_make_one_record(visit):
     await peer.send(b"whole")
     await peer.send([bytes(40_000), bytes(25_536)])
     assert await owner.received(3) == [b"fragmented", b"whole", bytes(65_536)]
-    assert owner.leg.messages_in == 3
     assert owner.leg.bytes_in == 10 + 5 + 65_536
 
 
@@ -280,8 +279,10 @@ async def test_pongs_do_not_pile_up_for_a_peer_that_does_not_read(start_exit, se
     owner = await exit_server.arrived()
     leg = await owner.opened()
     peer.transport.pause_reading()
+    sent = 0
     while leg.writable:
         leg.send(bytes(65_536))
+        sent += 1
         await asyncio.sleep(0)
     waiting = leg._transport.get_write_buffer_size()
     peer.transport.writelines([frame(0x89, bytes(125))] * 500)
@@ -291,7 +292,7 @@ async def test_pongs_do_not_pile_up_for_a_peer_that_does_not_read(start_exit, se
     assert leg._transport.get_write_buffer_size() <= waiting
     # Once it reads again, one pong answers them all (RFC 6455 section 5.5.3).
     peer.transport.resume_reading()
-    for _ in range(leg.messages_out):
+    for _ in range(sent):
         await peer.recv()
     await asyncio.wait_for(last, 30)
     await peer.close()

@@ -67,7 +67,7 @@ def test_without_a_leg_everything_waits_and_nothing_spins(pair):
         exit.stream.send(b"down")
     late = [pair.ask() for _ in range(20)]
     wakes = []
-    pair.client.wake = lambda: wakes.append(1)
+    pair.client.context.wake = lambda: wakes.append(1)
     pair.client.pump(pair.now)
     assert not wakes, "a pump that can send nothing does not ask for another"
     pair.advance(100.0)
@@ -89,7 +89,7 @@ def test_a_pump_yields_after_a_batch_and_asks_for_more(pair):
         user.stream.sending.credit = 1 << 40
         user.stream.send(bytes(100_000))
     wakes = []
-    pair.client.wake = lambda: wakes.append(1)
+    pair.client.context.wake = lambda: wakes.append(1)
     pair.client.pump(pair.now)
     assert len(leg.road) == TRAINS_PER_PUMP and wakes
 

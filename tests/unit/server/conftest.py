@@ -37,7 +37,8 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import Leg, LegPhase
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg_phase import LegPhase
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -13,7 +13,8 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from halftunnel_vpn.errors import IllegalTransition
-from halftunnel_vpn.transport.leg import Leg, LegPhase
+from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg_phase import LegPhase
 from halftunnel_vpn.transport.receive_buffer import RECEIVE_BUFFER
 
 
