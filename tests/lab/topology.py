@@ -234,10 +234,10 @@ class Lab:
                 process.kill()
         return process.wait()
 
-    def wait_listening(self, host: str, port: int, *, timeout: float = 60.0) -> None:
-        """Return once something in the host listens on a TCP port; HostError after ``timeout`` seconds."""
+    def wait_listening(self, host: str, port: int, *, sockets: int = 1, timeout: float = 60.0) -> None:
+        """Return once ``sockets`` of the host listen on a TCP port. HostError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        while not self._listens(host, port):
+        while self._listening(host, port) < sockets:
             if time.monotonic() > deadline:
                 raise HostError(f"Nothing listens on port {port} of {host} after {timeout:.0f} s.")
             time.sleep(_POLL)
@@ -331,11 +331,11 @@ class Lab:
     def _ip(self, host: str, words: str) -> str:
         return namespaces.command(["ip", "-n", self.namespace(host), *words.split()])
 
-    def _listens(self, host: str, port: int) -> bool:
+    def _listening(self, host: str, port: int) -> int:
         with self.inside(host):
             tables = [Path("/proc/thread-self/net", name).read_text() for name in ("tcp", "tcp6")]
         rows = [line.split() for table in tables for line in table.splitlines()[1:]]
-        return any(row[3] == _LISTEN_STATE and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+        return sum(row[3] == _LISTEN_STATE and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
     # --- signals ----------------------------------------------------------------------------------
 

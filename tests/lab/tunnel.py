@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from halftunnel_vpn.client.address_memory import FILE as ROAD_ADDRESSES
+from halftunnel_vpn.client.handshake_clock import FILE as HANDSHAKE_TIMES
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.record.lock import LOCK
 from lab.topology import (
     CLIENT,
     DOMAIN_A,
@@ -39,15 +42,19 @@ Edits = Mapping[str, Mapping[str, str]]
 """TOML section to key to value, as it stands in a file."""
 
 
+LASTING_STATE: Final = frozenset({LOCK, HANDSHAKE_TIMES, ROAD_ADDRESSES})
+"""Files of a client's state directory that outlive every run: a lock, and what the next start uses."""
+
+
 class LabTunnel:
     """One exit and one client of it in ``lab``, through the command line as a person would use it.
 
-    ``exit_ports`` are where the exit listens; ``server`` and ``profile`` change single keys of the two
-    configuration files; ``package`` is the directory of another build of the package to run. Raises HostError
-    when a command fails.
+    ``exit_ports`` are where the exit listens, a port for each socket; ``server`` and ``profile`` change
+    single keys of the two configuration files; ``package`` is the directory of another build of the package
+    to run. Raises HostError when a command fails.
     """
 
-    exit_ports: Sequence[int] = (ROAD_PORT,)
+    exit_ports: Sequence[int] = (ROAD_PORT, ROAD_PORT)
 
     def __init__(
         self,
@@ -86,8 +93,9 @@ class LabTunnel:
         """Start the exit and wait until both roads are open. ``wrapper`` goes before the command."""
         argv = [*wrapper, *_HTVPN, "server", "run", "--dir", str(self.directory), *arguments]
         self.exit = self.lab.start(EXIT, argv, env=self._environment)
-        for port in self.exit_ports:
-            self.lab.wait_listening(EXIT, port, timeout=CONNECT_TIMEOUT)
+        for port in set(self.exit_ports):
+            sockets = self.exit_ports.count(port)
+            self.lab.wait_listening(EXIT, port, sockets=sockets, timeout=CONNECT_TIMEOUT)
         return self.exit
 
     def start_client(self, *arguments: str, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:

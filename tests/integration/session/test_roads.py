@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import secrets
 
 import pytest
@@ -143,8 +144,29 @@ PUBLIC_HEADERS = {
     ("sec-websocket-version", "13"),
     ("host", "127.0.0.1"),
     ("server", "nginx"),
+    ("pragma", "no-cache"),
+    ("cache-control", "no-cache"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("accept-language", "en-us,en;q=0.9"),
+    ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
 }
-"""Header values that every WebSocket has, or that stand for the test's own loopback addresses."""
+"""Header values of every WebSocket of a browser, or that stand for the test's own loopback addresses."""
+
+USER_AGENT = re.compile(
+    r"Mozilla/5\.0 \(X11; Linux x86_64\) AppleWebKit/537\.36 \(KHTML, like Gecko\) "
+    r"Chrome/[0-9]{2,3}\.0\.0\.0 Safari/537\.36"
+)
+"""What millions of browsers send: the version is cut to its first number, and nothing else is told."""
+
+
+def is_public(name, value, request):
+    """Whether a header tells nothing that sets this client apart from the crowd of a browser's users."""
+    if name == "origin":  # the road's own name, which Host says as well
+        return value == f"https://{request.headers['host']}"
+    if name == "user-agent":
+        return USER_AGENT.fullmatch(value) is not None
+    value = value.lower()
+    return (name, value.partition(":")[0] if name == "host" else value) in PUBLIC_HEADERS
 
 
 def values(seen):
@@ -154,8 +176,7 @@ def values(seen):
         for name, value in headers.raw_items():
             if name.lower() == "date":
                 continue  # the same second on every server of the world
-            known = (name.lower(), value.lower().partition(":")[0])
-            if known not in PUBLIC_HEADERS:
+            if not is_public(name.lower(), value, seen.request):
                 pieces.append(value.encode())
     pieces += fields(seen.from_client[0])
     if seen.from_exit[0].startswith(b"HT"):  # on the first upstream leg there is no answer but records

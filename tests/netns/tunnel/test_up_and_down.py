@@ -10,7 +10,7 @@ import pytest
 from lab import Lab
 from lab.target import start_target
 from lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, TARGET, TARGET_ADDRESS
-from lab.tunnel import LabTunnel
+from lab.tunnel import LASTING_STATE, LabTunnel
 
 from halftunnel_vpn.errors import HostError
 
@@ -55,8 +55,13 @@ def up(lab, tunnel, target, snapshot):
 
 @pytest.fixture
 def left(tunnel):
-    """What the client has left in its directories."""
-    return lambda: [*tunnel.state_directory.iterdir(), *tunnel.socket.parent.glob(tunnel.socket.name)]
+    """What the client has left in its directories, besides the files that are to outlive it."""
+
+    def look():
+        state = [path for path in tunnel.state_directory.iterdir() if path.name not in LASTING_STATE]
+        return [*state, *tunnel.socket.parent.glob(tunnel.socket.name)]
+
+    return look
 
 
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))

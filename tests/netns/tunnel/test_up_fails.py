@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
-from lab.topology import CLIENT, EXIT
-from lab.tunnel import LabTunnel, edit
+from lab.target import start_lan_resolver
+from lab.topology import CLIENT, EXIT, LAN
+from lab.tunnel import LASTING_STATE, LabTunnel, edit
 
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
 
@@ -39,7 +40,8 @@ def lab(no_leftovers):
 
 @pytest.fixture(scope="module")
 def tunnel(lab):
-    """A running exit, and a profile for it that is all right."""
+    """A running exit, a profile for it that is all right, and a resolver that answers."""
+    start_lan_resolver(lab)
     made = LabTunnel(lab, profile=TIMES)
     made.start_exit()
     return made
@@ -79,7 +81,7 @@ def fails(lab, snapshot, place):
         assert bool(log) == after_connecting, "what it logged before that"
         assert snapshot() == before
         assert not socket.exists()
-        assert {path.name for path in state.glob("*")} <= {"host.lock", "handshake-times.json"}
+        assert {path.name for path in state.glob("*")} <= LASTING_STATE
         return said
 
     return run
@@ -107,7 +109,21 @@ def test_a_road_stays_silent(fails, profile, lab):
 
 def test_a_name_does_not_exist(fails, profile):
     profile.write_text(profile.read_text().replace("//a.half-tunnel.test", "//nobody.half-tunnel.test"))
-    assert "the name nobody.half-tunnel.test has no address: check its spelling" in fails(profile)
+    said = fails(profile)
+    assert "the name nobody.half-tunnel.test does not exist: check its spelling in the profile" in said
+
+
+def test_no_resolver_answers(fails, profile, lab):
+    profile.write_text(profile.read_text().replace("//a.half-tunnel.test", "//nobody.half-tunnel.test"))
+    lab.run(
+        LAN, ["nft", "add table inet mute; add chain inet mute in { type filter hook input priority 0; }"]
+    )
+    lab.run(LAN, ["nft", "add rule inet mute in udp dport 53 drop"])
+    try:
+        said = fails(profile)
+    finally:
+        lab.run(LAN, ["nft", "delete table inet mute"])
+    assert "no resolver of this machine answers for nobody.half-tunnel.test in time" in said
 
 
 def test_the_certificate_is_of_an_authority_that_is_not_trusted(fails, profile, tunnel):
@@ -140,12 +156,6 @@ def test_the_device_name_is_taken(fails, profile, lab):
     finally:
         lab.run(CLIENT, "ip link del htvpn0".split())
     assert "The device name htvpn0 is taken: end the program that uses it, or choose another name" in said
-
-
-@pytest.mark.parametrize(("offset", "where"), (("+1h", "ahead of"), ("-1h", "behind")))
-def test_the_clock_is_an_hour_off(fails, profile, offset, where):
-    said = fails(profile, wrapper=["faketime", "-f", offset])
-    assert f"The clock of this machine is 60 minutes {where} the exit's: set it right" in said
 
 
 def test_the_clock_is_years_behind(fails, profile):
