@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import math
 import os
 import signal
 import socket
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,22 +36,8 @@ TESTS = Path(__file__).resolve().parent
 # Programs that the tests start find the laboratory, `lab`, as the tests do (pythonpath in pyproject.toml).
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-LONGEST = (
-    "systemd/test_systemd.py",
-    "netns/daemon/test_daemon.py",
-    "chaos/test_trials.py",
-    "netns/test_lab.py",
-    "netns/tunnel/test_up_fails.py",
-    "netns/tunnel/test_up_and_down.py",
-    "netns/test_host.py",
-    "netns/tunnel/tcp/test_roads_that_break.py",
-    "netns/tunnel/datagrams/test_wrong_packets.py",
-    "netns/tunnel/tcp/test_refusals.py",
-    "netns/test_demo.py",
-    "netns/tunnel/host/test_network_changes.py",
-    "netns/leaks/test_leaks.py",
-)
-"""Files that take longest, these first: where files run beside each other, none of them should come last."""
+DURATIONS = TESTS / "durations.json"
+"""Seconds per test file, in each part of `scripts/test`. `scripts/test --record-durations` writes it."""
 
 UNCOUNTED = ("fuzz", "netns/tunnel", "netns/leaks", "netns/test_demo.py", "chaos", "systemd")
 """Whose programs run without anybody counting their lines, which halves their speed; others run the same."""
@@ -78,9 +66,61 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help=f"write the seconds per test file to {DURATIONS.name}; run whole parts of scripts/test",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_worker = hasattr(config, "workerinput")
+    if config.getoption("--record-durations") and not is_worker:
+        config.pluginmanager.register(DurationRecorder())
+
+
+def _part(marks: Container[str]) -> str:
+    """Return the part of `scripts/test` that runs a test with these marks."""
+    if "root" not in marks:
+        return "not root"
+    return "root and alone" if "alone" in marks else "root and not alone"
+
+
+class DurationRecorder:
+    """Add up what each test file took, fixtures included, and merge it into DURATIONS."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, dict[str, float]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        file = (TESTS.parent / report.nodeid.partition("::")[0]).relative_to(TESTS).as_posix()
+        part = self._seconds.setdefault(_part(report.keywords), {})
+        part[file] = part.get(file, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        recorded = read_durations()
+        for part, files in self._seconds.items():
+            known = recorded.setdefault(part, {})
+            known.update((file, round(seconds, 1)) for file, seconds in files.items())
+            recorded[part] = {file: known[file] for file in sorted(known) if (TESTS / file).exists()}
+        DURATIONS.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+
+
+def read_durations() -> dict[str, dict[str, float]]:
+    """Return the recorded seconds: part of `scripts/test` -> file relative to `tests` -> seconds."""
+    return json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {place: number for number, place in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(_place(item), len(order)))
+    # Where files run in parallel, a long one must not start last. Unknown files may be long: they go first.
+    recorded = read_durations()
+
+    def seconds(item: pytest.Item) -> float:
+        part = _part({mark.name for mark in item.iter_markers()})
+        return recorded.get(part, {}).get(_place(item), math.inf)
+
+    items.sort(key=seconds, reverse=True)
     if os.geteuid() == 0 or os.environ.get("CI"):
         return
     skip = pytest.mark.skip(reason="needs root, /dev/net/tun and network namespaces; run with sudo")

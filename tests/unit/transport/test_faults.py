@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 
 import pytest
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import UnexpectedEnd
 from halftunnel_vpn.transport import faults
-from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FAULT, FaultHandler, contained, endless
-from halftunnel_vpn.transport.listen import Listener
 
 
 @pytest.fixture
@@ -107,25 +104,3 @@ async def test_an_endless_task_that_returns_ends_its_group():
             await asyncio.sleep(3600)
     assert isinstance(raised.value.exceptions[0], UnexpectedEnd)
     assert str(raised.value.exceptions[0]).startswith("the watch has ended unexpectedly")
-
-
-async def test_accepting_that_ends_by_itself_is_no_silence(free_port):
-    listener = Listener({}, Site(page=DEFAULT_PAGE))
-    await listener.start("127.0.0.1", free_port())
-    supervised = asyncio.ensure_future(listener.supervise())
-    (sock,) = listener._accepting.values()
-    sock.shutdown(socket.SHUT_RDWR)  # accept(2) fails with EINVAL from now on
-    async with asyncio.timeout(20):
-        with pytest.raises(UnexpectedEnd, match="accepts no connections any more"):
-            await supervised
-    await listener.close()
-
-
-async def test_accepting_that_is_stopped_is_no_failure(free_port):
-    listener = Listener({}, Site(page=DEFAULT_PAGE))
-    await listener.start("127.0.0.1", free_port())
-    supervised = asyncio.ensure_future(listener.supervise())
-    await asyncio.sleep(0)
-    await listener.close()
-    async with asyncio.timeout(20):
-        await supervised

@@ -23,6 +23,8 @@ from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.memory_budget import Memory
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # sockets of both loops: test_socket_watch.py
+
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
 
