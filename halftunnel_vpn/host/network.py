@@ -325,9 +325,9 @@ class HostNetwork:
         through_tun = [
             version for version in versions if version == 4 or (self.state.ipv6 and self._tun_has_ipv6())
         ]
-        held = [version for version in versions if version not in through_tun]
+        held = routing.held_versions(versions, through_tun)
         rules = wanted_rules(self.state, versions, uplinks=uplinks, held=held)
-        return rules, wanted_routes(self.state, versions, through_tun=through_tun, uplinks=uplinks)
+        return rules, wanted_routes(self.state, versions, through_tun=through_tun, held=held, uplinks=uplinks)
 
     def _link(self, kernel: Kernel) -> Link:
         link = kernel.link(self.state.tun)

@@ -170,7 +170,7 @@ def wanted_rules(
 ) -> list[Rule]:
     """The rules that ``state`` means for these IP versions, in the order in which they must be added.
 
-    ``held`` are the versions that have no route through the TUN.
+    ``held`` are the versions that have no route through the TUN, and one to the loopback device instead.
     """
     held = tuple(held)
     return [rule for version in versions for rule in _rules_of(state, version, uplinks, version in held)]
@@ -245,18 +245,18 @@ def wanted_routes(
     versions: Iterable[int],
     *,
     through_tun: Iterable[int] = (),
+    held: Iterable[int] = (),
     uplinks: Sequence[Uplink] = (),
 ) -> list[Route]:
-    """The routes of our tables, the unreachable ones first. ``through_tun``: versions that the TUN has."""
+    """The routes of our tables, the unreachable ones first. ``through_tun``: versions that the TUN has.
+
+    ``held`` as in :func:`wanted_rules`.
+    """
     versions, through_tun = tuple(versions), tuple(through_tun)
     routes = [Route(version, False, state.table) for version in versions]
     if state.inbound:
         table = held_table(state)
-        routes += [
-            Route(version, False, table, LOOPBACK)
-            for version in versions
-            if version not in through_tun and state.included(version)
-        ]
+        routes += [Route(version, False, table, LOOPBACK) for version in held if state.included(version)]
         routes += [
             Route(version, False, uplink_table(state, uplink), uplink.device, gateway)
             for uplink in uplinks

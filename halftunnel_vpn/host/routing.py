@@ -13,6 +13,7 @@ from halftunnel_vpn.host import sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.netlink import Kernel
 from halftunnel_vpn.host.routes import (
+    LOOPBACK,
     Route,
     Rule,
     Uplink,
@@ -27,6 +28,19 @@ from halftunnel_vpn.host.state import HostState
 def versions() -> tuple[int, ...]:
     """The IP versions that this kernel has."""
     return (4, 6) if sysctls.has_ipv6() else (4,)
+
+
+def held_versions(present: Iterable[int], through_tun: Iterable[int] = ()) -> tuple[int, ...]:
+    """The versions that have no route through the TUN, as far as the loopback device can hold them.
+
+    It cannot where IPv6 is switched off on all devices. Then nobody connects from outside over IPv6 either.
+    """
+    through_tun = tuple(through_tun)
+    return tuple(
+        version
+        for version in present
+        if version not in through_tun and (version == 4 or sysctls.device_has_ipv6(LOOPBACK))
+    )
 
 
 def put(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
@@ -112,5 +126,6 @@ def _locks(kernel: Kernel, policy: TrafficPolicy) -> tuple[list[Rule], list[Rout
         return [], []
     state, present = lock_state(policy), versions()
     uplinks = uplinks_of(kernel, state)
-    rules = wanted_rules(state, present, uplinks=uplinks, held=present)
-    return rules, wanted_routes(state, present, uplinks=uplinks)
+    held = held_versions(present)
+    rules = wanted_rules(state, present, uplinks=uplinks, held=held)
+    return rules, wanted_routes(state, present, held=held, uplinks=uplinks)

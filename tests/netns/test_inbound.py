@@ -371,3 +371,15 @@ def test_a_connection_of_ours_keeps_its_way_when_its_program_has_closed_it(
         with answering:
             answering.settimeout(PATIENCE)
             assert answering.recv(100) + answering.recv(100) == b"goodbye"
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_host_with_ipv6_switched_off_comes_up(outside, make_host, session, name: str) -> None:
+    """Administrators switch it off on all devices, the loopback device included."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    with outside.inside(CLIENT):
+        switch.write_text("1")
+    with make_host(name):
+        talk(*session(OUTSIDE, CLIENT_A))
+        with pytest.raises(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+            own.connect((OUTSIDE6, 443))

@@ -115,7 +115,12 @@ def test_a_reply_is_held_only_where_the_tunnel_has_no_route() -> None:
     rules = wanted_rules(state, (6,), held=(6,))
     assert [rule.source for rule in rules if rule.table == held_table(state)] == ["2000::/3", "fc00::/7"]
     assert not [rule for rule in wanted_rules(state, (4, 6)) if rule.source]
-    assert [route.device for route in wanted_routes(state, (4, 6), through_tun=(4,))] == ["", "", "lo", ""]
+    assert [route.device for route in wanted_routes(state, (4, 6), through_tun=(4,), held=(6,))] == [
+        "",
+        "",
+        "lo",
+        "",
+    ]
     assert not [rule for rule in wanted_rules(STATE, (4, 6), held=(4, 6)) if rule.source]
 
 
