@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 
 from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
 from halftunnel_vpn.transport.kernel.loss import LossCount
+from halftunnel_vpn.transport.kernel.tcp_info import read_tcp_info
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 
 MAX_NOTSENT = 256 * 1024
@@ -47,10 +47,6 @@ _WAITS = NOTSENT_LOWAT // 2
 
 _NO_PACE = 1 << 40
 # Bytes a second from which a pace is none: all bits are set until there is one.
-
-_INFO = struct.Struct("=68xI28xIQ32xII4xIQ")
-# struct tcp_info (linux/tcp.h): tcpi_rtt in microseconds, tcpi_total_retrans, tcpi_pacing_rate in bytes a
-# second, tcpi_notsent_bytes, tcpi_min_rtt, tcpi_data_segs_out, tcpi_delivery_rate.
 
 
 class UnsentBound:
@@ -87,21 +83,23 @@ class UnsentBound:
         if sock is None:
             return
         try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-            if len(info) < _INFO.size:
-                return  # a kernel before 4.9
-            smoothed, repeated, pace, unsent, least, segments, rate = _INFO.unpack(info)
-            self._rate = max(float(pace if pace < _NO_PACE else rate), self._rate * FADING)
+            info = read_tcp_info(sock)
+            if info is None:
+                return
+            pace, smoothed, least = info.pacing_rate, info.round_trip, info.least_round_trip
+            self._rate = max(float(pace if pace < _NO_PACE else info.delivery_rate), self._rate * FADING)
             wanted = bound_for(self._rate, least / 1e6)
             if wanted >= 2 * self._bound or self._bound >= 2 * wanted:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, wanted)
                 self._bound = wanted
-            if self._losses.look(repeated, segments, smoothed / 1e6, least / 1e6, now):
+            if self._losses.look(
+                info.total_retransmissions, info.data_segments_out, smoothed / 1e6, least / 1e6, now
+            ):
                 self.loses = True
             if self._pace:
                 self._recollection.best = min(self._recollection.best, self._pace)
                 self._follow_pace(sock, now)
-            if unsent >= _WAITS:
+            if info.bytes_not_sent >= _WAITS:
                 self._recollection.look(sock, smoothed, least)
         except OSError:
             return  # the connection is gone; whoever reads it is told
