@@ -32,6 +32,9 @@ AGREES_WITHIN = 60.0
 SECOND = 1_000_000
 """Microseconds, the unit of a timestamp."""
 
+LAST_SECOND = 1 << 40
+"""Seconds since 1970 from which on a time is nonsense: microseconds must fit the 64 bits of a message."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +51,8 @@ class TimestampMemory:
 
     def load(self) -> int:
         """The last timestamp, 0 if none is known."""
-        return self._read().get(self._key, 0)
+        last = self._read().get(self._key, 0)
+        return last if 0 <= last < LAST_SECOND * SECOND else 0
 
     def save(self, timestamp: int) -> None:
         """Put it on disk."""
@@ -138,11 +142,15 @@ class HandshakeClock:
 
     def follow(self, exit_time: int) -> None:
         """Go by the exit's clock, whose proven time is ``exit_time`` (microseconds); it refused ours."""
+        if exit_time >= LAST_SECOND * SECOND:
+            return
         self._exit_offset = exit_time / SECOND - self._elapsed()
         self._last = 0  # it was beyond what the exit accepts, or before
 
     def skip(self, last: int) -> None:
         """Go on after ``last``, the last timestamp that the exit has accepted; it refused ours as stale."""
+        if last >= LAST_SECOND * SECOND:
+            return
         self._last = max(self._last or 0, last)
         self._is_shared = True
 

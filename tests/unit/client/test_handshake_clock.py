@@ -131,3 +131,19 @@ async def test_after_a_stale_time_it_goes_on_from_the_exits_last_one(host):
     await clock.next()
     clock.accepted(at_once=True)
     assert not clock.notices
+
+
+@pytest.mark.parametrize("told", ["follow", "skip"])
+async def test_an_exit_that_tells_nonsense_moves_no_clock(host, told):
+    """A timestamp that no message can carry would stay on disk, and keep the client from every exit."""
+    clock = host.start()
+    getattr(clock, told)(2**64 - 1)
+    assert await clock.next() == NOW * SECOND
+    assert await host.start().next() == NOW * SECOND + 1
+
+
+async def test_a_file_with_a_nonsensical_time_counts_as_empty(host):
+    await host.start().next()
+    file = host.directory / FILE
+    file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), 2**64 - 1)))
+    assert await host.start().next() == NOW * SECOND
