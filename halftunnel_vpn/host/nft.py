@@ -212,6 +212,13 @@ def replace(text: str) -> None:
         )
 
 
+def accepts(rule: str) -> bool:
+    """Return whether nft and this kernel know all that a rule of an output chain says; nothing is changed."""
+    chain = f"chain try {{\n type filter hook output priority filter\n {rule}\n }}\n"
+    text = f"table inet halftunnel_try {{\n {chain} }}\n"
+    return _NFT.run(["--check", "-f", "-"], text=text, timeout=NFT_TIMEOUT).returncode == 0
+
+
 def listing() -> str | None:
     """The table as the kernel has it, in nft's own words; None when there is none.
 

@@ -10,6 +10,7 @@ import pytest
 from lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
+from halftunnel_vpn.host.state import DEFAULT_MARK
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
@@ -209,6 +210,19 @@ def test_an_excluded_program_leaves_outside_the_tunnel_and_others_do_not(site, c
     assert "htvpn:" not in excluded.stderr, "the hardened daemon may load its program and move others"
     assert excluded.returncode == 1 and "100% packet loss" in excluded.stdout
     client.run(ping)
+
+
+def test_another_program_of_root_may_not_use_the_mark_of_our_legs(site, client):
+    """As one in a container on the host's network: with the mark it would leave outside, to no target."""
+    assert "socket cgroupv2" in client.run("nft list chain inet halftunnel mark_owners").stdout
+    outside = 'ip daddr 198.51.100.2 oifname != "htvpn0" counter'
+    client.run("nft add table inet seen")
+    client.run("nft 'add chain inet seen last { type filter hook postrouting priority 300; }'")
+    client.run(f"nft 'add rule inet seen last {outside}'")
+    client.run(f"ping -m {DEFAULT_MARK} -c1 -W1 198.51.100.2", check=False)
+    seen = client.run("nft list table inet seen").stdout
+    client.run("nft delete table inet seen")
+    assert "counter packets 0 " in seen, seen
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
