@@ -147,7 +147,7 @@ def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool
     )
 
 
-class CertificateFiles(NamedTuple):
+class CertificateNames(NamedTuple):
     """Names of files in the exit's directory, or absolute; ``authority`` is what profiles pin."""
 
     certificate: str
@@ -155,7 +155,7 @@ class CertificateFiles(NamedTuple):
     authority: str
 
 
-def _given_certificate(options: Namespace) -> CertificateFiles | None:
+def _given_certificate(options: Namespace) -> CertificateNames | None:
     if options.certificate is None and options.certificate_key is None:
         return None
     if options.certificate is None or options.certificate_key is None:
@@ -164,23 +164,23 @@ def _given_certificate(options: Namespace) -> CertificateFiles | None:
     for path in (chain, key):
         read_text(path, missing=f"there is no file {path}")
     check_pair(chain, key)
-    return CertificateFiles(str(chain), str(key), "")
+    return CertificateNames(str(chain), str(key), "")
 
 
-def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[str, CertificateFiles]]:
+def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[str, CertificateNames]]:
     """What to write, and under which names each path finds its own.
 
     Two paths get two authorities with keys, dates and shapes that are drawn independently, so that whoever
     sees both certificates cannot tell that they belong together, also on one port.
     """
     made: dict[str, bytes] = {}
-    found: dict[str, CertificateFiles] = {}
+    found: dict[str, CertificateNames] = {}
     shared = _need_one_certificate(*roads.values())
     for name, road in roads.items():
         if not road.tls:
             continue
         stem = "server" if shared else name
-        found[name] = CertificateFiles(f"{stem}.pem", f"{stem}.key", f"{stem}-ca.pem")
+        found[name] = CertificateNames(f"{stem}.pem", f"{stem}.key", f"{stem}-ca.pem")
         if f"{stem}.pem" in made:
             continue
         hosts = road.hosts
@@ -249,7 +249,7 @@ def _addresses(host: str) -> list[str]:
 
 
 def _configuration(
-    options: Namespace, roads: dict[str, Road], certificates: dict[str, CertificateFiles]
+    options: Namespace, roads: dict[str, Road], certificates: dict[str, CertificateNames]
 ) -> dict[str, Any]:
     listen: dict[str, Any] = {}
     public: dict[str, Any] = {}

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.dns.cache import CacheLimits
-from halftunnel_vpn.dns.config import DnsConfig
+from halftunnel_vpn.dns.config import DnsServiceConfig
 from halftunnel_vpn.dns.upstream import DNS_PORT
 from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.host.firewall import LAN_NETWORKS, TrafficPolicy
 from halftunnel_vpn.host.state import HostState, excluded_mark
 from halftunnel_vpn.transport.dial import DialOptions
@@ -52,7 +52,7 @@ def flow_config(profile: ClientProfile) -> FlowConfig:
         max_udp_flows=profile.limits.max_flows,
         udp_idle=profile.limits.udp_idle,
         intercept_dns=profile.dns.mode != "off",
-        tcp=TcpConfig(
+        tcp=TcpEndpointConfig(
             mss_v4=profile.tun.mtu - _HEADERS[4],
             mss_v6=profile.tun.mtu - _HEADERS[6],
             max_window=profile.limits.stream_window,
@@ -61,12 +61,12 @@ def flow_config(profile: ClientProfile) -> FlowConfig:
     )
 
 
-def dns_config(profile: ClientProfile) -> DnsConfig:
+def dns_config(profile: ClientProfile) -> DnsServiceConfig:
     """Rules of the resolver."""
     dns = profile.dns
     fake = {network.version: str(network) for network in dns.fake_networks}
-    defaults = DnsConfig()
-    return DnsConfig(
+    defaults = DnsServiceConfig()
+    return DnsServiceConfig(
         mode="fake-ip" if dns.mode == "fake-ip" else "forward",
         hosts={name: [str(address) for address in found] for name, found in dns.hosts.items()},
         block=dns.block,

@@ -17,7 +17,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer."""
 
 
-class Answer(NamedTuple):
+class ControlAnswer(NamedTuple):
     """Status code and body."""
 
     status: int
@@ -37,7 +37,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def ask(
     path: str, method: str, target: str, *, body: bytes | None = None, timeout: float = TIMEOUT
-) -> Answer | None:
+) -> ControlAnswer | None:
     """One request to the process behind the Unix socket ``path``; None when there is no such process.
 
     Raises HostError when it may not be asked or does not answer.
@@ -46,7 +46,7 @@ def ask(
     try:
         connection.request(method, target, body)
         response = connection.getresponse()
-        return Answer(response.status, response.read(MAX_ANSWER))
+        return ControlAnswer(response.status, response.read(MAX_ANSWER))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except PermissionError as error:

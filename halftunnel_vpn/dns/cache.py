@@ -33,7 +33,7 @@ class CacheLimits:
     negative_ceiling: int = 900
 
 
-class _Entry:
+class _CachedAnswer:
     __slots__ = ("answer", "cost", "expires", "stored")
 
     def __init__(self, answer: Answer, cost: int, stored: float, expires: float) -> None:
@@ -49,7 +49,7 @@ class DnsCache:
     def __init__(self, limits: CacheLimits, counters: Counters) -> None:
         self._limits = limits
         self._counted = counters.counted
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, _CachedAnswer] = OrderedDict()
         self.bytes = 0
         """What all entries together are taken to cost."""
 
@@ -88,7 +88,7 @@ class DnsCache:
         while len(self._entries) >= limits.max_entries or self.bytes + cost > limits.max_bytes:
             self._remove(next(iter(self._entries)))
             self._counted["dns-cache-evicted"] += 1
-        self._entries[key] = _Entry(answer, cost, now, now + lifetime)
+        self._entries[key] = _CachedAnswer(answer, cost, now, now + lifetime)
         self.bytes += cost
 
     def clear(self) -> None:

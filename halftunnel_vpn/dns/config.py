@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
-class DnsConfig:
+class DnsServiceConfig:
     """Settings of :class:`~halftunnel_vpn.dns.service.DnsService`. Raises ConfigError on a value not allowed.
 
     Names stand for themselves in ``hosts``, for themselves and all below them in ``block``, ``split`` and

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from halftunnel_vpn.dns.config import DnsConfig, Server, normal_name
+from halftunnel_vpn.dns.config import DnsServiceConfig, Server, normal_name
 from halftunnel_vpn.dns.message import LocalRecord, Query, local_answer, minimal_any, negative_authority
 from halftunnel_vpn.dns.wire import CLASS_IN, Rcode, RecordType
 
@@ -49,7 +49,7 @@ class SuffixTable(Generic[Value]):
 class Rules:
     """The rules of one configuration. ``ipv6`` may change: without it, AAAA is answered empty."""
 
-    def __init__(self, config: DnsConfig) -> None:
+    def __init__(self, config: DnsServiceConfig) -> None:
         ttl = config.local_ttl
         self.ipv6 = config.ipv6
         self._any = (minimal_any(ttl),)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import Answer, parse_answer
 from halftunnel_vpn.dns.cache import DnsCache
-from halftunnel_vpn.dns.config import DnsConfig, Server
+from halftunnel_vpn.dns.config import DnsServiceConfig, Server
 from halftunnel_vpn.dns.fakeip import FakePool, reverse_address
 from halftunnel_vpn.dns.hints import ALL_HINTS, IPV6_HINTS, without_hints
 from halftunnel_vpn.dns.message import (
@@ -64,7 +64,7 @@ class DnsService:
 
     def __init__(
         self,
-        config: DnsConfig,
+        config: DnsServiceConfig,
         forward: Forward,
         direct: DirectQuery,
         clock: Callable[[], float],
@@ -123,7 +123,7 @@ class DnsService:
         self._cache.clear()
 
     def set_ipv6(self, available: bool) -> None:
-        """Whether IPv6 leads anywhere: if not, questions for AAAA are answered empty (see DnsConfig.ipv6)."""
+        """Set whether IPv6 leads anywhere. If not, AAAA is answered empty (see DnsServiceConfig.ipv6)."""
         if available != self._rules.ipv6:
             self._rules.ipv6 = available
             self._cache.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +23,4 @@ class FlowConfig:
     udp_idle: float = 300.0
     icmp_idle: float = 60.0
     intercept_dns: bool = True
-    tcp: TcpConfig = field(default_factory=TcpConfig)
+    tcp: TcpEndpointConfig = field(default_factory=TcpEndpointConfig)

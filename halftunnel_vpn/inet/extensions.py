@@ -33,7 +33,7 @@ _UNKNOWN_MUST_DISCARD: Final = 0xC0
 _BAD: Final = "ip-bad-extension"
 
 
-class Chain(NamedTuple):
+class HeaderChain(NamedTuple):
     """What the walk found.
 
     ``protocol`` stands at byte ``protocol_at`` of the IP packet and its header begins at byte ``end``;
@@ -46,7 +46,7 @@ class Chain(NamedTuple):
     fragment: tuple[int, int, bool] | None
 
 
-def walk(raw: memoryview) -> Chain:
+def walk(raw: memoryview) -> HeaderChain:
     """Walk the chain of the IPv6 packet ``raw`` (at least its fixed header, cut to its length).
 
     Behind the header of a fragment that is not the whole datagram nothing is read.
@@ -75,7 +75,7 @@ def walk(raw: memoryview) -> Chain:
             offset, more = field & _OFFSET, field & _MORE == 1
             # Offset 0 and nothing more is an atomic fragment: a whole datagram (RFC 6946).
             if offset or more:
-                return Chain(following, at, end, (identification, offset, more))
+                return HeaderChain(following, at, end, (identification, offset, more))
         else:
             end = at + 8 + 8 * raw[at + 1]
             if end > len(raw):
@@ -90,7 +90,7 @@ def walk(raw: memoryview) -> Chain:
         protocol_at = at
         protocol = raw[at]
         at = end
-    return Chain(protocol, protocol_at, at, None)
+    return HeaderChain(protocol, protocol_at, at, None)
 
 
 def _check_options(raw: memoryview, at: int, end: int, count: int) -> int:

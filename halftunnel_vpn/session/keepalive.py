@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.stream_messages import Keepalive as KeepaliveMessage
-from halftunnel_vpn.protocol.stream_messages import KeepaliveKind
+from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.intervals import IntervalTable
@@ -37,7 +36,7 @@ SMOOTHING: Final = 0.125
 """Weight of a new round-trip sample (RFC 6298, alpha)."""
 
 
-class Keepalive:
+class LegKeepalive:
     """Pings every leg, measures its round trip and closes it when it is dead.
 
     Proxies ignore WebSocket pings and cut a connection on which one direction is silent: these are ordinary
@@ -90,7 +89,7 @@ class Keepalive:
         if not leg.is_watched:
             self.used(leg, now)
 
-    def received(self, leg: SessionLeg, message: KeepaliveMessage, now: float) -> None:
+    def received(self, leg: SessionLeg, message: Keepalive, now: float) -> None:
         """Answer a PING of ``leg``, or take the round trip from a PONG."""
         if message.kind is KeepaliveKind.PING:
             self._send(leg, KeepaliveKind.PONG, message.id, message.sent_us, now)
@@ -155,7 +154,7 @@ class Keepalive:
     def _send(self, leg: SessionLeg, kind: KeepaliveKind, id_: int, sent_us: int, now: float) -> None:
         padding = self._random(1 + self._random(1)[0] % MAX_PADDING)
         interval = leg.interval if kind is KeepaliveKind.PING else 0.0
-        message = KeepaliveMessage(kind, id_, sent_us, leg.records_received, interval)
+        message = Keepalive(kind, id_, sent_us, leg.records_received, interval)
         leg.untold_bytes = 0  # it is a receipt as well
         self._context.acknowledgements.riding.pop(leg, None)
         payload = message.encode(padding)

@@ -12,7 +12,7 @@ from typing import Final
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.context import SessionContext
-from halftunnel_vpn.session.keepalive import Keepalive
+from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.legs import Legs, SessionLeg
 from halftunnel_vpn.session.lossy_paths import LOSSY_FOR, LossyPaths
 from halftunnel_vpn.session.stream import Stream
@@ -53,7 +53,7 @@ class LegSet:
         context: SessionContext,
         legs: Legs,
         streams: Mapping[int, Stream],
-        keepalive: Keepalive,
+        keepalive: LegKeepalive,
         sends: Direction,
         wheel: Wheel,
     ) -> None:

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionExpired
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.stream_messages import Keepalive as KeepaliveMessage
 from halftunnel_vpn.protocol.stream_messages import (
+    Keepalive,
     KeepaliveKind,
     OpenRequest,
     ResetCode,
@@ -22,7 +22,7 @@ from halftunnel_vpn.protocol.wire import Packet, PacketType, iter_train
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
-from halftunnel_vpn.session.keepalive import Keepalive
+from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
@@ -63,7 +63,7 @@ class PacketDispatch:
         context: SessionContext,
         table: StreamTable,
         leg_set: LegSet,
-        keepalive: Keepalive,
+        keepalive: LegKeepalive,
         acceptor: Acceptor | None,
         sends: Direction,
     ) -> None:
@@ -145,7 +145,7 @@ class PacketDispatch:
                 context.acknowledgements.stateless(stream_id, sequence + 1)
 
     def _keepalive_received(self, leg: SessionLeg, payload: memoryview, now: float) -> None:
-        message = KeepaliveMessage.decode(payload)
+        message = Keepalive.decode(payload)
         self._leg_set.records_arrived(leg, message.records_received, now)
         if message.kind is KeepaliveKind.RETIRE:
             self._leg_set.asked_to_retire(message.id, message.sent_us / 1e6, now)

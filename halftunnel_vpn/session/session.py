@@ -17,7 +17,7 @@ from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.intervals import IntervalTable
-from halftunnel_vpn.session.keepalive import Keepalive
+from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, Legs, RoundRobin, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
@@ -86,7 +86,7 @@ class Session:
         self._legs = Legs()
         self.legs = self._legs.all
         self._senders = self._legs.senders
-        self._keepalive = Keepalive(self.context, self._legs, wheel, random, intervals)
+        self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, intervals)
         self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, sends, wheel)
         dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor, sends)
         self.train_received = dispatch.train_received

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from halftunnel_vpn.transport.admission import IpAddress
-from halftunnel_vpn.transport.http_head import Request
+from halftunnel_vpn.transport.http_head import HttpRequest
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that the web server has to take a connection."""
@@ -23,7 +23,7 @@ MAX_STAY = 120.0
 _REPLACED = re.compile(rb"(?:connection|keep-alive|x-forwarded-(?:for|proto)):", re.IGNORECASE)
 
 
-def passed_on(request: Request, origin: IpAddress, *, is_secure: bool) -> bytes:
+def passed_on(request: HttpRequest, origin: IpAddress, *, is_secure: bool) -> bytes:
     """The head of ``request`` as the web server gets it: who asked, and that the connection ends."""
     first, *lines = re.split(rb"\r?\n", request.raw.rstrip(b"\r\n"))
     kept = [line for line in lines if not _REPLACED.match(line)]

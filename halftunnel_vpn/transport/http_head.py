@@ -67,7 +67,7 @@ class HeadReader:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request's head. ``target`` is as sent; header names are in lower case."""
 
     method: str
@@ -102,7 +102,7 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
     return method, target, version
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes) -> HttpRequest:
     """Raises PeerError(http-malformed): a bad line, or HTTP/1.1 without exactly one Host."""
     first, *lines = head.decode("latin-1").replace("\r\n", "\n").rstrip("\n").split("\n")
     method, target, version = _parse_request_line(first)
@@ -112,7 +112,7 @@ def parse_request(head: bytes) -> Request:
         if match is None:
             raise PeerError("http-malformed", "header line")
         headers.append((match[1].lower(), match[2].strip(" \t")))
-    request = Request(method, target, version, headers, head)
+    request = HttpRequest(method, target, version, headers, head)
     hosts = len(request.values("host"))
     if hosts > 1 or (hosts == 0 and version == "HTTP/1.1"):
         raise PeerError("http-malformed", "host")

@@ -21,7 +21,7 @@ from halftunnel_vpn.transport.admission import Admission, IpAddress, ListenLimit
 from halftunnel_vpn.transport.certificate_store import asked_name
 from halftunnel_vpn.transport.decoy_site import Site
 from halftunnel_vpn.transport.fallback import hand_over, passed_on
-from halftunnel_vpn.transport.http_head import HeadReader, Request, parse_request
+from halftunnel_vpn.transport.http_head import HeadReader, HttpRequest, parse_request
 from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.websockets_log import WEBSOCKET_LOGGER
 
@@ -139,7 +139,7 @@ class Visitor(asyncio.Protocol):
 
     # --- requests -----------------------------------------------------------------------------------
 
-    def _request_received(self, request: Request, rest: bytes) -> None:
+    def _request_received(self, request: HttpRequest, rest: bytes) -> None:
         owner = self._owner
         ticket = self.ticket
         if not self._is_named_by_tls:
@@ -175,7 +175,7 @@ class Visitor(asyncio.Protocol):
                 return refusal
         return None if self.ticket.charge(origin) else "peer-limit"
 
-    def _upgrade(self, request: Request) -> ServerProtocol | None:
+    def _upgrade(self, request: HttpRequest) -> ServerProtocol | None:
         """Let websockets judge the handshake and write its answer; None when it is not a valid one."""
         websocket = ServerProtocol(max_size=MAX_RECORD, logger=WEBSOCKET_LOGGER)
         websocket.receive_data(request.raw)
@@ -190,7 +190,7 @@ class Visitor(asyncio.Protocol):
         websocket.send_response(response)
         return websocket
 
-    def _become_leg(self, websocket: ServerProtocol, request: Request, rest: bytes) -> None:
+    def _become_leg(self, websocket: ServerProtocol, request: HttpRequest, rest: bytes) -> None:
         assert self._transport is not None
         owner = self._owner
         self._deadline.cancel()
@@ -268,7 +268,7 @@ class Visitor(asyncio.Protocol):
             self.abort()
 
 
-def _host_of(request: Request) -> str | None:
+def _host_of(request: HttpRequest) -> str | None:
     """The host that a request names, without its port."""
     values = request.values("host")
     return re.sub(r":[0-9]*$", "", values[0]) if values else None

@@ -24,7 +24,7 @@ from lab import namespaces
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
@@ -172,7 +172,7 @@ class Host:
             "addr add fd99::1/64 dev tun0 nodad",
         ):
             namespaces.command(["ip", "-n", self.name, *command.split()])
-        self.config = TcpConfig(time_wait=0.2)
+        self.config = TcpEndpointConfig(time_wait=0.2)
         self.size = 0
         self.congestion: type[Unlimited] | type[NewReno] = Unlimited
         self.inward, self.outward = Weather(), Weather()

@@ -5,10 +5,10 @@ One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. It
 ``scoreboard`` and ``recovery``; ``send_queue``, ``outgoing`` and ``sending``; ``handshake``; ``connection``.
 """
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
-from halftunnel_vpn.flow.tcp.states import State
+from halftunnel_vpn.flow.tcp.states import TcpState
 
-__all__ = ["NewReno", "State", "TcpConfig", "TcpEndpoint", "Unlimited", "answer_stray"]
+__all__ = ["NewReno", "TcpEndpoint", "TcpEndpointConfig", "TcpState", "Unlimited", "answer_stray"]

@@ -12,7 +12,7 @@ MAX_WINDOW_FIELD: Final = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class TcpConfig:
+class TcpEndpointConfig:
     """Times in seconds, sizes in bytes. Raises ValueError for a value that TCP has no room for."""
 
     mss_v4: int = 1460

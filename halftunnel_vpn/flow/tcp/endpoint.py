@@ -10,10 +10,10 @@ from typing import Final
 
 from halftunnel_vpn.flow.interfaces import StreamPort
 from halftunnel_vpn.flow.tcp.fast_path import TELLING
-from halftunnel_vpn.flow.tcp.lifecycle import Connection
+from halftunnel_vpn.flow.tcp.lifecycle import TcpLifecycle
 from halftunnel_vpn.flow.tcp.receiving import ACK_EVERY
 from halftunnel_vpn.flow.tcp.recovery import NO_BLOCKS
-from halftunnel_vpn.flow.tcp.states import Event, State
+from halftunnel_vpn.flow.tcp.states import TcpEvent, TcpState
 from halftunnel_vpn.inet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, TcpSegment, seq_diff, seq_lt
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
@@ -24,7 +24,7 @@ MAX_WINDOW: Final = 1 << 30
 """The largest window there is (RFC 7323, 2.3); an older acknowledgement was never meant (RFC 5961, 5.2)."""
 
 
-class TcpEndpoint(Connection):
+class TcpEndpoint(TcpLifecycle):
     """Implements StreamHandler for the stream given to :meth:`attach`, which comes before anything else.
 
     Whoever feeds :meth:`segment_arrived` calls :meth:`flush` at the end of a batch of frames where it
@@ -44,12 +44,12 @@ class TcpEndpoint(Connection):
 
     def opened(self, now: float) -> None:
         """The exit has connected: answer the SYN."""
-        if self.state is State.SYN_HELD:
+        if self.state is TcpState.SYN_HELD:
             self._answer(now)
 
     def refused(self, code: ResetCode, now: float) -> None:
         """The exit could not connect."""
-        if self.state is State.SYN_HELD:
+        if self.state is TcpState.SYN_HELD:
             self._refuse(code, now)
         else:
             self.aborted(code, now)
@@ -58,25 +58,25 @@ class TcpEndpoint(Connection):
         """Send ``data`` to the host, now or as soon as its window allows."""
         if self._may_send:
             if self._stream.fin_follows:
-                self._enter(Event.FIN_QUEUED)  # it leaves on the same segment
+                self._enter(TcpEvent.FIN_QUEUED)  # it leaves on the same segment
                 self._sender.fin_queued = True
             self._sender.push(data, now)
-        elif self.state is State.SYN_RECEIVED:
+        elif self.state is TcpState.SYN_RECEIVED:
             self._sender.queue.append(data)
 
     def finished(self, now: float) -> None:
         """FIN to the host, behind all data."""
         if self._may_send:
-            self._enter(Event.FIN_QUEUED)
+            self._enter(TcpEvent.FIN_QUEUED)
             self._sender.finish(now)
-        elif self.state is State.SYN_RECEIVED:
+        elif self.state is TcpState.SYN_RECEIVED:
             self._sender.fin_queued = True
 
     def aborted(self, code: ResetCode, now: float) -> None:
         """The stream is over in both directions: so is the connection."""
-        if self.state is State.SYN_HELD:
+        if self.state is TcpState.SYN_HELD:
             self._out.reset(0)
-        elif self.state is not State.TIME_WAIT and self.state is not State.CLOSED:
+        elif self.state is not TcpState.TIME_WAIT and self.state is not TcpState.CLOSED:
             self._out.reset(self._sender.nxt)
         self._gone(None)
 
@@ -161,14 +161,14 @@ class TcpEndpoint(Connection):
 
     def may_be_replaced_by(self, syn: TcpSegment) -> bool:
         """Whether ``syn`` begins a new connection, so that this one may be forgotten (RFC 9293, 3.10.7.4)."""
-        return self.state is State.TIME_WAIT and seq_lt(self._receiver.next & SEQUENCE_MASK, syn.sequence)
+        return self.state is TcpState.TIME_WAIT and seq_lt(self._receiver.next & SEQUENCE_MASK, syn.sequence)
 
     def _examine(self, segment: TcpSegment, now: float) -> None:
         """A segment that is not simply the next one."""
-        if self.state is State.SYN_HELD:
+        if self.state is TcpState.SYN_HELD:
             self._examine_held(segment)
             return
-        if self.state is State.CLOSED:
+        if self.state is TcpState.CLOSED:
             self._counters.drop("tcp-closed")
             return
         receiver = self._receiver
@@ -212,13 +212,13 @@ class TcpEndpoint(Connection):
         self._counters.drop("tcp-out-of-window")
         if flags & RST:
             return
-        if flags & SYN and self.state is State.SYN_RECEIVED and sequence == self._receiver.next - 1:
+        if flags & SYN and self.state is TcpState.SYN_RECEIVED and sequence == self._receiver.next - 1:
             self._answer_again()
             return
         if length and not flags & SYN:
             # Most likely our acknowledgement got lost, and this is a retransmission.
             self._out.acknowledge(self._sender.nxt)
-            if self.state is State.TIME_WAIT and flags & FIN:
+            if self.state is TcpState.TIME_WAIT and flags & FIN:
                 self._deadline.set(now + self._config.time_wait)
         else:
             self._out.challenge(self._sender.nxt, now)
@@ -228,7 +228,7 @@ class TcpEndpoint(Connection):
         sender = self._sender
         advance = seq_diff(segment.acknowledgement, sender.una & SEQUENCE_MASK)
         in_flight = sender.nxt - sender.una
-        if self.state is State.SYN_RECEIVED:
+        if self.state is TcpState.SYN_RECEIVED:
             if advance:
                 self._counters.drop("tcp-bad-acknowledgement")
                 self._out.reset_stray(segment)
@@ -247,7 +247,7 @@ class TcpEndpoint(Connection):
             window = segment.window << self._agreement.peer_shift
             is_bare = not segment.payload and not segment.flags & FIN
             self._take_acknowledgement(advance, window, segment.sack_blocks, sequence, is_bare, now)
-        return self.state is not State.CLOSED
+        return self.state is not TcpState.CLOSED
 
     def _take_acknowledgement(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.inet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
 from halftunnel_vpn.inet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
 
@@ -30,7 +30,7 @@ class NegotiatedOptions(NamedTuple):
     """Those of our SYN-ACK."""
 
 
-def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpConfig) -> NegotiatedOptions:
+def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpEndpointConfig) -> NegotiatedOptions:
     """What comes out of the host's ``syn`` and our ``config``; ``template`` tells the IP version."""
     headers = template.length
     is_v4 = headers == IPV4_HEADER_LENGTH + HEADER_LENGTH

@@ -7,14 +7,14 @@ from typing import Final, Self
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter, StreamPort
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
 from halftunnel_vpn.flow.tcp.handshake import NegotiatedOptions, agree
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.receiving import Receiver
 from halftunnel_vpn.flow.tcp.sending import Sender
-from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, Event, State, next_state
+from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, TcpEvent, TcpState, next_state
 from halftunnel_vpn.inet.tcp import HeaderTemplate, TcpSegment
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
@@ -45,7 +45,7 @@ class _NoStream:
 _NO_STREAM: Final[StreamPort] = _NoStream()
 
 
-class Connection:
+class TcpLifecycle:
     """What the two sides of an endpoint share: the host's (segments) and the stream's (calls).
 
     ``template`` makes headers towards the host. ``on_closed(endpoint)`` is called once, when nothing is left
@@ -89,7 +89,7 @@ class Connection:
         template: HeaderTemplate,
         *,
         initial_sequence: int,
-        config: TcpConfig,
+        config: TcpEndpointConfig,
         write: FrameWriter,
         wheel: Wheel,
         counters: Counters,
@@ -99,7 +99,7 @@ class Connection:
         on_refused: Callable[[Self, ResetCode, float], bool] | None = None,
         key: bytes = b"",
     ) -> None:
-        self.state = State.SYN_HELD
+        self.state = TcpState.SYN_HELD
         self.opened_at = now
         self.key = key
         self._takes_text = False
@@ -145,7 +145,7 @@ class Connection:
 
     def _answer(self, now: float) -> None:
         """Send the SYN-ACK for the first time."""
-        self._enter(Event.ANSWERED)
+        self._enter(TcpEvent.ANSWERED)
         self._on_refused = None  # and what it keeps of the SYN
         self._out.synchronize(self._initial_sequence, self._agreement.options)
         self._answered_at = now
@@ -160,12 +160,12 @@ class Connection:
     def _establish(self, segment: TcpSegment, sequence: int, now: float) -> None:
         """``segment`` acknowledges our SYN; ``sequence`` is its number, unwrapped."""
         agreement = self._agreement
-        self._enter(Event.HANDSHAKE_DONE)
+        self._enter(TcpEvent.HANDSHAKE_DONE)
         self._deadline.cancel()
         if self._answered_at is not None:
             self._sender.round_trip.sample(now - self._answered_at)
         if self._sender.fin_queued:
-            self._enter(Event.FIN_QUEUED)
+            self._enter(TcpEvent.FIN_QUEUED)
         self._sender.start(
             agreement.mss,
             agreement.frame_limit,
@@ -175,7 +175,7 @@ class Connection:
             sack=agreement.sack,
         )
 
-    def _enter(self, event: Event) -> None:
+    def _enter(self, event: TcpEvent) -> None:
         self.state = state = next_state(self.state, event)
         self._takes_text = state in RECEIVING
         self._may_send = state in SENDING
@@ -183,16 +183,16 @@ class Connection:
     # --- the ways out ----------------------------------------------------------------------------
 
     def _our_fin_acknowledged(self, now: float) -> None:
-        self._enter(Event.FIN_ACKNOWLEDGED)
-        if self.state is State.TIME_WAIT:
+        self._enter(TcpEvent.FIN_ACKNOWLEDGED)
+        if self.state is TcpState.TIME_WAIT:
             self._linger(now)
-        elif self.state is State.CLOSED:
+        elif self.state is TcpState.CLOSED:
             self._let_go()
 
     def _their_fin_arrived(self, now: float) -> None:
         stream = self._stream
-        self._enter(Event.FIN_RECEIVED)
-        if self.state is State.TIME_WAIT:
+        self._enter(TcpEvent.FIN_RECEIVED)
+        if self.state is TcpState.TIME_WAIT:
             self._linger(now)
         stream.finish()
         if self._out.ack_due:
@@ -213,8 +213,8 @@ class Connection:
         """The end without ceremony; the stream ends with ``code``, None when it is over already."""
         if code is not None:
             self._stream.reset(code)
-        if self.state is not State.CLOSED:
-            self._enter(Event.GONE)
+        if self.state is not TcpState.CLOSED:
+            self._enter(TcpEvent.GONE)
             self._let_go()
 
     def _let_go(self: Self) -> None:
@@ -232,17 +232,17 @@ class Connection:
     # --- time ------------------------------------------------------------------------------------
 
     def _deadline_passed(self, now: float) -> None:
-        if self.state is State.SYN_RECEIVED and self._retries < self._config.syn_ack_retries:
+        if self.state is TcpState.SYN_RECEIVED and self._retries < self._config.syn_ack_retries:
             self._retries += 1
             self._answer_again()
             self._deadline.set(now + self._config.rto_initial * 2**self._retries)
-        elif self.state is State.TIME_WAIT:
+        elif self.state is TcpState.TIME_WAIT:
             self._gone(None)
-        elif self.state is State.SYN_HELD:
+        elif self.state is TcpState.SYN_HELD:
             self._counters.count("tcp-given-up")
             self._stream.reset(ResetCode.TIMED_OUT)
             self._refuse(ResetCode.TIMED_OUT, now)
-        elif self.state is State.SYN_RECEIVED:
+        elif self.state is TcpState.SYN_RECEIVED:
             self._give_up(now)
         elif self._sender.is_given_up(now):
             self._give_up(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.timers import GRANULARITY
 
 _GAIN: Final = 1 / 8
@@ -38,7 +38,7 @@ class RoundTrip:
         "watched",
     )
 
-    def __init__(self, config: TcpConfig) -> None:
+    def __init__(self, config: TcpEndpointConfig) -> None:
         self._min = config.rto_min
         self._max = config.rto_max
         self._since = 0.0

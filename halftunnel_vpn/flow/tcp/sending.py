@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
 from halftunnel_vpn.flow.tcp.host_window import NEVER, HostWindow
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
@@ -54,7 +54,7 @@ class Sender:
         next_sequence: int,
         out: Outgoing,
         *,
-        config: TcpConfig,
+        config: TcpEndpointConfig,
         congestion: CongestionControl,
         deadline: Deadline,
         counters: Counters,

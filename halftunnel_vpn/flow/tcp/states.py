@@ -11,7 +11,7 @@ from typing import Final
 from halftunnel_vpn.errors import IllegalTransition
 
 
-class State(Enum):
+class TcpState(Enum):
     """Where a connection stands, seen from the endpoint in the tunnel."""
 
     SYN_HELD = auto()
@@ -28,7 +28,7 @@ class State(Enum):
     __hash__ = object.__hash__  # Enum's own is computed in Python, four times for a look-up in the table
 
 
-class Event(Enum):
+class TcpEvent(Enum):
     """What happened to a connection, in the past tense."""
 
     ANSWERED = auto()
@@ -47,40 +47,40 @@ class Event(Enum):
     __hash__ = object.__hash__
 
 
-TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
-    (State.SYN_HELD, Event.ANSWERED): State.SYN_RECEIVED,
-    (State.SYN_RECEIVED, Event.HANDSHAKE_DONE): State.ESTABLISHED,
+TRANSITIONS: Final[dict[tuple[TcpState, TcpEvent], TcpState]] = {
+    (TcpState.SYN_HELD, TcpEvent.ANSWERED): TcpState.SYN_RECEIVED,
+    (TcpState.SYN_RECEIVED, TcpEvent.HANDSHAKE_DONE): TcpState.ESTABLISHED,
     # our side finishes first
-    (State.ESTABLISHED, Event.FIN_QUEUED): State.FIN_WAIT_1,
-    (State.FIN_WAIT_1, Event.FIN_ACKNOWLEDGED): State.FIN_WAIT_2,
-    (State.FIN_WAIT_2, Event.FIN_RECEIVED): State.TIME_WAIT,
+    (TcpState.ESTABLISHED, TcpEvent.FIN_QUEUED): TcpState.FIN_WAIT_1,
+    (TcpState.FIN_WAIT_1, TcpEvent.FIN_ACKNOWLEDGED): TcpState.FIN_WAIT_2,
+    (TcpState.FIN_WAIT_2, TcpEvent.FIN_RECEIVED): TcpState.TIME_WAIT,
     # both at once
-    (State.FIN_WAIT_1, Event.FIN_RECEIVED): State.CLOSING,
-    (State.CLOSING, Event.FIN_ACKNOWLEDGED): State.TIME_WAIT,
+    (TcpState.FIN_WAIT_1, TcpEvent.FIN_RECEIVED): TcpState.CLOSING,
+    (TcpState.CLOSING, TcpEvent.FIN_ACKNOWLEDGED): TcpState.TIME_WAIT,
     # the host finishes first
-    (State.ESTABLISHED, Event.FIN_RECEIVED): State.CLOSE_WAIT,
-    (State.CLOSE_WAIT, Event.FIN_QUEUED): State.LAST_ACK,
-    (State.LAST_ACK, Event.FIN_ACKNOWLEDGED): State.CLOSED,
+    (TcpState.ESTABLISHED, TcpEvent.FIN_RECEIVED): TcpState.CLOSE_WAIT,
+    (TcpState.CLOSE_WAIT, TcpEvent.FIN_QUEUED): TcpState.LAST_ACK,
+    (TcpState.LAST_ACK, TcpEvent.FIN_ACKNOWLEDGED): TcpState.CLOSED,
     # the end without ceremony
-    (State.SYN_HELD, Event.GONE): State.CLOSED,
-    (State.SYN_RECEIVED, Event.GONE): State.CLOSED,
-    (State.ESTABLISHED, Event.GONE): State.CLOSED,
-    (State.FIN_WAIT_1, Event.GONE): State.CLOSED,
-    (State.FIN_WAIT_2, Event.GONE): State.CLOSED,
-    (State.CLOSING, Event.GONE): State.CLOSED,
-    (State.TIME_WAIT, Event.GONE): State.CLOSED,
-    (State.CLOSE_WAIT, Event.GONE): State.CLOSED,
-    (State.LAST_ACK, Event.GONE): State.CLOSED,
+    (TcpState.SYN_HELD, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.SYN_RECEIVED, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.ESTABLISHED, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.FIN_WAIT_1, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.FIN_WAIT_2, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.CLOSING, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.TIME_WAIT, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.CLOSE_WAIT, TcpEvent.GONE): TcpState.CLOSED,
+    (TcpState.LAST_ACK, TcpEvent.GONE): TcpState.CLOSED,
 }
 
-RECEIVING: Final = frozenset({State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2})
+RECEIVING: Final = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT_1, TcpState.FIN_WAIT_2})
 """The host may still send data."""
 
-SENDING: Final = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
+SENDING: Final = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 """The stream may still hand over data."""
 
 
-def next_state(state: State, event: Event) -> State:
+def next_state(state: TcpState, event: TcpEvent) -> TcpState:
     """The state after ``event``. Raises IllegalTransition where the table has no line."""
     try:
         return TRANSITIONS[state, event]

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
-from halftunnel_vpn.dns.config import DnsConfig
+from halftunnel_vpn.dns.config import DnsServiceConfig
 from halftunnel_vpn.dns.hints import ALL_HINTS, without_hints
 from halftunnel_vpn.dns.message import Query, address_query, local_answer, parse_query, refuse
 from halftunnel_vpn.dns.service import DnsService
@@ -25,7 +25,7 @@ async def _nobody(*_question: object) -> bytes:
 
 def service() -> DnsService:
     """A resolver in fake-ip mode that reaches no other one: every question is answered at once."""
-    config = DnsConfig(
+    config = DnsServiceConfig(
         mode="fake-ip",
         hosts={"router.example": ["192.0.2.1", "2001:db8::1"]},
         block=["ads.example"],

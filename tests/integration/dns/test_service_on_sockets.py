@@ -11,7 +11,7 @@ from typing import Any
 from dnslib import RCODE, RR, DNSRecord
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.dns.config import DnsConfig
+from halftunnel_vpn.dns.config import DnsServiceConfig
 from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers, UpstreamResolver
 
@@ -21,7 +21,7 @@ Query = Callable[..., Any]
 
 
 @asynccontextmanager
-async def host(server: NameServer, config: DnsConfig, **more: Any) -> AsyncIterator[Query]:
+async def host(server: NameServer, config: DnsServiceConfig, **more: Any) -> AsyncIterator[Query]:
     """A host whose exit asks ``server``; yields ``query(message, stream=False)``."""
     counters = Counters()
     resolver = UpstreamResolver([server.address], counters=counters, **{"timeout": 1.0, **more})
@@ -46,7 +46,7 @@ async def host(server: NameServer, config: DnsConfig, **more: Any) -> AsyncItera
 async def test_a_chain_of_aliases_and_a_denial_arrive_and_are_remembered(
     server: NameServer, ask: Ask
 ) -> None:
-    async with host(server, DnsConfig()) as query:
+    async with host(server, DnsServiceConfig()) as query:
         for identifier in (1, 2):
             answer = await query(ask("WWW.Example.ORG", identifier=identifier, edns=1232))
             assert (answer.header.id, str(answer.q.qname)) == (identifier, "WWW.Example.ORG.")
@@ -63,7 +63,7 @@ async def test_a_chain_of_aliases_and_a_denial_arrive_and_are_remembered(
 
 async def test_60_kilobytes_of_text_by_tcp(server: NameServer, ask: Ask) -> None:
     server.records = RR.fromZone("\n".join(f'long.example. 60 TXT "{i:0250}"' for i in range(230)))
-    async with host(server, DnsConfig()) as query:
+    async with host(server, DnsServiceConfig()) as query:
         assert (await query(ask("long.example", "TXT", edns=4096))).header.tc == 1
         whole = await query(ask("long.example", "TXT"), stream=True)
         assert sorted(rr.rdata.data[0] for rr in whole.rr) == [b"%0250d" % i for i in range(230)]
@@ -74,11 +74,11 @@ async def test_a_resolver_that_never_answers_is_a_failure_in_bounded_time(
     server: NameServer, ask: Ask
 ) -> None:
     server.by_udp = lambda message: []
-    async with host(server, DnsConfig(timeout=15.0), timeout=0.05, attempts=2) as query:
+    async with host(server, DnsServiceConfig(timeout=15.0), timeout=0.05, attempts=2) as query:
         began = time.monotonic()
         assert (await query(ask("plain.example"))).header.rcode == RCODE.SERVFAIL
         assert time.monotonic() - began < 10.0
-    async with host(server, DnsConfig(timeout=0.1), timeout=60.0) as query:
+    async with host(server, DnsServiceConfig(timeout=0.1), timeout=60.0) as query:
         began = time.monotonic()
         assert (await query(ask("plain.example"))).header.rcode == RCODE.SERVFAIL
         assert time.monotonic() - began < 10.0
@@ -88,7 +88,9 @@ async def test_split_domains_are_asked_of_their_own_resolver(
     server: NameServer, second: NameServer, ask: Ask
 ) -> None:
     second.records = RR.fromZone("www.corp.example. 60 A 10.0.0.1")
-    async with host(server, DnsConfig(mode="fake-ip", split={"corp.example": [second.address]})) as query:
+    async with host(
+        server, DnsServiceConfig(mode="fake-ip", split={"corp.example": [second.address]})
+    ) as query:
         assert str((await query(ask("www.corp.example"))).a.rdata) == "10.0.0.1"
         assert str((await query(ask("plain.example"))).a.rdata) == "198.18.0.1"
     assert (len(server.queries), len(second.queries)) == (0, 1)
@@ -96,7 +98,7 @@ async def test_split_domains_are_asked_of_their_own_resolver(
 
 async def test_a_thousand_questions_at_once_are_all_answered(server: NameServer, ask: Ask) -> None:
     server.records = RR.fromZone("\n".join(f"n{i}.example. 60 A 192.0.2.{i}" for i in range(200)))
-    async with host(server, DnsConfig(timeout=60.0), timeout=30.0) as query:
+    async with host(server, DnsServiceConfig(timeout=60.0), timeout=30.0) as query:
         names = [i % 200 for i in range(1000)]
         answers = await asyncio.gather(
             *(query(ask(f"n{i}.example", identifier=at)) for at, i in enumerate(names))

@@ -16,7 +16,7 @@ from scapy.packet import Raw
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
@@ -72,7 +72,7 @@ class Conversation:
         scale: int | None = 0,
         sack: bool = True,
         room: int = 100_000,
-        config: TcpConfig | None = None,
+        config: TcpEndpointConfig | None = None,
         congestion: Unlimited | NewReno | None = None,
         refusal_handled: bool | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class Conversation:
             self._parsed(syn),
             tcp.HeaderTemplate(packet.destination, 80, packet.source, 40000),
             initial_sequence=SERVER_ISN,
-            config=config or TcpConfig(),
+            config=config or TcpEndpointConfig(),
             write=self._write,
             wheel=self.wheel,
             counters=self.counters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from halftunnel_vpn.flow.tcp import State, TcpConfig
+from halftunnel_vpn.flow.tcp import TcpEndpointConfig, TcpState
 from halftunnel_vpn.inet.tcp import SYN, TcpSegment
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
@@ -18,7 +18,7 @@ def test_the_host_finishes_first_and_reads_a_long_answer(conversation: Talk) -> 
     talk.host("FPA", 1, 1, b"question")
     talk.gets("A", 1, 10)
     assert talk.stream.is_finished
-    assert talk.endpoint.state is State.CLOSE_WAIT
+    assert talk.endpoint.state is TcpState.CLOSE_WAIT
     for at in (1, 5001, 10_001):
         talk.gives(bytes(5000))
         talk.gets("PA", at, 10, bytes(5000))
@@ -26,9 +26,9 @@ def test_the_host_finishes_first_and_reads_a_long_answer(conversation: Talk) -> 
     assert talk.stream.consumed_bytes == 15_000
     talk.endpoint.finished(talk.now)
     talk.gets("FA", 15_001, 10)
-    assert talk.endpoint.state is State.LAST_ACK
+    assert talk.endpoint.state is TcpState.LAST_ACK
     talk.host("A", 10, 15_002)
-    assert talk.endpoint.state is State.CLOSED
+    assert talk.endpoint.state is TcpState.CLOSED
     assert talk.closed == 1
     talk.wait(1000)
     talk.gets_nothing()
@@ -42,10 +42,10 @@ def test_the_fin_that_follows_data_leaves_with_it(conversation: Talk) -> None:
     talk.endpoint.finished(talk.now)
     talk.gets("FPA", 1, 1, b"a short answer")
     talk.gets_nothing()
-    assert talk.endpoint.state is State.FIN_WAIT_1
+    assert talk.endpoint.state is TcpState.FIN_WAIT_1
     talk.host("FA", 1, 16)
     talk.gets("A", 16, 2)
-    assert talk.endpoint.state is State.TIME_WAIT
+    assert talk.endpoint.state is TcpState.TIME_WAIT
     assert talk.stream.consumed_bytes == 14
 
 
@@ -60,7 +60,7 @@ def test_the_fin_that_follows_data_waits_with_it_for_the_window(conversation: Ta
     talk.host("A", 1, 1001)
     talk.gets("FPA", 1001, 1, bytes(500))
     talk.host("A", 1, 1502)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
 
 
 def test_the_stream_finishes_first_and_reads_a_long_answer(conversation: Talk) -> None:
@@ -71,7 +71,7 @@ def test_the_stream_finishes_first_and_reads_a_long_answer(conversation: Talk) -
     talk.endpoint.finished(talk.now)
     talk.gets("FA", 9, 1)
     talk.host("A", 1, 10)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
     talk.wait(500)
     for at in (1, 1001, 2001):
         talk.host("A", at, 10, bytes(1000))
@@ -80,7 +80,7 @@ def test_the_stream_finishes_first_and_reads_a_long_answer(conversation: Talk) -
     talk.gets("A", 10, 3002)
     assert talk.stream.sent == bytes(3000)
     assert talk.stream.is_finished
-    assert talk.endpoint.state is State.TIME_WAIT
+    assert talk.endpoint.state is TcpState.TIME_WAIT
     talk.wait(2.1)
     assert talk.closed == 1
     talk.gets_nothing()
@@ -93,7 +93,7 @@ def test_fin_and_its_acknowledgement_in_one_segment(conversation: Talk) -> None:
     talk.gets("FA", 1, 1)
     talk.host("FA", 1, 2)
     talk.gets("A", 2, 2)
-    assert talk.endpoint.state is State.TIME_WAIT
+    assert talk.endpoint.state is TcpState.TIME_WAIT
 
 
 def test_both_finish_at_once(conversation: Talk) -> None:
@@ -103,9 +103,9 @@ def test_both_finish_at_once(conversation: Talk) -> None:
     talk.gets("FA", 1, 1)
     talk.host("FA", 1, 1)
     talk.gets("A", 2, 2)
-    assert talk.endpoint.state is State.CLOSING
+    assert talk.endpoint.state is TcpState.CLOSING
     talk.host("A", 2, 2)
-    assert talk.endpoint.state is State.TIME_WAIT
+    assert talk.endpoint.state is TcpState.TIME_WAIT
     talk.wait(2.1)
     assert talk.closed == 1
 
@@ -116,7 +116,7 @@ def test_a_stream_that_finishes_because_the_host_did(conversation: Talk) -> None
     talk.stream.on_finish = lambda: talk.endpoint.finished(talk.now)
     talk.host("FA", 1, 1)
     talk.gets("FA", 1, 2)
-    assert talk.endpoint.state is State.LAST_ACK
+    assert talk.endpoint.state is TcpState.LAST_ACK
     talk.host("A", 2, 2)
     assert talk.closed == 1
     talk.gets_nothing()
@@ -137,7 +137,7 @@ def test_a_lost_fin_is_sent_again(conversation: Talk) -> None:
     talk.wait(0.45)
     talk.gets("FPA", 4, 1)
     talk.host("A", 1, 5)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
     assert talk.stream.consumed_bytes == 3
 
 
@@ -146,13 +146,13 @@ def test_the_fin_waits_for_data_that_the_window_holds_back(conversation: Talk) -
     talk.handshake(window=2000)
     talk.gives(bytes(3000))
     talk.endpoint.finished(talk.now)
-    assert talk.endpoint.state is State.FIN_WAIT_1
+    assert talk.endpoint.state is TcpState.FIN_WAIT_1
     talk.gets("A", 1, 1, bytes(2000))
     talk.gets_nothing()
     talk.host("A", 1, 2001, window=2000)
     talk.gets("FPA", 2001, 1, bytes(1000))
     talk.host("A", 1, 3002)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
 
 
 def test_a_fin_before_its_turn_waits_for_the_data(conversation: Talk) -> None:
@@ -164,11 +164,11 @@ def test_a_fin_before_its_turn_waits_for_the_data(conversation: Talk) -> None:
     talk.host("A", 1, 1, b"0123456789")
     talk.gets("A", 1, 12)
     assert talk.stream.sent == b"0123456789"
-    assert talk.endpoint.state is State.CLOSE_WAIT
+    assert talk.endpoint.state is TcpState.CLOSE_WAIT
 
 
 def test_time_wait_acknowledges_the_fin_again_and_starts_over(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(time_wait=2.0))
+    talk = conversation(config=TcpEndpointConfig(time_wait=2.0))
     talk.handshake()
     talk.endpoint.finished(talk.now)
     talk.gets("FA", 1, 1)
@@ -229,9 +229,9 @@ def test_only_the_exact_reset_counts(conversation: Talk) -> None:
     talk.host("R", 99_999_999)
     talk.host("R", 0)
     talk.gets_nothing()
-    assert talk.endpoint.state is State.ESTABLISHED
+    assert talk.endpoint.state is TcpState.ESTABLISHED
     talk.host("R", 1)
-    assert talk.endpoint.state is State.CLOSED
+    assert talk.endpoint.state is TcpState.CLOSED
 
 
 def test_a_syn_in_the_middle_is_challenged(conversation: Talk) -> None:
@@ -243,7 +243,7 @@ def test_a_syn_in_the_middle_is_challenged(conversation: Talk) -> None:
     talk.gets("A", 1, 1)
     talk.host("SA", 0, 1)
     talk.gets("A", 1, 1)
-    assert talk.endpoint.state is State.ESTABLISHED
+    assert talk.endpoint.state is TcpState.ESTABLISHED
     assert talk.counters.counted["tcp-challenge-acks"] == 3
 
 
@@ -335,7 +335,7 @@ def test_abort_ends_both_sides(conversation: Talk) -> None:
 
 
 def test_a_host_that_answers_nothing_is_given_up(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(user_timeout=10.0))
+    talk = conversation(config=TcpEndpointConfig(user_timeout=10.0))
     talk.handshake()
     talk.gives(b"anybody?")
     times = []
@@ -367,7 +367,7 @@ def test_keepalive_probes_are_answered_in_every_state_that_a_live_peer_answers_i
     probe(9, 1)
     talk.host("FA", 9, 1)
     talk.gets("A", 1, 10)
-    assert talk.endpoint.state is State.CLOSE_WAIT
+    assert talk.endpoint.state is TcpState.CLOSE_WAIT
     probe(10, 1)
     assert not talk.counters.dropped["tcp-out-of-window"]
     assert talk.counters.counted["tcp-probes-answered"] == 6
@@ -386,7 +386,7 @@ def test_keepalive_probes_are_answered_with_a_closed_window_and_after_our_fin(
     talk.endpoint.finished(talk.now)
     talk.gets("FA", 1, 5)
     talk.host("A", 5, 2)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
     talk.host("A", 4, 2)
     talk.gets("A", 2, 5)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halftunnel_vpn.flow.tcp import NewReno, State
+from halftunnel_vpn.flow.tcp import NewReno, TcpState
 
 Talk = Callable[..., Any]
 
@@ -155,7 +155,7 @@ def test_a_lost_fin_is_found_by_sack(conversation: Talk) -> None:
     talk.host("A", 1, 1, sack=[(1001, 5002)])
     talk.gets("PA", 1, 1, pieces[0])
     talk.host("A", 1, 5002)
-    assert talk.endpoint.state is State.FIN_WAIT_2
+    assert talk.endpoint.state is TcpState.FIN_WAIT_2
 
 
 def test_congestion_control_opens_slowly(conversation: Talk) -> None:

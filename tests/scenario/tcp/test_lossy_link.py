@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpConfig, TcpEndpoint, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.inet.tcp import ACK, FIN, PSH, RST, SYN, TcpSegment, seq_diff
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -313,7 +313,7 @@ def test_everything_arrives_once_and_in_order(
                 segment,
                 tcp.HeaderTemplate(SERVER, 80, HOST, 40000),
                 initial_sequence=isns[1],
-                config=TcpConfig(syn_ack_retries=30),
+                config=TcpEndpointConfig(syn_ack_retries=30),
                 write=write,
                 wheel=world.wheel,
                 counters=counters,

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halftunnel_vpn.flow.tcp import NewReno, State, TcpConfig, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpEndpointConfig, TcpState, Unlimited
 from halftunnel_vpn.inet.tcp import TcpSegment
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
@@ -48,7 +48,7 @@ def test_nonsense(
         sack=sack,
         room=1000,
         congestion=Unlimited() if is_local else NewReno(),
-        config=TcpConfig(window_scale=0, user_timeout=20.0),
+        config=TcpEndpointConfig(window_scale=0, user_timeout=20.0),
     )
     endpoint = talk.endpoint
     if is_open:
@@ -84,15 +84,15 @@ def test_nonsense(
                     memoryview(bytes(length)),
                 )
                 if endpoint.segment_arrived(segment, talk.now):
-                    assert endpoint.state is not State.CLOSED
+                    assert endpoint.state is not TcpState.CLOSED
             case ("opened", _):
                 endpoint.opened(talk.now)
             case ("gives", size):
-                if not is_finished and endpoint.state not in (State.SYN_HELD, State.CLOSED):
+                if not is_finished and endpoint.state not in (TcpState.SYN_HELD, TcpState.CLOSED):
                     given_bytes += size
                     talk.gives(bytes(size))
             case ("finished", _):
-                if endpoint.state not in (State.SYN_HELD, State.CLOSED) and not is_finished:
+                if endpoint.state not in (TcpState.SYN_HELD, TcpState.CLOSED) and not is_finished:
                     is_finished = True
                     endpoint.finished(talk.now)
             case ("room", size):
@@ -107,7 +107,7 @@ def test_nonsense(
             case ("aborted", size) if size % 50 == 0:
                 endpoint.aborted(ResetCode.CONNECTION_RESET, talk.now)
         assert talk.stream.consumed_bytes <= given_bytes
-        assert (endpoint.state is State.CLOSED) == bool(talk.closed)
+        assert (endpoint.state is TcpState.CLOSED) == bool(talk.closed)
     talk.wait(10_000)
     assert talk.closed <= 1
     if talk.closed:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halftunnel_vpn.flow.tcp import State, TcpConfig
+from halftunnel_vpn.flow.tcp import TcpEndpointConfig, TcpState
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 Talk = Callable[..., Any]
@@ -25,7 +25,7 @@ def test_the_syn_is_answered_when_the_exit_has_connected(conversation: Talk) -> 
     answer = talk.gets("SA", 0, 1, window=65535)
     assert dict(answer.options) == {"MSS": 1460, "SAckOK": b"", "NOP": None, "WScale": 8}
     talk.host("A", 1, 1)
-    assert talk.endpoint.state is State.ESTABLISHED
+    assert talk.endpoint.state is TcpState.ESTABLISHED
     talk.endpoint.opened(talk.now)
     talk.wait(100)
     talk.gets_nothing()
@@ -59,7 +59,7 @@ def test_data_and_fin_may_come_with_the_handshake(conversation: Talk) -> None:
     assert talk.stream.sent == b"GET /"
     assert talk.stream.is_finished
     talk.gets("A", 1, 7)
-    assert talk.endpoint.state is State.CLOSE_WAIT
+    assert talk.endpoint.state is TcpState.CLOSE_WAIT
 
 
 def test_what_the_stream_gives_before_the_handshake_waits_for_it(conversation: Talk) -> None:
@@ -72,11 +72,11 @@ def test_what_the_stream_gives_before_the_handshake_waits_for_it(conversation: T
     talk.gets_nothing()
     talk.host("A", 1, 1)
     talk.gets("FPA", 1, 1, b"220 ready")
-    assert talk.endpoint.state is State.FIN_WAIT_1
+    assert talk.endpoint.state is TcpState.FIN_WAIT_1
 
 
 def test_the_syn_ack_is_repeated_with_growing_pauses_and_then_given_up(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(syn_ack_retries=2))
+    talk = conversation(config=TcpEndpointConfig(syn_ack_retries=2))
     talk.endpoint.opened(talk.now)
     talk.gets("SA", 0, 1)
     talk.wait(0.9)
@@ -100,7 +100,7 @@ def test_a_lost_syn_ack_is_repeated_when_the_host_asks_again(conversation: Talk)
     talk.host("S", 0)
     talk.gets("SA", 0, 1)
     talk.host("A", 1, 1)
-    assert talk.endpoint.state is State.ESTABLISHED
+    assert talk.endpoint.state is TcpState.ESTABLISHED
 
 
 def test_an_acknowledgement_of_something_else_is_reset(conversation: Talk) -> None:
@@ -109,9 +109,9 @@ def test_an_acknowledgement_of_something_else_is_reset(conversation: Talk) -> No
     talk.gets("SA", 0, 1)
     talk.host("A", 1, 77)
     talk.gets("R", 77)
-    assert talk.endpoint.state is State.SYN_RECEIVED
+    assert talk.endpoint.state is TcpState.SYN_RECEIVED
     talk.host("A", 1, 1)
-    assert talk.endpoint.state is State.ESTABLISHED
+    assert talk.endpoint.state is TcpState.ESTABLISHED
 
 
 def test_a_host_that_gave_up_resets_the_answer(conversation: Talk) -> None:
@@ -151,7 +151,7 @@ def test_a_stray_segment_while_the_syn_is_held_is_reset(conversation: Talk) -> N
     talk = conversation()
     talk.host("A", 1, 400)
     talk.gets("R", 400)
-    assert talk.endpoint.state is State.SYN_HELD
+    assert talk.endpoint.state is TcpState.SYN_HELD
 
 
 @pytest.mark.parametrize("refusal_handled", [None, False])
@@ -190,7 +190,7 @@ def test_a_stream_that_ends_while_the_syn_is_held(conversation: Talk) -> None:
 
 
 def test_answering_at_once_sends_the_first_bytes_with_the_opening(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(answer_at_once=True))
+    talk = conversation(config=TcpEndpointConfig(answer_at_once=True))
     talk.gets("SA", 0, 1)
     talk.host("A", 1, 1)
     talk.host("PA", 1, 1, b"early")
@@ -201,7 +201,7 @@ def test_answering_at_once_sends_the_first_bytes_with_the_opening(conversation: 
 
 
 def test_answering_at_once_turns_a_refusal_into_a_reset(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(answer_at_once=True), refusal_handled=True)
+    talk = conversation(config=TcpEndpointConfig(answer_at_once=True), refusal_handled=True)
     talk.gets("SA", 0, 1)
     talk.host("A", 1, 1)
     talk.endpoint.refused(ResetCode.HOST_UNREACHABLE, talk.now)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from halftunnel_vpn.flow.tcp import State, TcpConfig
+from halftunnel_vpn.flow.tcp import TcpEndpointConfig, TcpState
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 Talk = Callable[..., Any]
-UNSCALED = TcpConfig(window_scale=0)
+UNSCALED = TcpEndpointConfig(window_scale=0)
 
 
 # --- from the host to the stream -----------------------------------------------------------------
@@ -56,7 +56,7 @@ def test_the_window_is_the_room_of_the_stream(conversation: Talk) -> None:
 
 
 def test_the_window_never_exceeds_the_configured_maximum(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(window_scale=0, max_window=3000), room=50_000)
+    talk = conversation(config=TcpEndpointConfig(window_scale=0, max_window=3000), room=50_000)
     talk.handshake()
     talk.host("A", 1, 1, bytes(1000))
     talk.gets("A", 1, 1001, window=3000)
@@ -93,7 +93,7 @@ def test_a_closed_window_takes_acknowledgements_and_the_fin(conversation: Talk) 
     assert talk.stream.consumed_bytes == 6
     talk.host("FA", 1001, 7)
     talk.gets("A", 7, 1002, window=0)
-    assert talk.endpoint.state is State.CLOSE_WAIT
+    assert talk.endpoint.state is TcpState.CLOSE_WAIT
 
 
 def test_a_window_that_opens_is_announced(conversation: Talk) -> None:
@@ -266,7 +266,7 @@ def test_a_window_too_small_for_a_segment_is_used_after_a_while(conversation: Ta
 
 
 def test_probes_without_any_answer_end_the_connection(conversation: Talk) -> None:
-    talk = conversation(config=TcpConfig(user_timeout=20.0))
+    talk = conversation(config=TcpEndpointConfig(user_timeout=20.0))
     talk.handshake(window=0)
     talk.gives(b"hello")
     talk.wait(15)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.dns.config import DnsConfig, normal_name
+from halftunnel_vpn.dns.config import DnsServiceConfig, normal_name
 from halftunnel_vpn.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ from halftunnel_vpn.errors import ConfigError
 )
 def test_a_value_that_is_not_allowed_is_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        DnsConfig(**settings)  # type: ignore[arg-type]
+        DnsServiceConfig(**settings)  # type: ignore[arg-type]
     assert str(caught.value).startswith(message)
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from halftunnel_vpn.dns.config import DnsConfig
+from halftunnel_vpn.dns.config import DnsServiceConfig
 from halftunnel_vpn.dns.message import parse_query
 from halftunnel_vpn.dns.rules import Rules, SuffixTable
 
 Ask = Callable[..., bytes]
 Decide = Callable[..., tuple[str, list[str]] | None]
 
-RULES = DnsConfig(
+RULES = DnsServiceConfig(
     hosts={
         "NAS.home": ["192.0.2.9", "192.0.2.10", "2001:db8::9"],
         "v4": ["192.0.2.4"],
@@ -63,7 +63,7 @@ def test_blocked_domains_do_not_exist(decide: Decide) -> None:
 
 
 def test_blocked_domains_may_lead_nowhere_instead(decide: Decide) -> None:
-    zero = Rules(DnsConfig(block=["ads.example"], block_answer="zero"))
+    zero = Rules(DnsServiceConfig(block=["ads.example"], block_answer="zero"))
     assert decide("a.ads.example", rules=zero) == ("NOERROR", ["0.0.0.0"])
     assert decide("a.ads.example", "AAAA", rules=zero) == ("NOERROR", ["::"])
     assert decide("a.ads.example", "TXT", rules=zero) == ("NOERROR", [])
@@ -110,7 +110,7 @@ def test_any_is_answered_with_the_minimum_and_other_classes_are_refused(decide: 
 
 
 def test_without_ipv6_there_are_no_ipv6_addresses_but_local_ones(decide: Decide) -> None:
-    rules = Rules(DnsConfig(ipv6=False, hosts=RULES.hosts, split=RULES.split))
+    rules = Rules(DnsServiceConfig(ipv6=False, hosts=RULES.hosts, split=RULES.split))
     assert decide("www.example.org", "AAAA", rules=rules) == ("NOERROR", [])
     assert decide("www.example.org", "A", rules=rules) is None
     assert decide("nas.home", "AAAA", rules=rules) == ("NOERROR", ["2001:db8::9"])

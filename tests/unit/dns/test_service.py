@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.dns.config import DnsConfig, Server
+from halftunnel_vpn.dns.config import DnsServiceConfig, Server
 from halftunnel_vpn.dns.service import MAX_QUERIES_IN_FLIGHT, MAX_REPLIES_WAITING, DnsService
 from halftunnel_vpn.errors import DnsError, RoadError, SessionError
 from halftunnel_vpn.flow.interfaces import DnsOutcome
@@ -27,7 +27,7 @@ Answering = Callable[[bytes], Awaitable[bytes]]
 class Host:
     """One service, what it asked, and a clock."""
 
-    def __init__(self, config: DnsConfig, answering: Answering) -> None:
+    def __init__(self, config: DnsServiceConfig, answering: Answering) -> None:
         self.now = 1000.0
         self.counters = Counters()
         self.asked: list[DNSRecord] = []
@@ -96,7 +96,7 @@ async def never(message: bytes) -> bytes:
 
 
 async def test_a_question_is_forwarded_once_and_answered_from_memory_then(ask: Ask, zone: Zone) -> None:
-    async with Host(DnsConfig(), zone("www.example.org. 60 A 192.0.2.1")).running() as host:
+    async with Host(DnsServiceConfig(), zone("www.example.org. 60 A 192.0.2.1")).running() as host:
         first = await host.query(ask("WWW.example.org", identifier=11))
         assert (first.header.id, str(first.q.qname), data(first)) == (11, "WWW.example.org.", ["192.0.2.1"])
         host.now += 59.5
@@ -114,14 +114,14 @@ async def test_a_question_is_forwarded_once_and_answered_from_memory_then(ask: A
 
 async def test_a_chain_of_aliases_arrives_whole(ask: Ask, zone: Zone) -> None:
     chain = "\n".join(f"n{i}.example. 60 CNAME n{i + 1}.example." for i in range(8))
-    async with Host(DnsConfig(), zone(chain + "\nn8.example. 60 AAAA 2001:db8::8")).running() as host:
+    async with Host(DnsServiceConfig(), zone(chain + "\nn8.example. 60 AAAA 2001:db8::8")).running() as host:
         answer = await host.query(ask("n0.example", "AAAA"))
         assert data(answer) == [f"n{i}.example." for i in range(1, 9)] + ["2001:db8::8"]
 
 
 async def test_a_denial_is_remembered(ask: Ask, zone: Zone) -> None:
     soa = "example. 900 SOA ns.example. admin.example. 1 7200 900 86400 30"
-    async with Host(DnsConfig(), zone(authority=soa, rcode="NXDOMAIN")).running() as host:
+    async with Host(DnsServiceConfig(), zone(authority=soa, rcode="NXDOMAIN")).running() as host:
         assert (await host.query(ask("no.example"))).header.rcode == RCODE.NXDOMAIN
         host.now += 29
         again = host.query_now(ask("no.example"))
@@ -131,7 +131,7 @@ async def test_a_denial_is_remembered(ask: Ask, zone: Zone) -> None:
 
 async def test_an_answer_too_long_for_udp_is_had_by_tcp_without_asking_again(ask: Ask, zone: Zone) -> None:
     texts = "\n".join(f'long.example. 60 TXT "{i:0250}"' for i in range(230))
-    async with Host(DnsConfig(), zone(texts)).running() as host:
+    async with Host(DnsServiceConfig(), zone(texts)).running() as host:
         assert (await host.query(ask("long.example", "TXT", edns=4096))).header.tc == 1
         whole = await host.query(ask("long.example", "TXT", edns=4096), stream=True)
         assert (whole.header.tc, len(whole.rr), len(host.asked)) == (0, 230, 1)
@@ -144,7 +144,7 @@ async def test_the_same_question_on_its_way_is_not_asked_twice(ask: Ask, respond
         await arrived.wait()
         return respond(message, "www.example.org. 60 A 192.0.2.1")
 
-    async with Host(DnsConfig(), slowly).running() as host:
+    async with Host(DnsServiceConfig(), slowly).running() as host:
         queries = [ask("wWw.example.org" if i % 2 else "www.example.org", identifier=i) for i in range(50)]
         waiting = [asyncio.create_task(host.query(query)) for query in queries]
         other = asyncio.create_task(host.query(ask("www.example.org", "AAAA")))
@@ -172,7 +172,7 @@ async def test_a_road_that_fails_is_a_failure_at_once(ask: Ask, error: Exception
     async def failing(message: bytes) -> bytes:
         raise error
 
-    async with Host(DnsConfig(), failing).running() as host:
+    async with Host(DnsServiceConfig(), failing).running() as host:
         assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
         assert host.counters.dropped == {reason: 1}
         await host.query(ask("a.example"))
@@ -191,7 +191,7 @@ async def test_a_fault_of_ours_is_a_failure_of_one_question(ask: Ask, respond: R
     def broken(_: bytes) -> None:
         raise RuntimeError("the device is gone")
 
-    async with Host(DnsConfig(), exit).running() as host:
+    async with Host(DnsServiceConfig(), exit).running() as host:
         for _ in range(2):
             assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
         host.service.query(ask("a.example"), broken, stream=False)
@@ -200,7 +200,7 @@ async def test_a_fault_of_ours_is_a_failure_of_one_question(ask: Ask, respond: R
 
 
 async def test_an_exit_that_never_answers_is_a_failure_in_bounded_time(ask: Ask) -> None:
-    async with Host(DnsConfig(timeout=0.05), never).running() as host:
+    async with Host(DnsServiceConfig(timeout=0.05), never).running() as host:
         assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
         assert host.counters.dropped == {"dns-timeout": 1}
         assert host.service.in_flight == 0
@@ -212,14 +212,14 @@ async def test_an_answer_that_makes_no_sense_is_a_failure(ask: Ask, respond: Res
     async def nonsense(message: bytes) -> bytes:
         return answers.pop()
 
-    async with Host(DnsConfig(), nonsense).running() as host:
+    async with Host(DnsServiceConfig(), nonsense).running() as host:
         for _ in range(4):
             assert (await host.query(ask("a.example"))).header.rcode == RCODE.SERVFAIL
         assert host.counters.dropped == {"dns-bad-answer": 2, "dns-wrong-answer": 2}
 
 
 async def test_a_storm_of_questions_is_bounded(ask: Ask) -> None:
-    async with Host(DnsConfig(), never).running() as host:
+    async with Host(DnsServiceConfig(), never).running() as host:
         refused: list[bytes] = []
         for i in range(3 * MAX_QUERIES_IN_FLIGHT):
             host.service.query(ask(f"{i}.example", identifier=i), refused.append, stream=False)
@@ -229,7 +229,7 @@ async def test_a_storm_of_questions_is_bounded(ask: Ask) -> None:
 
 
 async def test_however_many_clients_ask_without_end_there_is_room_for_another(ask: Ask) -> None:
-    async with Host(DnsConfig(), never).running() as host:
+    async with Host(DnsServiceConfig(), never).running() as host:
         refused: list[bytes] = []
         for client in (b"first", b"second", b"third"):
             for i in range(MAX_QUERIES_IN_FLIGHT):
@@ -250,7 +250,7 @@ async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
         await arrived.wait()
         return respond(message, "a.example. 0 A 192.0.2.1")
 
-    async with Host(DnsConfig(), at_last).running() as host:
+    async with Host(DnsServiceConfig(), at_last).running() as host:
         replies: list[bytes] = []
         for i in range(MAX_REPLIES_WAITING // 2 - 1):
             host.service.query(ask("a.example", identifier=i), replies.append, stream=False)
@@ -265,7 +265,7 @@ async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
 
 
 async def test_closing_forgets_what_is_on_its_way(ask: Ask, zone: Zone) -> None:
-    host = Host(DnsConfig(), never)
+    host = Host(DnsServiceConfig(), never)
     replies: list[bytes] = []
     async with host.running():
         host.service.query(ask("started.example"), replies.append, stream=False)
@@ -277,7 +277,7 @@ async def test_closing_forgets_what_is_on_its_way(ask: Ask, zone: Zone) -> None:
 
 
 async def test_rules_go_before_resolvers(ask: Ask, zone: Zone) -> None:
-    config = DnsConfig(
+    config = DnsServiceConfig(
         hosts={"nas.home": ["192.0.2.9"]}, block=["ads.example"], split={"corp.example": [("192.0.2.53", 53)]}
     )
     async with Host(config, zone("www.corp.example. 60 A 10.0.0.1")).running() as host:
@@ -289,7 +289,7 @@ async def test_rules_go_before_resolvers(ask: Ask, zone: Zone) -> None:
 
 
 async def test_in_forward_mode_no_address_is_fake(ask: Ask) -> None:
-    service = Host(DnsConfig(), never).service
+    service = Host(DnsServiceConfig(), never).service
     address = ipaddress.ip_address("198.18.0.1").packed
     assert (service.name_of(address), service.address_of("a.example", 4), service.is_fake(address)) == (
         None,
@@ -302,7 +302,7 @@ async def test_in_forward_mode_no_address_is_fake(ask: Ask) -> None:
 
 
 async def test_names_get_fake_addresses_of_both_families_without_asking_anyone(ask: Ask) -> None:
-    host = Host(DnsConfig(mode="fake-ip"), never)
+    host = Host(DnsServiceConfig(mode="fake-ip"), never)
     v4 = host.query_now(ask("WWW.example.org"))
     v6 = host.query_now(ask("www.example.org", "AAAA"))
     assert (data(v4), v4.a.ttl, data(v6)) == (["198.18.0.42"], 10, ["fd48:5456:f00d::2a"])
@@ -317,7 +317,7 @@ async def test_names_get_fake_addresses_of_both_families_without_asking_anyone(a
 
 
 async def test_a_fake_address_leads_back_to_its_name(ask: Ask, zone: Zone) -> None:
-    async with Host(DnsConfig(mode="fake-ip"), zone(rcode="NXDOMAIN")).running() as host:
+    async with Host(DnsServiceConfig(mode="fake-ip"), zone(rcode="NXDOMAIN")).running() as host:
         host.query_now(ask("www.example.org"))
         assert data(host.query_now(ask("42.0.18.198.in-addr.arpa", "PTR"))) == ["www.example.org."]
         assert host.query_now(ask("43.0.18.198.in-addr.arpa", "PTR")).header.rcode == RCODE.NXDOMAIN
@@ -327,7 +327,7 @@ async def test_a_fake_address_leads_back_to_its_name(ask: Ask, zone: Zone) -> No
 
 
 async def test_rules_and_other_types_keep_their_meaning_in_fake_ip_mode(ask: Ask, zone: Zone) -> None:
-    config = DnsConfig(
+    config = DnsServiceConfig(
         mode="fake-ip",
         ipv6=False,
         hosts={"nas.home": ["192.0.2.9"]},
@@ -358,7 +358,7 @@ async def test_a_name_with_fake_addresses_has_no_real_ones_in_hints(ask: Ask, re
     async def exit(message: bytes) -> bytes:
         return respond(message, SERVICE.format(name=str(DNSRecord.parse(message).q.qname).rstrip(".")))
 
-    config = DnsConfig(
+    config = DnsServiceConfig(
         mode="fake-ip", split={"corp.example": [("192.0.2.53", 53)]}, fake_exclude=["real.example"]
     )
     async with Host(config, exit).running() as host:
@@ -373,14 +373,14 @@ async def test_where_ipv6_leads_nowhere_no_hint_does(ask: Ask, respond: Respond)
     async def exit(message: bytes) -> bytes:
         return respond(message, SERVICE.format(name="www.example"))
 
-    async with Host(DnsConfig(ipv6=False), exit).running() as host:
+    async with Host(DnsServiceConfig(ipv6=False), exit).running() as host:
         assert data(await host.query(ask("www.example", "HTTPS"))) == ["1 . alpn=h2 ipv4hint=192.0.2.1"]
         host.service.set_ipv6(True)
         assert "2001:db8" in data(await host.query(ask("www.example", "HTTPS")))[0]
 
 
 async def test_more_names_than_fake_addresses_fail_until_one_is_free(ask: Ask) -> None:
-    host = Host(DnsConfig(mode="fake-ip", fake_max_names=2, fake_hold=60.0), never)
+    host = Host(DnsServiceConfig(mode="fake-ip", fake_max_names=2, fake_hold=60.0), never)
     host.query_now(ask("a.example"))
     host.query_now(ask("b.example"))
     assert host.query_now(ask("c.example")).header.rcode == RCODE.SERVFAIL
@@ -401,7 +401,7 @@ def signed(query: bytes, type_: int) -> bytes:
 
 @pytest.mark.parametrize("mode", ["forward", "fake-ip"])
 async def test_what_concerns_a_server_is_for_the_named_one(ask: Ask, mode: str) -> None:
-    host = Host(DnsConfig(mode=mode), never)  # type: ignore[arg-type]
+    host = Host(DnsServiceConfig(mode=mode), never)  # type: ignore[arg-type]
     replies: list[bytes] = []
     for message in (
         ask("www.example", rd=0),
@@ -420,14 +420,14 @@ async def test_what_concerns_a_server_is_for_the_named_one(ask: Ask, mode: str) 
 
 
 async def test_our_own_resolver_answers_what_it_can(ask: Ask, zone: Zone) -> None:
-    async with Host(DnsConfig(), zone("www.example. 60 A 192.0.2.1")).running() as host:
+    async with Host(DnsServiceConfig(), zone("www.example. 60 A 192.0.2.1")).running() as host:
         assert data(await host.query(ask("www.example", rd=0))) == ["192.0.2.1"]
         assert host.query_now(ask("example", "AXFR")).header.rcode == RCODE.REFUSED
         assert host.query_now(ask("example", "SOA", opcode=5)).header.rcode == RCODE.NOTIMP
 
 
 async def test_an_ordinary_question_to_a_named_server_is_answered_here(ask: Ask) -> None:
-    host = Host(DnsConfig(mode="fake-ip"), never)
+    host = Host(DnsServiceConfig(mode="fake-ip"), never)
     replies: list[bytes] = []
     outcome = host.service.query(ask("www.example"), replies.append, stream=False, names_server=True)
     assert (outcome, data(DNSRecord.parse(replies[0]))) == (DnsOutcome.ANSWERED, ["198.18.0.42"])
@@ -435,7 +435,9 @@ async def test_an_ordinary_question_to_a_named_server_is_answered_here(ask: Ask)
 
 async def test_names_that_stay_here_are_told_to_no_server(ask: Ask) -> None:
     split = {"corp.example": [("192.0.2.53", 53)]}
-    host = Host(DnsConfig(block=["ads.example"], hosts={"nas.home": ["192.0.2.9"]}, split=split), never)
+    host = Host(
+        DnsServiceConfig(block=["ads.example"], hosts={"nas.home": ["192.0.2.9"]}, split=split), never
+    )
     for name in ("hidden.onion", "x.ads.example", "nas.home", "localhost", "www.corp.example"):
         for opcode in (0, 5):
             replies: list[bytes] = []
@@ -445,7 +447,7 @@ async def test_names_that_stay_here_are_told_to_no_server(ask: Ask) -> None:
 
 
 async def test_a_split_domain_is_asked_of_its_resolvers_also_without_recursion(ask: Ask, zone: Zone) -> None:
-    config = DnsConfig(split={"corp.example": [("192.0.2.53", 53)]})
+    config = DnsServiceConfig(split={"corp.example": [("192.0.2.53", 53)]})
     async with Host(config, zone("www.corp.example. 60 A 10.0.0.1")).running() as host:
         replies: list[bytes] = []
         host.service.query(ask("www.corp.example", rd=0), replies.append, stream=False, names_server=True)
@@ -458,7 +460,7 @@ async def test_a_split_domain_is_asked_of_its_resolvers_also_without_recursion(a
 
 
 async def test_a_malformed_query_is_answered_or_dropped_and_counted(ask: Ask) -> None:
-    host = Host(DnsConfig(), never)
+    host = Host(DnsServiceConfig(), never)
     assert host.query_now(ask("a.example")[:-1]).header.rcode == RCODE.FORMERR
     dropped: list[bytes] = []
     for message in (b"\x00", ask("a.example", qr=1)):
@@ -470,7 +472,7 @@ async def test_a_malformed_query_is_answered_or_dropped_and_counted(ask: Ask) ->
 
 @given(st.binary(max_size=120), st.sampled_from(["forward", "fake-ip"]))
 def test_no_bytes_raise_anything(message: bytes, mode: str) -> None:
-    host = Host(DnsConfig(mode=mode), never)  # type: ignore[arg-type]
+    host = Host(DnsServiceConfig(mode=mode), never)  # type: ignore[arg-type]
     replies: list[bytes] = []
     for candidate in (message, b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + message):
         host.service.query(candidate, replies.append, stream=False)

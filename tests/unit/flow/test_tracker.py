@@ -12,7 +12,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.packet import Raw
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY
 from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import decode_run, encode_run_header
@@ -161,7 +161,7 @@ def test_what_cannot_be_reached_is_told_by_icmp(world, code, told):
 
 
 def test_answering_at_once_does_not_wait_for_the_exit(new_world):
-    world = new_world(tcp=TcpConfig(answer_at_once=True))
+    world = new_world(tcp=TcpEndpointConfig(answer_at_once=True))
     world.host_sends(segment("S"))
     assert world.host_gets()[TCP].flags == "SA"
 

@@ -62,9 +62,13 @@ def test_harmless_headers_are_skipped(chain: Packet, length: int, ip_packet: Par
 
 def test_the_walk_tells_where_the_protocol_was_named(ip_packet: Parse) -> None:
     packet = ip_packet(BASE / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / DATAGRAM)
-    assert extensions.walk(packet.raw) == extensions.Chain(protocol=17, protocol_at=48, end=56, fragment=None)
+    assert extensions.walk(packet.raw) == extensions.HeaderChain(
+        protocol=17, protocol_at=48, end=56, fragment=None
+    )
     plain = ip_packet(BASE / DATAGRAM)
-    assert extensions.walk(plain.raw) == extensions.Chain(protocol=17, protocol_at=6, end=40, fragment=None)
+    assert extensions.walk(plain.raw) == extensions.HeaderChain(
+        protocol=17, protocol_at=6, end=40, fragment=None
+    )
 
 
 def test_a_first_fragment(ip_packet: Parse) -> None:

@@ -6,14 +6,14 @@ from math import inf
 
 import pytest
 
-from halftunnel_vpn.flow.tcp.config import TcpConfig
+from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
 from halftunnel_vpn.timers import GRANULARITY, Wheel
 
 
 def test_the_first_sample() -> None:
-    trip = RoundTrip(TcpConfig())
+    trip = RoundTrip(TcpEndpointConfig())
     assert trip.timeout == 1.0
     trip.sample(0.1)
     assert trip.smoothed == 0.1
@@ -21,7 +21,7 @@ def test_the_first_sample() -> None:
 
 
 def test_later_samples_are_smoothed() -> None:
-    trip = RoundTrip(TcpConfig())
+    trip = RoundTrip(TcpEndpointConfig())
     trip.sample(0.1)
     trip.sample(0.2)
     assert trip.smoothed == pytest.approx(0.1125)
@@ -32,7 +32,7 @@ def test_later_samples_are_smoothed() -> None:
 
 
 def test_the_timeout_stays_within_its_bounds() -> None:
-    trip = RoundTrip(TcpConfig(rto_min=0.25, rto_max=8.0))
+    trip = RoundTrip(TcpEndpointConfig(rto_min=0.25, rto_max=8.0))
     trip.sample(0.000_1)
     assert trip.timeout == 0.25
     trip.sample(100.0)
@@ -40,7 +40,7 @@ def test_the_timeout_stays_within_its_bounds() -> None:
 
 
 def test_backing_off_doubles_up_to_the_maximum() -> None:
-    trip = RoundTrip(TcpConfig(rto_max=5.0))
+    trip = RoundTrip(TcpEndpointConfig(rto_max=5.0))
     timeouts = []
     for _ in range(4):
         trip.back_off(0.0)
@@ -49,7 +49,7 @@ def test_backing_off_doubles_up_to_the_maximum() -> None:
 
 
 def test_only_a_quick_answer_ends_the_back_off() -> None:
-    trip = RoundTrip(TcpConfig())
+    trip = RoundTrip(TcpEndpointConfig())
     trip.sample(0.05)
     trip.back_off(10.0)
     trip.back_off(11.0)
@@ -60,7 +60,7 @@ def test_only_a_quick_answer_ends_the_back_off() -> None:
 
 
 def test_one_round_trip_is_watched_until_something_is_repeated() -> None:
-    trip = RoundTrip(TcpConfig())
+    trip = RoundTrip(TcpEndpointConfig())
     trip.watch(5000, 1.0)
     assert trip.watched == 5000
     trip.arrived(1.5)
