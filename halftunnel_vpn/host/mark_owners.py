@@ -37,7 +37,11 @@ def chain(mark: int) -> Chain:
     """Return the chain that takes our marks from all others; it changes when programs are first listed."""
     excluded = excluded_mark(mark)
     programs = _excluded_programs()
-    rules = [f"meta mark {mark:#x} meta skuid {os.geteuid()} {_own_service()}return"]
+    rules = [
+        # A closed connection has no owner any more, while the kernel still sends its end.
+        f"meta l4proto tcp ct mark {mark:#x} return",
+        f"meta mark {mark:#x} meta skuid {os.geteuid()} {_own_service()}return",
+    ]
     if programs is not None:
         rules.append(f"meta mark {excluded:#x} {programs}return")
     rules.append(f"meta mark {{ {mark:#x}, {excluded:#x} }} meta mark set 0")
