@@ -42,6 +42,11 @@ Edits = Mapping[str, Mapping[str, str]]
 """TOML section to key to value, as it stands in a file."""
 
 
+SHORT_TIMEOUTS: Final[Edits] = {
+    "limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"', "keepalive": '"1s"'}
+}
+"""Profile edits for tests that wait until the client has given up on something that does not answer."""
+
 LASTING_STATE: Final = frozenset({LOCK, HANDSHAKE_TIMES, ROAD_ADDRESSES})
 """Files of a client's state directory that outlive every run: a lock, and what the next start uses."""
 

@@ -16,14 +16,13 @@ from lab import Lab
 from lab.daemon import STATE_TIMEOUT, LabDaemon
 from lab.target import start_target
 from lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
-from lab.tunnel import LabTunnel, edit
+from lab.tunnel import SHORT_TIMEOUTS, LabTunnel, edit
 
 from halftunnel_vpn.client.backoff import FIRST_DELAY
 from halftunnel_vpn.errors import HostError
 
 pytestmark = pytest.mark.root
 
-FAST = {"limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"', "keepalive": '"1s"'}}
 LEARNT = {"keepalive.json", "handshake-times.json"}
 """Files that may stay."""
 
@@ -41,7 +40,7 @@ def lab(no_leftovers):
 @pytest.fixture(scope="module")
 def tunnel(lab):
     """A running exit, and profiles for it."""
-    made = LabTunnel(lab, profile={**FAST, **GUARDED})
+    made = LabTunnel(lab, profile={**SHORT_TIMEOUTS, **GUARDED})
     made.start_exit()
     return made
 
@@ -78,7 +77,8 @@ def around(device="road-a", address=TARGET_ADDRESS):
 
 def fetch(lab, *, check=True):
     """A page of the target's, as any program of the client gets it."""
-    command = ["curl", "-sSf", "--max-time", "30", "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"]
+    seconds = "30" if check else "3"  # nothing is going to answer one that may fail
+    command = ["curl", "-sSf", "--max-time", seconds, "-o", "/dev/null", f"http://{TARGET_ADDRESS}/small.txt"]
     return lab.run(CLIENT, command, check=check).returncode == 0
 
 

@@ -11,14 +11,13 @@ import pytest
 from lab import Lab
 from lab.daemon import LabDaemon
 from lab.topology import CLIENT, CLIENT_A, CLIENT_A6, EXIT
-from lab.tunnel import LabTunnel, edit
+from lab.tunnel import SHORT_TIMEOUTS, LabTunnel, edit
 
 pytestmark = pytest.mark.root
 
 OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8:9::9"
 PORT = 2222
 PATIENCE = 60.0
-FAST = {"limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"', "keepalive": '"1s"'}}
 
 
 class Ssh:
@@ -93,7 +92,7 @@ def outside(lab: Lab) -> Lab:
 
 
 def test_a_login_lives_across_up_down_reconnect_and_the_kill_switch(outside: Lab) -> None:
-    tunnel = LabTunnel(outside, profile=FAST)
+    tunnel = LabTunnel(outside, profile=SHORT_TIMEOUTS)
     tunnel.start_exit()
     daemon = LabDaemon(outside, tunnel.profile)
     daemon.start()
