@@ -8,6 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 from halftunnel_vpn.control import client
+from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import HostError
 
 PATIENCE = 20.0
@@ -42,7 +43,7 @@ def run(options: Namespace) -> int:
 
 
 def _is_down(status: dict[str, object]) -> bool:
-    return status.get("state") == "disconnected"
+    return status.get("state") == TunnelState.DISCONNECTED
 
 
 def _status_while_it_ends(path: str) -> dict[str, Any] | None:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from halftunnel_vpn.control import client
+from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import HostError
 
-CONNECTED_STATES = ("connected", "reconnecting")
+CONNECTED_STATES = (TunnelState.CONNECTED, TunnelState.RECONNECTING)
 """States in which flows are alive; in every other one the exit code is 3."""
 
-DISCONNECTED: Mapping[str, Any] = {"state": "disconnected"}
+DISCONNECTED: Mapping[str, Any] = {"state": TunnelState.DISCONNECTED}
 
 INTERVAL = 1.0
 """Seconds between two looks with ``--watch``."""

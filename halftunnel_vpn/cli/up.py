@@ -8,10 +8,14 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from halftunnel_vpn.cli import service
+from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.config.client import ClientProfile
 
 PATIENCE = 60.0
 """Seconds until a connection that does not come up is given up (the daemon goes on trying)."""
@@ -19,10 +23,10 @@ PATIENCE = 60.0
 TICK = 1.0
 """Seconds between two redraws of the progress display."""
 
-ENDED = ("disconnected", "blocked")
+ENDED = (TunnelState.DISCONNECTED, TunnelState.BLOCKED)
 """States that a failure leads to."""
 
-GIVEN_UP = ("disconnecting", "disconnected")
+GIVEN_UP = (TunnelState.DISCONNECTING, TunnelState.DISCONNECTED)
 """States that nothing leads out of by itself."""
 
 
@@ -49,7 +53,7 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
     """Return when the daemon is connected. Raises HostError with the sentence of what failed."""
     sentence = None
     status = service.command(path, "GET", "/v1/status")
-    while status["state"] != "connected":
+    while status["state"] != TunnelState.CONNECTED:
         show(f"{status['state']} ({time.monotonic() - began:.0f} s)")
         told = service.command(path, "GET", f"/v1/events?since={seen}&wait={TICK}", timeout=TICK + 10)
         for event in told["events"]:
@@ -101,11 +105,18 @@ def _foreground(options: Namespace) -> int:
     from halftunnel_vpn.cli import process_options, profiles
 
     metrics = process_options.metrics_endpoint(options)
-    profile = profiles.load(profiles.find(options.profile))
-    if options.socket is not None:
-        control = dataclasses.replace(profile.control, socket=options.socket)
-        profile = dataclasses.replace(profile, control=control)
+    path = profiles.find(options.profile)
+
+    def read() -> ClientProfile:
+        profile = profiles.load(path)
+        if options.socket is None:
+            return profile
+        return dataclasses.replace(
+            profile, control=dataclasses.replace(profile.control, socket=options.socket)
+        )
+
+    profile = read()
     process_options.start_log(options, profile.log)
     from halftunnel_vpn.client.main import run_client
 
-    return run_client(profile, metrics=metrics)
+    return run_client(profile, read, metrics=metrics)

@@ -14,6 +14,7 @@ from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs import LegInfo, LegKeepers, describe
 from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.host import resources
@@ -89,11 +90,11 @@ class Connection:
         self._waiting = asyncio.Event()
 
     @property
-    def state(self) -> str:
+    def state(self) -> TunnelState:
         """``connecting``, ``connected`` or ``reconnecting``."""
         if self.session is None:
-            return "reconnecting" if self.session_number else "connecting"
-        return "reconnecting" if self.lost_directions else "connected"
+            return TunnelState.RECONNECTING if self.session_number else TunnelState.CONNECTING
+        return TunnelState.RECONNECTING if self.lost_directions else TunnelState.CONNECTED
 
     @property
     def lost_directions(self) -> tuple[Direction, ...]:

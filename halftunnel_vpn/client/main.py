@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 from halftunnel_vpn import __version__
-from halftunnel_vpn.client.connector import explain
-from halftunnel_vpn.client.protection import protected
-from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.client.supervisor.profile_source import OneProfile
+from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
-from halftunnel_vpn.control.observation_routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.daemon_routes import supervisor_routes
+from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
-from halftunnel_vpn.errors import HandshakeError, HostError, first_leaf
+from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.errors import HostError, first_leaf
 from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
@@ -28,41 +31,55 @@ _MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGQUIT)
 """Stay ignored where the caller ignores them, as nohup(1) does."""
 
 
-def run_client(profile: ClientProfile, *, metrics: Endpoint | None) -> int:
+def run_client(profile: ClientProfile, read: Callable[[], ClientProfile], *, metrics: Endpoint | None) -> int:
     """Run the client until a signal of ``STOP_SIGNALS`` or `htvpn down`; return the exit code 0.
 
-    Raises HostError or RoadError, each one sentence, when the tunnel does not come up, the device vanishes or
-    another process manages this host.
+    ``read`` reads the profile again. Raises HostError, one sentence, when the tunnel does not come up and no
+    kill switch holds, when it cannot go on, or when another process manages this host.
     """
-    try:
-        with HostLock(state_directory(), Role.FOREGROUND, socket=profile.control.socket):
-            run(_main(profile, metrics), nice=profile.limits.nice)
-    except HandshakeError as error:
-        raise HostError(explain(error)) from error
+    with HostLock(state_directory(), Role.FOREGROUND, socket=profile.control.socket):
+        run(_main(profile, read, metrics), nice=profile.limits.nice)
     return 0
 
 
-async def _main(profile: ClientProfile, metrics: Endpoint | None) -> None:
+async def _main(profile: ClientProfile, read: Callable[[], ClientProfile], metrics: Endpoint | None) -> None:
     driver = Driver(asyncio.get_running_loop())
-    tunnel = Tunnel(profile, driver)
-    FaultHandler(driver.loop, tunnel.counters)
+    supervisor = Supervisor(driver, OneProfile(profile, read), state_directory(), remembers=False)
+    FaultHandler(driver.loop, supervisor.counters)
     numbers = Metrics(__version__)
-    numbers.add_counters("client", tunnel.counters)
-    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", tunnel.flow_counts)
-    control = ControlService(tunnel_routes(tunnel.status, tunnel.stop, tunnel.adopt_program))
-    observation = ControlService(observation_routes(numbers.render, lambda: tunnel.is_ready))
+    numbers.add_counters("client", supervisor.counters)
+    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", supervisor.flow_counts)
+    control = ControlService(supervisor_routes(supervisor))
+    observation = ControlService(observation_routes(numbers.render, lambda: supervisor.is_ready))
+    told_to_end = asyncio.Event()
     for number in STOP_SIGNALS:
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:
-            driver.loop.add_signal_handler(number, tunnel.stop)
+            driver.loop.add_signal_handler(number, told_to_end.set)
     try:
+        preflight_host()
         await control.serve_unix(profile.control.socket)
         if metrics is not None:
             await observation.serve_tcp(str(metrics.host), metrics.port)
-        async with protected(profile, state_directory()):
-            await tunnel.run()
+        await supervisor.begin()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(supervisor.run())
+            ender = tasks.create_task(_down_when(told_to_end, supervisor))
+            await supervisor.up(None)
+            await supervisor.machine.until(TunnelState.DISCONNECTED)
+            ender.cancel()
+            supervisor.stop()
+        if supervisor.machine.sentence is not None:
+            raise HostError(supervisor.machine.sentence)
     except BaseExceptionGroup as group:
         raise first_leaf(group) from None
     finally:
         await observation.close()
         await control.close()
         driver.close()
+
+
+async def _down_when(told_to_end: asyncio.Event, supervisor: Supervisor) -> None:
+    """Disconnect on the first signal; one that comes before the first dial ends that as well."""
+    await told_to_end.wait()
+    await supervisor.machine.while_in(TunnelState.DISCONNECTED)
+    await supervisor.down()

@@ -31,7 +31,7 @@ from halftunnel_vpn.client.settings import (
 from halftunnel_vpn.client.status import dns_status, road_status
 from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status
+from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
@@ -64,10 +64,10 @@ class Tunnel:
     """
 
     def __init__(
-        self, profile: ClientProfile, driver: Driver, *, changed: Callable[[], None] = lambda: None
+        self, profile: ClientProfile, driver: Driver, counters: Counters, *, changed: Callable[[], None]
     ) -> None:
         self.profile = profile
-        self.counters = Counters()
+        self.counters = counters
         self._changed = changed
         self._policy = traffic_policy(profile, tunnel=profile.tun.name)
         self._policy_after = traffic_policy(profile)
@@ -114,7 +114,7 @@ class Tunnel:
         self._tracker: FlowTracker | None = None
         self._network: HostNetwork | None = None
         self._watch: HostWatch | None = None
-        self._seen_state, self._seen_since = "connecting", time.time()
+        self._seen_state, self._seen_since = TunnelState.CONNECTING, time.time()
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -323,7 +323,9 @@ class Tunnel:
     @property
     def is_cut_off(self) -> bool:
         """Whether it was up, and no leg of either direction is left."""
-        return self.phase == "reconnecting" and len(self._connection.lost_directions) == len(Direction)
+        return self.phase is TunnelState.RECONNECTING and len(self._connection.lost_directions) == len(
+            Direction
+        )
 
     def _dial_options(self, road: RoadConfig) -> DialOptions:
         return dial_options(self.profile, road, self._resolver)
@@ -331,16 +333,11 @@ class Tunnel:
     # --- what it says of itself ------------------------------------------------------------------
 
     @property
-    def phase(self) -> str:
+    def phase(self) -> TunnelState:
         """``connecting``, ``connected``, ``reconnecting`` or ``disconnecting``."""
         if self._is_closing:
-            return "disconnecting"
-        return self._connection.state if self.connected.is_set() else "connecting"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether traffic can flow both ways now."""
-        return self.connected.is_set() and self._connection.state == "connected"
+            return TunnelState.DISCONNECTING
+        return self._connection.state if self.connected.is_set() else TunnelState.CONNECTING
 
     def flow_counts(self) -> dict[str, int]:
         """Flows that are open now, by kind."""

@@ -82,8 +82,8 @@ def command(
         return told
     if answer.status in (404, 405):
         raise HostError(
-            f"what answers at {path} is no daemon that can do this; 'htvpn up --foreground' knows status, "
-            "down, exclude and only"
+            f"what answers at {path} is no daemon that can do this; 'htvpn up --foreground' has one profile "
+            "and writes its log to its own terminal"
         )
     sentence = None if told is None else told.get("error")
     if not isinstance(sentence, str):

@@ -1,4 +1,4 @@
-"""The daemon's routes: what `htvpn` may ask and tell it (docs/CONTROL.md)."""
+"""The routes of a client: what `htvpn` may ask and tell it (docs/CONTROL.md)."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class LogLine(TypedDict):
     """Numbers that join lines: ``session``, ``stream``, ``leg``, ``direction``."""
 
 
-class DaemonPort(Protocol):
-    """The daemon as its routes see it.
+class SupervisorPort(Protocol):
+    """What runs the tunnel, in the daemon or in the foreground, as its routes see it.
 
     Commands raise a HalfTunnelError, one sentence, when they cannot be begun; they return once they are
     begun (``repair``: done). What becomes of them is told by ``events`` and ``status``.
@@ -100,22 +100,33 @@ class DaemonPort(Protocol):
         """Events after serial ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
         ...
 
+
+class DaemonPort(SupervisorPort, Protocol):
+    """The daemon as its routes see it."""
+
     async def logs(self, since: int, wait: float) -> list[LogLine]:
-        """Lines after serial ``since`` of those that are still kept, likewise."""
+        """Lines after serial ``since`` of those that are still kept, oldest first; waits like ``events``."""
         ...
+
+
+def supervisor_routes(supervisor: SupervisorPort, *, group: str = GROUP) -> dict[tuple[str, str], Handler]:
+    """The routes of every client, each for root, the client's own user and members of ``group`` alone."""
+    return _guarded_all(_commands(supervisor) | _events(supervisor), group)
 
 
 def daemon_routes(
     daemon: DaemonPort, profiles: ProfileStore, *, group: str = GROUP
 ) -> dict[tuple[str, str], Handler]:
     """All routes, each for root and members of ``group`` alone."""
-    return {
-        place: _guarded(handler, group)
-        for place, handler in (_commands(daemon) | _listening(daemon) | _profiles(profiles)).items()
-    }
+    own = _guarded_all(_logs(daemon) | _profiles(profiles), group)
+    return supervisor_routes(daemon, group=group) | own
 
 
-def _commands(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
+def _guarded_all(routes: dict[tuple[str, str], Handler], group: str) -> dict[tuple[str, str], Handler]:
+    return {place: _guarded(handler, group) for place, handler in routes.items()}
+
+
+def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
     async def status(_request: Request) -> Response:
         return _json(daemon.status())
 
@@ -171,16 +182,20 @@ def _commands(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
     }
 
 
-def _listening(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
+def _events(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
     async def events(request: Request) -> Response:
         since, wait = _poll(request, default_wait=MAX_WAIT)
         return _json({"events": await daemon.events(since, wait)})
 
+    return {("GET", "/v1/events"): events}
+
+
+def _logs(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
     async def logs(request: Request) -> Response:
         since, wait = _poll(request, default_wait=0.0)
         return _json({"lines": await daemon.logs(since, wait)})
 
-    return {("GET", "/v1/events"): events, ("GET", "/v1/logs"): logs}
+    return {("GET", "/v1/logs"): logs}
 
 
 def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NotRequired, TypedDict
 
 STATUS_PATH = "/v1/status"
 DOWN_PATH = "/v1/down"
+
+
+class TunnelState(StrEnum):
+    """What the tunnel of a host is doing: the ``state`` of a status and of an event."""
+
+    DISCONNECTED = "disconnected"
+    """No tunnel is wanted."""
+    CONNECTING = "connecting"
+    """The first session is being made."""
+    CONNECTED = "connected"
+    """Both directions carry data."""
+    RECONNECTING = "reconnecting"
+    """A direction or the session is lost; the device and the routes stay."""
+    BLOCKED = "blocked"
+    """A tunnel is wanted and cannot be had, and the kill switch holds."""
+    DISCONNECTING = "disconnecting"
+    """The host is being put back."""
 
 
 class LegStatus(TypedDict):
@@ -71,7 +89,7 @@ class Status(TypedDict):
 
     version: str
     state: str
-    """``disconnected``, ``connecting``, ``connected``, ``reconnecting``, ``blocked`` or ``disconnecting``."""
+    """A word of :class:`TunnelState`."""
     since: float
     """When this state began: seconds since 1970 (UTC)."""
     sentence: str | None

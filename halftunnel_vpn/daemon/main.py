@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halftunnel_vpn import __build__, __version__
+from halftunnel_vpn.client.supervisor.machine import sentence_of
+from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net
 from halftunnel_vpn.config.schema import Rejected
-from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, daemon_routes
+from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, LogLine, daemon_routes
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.peer import group_id
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
@@ -22,8 +24,6 @@ from halftunnel_vpn.control.ring import MAX_WAIT
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing
-from halftunnel_vpn.daemon.machine import sentence_of
-from halftunnel_vpn.daemon.service import Daemon
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.journal import state_directory
@@ -35,6 +35,18 @@ from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.loop import run
 
 log = logging.getLogger(__name__)
+
+
+class Daemon(Supervisor):
+    """The supervisor of the profiles in a store, with the lines of its log. Implements ``DaemonPort``."""
+
+    def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing) -> None:
+        super().__init__(driver, store, state_directory(), remembers=True)
+        self._lines = lines
+
+    async def logs(self, since: int, wait: float) -> list[LogLine]:
+        """Return lines of the log after ``since``."""
+        return await self._lines.lines(since, wait)
 
 
 def entry_point() -> None:
@@ -81,7 +93,7 @@ async def _main(options: Namespace) -> None:
     lines = LogRing(driver.loop)
     _start_log(options, lines)
     store = ProfileStore(Path(options.profiles))
-    daemon = Daemon(driver, store, state_directory(), lines)
+    daemon = Daemon(driver, store, lines)
     FaultHandler(driver.loop, daemon.counters)
     numbers = Metrics(__version__)
     numbers.add_counters("daemon", daemon.counters)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from halftunnel_vpn.daemon.states import START, STATES
+from halftunnel_vpn.client.supervisor.states import START, STATES
+from halftunnel_vpn.control.status import TunnelState
 
 DOCS = Path(__file__).parents[2] / "docs"
 DIAGRAM = DOCS / "ARCHITECTURE.md"
@@ -20,9 +21,9 @@ def between(document: Path, begin: str, end: str) -> list[str]:
 
 def diagram() -> list[str]:
     """Return the diagram that the table of transitions means, in Mermaid's language."""
-    lines = ["stateDiagram-v2", f"    [*] --> {START.name}"]
+    lines = ["stateDiagram-v2", f"    [*] --> {START}"]
     for state in STATES.values():
-        events: dict[str, list[str]] = {}
+        events: dict[TunnelState, list[str]] = {}
         for event, target in state.leads_to.items():
             events.setdefault(target, []).append(event.value)
         lines += [f"    {state.name} --> {target}: {', '.join(names)}" for target, names in events.items()]

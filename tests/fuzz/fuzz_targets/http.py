@@ -6,20 +6,13 @@ import asyncio
 from contextlib import suppress
 
 from fuzz_targets.script import Script
-from halftunnel_vpn.client.captive_portal import judge
-from halftunnel_vpn.control.observation_routes import observation_routes, tunnel_routes
+from halftunnel_vpn.client.supervisor.captive_portal import judge
+from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, parse_request, parse_status
 
-
-async def _nothing(pid: int, programs: str) -> None:
-    """No program is moved here."""
-
-
-ROUTES = observation_routes(lambda: ("text/plain", b"x 1\n"), lambda: True) | tunnel_routes(
-    lambda: {"state": "up"}, lambda: None, _nothing
-)
+ROUTES = observation_routes(lambda: ("text/plain", b"x 1\n"), lambda: True)
 MAX_ANSWERS = 4096
 """Answers that the shortest requests of one input can cause."""
 

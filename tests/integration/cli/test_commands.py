@@ -11,8 +11,7 @@ import sys
 import pytest
 
 from halftunnel_vpn import __build__
-from halftunnel_vpn.control.observation_routes import tunnel_routes
-from halftunnel_vpn.control.service import ControlService
+from halftunnel_vpn.control.service import ControlService, Response
 
 QUICK = 4.0
 """Processor time of `htvpn --help` and `htvpn status`, in that of an interpreter with asyncio."""
@@ -80,15 +79,18 @@ async def test_status_and_down_of_something_that_runs(htvpn, tmp_path):
     socket = str(tmp_path / "control.sock")
     stopped = asyncio.Event()
 
-    async def nothing(pid, programs):
-        """No program is moved here."""
+    async def status(_request):
+        return Response(200, "application/json", b'{"state": "connected", "profile": "home"}')
 
-    shown = {"state": "connected", "profile": "home"}
-    service = ControlService(tunnel_routes(lambda: shown, stopped.set, nothing))
+    async def stop(_request):
+        stopped.set()
+        return Response(202, "application/json", b"{}")
+
+    service = ControlService({("GET", "/v1/status"): status, ("POST", "/v1/down"): stop})
     await service.serve_unix(socket)
 
-    status = await asyncio.to_thread(htvpn, "status", "--socket", socket)
-    assert (status.returncode, status.stdout) == (0, "state       connected, profile home\n")
+    shown = await asyncio.to_thread(htvpn, "status", "--socket", socket)
+    assert (shown.returncode, shown.stdout) == (0, "state       connected, profile home\n")
 
     down = asyncio.create_task(asyncio.to_thread(htvpn, "down", "--socket", socket))
     await asyncio.wait_for(stopped.wait(), 30)

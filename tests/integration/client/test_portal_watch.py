@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.client.captive_portal import PROBE_INTERVAL, PortalWatch
+from halftunnel_vpn.client.supervisor.captive_portal import PROBE_INTERVAL, PortalWatch
 from halftunnel_vpn.config.client import parse_client
 
 FOREIGN = "certificate-not-trusted"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.control import client
-from halftunnel_vpn.control.observation_routes import observation_routes, tunnel_routes
+from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import MAX_BODY, ControlService, Request, Response
 from halftunnel_vpn.errors import HostError
 
@@ -180,13 +180,16 @@ async def test_a_port_in_use_is_one_sentence():
 # --- the Unix socket, and the client that the command line uses -----------------------------------
 
 
-async def nothing(pid: int, programs: str) -> None:
-    """No program is moved here."""
-
-
 @asynccontextmanager
 async def running(path: str, status: Callable[[], dict[str, Any]], stop: Callable[[], None]):
-    service = ControlService(tunnel_routes(status, stop, nothing))
+    async def tell(_request: Request) -> Response:
+        return Response(200, "application/json", json.dumps(status()).encode())
+
+    async def down(_request: Request) -> Response:
+        stop()
+        return Response(202, "application/json", b"{}")
+
+    service = ControlService({("GET", "/v1/status"): tell, ("POST", "/v1/down"): down})
     await service.serve_unix(path)
     try:
         yield

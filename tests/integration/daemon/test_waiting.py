@@ -10,7 +10,7 @@ import pytest
 
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.daemon.log_ring import LogRing
-from halftunnel_vpn.daemon.service import Daemon
+from halftunnel_vpn.daemon.main import Daemon
 from halftunnel_vpn.host.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
 
@@ -44,7 +44,7 @@ async def test_up_tries_at_once_what_waits_for_its_next_attempt(
     store.put("home", text.replace("portal_probe = true", "portal_probe = false"))
     Wanted("home", up=True).save(tmp_path)  # as after a boot: it goes on trying
     driver = Driver(asyncio.get_running_loop())
-    daemon = Daemon(driver, store, tmp_path, LogRing(driver.loop))
+    daemon = Daemon(driver, store, LogRing(driver.loop))
     await daemon.begin()
     running = asyncio.create_task(daemon.run())
     try:

@@ -156,7 +156,7 @@ HARMS = (
 
 def told(daemon) -> int:
     """How often the daemon has said that it mended something."""
-    return daemon.output().count("somebody has changed the host, which is mended")
+    return daemon.output().count("another program changed the host; repaired")
 
 
 def test_what_others_undo_is_mended(lab, daemon, snapshot):

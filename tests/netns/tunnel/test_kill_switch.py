@@ -65,15 +65,32 @@ def test_a_killed_client_leaves_the_host_shut_and_the_next_one_takes_over(lab, t
     assert not list(tunnel.state_directory.glob("protection*"))
 
 
-def test_a_client_that_does_not_come_up_opens_the_host_again(tunnel, snapshot, kill_switch):
+def test_a_client_that_does_not_come_up_keeps_the_host_shut_and_tries_again(
+    lab, tunnel, snapshot, kill_switch, eventually
+):
     before = snapshot()
     kill_switch("on")
     tunnel.stop_exit()
     try:
         tunnel.start_client()
-        assert tunnel.client.wait(60) == 1
+        eventually(lambda: (tunnel.status() or {}).get("state") == "blocked")
+        status = tunnel.status()
+        assert "nothing listens there" in status["sentence"]
+        assert status["protection"] == {
+            "kill_switch": "on",
+            "active": True,
+            "verified": True,
+            "inbound": True,
+        }
+        assert around() == errno.ECONNREFUSED
+        assert tunnel.client.poll() is None
     finally:
         tunnel.start_exit()
+    command = [sys.executable, "-m", "halftunnel_vpn.cli", "reconnect", "--socket", str(tunnel.socket)]
+    lab.run(CLIENT, command, check=False)  # as the daemon does: it is tried now, if it does not try already
+    tunnel.wait_connected()
+    assert around() == errno.ECONNREFUSED
+    assert tunnel.down() == 0, tunnel.client_output()
     assert snapshot() == before
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.client.captive_portal import Portal, judge, smells
+from halftunnel_vpn.client.supervisor.captive_portal import Portal, judge, smells
 
 NAMES = ("a.example.org", "front.example.net")
 FOREIGN = "certificate-not-trusted"

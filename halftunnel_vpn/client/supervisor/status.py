@@ -1,31 +1,30 @@
-"""What the daemon says of itself, as ``control/status.py`` describes it."""
+"""The status of a supervisor, as ``control/status.py`` describes it."""
 
 from __future__ import annotations
 
 import os
 
 from halftunnel_vpn import __version__
-from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.client.supervisor.machine import Machine
+from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
 from halftunnel_vpn.control.status import ProtectionStatus, Status
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.daemon.machine import Machine
 
 
 def status_of(
     machine: Machine,
-    tunnel: Tunnel | None,
+    tunnel: TunnelPort | None,
     *,
-    profile: str | None,
     uptime: float,
     protection: ProtectionStatus,
     counters: Counters,
 ) -> Status:
-    """``profile`` is the name of the one that is wanted up, ``counters`` those of a time without a tunnel."""
+    """Return the whole status; ``protection`` and ``counters`` are the supervisor's own."""
     status = _without_tunnel(machine, protection, counters) if tunnel is None else tunnel.status()
     status["state"] = machine.state.name
     status["since"] = machine.since
     status["sentence"] = machine.sentence
-    status["profile"] = profile
+    status["profile"] = machine.state.target.name if machine.state.target is not None else None
     status["uptime"] = uptime
     status["protection"] = protection
     return status

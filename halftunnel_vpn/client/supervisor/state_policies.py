@@ -1,18 +1,18 @@
-"""What a state is: a name, the traffic it allows outside the tunnel, and where each happening leads."""
+"""What a profile allows outside the tunnel: one policy for each kind of state."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from halftunnel_vpn.daemon.events import TunnelEvent
+from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
+from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Protection:
-    """What the profile that is meant says about traffic outside the tunnel.
+class StatePolicies:
+    """What the active profile says about traffic outside the tunnel. A policy None refuses nothing.
 
     ``wanted`` is the policy while a tunnel is wanted (None: the kill switch is off), ``unwanted`` while none
     is (None unless the kill switch is ``always``). ``portal`` is what is open for a captive portal now.
@@ -22,6 +22,11 @@ class Protection:
     wanted: TrafficPolicy | None = None
     unwanted: TrafficPolicy | None = None
     portal: tuple[Opening, ...] = ()
+
+    @classmethod
+    def of(cls, profile: ClientProfile) -> StatePolicies:
+        """Return the policies of ``profile``; nothing is open for a captive portal."""
+        return cls(device=profile.tun.name, wanted=traffic_policy(profile), unwanted=lockdown_policy(profile))
 
     def with_legs(self) -> TrafficPolicy | None:
         """Our own legs, and what is allowed anyway."""
@@ -40,12 +45,3 @@ class Protection:
     def locked(self) -> TrafficPolicy | None:
         """Not even our own legs; or everything, where no kill switch holds between tunnels."""
         return self.unwanted
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """One state; ``allows`` picks its policy, None meaning that nothing is refused."""
-
-    name: str
-    allows: Callable[[Protection], TrafficPolicy | None]
-    leads_to: Mapping[TunnelEvent, str]

@@ -1,0 +1,106 @@
+"""What a state allows outside the tunnel, in place: by the tunnel's own table, or by the policy port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
+from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.control.status import ProtectionStatus
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+
+Allows = Callable[[StatePolicies], TrafficPolicy | None]
+"""Picks a state's policy; None: nothing is refused."""
+
+log = logging.getLogger(__name__)
+
+
+class Enforcement:
+    """The policies of the active profile, and the means to apply the one that a state picks.
+
+    ``owns_table`` tells whether a tunnel's own table is there, which enforces by itself.
+    """
+
+    def __init__(self, port: PolicyPort, owns_table: Callable[[], bool]) -> None:
+        self.policies = StatePolicies()
+        self.port = port
+        self._owns_table = owns_table
+        self._switch = "off"
+        self._inbound = True
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a kill switch holds while a tunnel is wanted."""
+        return self.policies.wanted is not None
+
+    def take_over(self) -> TrafficPolicy | None:
+        """Keep what an earlier process left in place. Raises HostError when that cannot be read."""
+        left = self.port.remembered()
+        self.policies = StatePolicies(wanted=left, unwanted=left)
+        self._inbound = left is None or left.inbound
+        return left
+
+    def protect(self, profile: ClientProfile) -> Callable[[], None]:
+        """Let ``profile`` say from now on what may leave outside the tunnel; return what undoes that."""
+        before = self._switch, self._inbound, self.policies
+
+        def undo() -> None:
+            self._switch, self._inbound, self.policies = before
+
+        self._switch = profile.protection.kill_switch
+        self._inbound = profile.routes.inbound
+        self.policies = replace(StatePolicies.of(profile), portal=self.policies.portal)
+        return undo
+
+    def release(self) -> None:
+        """Refuse nothing while no tunnel is wanted, unless the kill switch is ``always``."""
+        if self._switch != "always":
+            self.policies = replace(self.policies, unwanted=None)
+
+    async def lift(self, allows: Allows) -> list[str]:
+        """Clear every policy, whatever the kill switch; return what that lifted. Raises HostError."""
+        found = [] if allows(self.policies) is None else ["the kill switch"]
+        self._switch, self.policies = "off", StatePolicies()
+        await self.port.enforce(None)
+        return found
+
+    def open(self, openings: tuple[Opening, ...], allows: Allows) -> None:
+        """Open what a captive portal needs from the next change on; nothing closes it again."""
+        self.policies = replace(self.policies, portal=openings)
+        self.port.intend(allows(self.policies))
+
+    async def prepare(self, allows: Allows) -> None:
+        """Apply what a state allows that comes next, whatever is in place now. Raises HostError."""
+        await self.port.enforce(allows(self.policies))
+
+    async def enforce(self, allows: Allows) -> None:
+        """Apply what a state allows, unless the tunnel does that itself. Raises HostError."""
+        if not self._owns_table():
+            await self.port.enforce(allows(self.policies))
+
+    async def attempt(self, allows: Allows) -> str | None:
+        """As :meth:`enforce`; return the sentence of what prevents it, None when nothing does."""
+        try:
+            await self.enforce(allows)
+        except HostError as error:
+            log.error("%s", error)
+            return str(error)
+        return None
+
+    async def mend(self) -> list[str]:
+        """Put back what somebody else has changed; return what that was, in sentences. Raises HostError."""
+        return [] if self._owns_table() else await self.port.mend()
+
+    def status(self, allows: Allows) -> ProtectionStatus:
+        """As ``control/status.py`` describes it."""
+        is_active = allows(self.policies) is not None
+        return ProtectionStatus(
+            kill_switch=self._switch,
+            active=is_active,
+            verified=is_active and (self._owns_table() or self.port.is_verified),
+            inbound=self._inbound,
+        )

@@ -1,0 +1,336 @@
+"""The supervisor: the commands of the control socket, carried out one at a time by the state machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from halftunnel_vpn.client.supervisor import events, portals
+from halftunnel_vpn.client.supervisor.captive_portal import PortalWatch
+from halftunnel_vpn.client.supervisor.enforcement import Enforcement
+from halftunnel_vpn.client.supervisor.events import Target, TunnelEvent
+from halftunnel_vpn.client.supervisor.guard import Guard
+from halftunnel_vpn.client.supervisor.inbox import Inbox
+from halftunnel_vpn.client.supervisor.intent import Intent
+from halftunnel_vpn.client.supervisor.machine import Machine, sentence_of
+from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
+from halftunnel_vpn.client.supervisor.profile_source import ProfileSource
+from halftunnel_vpn.client.supervisor.retries import Retries
+from halftunnel_vpn.client.supervisor.states import Blocked, Connecting, StateContext, Step
+from halftunnel_vpn.client.supervisor.status import status_of
+from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
+from halftunnel_vpn.client.tamper_watch import Mender
+from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.control.daemon_routes import Event
+from halftunnel_vpn.control.status import Status, TunnelState
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HalfTunnelError, HostError
+from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import endless
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Implements ``SupervisorPort``. :meth:`begin`, then :meth:`run` until :meth:`stop`.
+
+    ``remembers``: what is wanted is kept in ``state_dir`` for the next start. ``policy`` and ``make_tunnel``
+    are the ways to the kernel and the network, for tests.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        profiles: ProfileSource,
+        state_dir: Path,
+        *,
+        remembers: bool,
+        policy: PolicyPort | None = None,
+        make_tunnel: MakeTunnel | None = None,
+    ) -> None:
+        self.machine = Machine()
+        self.counters = Counters()
+        self._driver = driver
+        self._profiles = profiles
+        self._started = driver.clock()
+        self._commands = asyncio.Lock()
+        """Commands come one at a time; each sees its own through before the next is looked at."""
+        self._inbox = Inbox()
+        self._is_stopping = False
+        self._runner = TunnelRunner(make_tunnel or self._make_tunnel, self._post)
+        self._enforcement = Enforcement(policy or Guard(state_dir), lambda: self._runner.owns_table)
+        self._mender = Mender(self._enforcement.mend, self.counters)
+        self._opening = portals.PortalOpening(self._set_openings, self._mender.wake, driver.loop)
+        self._portal_watch = PortalWatch(self.counters, driver.clock)
+        self._intent = Intent(state_dir if remembers else None)
+        self._retries = Retries(self._portal_watch, driver.loop, self._post)
+        self._context = StateContext(
+            enforcement=self._enforcement,
+            runner=self._runner,
+            retries=self._retries,
+            opening=self._opening,
+            intent=self._intent,
+            post=self._post,
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Take over what an earlier process left: its policy without a gap, and what was wanted up.
+
+        Raises HostError when what was left cannot be read or put back.
+        """
+        left = self._enforcement.take_over()
+        wanted = self._intent.load()
+        problem, target = None, None
+        if wanted.profile is not None:
+            try:
+                profile = await asyncio.to_thread(self._profiles.load, wanted.profile)
+            except HalfTunnelError as error:
+                problem = sentence_of(error)
+            else:
+                self._enforcement.protect(profile)
+                if wanted.up:
+                    target = Target(wanted.profile, profile)
+        if target is not None or (wanted.up and left is not None):
+            self.machine.go(Step(TunnelEvent.UP, Connecting(target, goes_on=True)))
+            if target is None:
+                blocked = Blocked(None, goes_on=True, after=None)
+                self.machine.go(Step(TunnelEvent.BLOCKED, blocked, problem))
+        elif problem is not None:
+            self.machine.note(problem)
+        await self._enforcement.enforce(self.machine.state.allows)
+        if target is None:
+            await self._clean_up()
+        else:
+            self._post(events.RetryDue(self.machine.state))
+
+    async def run(self) -> None:
+        """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
+        async with asyncio.TaskGroup() as tasks:
+            watch = portals.watch_for_portal(
+                self._portal_watch, lambda: self._runner.tunnel, self._portal_found
+            )
+            helpers = [
+                tasks.create_task(endless(self._runner.run(), "the task of the tunnel")),
+                tasks.create_task(endless(self._mender.run(), "the watch over the host")),
+                tasks.create_task(endless(watch, "the watch for captive portals")),
+            ]
+            try:
+                await self._inbox.serve(self._is_over)
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                self._retries.cancel()
+                self._opening.close()
+
+    def stop(self) -> None:
+        """Have :meth:`run` put the host back and return; what is wanted is remembered for the next start."""
+        self._is_stopping = True
+        self._retries.cancel()
+        self._runner.stop()
+        self._inbox.post(_nothing)
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether :meth:`stop` was called, and no `down` is being carried out."""
+        return self._is_stopping and self.machine.state.name is not TunnelState.DISCONNECTING
+
+    def _is_over(self) -> bool:
+        """Return whether :meth:`run` ends now; a `down` that came before is carried out first."""
+        return self._is_leaving and self._runner.tunnel is None
+
+    def _make_tunnel(self, profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
+        return Tunnel(profile, self._driver, self.counters, changed=changed)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _post(self, event: events.Event) -> None:
+        """Handle ``event`` in its turn."""
+        self._inbox.post(lambda: self._handle(event))
+
+    async def _handle(self, event: events.Event) -> None:
+        """Have the state act, and take the step that it returns. Raises HostError for a refused command."""
+        if isinstance(event, events.TunnelEnded):
+            self._runner.reap()
+        if self._is_leaving and not isinstance(event, events.Down):
+            return
+        step = await self.machine.state.handle_event(event, self._context)
+        if step is not None:
+            await self._take(step)
+
+    async def _take(self, step: Step) -> None:
+        """Enter the next state, then announce it: who reads its name finds its policy in place."""
+        self.machine.state.check(step)
+        self._retries.cancel()
+        problem = await step.state.enter(self._context)
+        self.machine.go(step if step.sentence is not None else replace(step, sentence=problem))
+        if problem is not None and step.sentence is not None:
+            self.machine.tell(problem)
+
+    def _portal_found(self, sentence: str) -> None:
+        if self.machine.state.name is TunnelState.RECONNECTING:
+            self.machine.note(sentence)
+
+    def _set_openings(self, openings: tuple[Opening, ...]) -> None:
+        self._enforcement.open(openings, self.machine.state.allows)
+
+    # --- commands --------------------------------------------------------------------------------
+
+    async def up(self, profile: str | None) -> None:
+        """Connect through the profile of that name, None for the active one."""
+        async with self._commands:
+            name = await asyncio.to_thread(self._profiles.resolve, profile)
+            target = Target(name, await asyncio.to_thread(self._profiles.load, name))
+            await self.machine.while_in(TunnelState.DISCONNECTING)
+            await self._in_turn(lambda: self._up(target))
+
+    async def _up(self, target: Target) -> None:
+        if target != self.machine.state.target:
+            await self._prepare(target)
+        await self._handle(events.Up(target))
+
+    async def _prepare(self, target: Target) -> None:
+        """Do all that may fail before the state changes. Raises HostError, and undoes it, when it fails."""
+        self._enforcement.port.preflight()
+        before = self._intent.wanted
+        self._intent.save(Wanted(target.name, up=True))
+        undo = self._enforcement.protect(target.profile)
+        try:
+            if self._runner.tunnel is None:
+                await self._enforcement.prepare(Connecting.allows)
+        except HostError:
+            undo()
+            self._intent.note(before)
+            raise
+        self._retries.forget()
+
+    async def down(self) -> None:
+        """Disconnect and put the host back. Already down is no error, and lifts what a crash left."""
+        async with self._commands:
+            await self._inbox.do(lambda: self._handle(events.Down()))
+
+    async def reconnect(self) -> None:
+        """Open every leg again, or try again now. Raises HostError when nothing is wanted up."""
+        async with self._commands:
+            await self._in_turn(lambda: self._handle(events.Reconnect()))
+
+    async def portal(self, seconds: float) -> None:
+        """Open what a captive portal needs, for ``seconds``; 0 closes it again."""
+        async with self._commands:
+            await self._in_turn(lambda: self._portal(seconds))
+
+    async def _portal(self, seconds: float) -> None:
+        self._opening.close()
+        if seconds > 0:
+            await self._handle(events.OpenPortal(seconds))
+            self._opening.open(seconds)
+        await self._enforcement.enforce(self.machine.state.allows)
+
+    async def reload(self) -> None:
+        """Read the profile again; what may leave is changed at once, the rest with the next `htvpn up`."""
+        async with self._commands:
+            name = self._intent.wanted.profile
+            if name is None:
+                return
+            target = Target(name, await asyncio.to_thread(self._profiles.load, name))
+            await self._in_turn(lambda: self._reload(target))
+
+    async def _reload(self, target: Target) -> None:
+        self._enforcement.protect(target.profile)
+        before, tunnel = self.machine.state.target, self._runner.tunnel
+        if tunnel is not None:
+            if before is not None and _beyond_protection(before, target):
+                log.warning(
+                    "the profile has changed: all of it except [protection] takes effect at the next up"
+                )
+            policies = self._enforcement.policies
+            await tunnel.change_policy(policies.with_tunnel(), policies.with_legs())
+        elif before is not None:
+            await self._handle(events.ProfileChanged(target))
+        await self._enforcement.enforce(self.machine.state.allows)
+
+    async def repair(self, *, lift: bool) -> list[str]:
+        """Undo whatever an earlier process left on this host; return what was put back, one sentence each."""
+        async with self._commands:
+            return await self._in_turn(lambda: self._repair(lift=lift))
+
+    async def _repair(self, *, lift: bool) -> list[str]:
+        if lift and self.machine.state.name is not TunnelState.DISCONNECTED:
+            raise HostError("a tunnel is wanted up: run `htvpn down` first, then lift what remains")
+        if self._runner.tunnel is not None:
+            return await self._runner.tunnel.mend()
+        if lift:
+            self._intent.note(Wanted())  # or the next start would put back what its profile says
+            found = await self._enforcement.lift(self.machine.state.allows)
+        else:
+            found = await self._enforcement.mend()
+        return found + await self._clean_up()
+
+    async def _clean_up(self) -> list[str]:
+        left = await self._enforcement.port.clean_up(self._allowed())
+        for device in left:
+            log.warning("restored what an earlier tunnel had left on this host: %s", device)
+        return [f"what the tunnel {device} had changed" for device in left]
+
+    async def _in_turn(self, command: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Return the result of ``command`` after its turn. Raises HostError once this client ends."""
+
+        async def unless_leaving() -> _Result:
+            if self._is_leaving:
+                raise Inbox.over()
+            return await command()
+
+        return await self._inbox.do(unless_leaving)
+
+    async def adopt(self, pid: int, programs: str) -> None:
+        """Count a process among the excluded programs, or those that alone use the tunnel."""
+        if self._runner.tunnel is None:
+            raise HostError("The tunnel is not up: connect first.")
+        await self._runner.tunnel.adopt_program(pid, programs)
+
+    # --- what it says of itself ------------------------------------------------------------------
+
+    async def events(self, since: int, wait: float) -> list[Event]:
+        """Changes of state, and failures, after ``since``."""
+        return await self.machine.events(since, wait)
+
+    def status(self) -> Status:
+        """As ``control/status.py`` describes it."""
+        return status_of(
+            self.machine,
+            self._runner.tunnel,
+            uptime=self._driver.clock() - self._started,
+            protection=self._enforcement.status(self.machine.state.allows),
+            counters=self.counters,
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether traffic can flow both ways now."""
+        return self.machine.state.name is TunnelState.CONNECTED
+
+    def flow_counts(self) -> dict[str, int]:
+        """Flows that are open now, by kind."""
+        return {} if self._runner.tunnel is None else self._runner.tunnel.flow_counts()
+
+    def _allowed(self) -> TrafficPolicy | None:
+        return self.machine.state.allows(self._enforcement.policies)
+
+
+def _beyond_protection(before: Target, after: Target) -> bool:
+    """Return whether two versions of a profile differ in more than what may leave outside the tunnel."""
+    return replace(before.profile, protection=after.profile.protection) != after.profile
+
+
+async def _nothing() -> None:
+    """Wake the worker of the inbox."""

@@ -1,0 +1,312 @@
+"""The supervisor's states act: what each failure and command leads to, and what may leave meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+
+from halftunnel_vpn.client import backoff
+from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
+from halftunnel_vpn.client.supervisor.portals import OPENINGS
+from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError
+from halftunnel_vpn.host.wanted import Wanted
+
+NO_ROAD = RoadError("nothing listens there", reason="connection-refused")
+LASTING = HostError("the device name is taken")
+FAILURES = (NO_ROAD, LASTING, HandshakeError("handshake-bad-tag"))
+UP_STATES = (TunnelState.CONNECTING, TunnelState.CONNECTED, TunnelState.RECONNECTING)
+
+
+@pytest.fixture(autouse=True)
+def long_pauses(monkeypatch):
+    """No second attempt comes by itself during a test."""
+    for name in ("FIRST_DELAY", "MAX_DELAY"):
+        monkeypatch.setattr(backoff, name, 3600.0)
+
+
+async def up_to(rig, state):
+    """Bring a rig from disconnected to a state in which a tunnel is wanted."""
+    await rig.supervisor.up(None)
+    if state is TunnelState.BLOCKED:
+        rig.tunnels[-1].fail(NO_ROAD)
+    elif state is not TunnelState.CONNECTING:
+        rig.tunnels[-1].become(TunnelState.CONNECTED)
+        if state is TunnelState.RECONNECTING:
+            await rig.reach(TunnelState.CONNECTED)
+            rig.tunnels[-1].become(state)
+    await rig.reach(state)
+
+
+@pytest.mark.parametrize(
+    ("kill_switch", "state"),
+    [
+        *((switch, state) for switch in ("off", "on", "always") for state in UP_STATES),
+        ("on", TunnelState.BLOCKED),
+        ("always", TunnelState.BLOCKED),
+    ],
+)
+async def test_down_leads_from_every_state_to_disconnected(make_rig, state, kill_switch):
+    rig = await make_rig(kill_switch)
+    await up_to(rig, state)
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    assert rig.policy.in_place == lockdown_policy(rig.profile)
+    assert rig.supervisor.machine.sentence is None
+    status = rig.supervisor.status()
+    assert status["profile"] is None and status["protection"]["active"] == (kill_switch == "always")
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+@pytest.mark.parametrize("kill_switch", ["on", "always"])
+@pytest.mark.parametrize("state", UP_STATES)
+async def test_no_failure_under_a_kill_switch_opens_the_host(make_rig, state, kill_switch, failure):
+    rig = await make_rig(kill_switch)
+    await up_to(rig, state)
+    applied = len(rig.policy.history)
+    rig.tunnels[-1].fail(failure)
+    await rig.reach(TunnelState.BLOCKED)
+    assert rig.policy.in_place == traffic_policy(rig.profile)
+    assert None not in rig.policy.history[applied - 1 :]
+    assert rig.supervisor.machine.sentence
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_without_one_a_first_failure_ends_it_and_says_why(make_rig, failure, tmp_path):
+    rig = await make_rig("off")
+    await up_to(rig, TunnelState.CONNECTING)
+    assert Wanted.load(tmp_path) == Wanted(rig.profile.name, up=True)
+    rig.tunnels[-1].fail(failure)
+    await rig.reach(TunnelState.DISCONNECTED)
+    assert rig.supervisor.machine.sentence
+    assert Wanted.load(tmp_path) == Wanted(rig.profile.name, up=False)
+
+
+async def test_without_one_a_tunnel_that_has_worked_is_tried_again(make_rig):
+    rig = await make_rig("off")
+    await up_to(rig, TunnelState.RECONNECTING)
+    rig.tunnels[-1].fail(NO_ROAD)
+    await rig.reach(TunnelState.CONNECTING)
+    assert rig.supervisor.machine.sentence == "nothing listens there" and len(rig.tunnels) == 1
+    await rig.supervisor.up(None)  # it waits between two attempts
+    await rig.settle()
+    assert len(rig.tunnels) == 2
+    rig.tunnels[-1].become(TunnelState.CONNECTED)
+    await rig.reach(TunnelState.CONNECTED)
+    rig.tunnels[-1].fail(LASTING)
+    await rig.reach(TunnelState.DISCONNECTED)
+
+
+async def test_the_next_attempt_comes_by_itself(make_rig, monkeypatch):
+    for name in ("FIRST_DELAY", "MAX_DELAY"):
+        monkeypatch.setattr(backoff, name, 0.001)
+    rig = await make_rig()
+    await rig.supervisor.up(None)
+    async with asyncio.timeout(30):
+        for attempt in range(1, 5):
+            while len(rig.tunnels) < attempt:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            rig.tunnels[-1].fail(NO_ROAD)
+    events = [event["state"] for event in await rig.supervisor.events(0, 0)]
+    assert events[:5] == ["connecting", "blocked", "connecting", "blocked", "connecting"]
+
+
+@pytest.mark.parametrize("command", ["up", "reconnect", "reload"])
+async def test_a_command_tries_at_once_what_waits(make_rig, command):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.BLOCKED)
+    if command == "reload":
+        rig.profile = replace(rig.profile, routes=replace(rig.profile.routes, mark=77))
+    await (rig.supervisor.up(None) if command == "up" else getattr(rig.supervisor, command)())
+    assert rig.state is TunnelState.CONNECTING and len(rig.tunnels) == 2
+    assert rig.tunnels[-1].profile == rig.profile
+    assert rig.policy.in_place == traffic_policy(rig.profile)
+
+
+async def test_another_profile_waits_for_the_end_of_the_tunnel_before(make_rig):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTED)
+    first = rig.tunnels[-1]
+    await rig.supervisor.up(None)
+    assert rig.state is TunnelState.CONNECTED, "the same one is no error, and changes nothing"
+    rig.profile = replace(rig.profile, routes=replace(rig.profile.routes, mark=77))
+    await rig.supervisor.up(None)
+    await rig.settle()
+    assert not first.owns_table
+    assert rig.state is TunnelState.CONNECTING and [each.profile.routes.mark for each in rig.tunnels][1:] == [
+        77
+    ]
+    first.become(TunnelState.CONNECTED)  # too late
+    await rig.settle()
+    assert rig.state is TunnelState.CONNECTING
+
+
+async def test_an_up_that_cannot_protect_changes_nothing(make_rig, tmp_path):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTING)
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    rig.policy.problem = "nft is not installed"
+    with pytest.raises(HostError, match="nft is not installed"):
+        await rig.supervisor.up(None)
+    assert rig.state is TunnelState.DISCONNECTED and not Wanted.load(tmp_path).up
+    assert not rig.supervisor.status()["protection"]["active"]
+    with pytest.raises(ConfigError, match="has one profile"):
+        await rig.supervisor.up("another")
+
+
+async def test_what_cannot_be_protected_any_more_is_not_tried(make_rig):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.BLOCKED)
+    rig.policy.problem = "nft is gone"
+    await rig.supervisor.up(None)
+    await rig.settle()
+    assert rig.state is TunnelState.BLOCKED and len(rig.tunnels) == 1
+    assert rig.supervisor.machine.sentence == "nft is gone"
+    rig.policy.problem = None
+    await rig.supervisor.up(None)
+    assert rig.state is TunnelState.CONNECTING and len(rig.tunnels) == 2
+
+
+async def test_a_policy_left_by_a_dead_process_stays_until_it_is_lifted(make_rig, tmp_path):
+    left = traffic_policy((await make_rig()).profile)
+    rig = await make_rig("on", left=left)
+    assert rig.policy.in_place == left and None not in rig.policy.history
+    await rig.supervisor.down()
+    assert rig.policy.in_place is None and rig.state is TunnelState.DISCONNECTED
+
+
+async def test_what_was_wanted_goes_up_again_and_goes_on(make_rig, tmp_path):
+    profile = (await make_rig("off")).profile
+    Wanted(profile.name, up=True).save(tmp_path)
+    rig = await make_rig("off")
+    await rig.settle()
+    assert rig.state is TunnelState.CONNECTING and len(rig.tunnels) == 1
+    rig.tunnels[-1].fail(NO_ROAD)
+    await rig.settle()
+    assert rig.state is TunnelState.CONNECTING and rig.supervisor.machine.sentence == "nothing listens there"
+
+
+@pytest.mark.parametrize("state", [TunnelState.CONNECTING, TunnelState.RECONNECTING, TunnelState.BLOCKED])
+async def test_what_a_captive_portal_needs_is_open_until_there_is_a_tunnel(make_rig, state):
+    rig = await make_rig()
+    await up_to(rig, state)
+    await rig.supervisor.portal(60)
+    await rig.settle()
+    assert rig.policy.in_place.openings == OPENINGS
+    await rig.supervisor.up(None)
+    await rig.settle()
+    rig.tunnels[-1].become(TunnelState.CONNECTED)
+    await rig.reach(TunnelState.CONNECTED)
+    rig.tunnels[-1].fail(NO_ROAD)
+    await rig.reach(TunnelState.BLOCKED)
+    assert rig.policy.in_place.openings == ()
+
+
+async def test_a_portal_is_opened_only_where_a_kill_switch_shuts_it_out(make_rig):
+    rig = await make_rig()
+    with pytest.raises(HostError, match="nothing stands in the way"):
+        await rig.supervisor.portal(60)
+    await up_to(rig, TunnelState.CONNECTED)
+    with pytest.raises(HostError, match="nothing stands in the way"):
+        await rig.supervisor.portal(60)
+    await rig.supervisor.portal(0)
+
+
+async def test_a_command_whose_caller_is_gone_is_carried_out(make_rig):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTED)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    enforce = rig.policy.enforce
+
+    async def slowly(policy):
+        reached.set()
+        await go_on.wait()
+        await enforce(policy)
+
+    rig.policy.enforce = slowly
+    rig.profile = replace(rig.profile, routes=replace(rig.profile.routes, mark=77))
+    asking = asyncio.create_task(rig.supervisor.up(None))
+    await reached.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    go_on.set()
+    rig.policy.enforce = enforce
+    await rig.settle()
+    assert rig.supervisor.status()["profile"] == rig.profile.name and rig.state is TunnelState.CONNECTING
+
+
+async def test_an_up_after_a_down_waits_until_that_is_carried_out(make_rig):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTED)
+    await asyncio.gather(rig.supervisor.down(), rig.supervisor.up(None))
+    assert rig.state is TunnelState.CONNECTING and len(rig.tunnels) == 2
+
+
+async def test_the_end_keeps_the_kill_switch_and_refuses_what_comes_too_late(make_rig):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTED)
+    rig.supervisor.stop()
+    await rig.task
+    assert rig.policy.in_place == traffic_policy(rig.profile)
+    with pytest.raises(HostError, match="is ending"):
+        await rig.supervisor.reconnect()
+
+
+async def test_a_down_before_the_end_is_carried_out(make_rig, tmp_path):
+    rig = await make_rig()
+    await up_to(rig, TunnelState.CONNECTED)
+    await rig.supervisor.down()
+    rig.supervisor.stop()
+    await rig.task
+    assert rig.state is TunnelState.DISCONNECTED and rig.policy.in_place is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_comes_in_whatever_order_the_host_is_shut_while_a_tunnel_is_wanted(make_rig, seed):
+    chance = random.Random(seed)
+    rig = await make_rig("on")
+
+    async def command():
+        name = chance.choice(["up", "down", "reconnect", "portal", "reload", "repair", "other"])
+        try:
+            match name:
+                case "up":
+                    await rig.supervisor.up(None)
+                case "other":
+                    rig.profile = replace(
+                        rig.profile, routes=replace(rig.profile.routes, mark=chance.randrange(1, 99))
+                    )
+                case "portal":
+                    await rig.supervisor.portal(chance.choice([0, 60]))
+                case "repair":
+                    await rig.supervisor.repair(lift=chance.random() < 0.2)
+                case _:
+                    await getattr(rig.supervisor, name)()
+        except HostError:
+            pass  # a refusal: what was is what is
+
+    for _ in range(150):
+        tunnel = rig.tunnels[-1] if rig.tunnels else None
+        if tunnel is not None and chance.random() < 0.5:
+            if chance.random() < 0.3:
+                tunnel.fail(chance.choice(FAILURES))
+            else:
+                tunnel.become(chance.choice([TunnelState.CONNECTED, TunnelState.RECONNECTING]))
+        else:
+            await command()
+        if chance.random() < 0.7:
+            await rig.settle()
+        if rig.state not in (TunnelState.DISCONNECTED, TunnelState.DISCONNECTING):
+            assert rig.policy.in_place is not None
+        assert sum(each.owns_table for each in rig.tunnels) <= 1
+        assert not rig.task.done()
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    await rig.settle()
+    assert rig.policy.in_place is None
+    told = [event["state"] for event in await rig.supervisor.events(0, 0)]
+    assert told[-1] == "disconnected"
