@@ -79,29 +79,17 @@ def _repair_here(*, lift: bool) -> list[str]:
 
 
 def _repair_alone(state_dir: Path, *, lift: bool) -> list[str]:
-    from halftunnel_vpn.host.network import HostNetwork
-    from halftunnel_vpn.host.protection import Protection
+    from halftunnel_vpn.host.host import Host
+    from halftunnel_vpn.host.kernel.desired import Desired
     from halftunnel_vpn.host.wanted import Wanted
 
-    guard = Protection(state_dir)
-    after = None if lift else guard.remembered()  # no gap while the kill switch is to stay
-    repaired = [
-        f"what the tunnel {device} had changed"
-        for device in HostNetwork.cleanup_leftovers(state_dir, after=after)
-    ]
-    if lift and (guard.path.exists() or _protects()):
-        guard.lift()
+    host = Host(state_dir)
+    after = None if lift else host.remembered()  # no gap while the kill switch is to stay
+    repaired = [f"what the tunnel {device} had changed" for device in host.recover(after)]
+    if lift and host.has_traces():
+        host.apply(Desired())
         Wanted.forget(state_dir)  # or the next start of a daemon would put back what its profile says
         repaired.append("the kill switch")
-    elif guard.path.exists():
+    elif after is not None:
         print("htvpn: the kill switch stays; 'htvpn repair --lift' lifts it", file=sys.stderr)
     return repaired
-
-
-def _protects() -> bool:
-    """Whether our table or any rule of ours is there, whoever remembers it."""
-    from halftunnel_vpn.host import nft
-    from halftunnel_vpn.host.netlink import with_kernel
-
-    has_table = nft.find_program() is not None and nft.listing() is not None
-    return has_table or bool(with_kernel(lambda kernel: kernel.rules()))

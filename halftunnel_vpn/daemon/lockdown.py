@@ -1,6 +1,6 @@
 """Early at boot, before the network: the kill switch as it was when the host went down.
 
-``python -m halftunnel_vpn.daemon.lockdown`` reads the file that ``host/protection.py`` keeps, applies the
+``python -m halftunnel_vpn.daemon.lockdown`` reads the file of ``host/record/policy_file.py``, applies the
 policy in it, and ends. A file that cannot be read locks everything: nobody can tell any more what was meant.
 """
 
@@ -10,8 +10,8 @@ import sys
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.host import Host
 from halftunnel_vpn.host.journal import state_directory
-from halftunnel_vpn.host.protection import Protection
 from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
 
@@ -23,21 +23,21 @@ def main() -> int:
     state_dir = state_directory()
     try:
         with HostLock(state_dir, Role.LOCKDOWN):
-            return _restore(Protection(state_dir))
+            return _restore(Host(state_dir))
     except HostError as error:
         print(f"halftunnel: {error}", file=sys.stderr)
         return 0 if isinstance(error, HostBusy) else 1
 
 
-def _restore(guard: Protection) -> int:
+def _restore(host: Host) -> int:
     try:
-        policy = guard.remembered()
+        policy = host.remembered()
     except HostError as error:
-        guard.restore(TrafficPolicy())
+        host.restore(TrafficPolicy())
         print(f"halftunnel: all traffic is refused until this is repaired: {error}", file=sys.stderr)
         return 1
     if policy is not None:
-        guard.restore(policy)
+        host.restore(policy)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Wakes us when somebody touches what is ours in the kernel: our nft table, routing rules, routes, links.
 
-The kernel's messages only wake; whoever is woken reads afresh what is there (``HostNetwork.verify``).
+The kernel's messages only wake; whoever is woken reads afresh what is there (``Host.differences``).
 See netlink(7), rtnetlink(7) and linux/netfilter/nfnetlink.h.
 """
 

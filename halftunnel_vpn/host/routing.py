@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halftunnel_vpn.host import sysctls
 from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.netlink import Kernel
+from halftunnel_vpn.host.kernel.port import NetlinkPort
 from halftunnel_vpn.host.routes import (
     LOOPBACK,
     Route,
@@ -23,14 +22,10 @@ from halftunnel_vpn.host.routes import (
     wanted_rules,
 )
 from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.sysctls import Sysctls
 
 
-def versions() -> tuple[int, ...]:
-    """The IP versions that this kernel has."""
-    return (4, 6) if sysctls.has_ipv6() else (4,)
-
-
-def held_versions(present: Iterable[int], through_tun: Iterable[int] = ()) -> tuple[int, ...]:
+def held_versions(sysctls: Sysctls, through_tun: Iterable[int] = ()) -> tuple[int, ...]:
     """The versions that have no route through the TUN, as far as the loopback device can hold them.
 
     It cannot where IPv6 is switched off on all devices. Then nobody connects from outside over IPv6 either.
@@ -38,12 +33,12 @@ def held_versions(present: Iterable[int], through_tun: Iterable[int] = ()) -> tu
     through_tun = tuple(through_tun)
     return tuple(
         version
-        for version in present
+        for version in sysctls.versions()
         if version not in through_tun and (version == 4 or sysctls.device_has_ipv6(LOOPBACK))
     )
 
 
-def put(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
+def put(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
     """Have the kernel hold these and nothing else of ours; ``index`` is the TUN device's, 0 for none.
 
     What is to come stands before what is to go, so that nothing finds a gap.
@@ -63,7 +58,7 @@ def put(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route], index: i
         kernel.remove_route(route)
 
 
-def remove(kernel: Kernel, state: HostState) -> None:
+def remove(kernel: NetlinkPort, state: HostState) -> None:
     """Remove all of ours, wherever it stands; ``state`` names a table that no rule may lead to any more."""
     rules = kernel.rules()
     tables = {state.table, held_table(state), *_tables(rules, ())}
@@ -74,7 +69,7 @@ def remove(kernel: Kernel, state: HostState) -> None:
         kernel.remove_route(route)
 
 
-def differences(kernel: Kernel, rules: Iterable[Rule], routes: Iterable[Route]) -> list[str]:
+def differences(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route]) -> list[str]:
     """How what the kernel has of ours differs from these, a sentence each."""
     present_rules = kernel.rules()
     wanted: set[Rule | Route] = {*rules, *routes}
@@ -88,7 +83,7 @@ def _tables(rules: Iterable[Rule], routes: Iterable[Route]) -> set[int]:
     return {rule.table for rule in rules if rule.table} | {route.table for route in routes}
 
 
-def uplinks_of(kernel: Kernel, state: HostState) -> tuple[Uplink, ...]:
+def uplinks_of(kernel: NetlinkPort, state: HostState) -> tuple[Uplink, ...]:
     """The uplinks that replies must be kept apart for; none where they need not."""
     return kernel.uplinks(state.tun) if state.inbound else ()
 
@@ -110,22 +105,22 @@ def lock_state(policy: TrafficPolicy) -> HostState:
     )
 
 
-def lock(kernel: Kernel, policy: TrafficPolicy) -> None:
+def lock(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> None:
     """Have the kernel hold the rules of ``policy`` and unreachable routes behind them."""
-    put(kernel, *_locks(kernel, policy), 0)
+    put(kernel, *_locks(kernel, policy, sysctls), 0)
 
 
-def is_locked(kernel: Kernel, policy: TrafficPolicy) -> bool:
+def is_locked(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> bool:
     """Whether all of them are there, and no others of ours."""
-    return not differences(kernel, *_locks(kernel, policy))
+    return not differences(kernel, *_locks(kernel, policy, sysctls))
 
 
-def _locks(kernel: Kernel, policy: TrafficPolicy) -> tuple[list[Rule], list[Route]]:
+def _locks(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> tuple[list[Rule], list[Route]]:
     """None while something is opened: by which ports, only the packet filter can tell."""
     if policy.openings:
         return [], []
-    state, present = lock_state(policy), versions()
+    state = lock_state(policy)
     uplinks = uplinks_of(kernel, state)
-    held = held_versions(present)
-    rules = wanted_rules(state, present, uplinks=uplinks, held=held)
-    return rules, wanted_routes(state, present, held=held, uplinks=uplinks)
+    held, versions = held_versions(sysctls), sysctls.versions()
+    rules = wanted_rules(state, versions, uplinks=uplinks, held=held)
+    return rules, wanted_routes(state, versions, held=held, uplinks=uplinks)

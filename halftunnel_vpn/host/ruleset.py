@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halftunnel_vpn.host import firewall, inbound, mark_owners, nft, routing
+from halftunnel_vpn.host import firewall, mark_owners, nft, routing
 from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.inbound import Inbound
-from halftunnel_vpn.host.netlink import with_kernel
+from halftunnel_vpn.host.kernel.port import KernelPort
 from halftunnel_vpn.host.nft import Ruleset
 from halftunnel_vpn.host.routes import Uplink
 from halftunnel_vpn.host.state import HostState
@@ -29,11 +29,6 @@ def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
     return replies.ruleset() + Ruleset((mark_owners.chain(policy.mark), *nft.own_answers(state), *guard))
 
 
-def uplinks_now(state: HostState) -> tuple[Uplink, ...]:
+def uplinks_now(kernel: KernelPort, state: HostState) -> tuple[Uplink, ...]:
     """The uplinks whose replies are kept apart. Raises HostError."""
-    return with_kernel(lambda kernel: routing.uplinks_of(kernel, state)) if state.inbound else ()
-
-
-def replace(rendered: str) -> None:
-    """Put a rendered table in place, with the connections that it must know by name. Raises HostError."""
-    nft.replace(rendered + (inbound.elements() if "inbound_tcp4" in rendered else ""))
+    return kernel.netlink(lambda netlink: routing.uplinks_of(netlink, state)) if state.inbound else ()

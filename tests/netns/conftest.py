@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from lab.host_tunnel import HostTunnel
 from lab.namespaces import CONFIGURATION
 from lab.topology import CLIENT
 
-from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host import HostState
 from halftunnel_vpn.tun import TunDevice
 
 
@@ -50,9 +51,9 @@ def device(client: Lab) -> Iterator[TunDevice]:
 
 
 @pytest.fixture
-def network(lab: Lab, resolv_conf: Path) -> Callable[[HostState], HostNetwork]:
-    """The client's HostNetwork for a state."""
-    return lambda state: HostNetwork(state, lab.directory / "state", resolv_conf=resolv_conf)
+def network(lab: Lab, resolv_conf: Path) -> Callable[[HostState], HostTunnel]:
+    """The client's HostTunnel for a state."""
+    return lambda state: HostTunnel(state, lab.directory / "state", resolv_conf=resolv_conf)
 
 
 @pytest.fixture

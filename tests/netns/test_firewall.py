@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT, CLIENT_LAN, LAN
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy, nft
+from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy, nft
 from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening
-from halftunnel_vpn.host.protection import Protection
 from halftunnel_vpn.host.ruleset import alone
 from halftunnel_vpn.tun import TunDevice
 
@@ -257,15 +257,15 @@ def test_there_is_no_gap_when_one_table_follows_another(
     wire: Wire, device: TunDevice, lab: Lab, resolv_conf: Path
 ) -> None:
     state = HostState(addresses=("10.72.84.2/32",), dns=None)
-    guard = Protection(lab.directory / "state")
-    tunnel = HostNetwork(
+    guard = Host(lab.directory / "state")
+    tunnel = HostTunnel(
         state,
         lab.directory / "state",
         resolv_conf=resolv_conf,
         policy=replace(BASE, tunnel="htvpn0"),
         after=BASE,
     )
-    guard.put(BASE)
+    guard.apply(Desired(None, BASE))
     over = threading.Event()
     sent = 0
 
@@ -285,14 +285,14 @@ def test_there_is_no_gap_when_one_table_follows_another(
             assert tunnel.verify() == []
             tunnel.cleanup()
             assert nft.listing() is not None
-            guard.put(replace(BASE, own_ports=()))
-            guard.put(BASE)
+            guard.apply(Desired(None, replace(BASE, own_ports=())))
+            guard.apply(Desired(None, BASE))
     finally:
         over.set()
         program.join()
     assert sent > 100
     assert not any(PUBLIC in packet or PUBLIC6 in packet for packet in wire.left())
-    guard.lift()
+    guard.apply(Desired())
     udp(PUBLIC, 22, device="road-b")
     assert f"udp {PUBLIC} 22" in wire.left()
 
@@ -301,22 +301,22 @@ def test_the_policy_is_remembered_until_it_is_lifted(
     client: Lab, snapshot: Callable[[], dict[str, str]]
 ) -> None:
     before = snapshot()
-    guard = Protection(client.directory / "state")
+    guard = Host(client.directory / "state")
     assert guard.remembered() is None
-    guard.put(BASE)
+    guard.apply(Desired(None, BASE))
     assert guard.remembered() == BASE
     assert "guard_output" in snapshot()["nft list ruleset"]
-    guard.lift()
+    guard.apply(Desired())
     assert guard.remembered() is None
     assert snapshot() == before
-    guard.lift()
+    guard.apply(Desired())
 
 
 def test_a_policy_that_cannot_be_remembered_is_not_put_in_place(client: Lab, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match=r"cannot be written .*make room or choose another state directory"):
-        Protection(tmp_path / "file").put(BASE)
+        Host(tmp_path / "file").apply(Desired(None, BASE))
     assert nft.listing() is None
     (tmp_path / "protection.json").write_text("{")
     with pytest.raises(HostError, match=r"cannot be read .* run `htvpn repair --lift`"):
-        Protection(tmp_path).remembered()
+        Host(tmp_path).remembered()

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostNetwork, HostState, addresses, preflight, system_servers
+from halftunnel_vpn.host import HostState, addresses, preflight, system_servers
 from halftunnel_vpn.host.addresses import local_addresses
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root
 
 Snapshot = Callable[[], dict[str, str]]
-Network = Callable[[HostState], HostNetwork]
+Network = Callable[[HostState], HostTunnel]
 
 ROUTE_ALL = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), dns=("10.72.84.1",), mtu=1400)
 SPLIT = replace(ROUTE_ALL, include=("198.51.100.0/24", "203.0.113.7/32"), exclude=("198.51.100.128/25",))
@@ -156,7 +157,7 @@ def test_a_first_apply_that_fails_leaves_nothing(
 
     device = TunDevice.open("htvpn0", mtu=1500)
     with monkeypatch.context() as patched:
-        patched.setattr("halftunnel_vpn.host.nft.find_program", lambda: None)
+        patched.setattr("halftunnel_vpn.host.external_program.ExternalProgram.find", lambda program: None)
         with pytest.raises(HostError, match="nft is not installed: install the package nftables"):
             network(ROUTE_ALL).apply()
     device.close()
@@ -238,7 +239,7 @@ def test_without_proc_the_addresses_are_not_known(tmp_path: Path, monkeypatch: p
 def test_a_mount_point_may_have_any_name(client: Lab, tmp_path: Path) -> None:
     program = """
 import os, pathlib, subprocess, sys
-from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host import Desired, Host, HostState
 from halftunnel_vpn.host.resolver.resolv_conf_file import is_mount_point
 from halftunnel_vpn.tun import TunDevice
 directory = pathlib.Path(sys.argv[1])
@@ -247,9 +248,9 @@ place.mkdir()
 subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
 assert is_mount_point(place)
 device = TunDevice.open("htvpn0", mtu=1500)
-network = HostNetwork(HostState(addresses=("10.72.84.2/32",)), directory / "state")
-print(network.apply())
-network.cleanup()
+host = Host(directory / "state")
+print(host.apply(Desired(HostState(addresses=("10.72.84.2/32",)))))
+host.apply(Desired())
 """
     assert client.python(CLIENT, program, str(tmp_path)).stdout == "[]\n"
 

@@ -8,40 +8,41 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lab import Lab
+from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy
-from halftunnel_vpn.host.protection import Protection
+from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
 from halftunnel_vpn.host.resolver.resolv_conf_file import MAX_RESOLV_CONF
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root
 
 Snapshot = Callable[[], dict[str, str]]
-Network = Callable[[HostState], HostNetwork]
+Network = Callable[[HostState], HostTunnel]
 
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), dns=("10.72.84.1",))
 
 TUNNEL = """
 import sys
 from pathlib import Path
-from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host import Desired, Host, HostState
 from halftunnel_vpn.tun import TunDevice
 device = TunDevice.open("htvpn0", mtu=1500)
 state = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), dns=("10.72.84.1",))
-print(HostNetwork(state, Path(sys.argv[1]), resolv_conf=Path(sys.argv[2])).apply(), flush=True)
+print(Host(Path(sys.argv[1]), resolv_conf=Path(sys.argv[2])).apply(Desired(state)), flush=True)
 sys.stdin.read()
 """
 CLEANUP = """
 import sys
 from pathlib import Path
-from halftunnel_vpn.host import HostNetwork
-print(HostNetwork.cleanup_leftovers(Path(sys.argv[1])))
+from halftunnel_vpn.host import Host
+print(Host(Path(sys.argv[1])).recover(None))
 """
 
 
@@ -90,7 +91,7 @@ def test_the_state_alone_undoes_what_a_killed_tunnel_left(
 ) -> None:
     before = snapshot()
     kill_tunnel()
-    network(STATE).cleanup()
+    assert network(STATE).host.recover(None) == ["htvpn0"]
     assert snapshot() == before
 
 
@@ -99,7 +100,7 @@ def test_a_tunnel_that_lives_is_left_alone(
 ) -> None:
     network(STATE).apply()
     alive = snapshot()
-    assert HostNetwork.cleanup_leftovers(state_dir) == []
+    assert Host(state_dir).recover(None) == []
     assert snapshot() == alive
     assert network(STATE).verify() == []
     network(STATE).cleanup()
@@ -111,7 +112,7 @@ def test_an_apply_cut_short_anywhere_is_undone(
     before = snapshot()
     cut = (
         "import os, sys, pathlib\n"
-        "from halftunnel_vpn.host import HostNetwork, HostState, journal\n"
+        "from halftunnel_vpn.host import Desired, Host, HostState, journal\n"
         "from halftunnel_vpn.tun import TunDevice\n"
         "left = int(sys.argv[2])\n"
         "save = journal.Journal.save\n"
@@ -123,7 +124,7 @@ def test_an_apply_cut_short_anywhere_is_undone(
         "journal.Journal.save = counted\n"
         "device = TunDevice.open('htvpn0', mtu=1500)\n"
         "state = HostState(addresses=('10.72.84.2/32',), dns=('10.72.84.1',))\n"
-        "HostNetwork(state, pathlib.Path(sys.argv[1]), resolv_conf=pathlib.Path(sys.argv[3])).apply()\n"
+        "Host(pathlib.Path(sys.argv[1]), resolv_conf=pathlib.Path(sys.argv[3])).apply(Desired(state))\n"
     )
     saves = 0
 
@@ -133,10 +134,10 @@ def test_an_apply_cut_short_anywhere_is_undone(
 
     while (status := cut_at(saves + 1)) == 9:
         saves += 1
-        assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+        assert Host(state_dir).recover(None) == ["htvpn0"]
         assert snapshot() == before
     assert (status, saves >= 6) == (0, True), "one per step, then it is through"
-    HostNetwork.cleanup_leftovers(state_dir)
+    Host(state_dir).recover(None)
     assert snapshot() == before
 
 
@@ -155,7 +156,7 @@ def test_after_a_reboot_only_the_file_is_put_back(
             network(STATE).apply()
         finally:
             device.close()
-    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    assert Host(state_dir).recover(None) == ["htvpn0"]
     after = snapshot()
     assert after["resolv.conf"] == original
     assert "18516" in after["ip rule"], "a kernel of another boot has nothing of ours to remove"
@@ -166,7 +167,7 @@ def test_a_resolver_written_by_somebody_else_meanwhile_stays(
 ) -> None:
     kill_tunnel()
     resolv_conf.write_text("nameserver 192.0.2.99\n")
-    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    assert Host(state_dir).recover(None) == ["htvpn0"]
     assert resolv_conf.read_text() == "nameserver 192.0.2.99\n"
 
 
@@ -178,10 +179,10 @@ def test_a_resolver_that_cannot_be_given_back_leaves_nothing_else(
     ours = resolv_conf.read_bytes()
     resolv_conf.write_bytes(ours + b"#" * MAX_RESOLV_CONF)
     with pytest.raises(HostError, match="is longer than 65536 bytes: shorten it"):
-        HostNetwork.cleanup_leftovers(state_dir)
+        Host(state_dir).recover(None)
     assert snapshot() | {"resolv.conf": before["resolv.conf"]} == before
     resolv_conf.write_bytes(ours)
-    assert HostNetwork.cleanup_leftovers(state_dir) == ["htvpn0"]
+    assert Host(state_dir).recover(None) == ["htvpn0"]
     assert snapshot() == before
 
 
@@ -191,7 +192,7 @@ def test_a_journal_that_cannot_be_read_says_what_to_do(state_dir: Path) -> None:
     for content in ("", "{}", "[1]", '{"format": 7}', '{"format": 1, "state": {"tun": 1}, "steps": {}}'):
         path.write_text(content)
         with pytest.raises(HostError, match=r"The journal .* cannot be read .* remove that file\."):
-            HostNetwork.cleanup_leftovers(state_dir)
+            Host(state_dir).recover(None)
 
 
 @pytest.fixture
@@ -214,32 +215,32 @@ def test_on_a_full_disk_what_somebody_flushed_is_put_back(
     client: Lab, device: TunDevice, full_disk: Path, resolv_conf: Path
 ) -> None:
     policy = TrafficPolicy(tunnel="htvpn0", inbound=True)
-    network = HostNetwork(STATE, full_disk, resolv_conf=resolv_conf, policy=policy)
+    network = HostTunnel(STATE, full_disk, resolv_conf=resolv_conf, policy=policy)
     network.apply()
     fill(full_disk)
     for _ in range(2):
         client.run(CLIENT, ["nft", "flush", "ruleset"])
-        assert network.kernel_differences()
-        network.mend_kernel()
-        assert network.kernel_differences() == []
-    network.policy = None  # a change that cannot be written down is in force all the same
+        assert network.verify()
+        network.host.mend()
+        assert network.verify() == []
+    network.desired = Desired(STATE, replace(policy, own_ports=(4443,)))
     with pytest.raises(HostError, match="No space left"):
-        network.mend_kernel()
-    assert "guard_output" not in client.run(CLIENT, ["nft", "list", "ruleset"]).stdout
-    assert network.kernel_differences() == []
+        network.apply()  # what cannot be written down is in force all the same
+    assert "4443" in client.run(CLIENT, ["nft", "list", "ruleset"]).stdout
+    assert network.verify() == []
     (full_disk / "fill").unlink()
     network.cleanup()
 
 
 def test_a_kill_switch_on_a_full_disk_is_put_back(client: Lab, full_disk: Path) -> None:
-    guard, policy = Protection(full_disk), TrafficPolicy()
-    guard.put(policy)
+    guard, policy = Host(full_disk), TrafficPolicy()
+    guard.apply(Desired(None, policy))
     fill(full_disk)
     client.run(CLIENT, ["nft", "flush", "ruleset"])
-    assert not guard.holds(policy)
-    guard.put(policy)
-    assert guard.holds(policy)
-    guard.lift()
+    assert guard.differences()
+    guard.apply(Desired(None, policy))
+    assert guard.differences() == []
+    guard.apply(Desired())
 
 
 @pytest.mark.parametrize("moved", [{"rule_priority": 900}, {"table": 900}, {"mark": 0x900}])
@@ -247,19 +248,19 @@ def test_no_rule_stays_where_another_profile_had_them(
     client: Lab, state_dir: Path, snapshot: Snapshot, moved: dict[str, int]
 ) -> None:
     before = snapshot()
-    Protection(state_dir).put(TrafficPolicy(**moved, inbound=True))
+    Host(state_dir).apply(Desired(None, TrafficPolicy(**moved, inbound=True)))
     locked = TrafficPolicy(inbound=True)
-    Protection(state_dir).put(locked)
+    Host(state_dir).apply(Desired(None, locked))
     rules = client.run(CLIENT, ["ip", "rule"]).stdout
-    Protection(state_dir).lift()
+    Host(state_dir).apply(Desired())
     assert (
         "proto 72" in rules and "\n900:" not in rules and "0x900" not in rules and "lookup 900" not in rules
     )
     assert snapshot() == before
 
-    Protection(state_dir).put(TrafficPolicy(**moved))
+    Host(state_dir).apply(Desired(None, TrafficPolicy(**moved)))
     (state_dir / "protection.json").unlink()  # nobody remembers where they are
-    Protection(state_dir).lift()
+    Host(state_dir).apply(Desired())
     assert "proto 72" not in client.run(CLIENT, ["ip", "rule"]).stdout
 
 
@@ -267,9 +268,9 @@ def test_no_rule_stays_where_another_profile_had_them(
 def test_a_tunnel_takes_the_rules_of_a_kill_switch_from_elsewhere(
     client: Lab, device: TunDevice, network: Network, state_dir: Path, moved: dict[str, int]
 ) -> None:
-    Protection(state_dir).put(TrafficPolicy(**moved))
+    Host(state_dir).apply(Desired(None, TrafficPolicy(**moved)))
     tunnel = network(STATE)
     tunnel.apply()
-    assert tunnel.kernel_differences() == []
+    assert tunnel.verify() == []
     tunnel.cleanup()
     assert "proto 72" not in client.run(CLIENT, ["ip", "rule"]).stdout

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 from lab import Lab, start_lan_resolver
+from lab.host_tunnel import HostTunnel
 from lab.topology import (
     CLIENT,
     CLIENT_A,
@@ -25,12 +26,12 @@ from lab.topology import (
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
 
-from halftunnel_vpn.host import HostNetwork, HostState
+from halftunnel_vpn.host import HostState
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root
 
-Network = Callable[[HostState], HostNetwork]
+Network = Callable[[HostState], HostTunnel]
 
 TUN_ADDRESS, TUN_ADDRESS6 = "10.72.84.2", "fd72:84::2"
 ROUTE_ALL = HostState(addresses=(f"{TUN_ADDRESS}/32", f"{TUN_ADDRESS6}/128"))

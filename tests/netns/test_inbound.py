@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from lab import Lab, namespaces
+from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT, CLIENT_A, CLIENT_A6, CLIENT_B, EXIT, EXIT_B, OUTSIDE, OUTSIDE6
 
-from halftunnel_vpn.host import HostNetwork, HostState, TrafficPolicy
-from halftunnel_vpn.host.protection import Protection
+from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
 from halftunnel_vpn.host.state import inbound_mark
 from halftunnel_vpn.tun import TunDevice
 
@@ -54,21 +54,21 @@ def make_host(
     def host(name: str) -> Iterator[None]:
         state, policy, after = HOSTS[name]
         if state is None:
-            guard = Protection(directory)
-            guard.put(policy)
-            assert guard.holds(policy)
+            guard = Host(directory)
+            guard.apply(Desired(None, policy))
+            assert guard.differences() == []
             yield
-            assert guard.holds(policy)
-            guard.lift()
+            assert guard.differences() == []
+            guard.apply(Desired())
             return
-        network = HostNetwork(state, directory, resolv_conf=resolv_conf, policy=policy, after=after)
+        network = HostTunnel(state, directory, resolv_conf=resolv_conf, policy=policy, after=after)
         assert network.apply() == []
         assert network.verify() == []
         yield
         assert network.verify() == []
         network.cleanup()
         if after is not None:
-            Protection(directory).lift()
+            Host(directory).apply(Desired())
 
     return host
 
@@ -225,15 +225,15 @@ def test_answers_to_marked_questions_pass_a_strict_filter_where_inbound_is_off(
     """The names of the paths are asked before a tunnel is up, and legs are dialled then."""
     directory = outside.directory / "state"
     policy = replace(LOCKED, inbound=False, own_ports=(443,))
-    guard = Protection(directory)
-    network = HostNetwork(replace(STATE, inbound=False), directory, resolv_conf=resolv_conf)
+    guard = Host(directory)
+    network = HostTunnel(replace(STATE, inbound=False), directory, resolv_conf=resolv_conf)
     with contextlib.ExitStack() as stack:
         if is_tunnel_up:
             network.apply()
             stack.callback(network.cleanup)
         else:
-            guard.put(policy)
-            stack.callback(guard.lift)
+            guard.apply(Desired(None, policy))
+            stack.callback(guard.apply, Desired())
         for kind, port in ((socket.SOCK_DGRAM, 53), (socket.SOCK_STREAM, 443)):
             far = stack.enter_context(opened(outside, EXIT, OUTSIDE, kind, port))
             with opened(outside, CLIENT, CLIENT_A, kind) as own:
@@ -247,13 +247,13 @@ def test_answers_to_marked_questions_pass_a_strict_filter_where_inbound_is_off(
                     far.sendto(b"answer", peer)
                     assert own.recv(100) == b"answer"
         if not is_tunnel_up:
-            assert guard.holds(policy)
+            assert guard.differences() == []
 
 
 def test_without_the_setting_connections_from_outside_are_cut(outside, session, device, resolv_conf) -> None:
     state = replace(STATE, inbound=False)
     pair = session(OUTSIDE, CLIENT_A)
-    network = HostNetwork(state, outside.directory / "state", resolv_conf=resolv_conf)
+    network = HostTunnel(state, outside.directory / "state", resolv_conf=resolv_conf)
     network.apply()
     with Wire("road-a") as wire:
         pair[1].send(b"prompt")

@@ -1,4 +1,4 @@
-"""What a state allows outside the tunnel, in place: by the tunnel's own table, or by the policy port."""
+"""What a state allows outside the tunnel, applied through the policy port."""
 
 from __future__ import annotations
 
@@ -20,15 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Enforcement:
-    """The policies of the active profile, and the means to apply the one that a state picks.
+    """The policies of the active profile, and the means to apply the one that a state picks."""
 
-    ``owns_table`` tells whether a tunnel's own table is there, which enforces by itself.
-    """
-
-    def __init__(self, port: PolicyPort, owns_table: Callable[[], bool]) -> None:
+    def __init__(self, port: PolicyPort) -> None:
         self.policies = StatePolicies()
         self.port = port
-        self._owns_table = owns_table
         self._switch = "off"
         self._inbound = True
 
@@ -73,14 +69,9 @@ class Enforcement:
         self.policies = replace(self.policies, portal=openings)
         self.port.intend(allows(self.policies))
 
-    async def prepare(self, allows: Allows) -> None:
-        """Apply what a state allows that comes next, whatever is in place now. Raises HostError."""
-        await self.port.enforce(allows(self.policies))
-
     async def enforce(self, allows: Allows) -> None:
-        """Apply what a state allows, unless the tunnel does that itself. Raises HostError."""
-        if not self._owns_table():
-            await self.port.enforce(allows(self.policies))
+        """Apply what a state allows, with the tunnel as it is. Raises HostError."""
+        await self.port.enforce(allows(self.policies))
 
     async def attempt(self, allows: Allows) -> str | None:
         """As :meth:`enforce`; return the sentence of what prevents it, None when nothing does."""
@@ -93,7 +84,7 @@ class Enforcement:
 
     async def mend(self) -> list[str]:
         """Put back what somebody else has changed; return what that was, in sentences. Raises HostError."""
-        return [] if self._owns_table() else await self.port.mend()
+        return await self.port.mend()
 
     def status(self, allows: Allows) -> ProtectionStatus:
         """As ``control/status.py`` describes it."""
@@ -101,6 +92,6 @@ class Enforcement:
         return ProtectionStatus(
             kill_switch=self._switch,
             active=is_active,
-            verified=is_active and (self._owns_table() or self.port.is_verified),
+            verified=is_active and self.port.is_verified,
             inbound=self._inbound,
         )

@@ -1,7 +1,8 @@
-"""The supervisor's one way to the host: the policy while no tunnel has its own table, and its fake."""
+"""The supervisor's one way to the host: what may leave outside the tunnel, and a fake of it."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from halftunnel_vpn.errors import HostError
@@ -9,7 +10,10 @@ from halftunnel_vpn.host.firewall import TrafficPolicy
 
 
 class PolicyPort(Protocol):
-    """What may leave this host while there is no tunnel. Every call may raise HostError, one sentence."""
+    """What may leave this host outside the tunnel (``client/host/host_keeper.py``).
+
+    Every call may raise HostError, one sentence.
+    """
 
     @property
     def is_verified(self) -> bool:
@@ -36,8 +40,16 @@ class PolicyPort(Protocol):
         """Apply the policy again if the kernel does not hold it; return what was mended, in sentences."""
         ...
 
-    async def clean_up(self, after: TrafficPolicy | None) -> list[str]:
-        """Undo what tunnels that were killed left; return their devices. ``after`` holds without a gap."""
+    async def clean_up(self) -> list[str]:
+        """Undo what killed tunnels left; return their devices. The policy holds without a gap."""
+        ...
+
+    async def run(self) -> None:
+        """Check the host, and mend it, after each change and each :meth:`check`, until cancelled."""
+        ...
+
+    def check(self) -> None:
+        """Have :meth:`run` check the host soon."""
         ...
 
 
@@ -53,6 +65,7 @@ class FakePolicy:
         """The sentence with which every change fails now."""
         self.is_verified = False
         self._intended: TrafficPolicy | None = left
+        self._woken = asyncio.Event()
 
     def preflight(self) -> None:
         """Raise the problem, if there is one."""
@@ -81,6 +94,17 @@ class FakePolicy:
         await self.enforce(self._intended)
         return ["The kill switch had been changed."]
 
-    async def clean_up(self, after: TrafficPolicy | None) -> list[str]:
+    async def clean_up(self) -> list[str]:
         """Nothing was left."""
         return []
+
+    async def run(self) -> None:
+        """Mend after each :meth:`check`."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            await self.mend()
+
+    def check(self) -> None:
+        """Wake :meth:`run`."""
+        self._woken.set()

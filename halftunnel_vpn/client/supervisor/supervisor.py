@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from halftunnel_vpn.client.host.host_keeper import HostKeeper
+from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor import events, portals
 from halftunnel_vpn.client.supervisor.captive_portal import PortalWatch
 from halftunnel_vpn.client.supervisor.enforcement import Enforcement
 from halftunnel_vpn.client.supervisor.events import Target, TunnelEvent
-from halftunnel_vpn.client.supervisor.guard import Guard
 from halftunnel_vpn.client.supervisor.inbox import Inbox
 from halftunnel_vpn.client.supervisor.intent import Intent
 from halftunnel_vpn.client.supervisor.machine import Machine, sentence_of
@@ -23,14 +24,13 @@ from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting, StateContext, Step
 from halftunnel_vpn.client.supervisor.status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
-from halftunnel_vpn.client.tamper_watch import Mender
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
-from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.firewall import Opening
 from halftunnel_vpn.host.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
@@ -66,10 +66,11 @@ class Supervisor:
         """Commands come one at a time; each sees its own through before the next is looked at."""
         self._inbox = Inbox()
         self._is_stopping = False
-        self._runner = TunnelRunner(make_tunnel or self._make_tunnel, self._post)
-        self._enforcement = Enforcement(policy or Guard(state_dir), lambda: self._runner.owns_table)
-        self._mender = Mender(self._enforcement.mend, self.counters)
-        self._opening = portals.PortalOpening(self._set_openings, self._mender.wake, driver.loop)
+        keeper = HostKeeper.of(state_dir, self.counters)
+        host = policy or keeper
+        self._runner = TunnelRunner(make_tunnel or self._tunnels_on(keeper), self._post)
+        self._enforcement = Enforcement(host)
+        self._opening = portals.PortalOpening(self._set_openings, host.check, driver.loop)
         self._portal_watch = PortalWatch(self.counters, driver.clock)
         self._intent = Intent(state_dir if remembers else None)
         self._retries = Retries(self._portal_watch, driver.loop, self._post)
@@ -122,7 +123,7 @@ class Supervisor:
             )
             helpers = [
                 tasks.create_task(endless(self._runner.run(), "the task of the tunnel")),
-                tasks.create_task(endless(self._mender.run(), "the watch over the host")),
+                tasks.create_task(endless(self._enforcement.port.run(), "the watch over the host")),
                 tasks.create_task(endless(watch, "the watch for captive portals")),
             ]
             try:
@@ -149,8 +150,11 @@ class Supervisor:
         """Return whether :meth:`run` ends now; a `down` that came before is carried out first."""
         return self._is_leaving and self._runner.tunnel is None
 
-    def _make_tunnel(self, profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
-        return Tunnel(profile, self._driver, self.counters, changed=changed)
+    def _tunnels_on(self, host: HostPort) -> MakeTunnel:
+        def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
+            return Tunnel(profile, self._driver, host, self.counters, changed=changed)
+
+        return make
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class Supervisor:
         undo = self._enforcement.protect(target.profile)
         try:
             if self._runner.tunnel is None:
-                await self._enforcement.prepare(Connecting.allows)
+                await self._enforcement.enforce(Connecting.allows)
         except HostError:
             undo()
             self._intent.note(before)
@@ -253,8 +257,6 @@ class Supervisor:
                 log.warning(
                     "the profile has changed: all of it except [protection] takes effect at the next up"
                 )
-            policies = self._enforcement.policies
-            await tunnel.change_policy(policies.with_tunnel(), policies.with_legs())
         elif before is not None:
             await self._handle(events.ProfileChanged(target))
         await self._enforcement.enforce(self.machine.state.allows)
@@ -268,7 +270,7 @@ class Supervisor:
         if lift and self.machine.state.name is not TunnelState.DISCONNECTED:
             raise HostError("a tunnel is wanted up: run `htvpn down` first, then lift what remains")
         if self._runner.tunnel is not None:
-            return await self._runner.tunnel.mend()
+            return await self._enforcement.mend()
         if lift:
             self._intent.note(Wanted())  # or the next start would put back what its profile says
             found = await self._enforcement.lift(self.machine.state.allows)
@@ -277,9 +279,7 @@ class Supervisor:
         return found + await self._clean_up()
 
     async def _clean_up(self) -> list[str]:
-        left = await self._enforcement.port.clean_up(self._allowed())
-        for device in left:
-            log.warning("restored what an earlier tunnel had left on this host: %s", device)
+        left = await self._enforcement.port.clean_up()
         return [f"what the tunnel {device} had changed" for device in left]
 
     async def _in_turn(self, command: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -322,9 +322,6 @@ class Supervisor:
     def flow_counts(self) -> dict[str, int]:
         """Flows that are open now, by kind."""
         return {} if self._runner.tunnel is None else self._runner.tunnel.flow_counts()
-
-    def _allowed(self) -> TrafficPolicy | None:
-        return self.machine.state.allows(self._enforcement.policies)
 
 
 def _beyond_protection(before: Target, after: Target) -> bool:

@@ -9,7 +9,6 @@ from typing import Protocol
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status import ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, HostError
-from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress
 
 
@@ -24,11 +23,6 @@ class TunnelPort(Protocol):
     @property
     def phase(self) -> TunnelState:
         """``connecting``, ``connected``, ``reconnecting`` or ``disconnecting``."""
-        ...
-
-    @property
-    def owns_table(self) -> bool:
-        """Whether the nft table is the tunnel's own now, with the policy in it."""
         ...
 
     @property
@@ -53,14 +47,6 @@ class TunnelPort(Protocol):
         """Replace every leg at once."""
         ...
 
-    async def change_policy(self, policy: TrafficPolicy | None, after: TrafficPolicy | None) -> None:
-        """Apply what may leave outside the tunnel from now on, and once it has gone. Raises HostError."""
-        ...
-
-    async def mend(self) -> list[str]:
-        """Put right what somebody else has changed; return what that was, a sentence each."""
-        ...
-
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Have a process and its children go outside (``excluded``) or inside (``only``), or HostError."""
         ...
@@ -81,15 +67,13 @@ class FakeTunnel:
         self.profile = profile
         self.phase = TunnelState.CONNECTING
         self.is_cut_off = False
-        self.policies: list[tuple[TrafficPolicy | None, TrafficPolicy | None]] = []
-        """What :meth:`change_policy` was told."""
         self.reconnects = 0
         self._changed = changed
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def owns_table(self) -> bool:
-        """Whether it is up."""
+    def is_up(self) -> bool:
+        """Whether it was up, and has not ended."""
         return self.phase is not TunnelState.CONNECTING and not self._over.done()
 
     def become(self, phase: TunnelState) -> None:
@@ -114,14 +98,6 @@ class FakeTunnel:
     def reconnect(self) -> None:
         """Count it."""
         self.reconnects += 1
-
-    async def change_policy(self, policy: TrafficPolicy | None, after: TrafficPolicy | None) -> None:
-        """Keep both."""
-        self.policies.append((policy, after))
-
-    async def mend(self) -> list[str]:
-        """Nothing differs."""
-        return []
 
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Refuse: there are no programs here."""

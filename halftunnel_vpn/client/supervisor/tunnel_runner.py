@@ -27,11 +27,6 @@ class TunnelRunner:
         self._is_stopped = False
         self._is_told = False
 
-    @property
-    def owns_table(self) -> bool:
-        """Whether a tunnel's own table is in the kernel."""
-        return self.tunnel is not None and self.tunnel.owns_table
-
     def start(self, profile: ClientProfile) -> None:
         """Begin; :class:`TunnelEnded` comes in the end, whatever happens."""
         assert self.tunnel is None

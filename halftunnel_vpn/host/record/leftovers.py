@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from halftunnel_vpn.host.journal import SUFFIX
-from halftunnel_vpn.host.protection import FILE
 from halftunnel_vpn.host.record.lock import holder_of
+from halftunnel_vpn.host.record.policy_file import FILE
 
 
 def leftovers(state_dir: Path) -> list[str]:

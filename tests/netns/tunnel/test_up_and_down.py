@@ -100,7 +100,7 @@ def test_a_signal_while_it_still_connects(lab, tunnel, snapshot, left, eventuall
     try:
         tunnel.start_client()
         eventually(tunnel.socket.exists)
-        assert tunnel.status()["state"] == "connecting"
+        eventually(lambda: tunnel.status()["state"] == "connecting")
         tunnel.client.terminate()
         assert tunnel.client.wait(60) == 0, tunnel.client_output()
     finally:

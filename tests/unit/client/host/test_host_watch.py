@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from halftunnel_vpn.client import host_watch
+from halftunnel_vpn.client.host import host_watch
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.monitor import SuspendWatch, Way, changed
@@ -70,8 +70,8 @@ async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
 
     moved = asyncio.Event()
 
-    async def in_turn(work: Callable[[], object]) -> object:
-        return work()
+    async def ask(work: Callable[[object], object]) -> object:
+        return work(SimpleNamespace(own_servers=tuple))
 
     async def learn(servers: object) -> None: ...
 
@@ -85,12 +85,12 @@ async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
             "Any",
             SimpleNamespace(routes=SimpleNamespace(mark=1), dns=SimpleNamespace(mode="off", takeover="mend")),
         ),
-        cast("Any", SimpleNamespace(state=SimpleNamespace(ipv6=True), own_servers=tuple)),
+        cast("Any", SimpleNamespace(ask=ask)),
         cast("Any", SimpleNamespace(legs=list, reconnect=moved.set)),
         cast("Any", SimpleNamespace(learn=learn)),
         cast("Any", SimpleNamespace(clock=lambda: 0.0)),
         counters,
-        cast("Any", in_turn),
+        lambda: False,
     )
     running = asyncio.ensure_future(watch.run())
     try:

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.resolver_guard import ResolverGuard
+from halftunnel_vpn.client.host.host_port import HostPort
+from halftunnel_vpn.client.host.resolver_guard import ResolverGuard
 from halftunnel_vpn.client.road_resolver import RoadResolver
-from halftunnel_vpn.client.serial_thread import HostTurn
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.host import Host
 from halftunnel_vpn.host.monitor import NetworkMonitor, SuspendWatch, Ways, changed, ways
-from halftunnel_vpn.host.network import HostNetwork
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 
@@ -39,32 +40,32 @@ log = logging.getLogger(__name__)
 
 
 class HostWatch:
-    """Start it with :meth:`run` after ``network`` is applied, :meth:`stop` it before that is undone."""
+    """Start it with :meth:`run` once the tunnel has entered ``host``, :meth:`stop` it before that is left."""
 
     def __init__(
         self,
         profile: ClientProfile,
-        network: HostNetwork,
+        host: HostPort,
         connection: Connection,
         resolver: RoadResolver,
         driver: Driver,
         counters: Counters,
-        in_turn: HostTurn,
+        reopen: Callable[[], bool],
     ) -> None:
-        self._network = network
-        self._in_turn = in_turn
+        self._host = host
+        self._reopen = reopen
         self._connection = connection
         self._resolver = resolver
         self._counters = counters
         self._mark = profile.routes.mark
         self._guards_dns = profile.dns.mode != "off"
-        self._guard = ResolverGuard(network, profile.dns.takeover, driver.clock, counters, in_turn)
+        self._guard = ResolverGuard(host, profile.dns.takeover, driver.clock, counters)
         self._sleep = SuspendWatch()
         self._places: dict[str, None] = {}
         self._ways: Ways = {}
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
-        self._exit_has_ipv6 = network.state.ipv6
+        self._exit_has_ipv6 = False
         self._exit_told = asyncio.Event()
 
     async def run(self) -> None:
@@ -99,12 +100,11 @@ class HostWatch:
             await self._exit_told.wait()
             self._exit_told.clear()
             has_ipv6 = self._exit_has_ipv6
-            if self._network.state.ipv6 == has_ipv6:
+            tunnel = self._host.tunnel
+            if tunnel is None or tunnel.ipv6 == has_ipv6:
                 continue
-            self._network.state = replace(self._network.state, ipv6=has_ipv6)
             try:
-                for warning in await self._in_turn(self._network.apply):
-                    log.warning("%s", warning)
+                await self._host.enter(replace(tunnel, ipv6=has_ipv6), self._reopen)
             except HostError as error:
                 log.warning("the exit's IPv6 has changed, and this host could not follow: %s", error)
             else:
@@ -168,7 +168,7 @@ class HostWatch:
         while len(self._places) > MAX_PLACES:
             del self._places[next(iter(self._places))]
         places = tuple(self._places) or PROBES
-        before, self._ways = self._ways, await self._in_turn(lambda: ways(places, self._mark))
+        before, self._ways = self._ways, await self._host.ask(lambda host: ways(places, self._mark))
         if moved or changed(before, self._ways):
             await self._move()
         elif any(before.values()) and not any(self._ways.values()):
@@ -180,4 +180,4 @@ class HostWatch:
         self._connection.reconnect()
         if self._guards_dns:
             await self._guard.look()  # it tells what the host's own resolvers are now
-        await self._resolver.learn(await self._in_turn(self._network.own_servers))
+        await self._resolver.learn(await self._host.ask(Host.own_servers))

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from halftunnel_vpn.client.serial_thread import HostTurn
+from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.file_watch import FileWatch
-from halftunnel_vpn.host.network import HostNetwork
+from halftunnel_vpn.host.host import Host
 from halftunnel_vpn.host.resolver.step import Takeover
 
 MAX_MENDS_PER_MINUTE = 5
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class ResolverGuard:
-    """Watches what ``network`` has made of the resolver configuration. :meth:`run` never returns by itself.
+    """Watches what ``host`` has made of the resolver configuration. :meth:`run` never returns by itself.
 
     ``policy``: "mend" puts the tunnel's servers back, "report" only says who it was. Either way the queries
     themselves still go into the tunnel, by address; what a takeover changes is who is asked there.
@@ -38,17 +38,15 @@ class ResolverGuard:
 
     def __init__(
         self,
-        network: HostNetwork,
+        host: HostPort,
         policy: Literal["mend", "report"],
         clock: Callable[[], float],
         counters: Counters,
-        in_turn: HostTurn,
     ) -> None:
-        self._network = network
+        self._host = host
         self._policy = policy
         self._clock = clock
         self._counters = counters
-        self._in_turn = in_turn
         self._mends: deque[float] = deque(maxlen=MAX_MENDS_PER_MINUTE)
         self._reported: Takeover | None = None
 
@@ -83,14 +81,14 @@ class ResolverGuard:
     async def look(self) -> None:
         """Compare once, and do what the policy says."""
         try:
-            takeover = await self._in_turn(self._network.takeover)
+            takeover = await self._host.ask(Host.takeover)
         except HostError as error:
             takeover = Takeover(str(error), "somebody")
         if takeover is None:
             self._reported = None
             return
         if self._policy == "mend" and self._may_mend():
-            problem = await self._in_turn(self._mend)
+            problem = await self._host.ask(_mend)
             if problem is None:
                 self._counters.count("resolver-mended")
                 log.info("%s changed the resolver configuration; it was restored", takeover.by)
@@ -110,16 +108,17 @@ class ResolverGuard:
         self._mends.append(now)
         return True
 
-    def _mend(self) -> str | None:
-        try:
-            return self._network.mend_resolver()
-        except HostError as error:
-            return str(error)
-
     async def _open_watch(self) -> FileWatch | None:
         try:
-            path = await self._in_turn(self._network.watched_file)
+            path = await self._host.ask(Host.watched_file)
             return None if path is None else FileWatch(path)
         except HostError as error:
             log.warning("%s", error)
             return None
+
+
+def _mend(host: Host) -> str | None:
+    try:
+        return host.mend_resolver()
+    except HostError as error:
+        return str(error)

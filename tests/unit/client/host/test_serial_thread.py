@@ -12,13 +12,15 @@ import pytest
 
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.connector import Connector
-from halftunnel_vpn.client.host_watch import HostWatch
+from halftunnel_vpn.client.host.host_keeper import HostKeeper
+from halftunnel_vpn.client.host.host_watch import HostWatch
+from halftunnel_vpn.client.host.serial_thread import SerialThread
 from halftunnel_vpn.client.road_resolver import RoadResolver
-from halftunnel_vpn.client.serial_thread import HostTurn
-from halftunnel_vpn.client.settings import dial_options, host_state
+from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.host import HostNetwork
+from halftunnel_vpn.host import Host
+from halftunnel_vpn.host.kernel.fake import FakeKernel
 from halftunnel_vpn.transport.driver import Driver
 
 
@@ -36,14 +38,14 @@ class Work:
         return "done"
 
 
-async def begun(turn: HostTurn, work: Work) -> asyncio.Task[str]:
+async def begun(turn: SerialThread, work: Work) -> asyncio.Task[str]:
     task = asyncio.create_task(turn(work))
     await asyncio.to_thread(work.begun.wait)
     return task
 
 
 async def test_what_has_begun_is_done_to_its_end_and_what_waits_is_not_begun() -> None:
-    turn, first, second = HostTurn(), Work(), Work()
+    turn, first, second = SerialThread(), Work(), Work()
     doing = await begun(turn, first)
     waiting = asyncio.create_task(turn(second))
     await asyncio.sleep(0)
@@ -57,8 +59,33 @@ async def test_what_has_begun_is_done_to_its_end_and_what_waits_is_not_begun() -
     assert first.is_done and not second.begun.is_set()
 
 
+async def test_however_often_it_is_cancelled_the_next_one_waits_for_the_end_of_the_thread() -> None:
+    turn, first, second = SerialThread(), Work(), Work()
+    second.may_end.set()
+    doing = await begun(turn, first)
+    next_one = asyncio.create_task(turn(second))
+    for _ in range(3):
+        doing.cancel()
+        await asyncio.sleep(0.01)
+    assert not doing.done() and not second.begun.is_set()
+    first.may_end.set()
+    assert await next_one == "done"
+    assert doing.cancelled()
+
+
+def test_a_loop_that_ends_waits_for_the_end_of_the_thread() -> None:
+    work = Work()
+
+    async def main() -> None:
+        await begun(SerialThread(), work)
+        asyncio.get_running_loop().call_later(0.05, work.may_end.set)
+
+    asyncio.run(main())
+    assert work.is_done
+
+
 async def test_what_fails_when_nobody_is_left_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    turn, work = HostTurn(), Work()
+    turn, work = SerialThread(), Work()
 
     def failing() -> None:
         work()
@@ -73,10 +100,10 @@ async def test_what_fails_when_nobody_is_left_is_told_to_nobody(caplog: pytest.L
 
 
 @pytest.fixture
-def make_watch(profile_text: str, counters: Counters, tmp_path: Path) -> Callable[[HostTurn], HostWatch]:
+def make_watch(profile_text: str, counters: Counters, tmp_path: Path) -> Callable[[SerialThread], HostWatch]:
     """A watch over a host whose device is not there."""
 
-    def make(turn: HostTurn) -> HostWatch:
+    def make(turn: SerialThread) -> HostWatch:
         profile = parse_client(profile_text)
         driver = Driver(asyncio.get_running_loop())
         resolver = RoadResolver(1, counters)
@@ -89,18 +116,19 @@ def make_watch(profile_text: str, counters: Counters, tmp_path: Path) -> Callabl
             session_made=lambda hello: None,
             session_lost=lambda now: None,
         )
-        network = HostNetwork(host_state(profile, has_ipv6=True), tmp_path)
-        return HostWatch(profile, network, connection, resolver, driver, counters, turn)
+        host = Host(tmp_path, kernel=FakeKernel(tmp_path / "kernel"))
+        keeper = HostKeeper(host, counters, in_turn=turn)
+        return HostWatch(profile, keeper, connection, resolver, driver, counters, lambda: False)
 
     return make
 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_once_the_watch_has_stopped_it_does_nothing_to_the_host(
-    make_watch: Callable[[HostTurn], HostWatch], caplog: pytest.LogCaptureFixture, turns: int
+    make_watch: Callable[[SerialThread], HostWatch], caplog: pytest.LogCaptureFixture, turns: int
 ) -> None:
     caplog.set_level(logging.INFO)
-    turn, work = HostTurn(), Work()
+    turn, work = SerialThread(), Work()
     watch = make_watch(turn)
     holding = await begun(turn, work)
     running = asyncio.create_task(watch.run())

@@ -1,0 +1,76 @@
+"""Reads the TUN device when the host has sent something, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.flow.tracker import FlowTracker
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.tun.device import TunDevice
+
+FRAMES_PER_WAKE = 256
+"""Frames read from the TUN device before other events get their turn."""
+
+log = logging.getLogger(__name__)
+
+
+class DeviceReader:
+    """Gives the frames of ``device`` to ``tracker``; ``flushed`` ends each batch, so it goes in few trains.
+
+    ``failed`` is called when the device cannot be read any more; reading has stopped then.
+    """
+
+    def __init__(
+        self,
+        device: TunDevice,
+        tracker: FlowTracker,
+        driver: Driver,
+        *,
+        flushed: Callable[[], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._device = device
+        self._loop: asyncio.AbstractEventLoop = driver.loop
+        self._readable = self._callback(device, tracker, driver.clock, flushed, failed)
+
+    def start(self) -> None:
+        """Read from now on; call it again after the device was opened again."""
+        self._loop.add_reader(self._device.fd, self._readable)
+
+    def stop(self) -> None:
+        """Read no more. Repeatable."""
+        if self._device.fd >= 0:
+            self._loop.remove_reader(self._device.fd)
+
+    def _callback(
+        self,
+        device: TunDevice,
+        tracker: FlowTracker,
+        clock: Callable[[], float],
+        flushed: Callable[[], None],
+        failed: Callable[[], None],
+    ) -> Callable[[], None]:
+        loop = self._loop
+        read_burst, frame_arrived, flush = device.read_burst, tracker.frame_arrived, tracker.flush
+
+        def readable() -> None:
+            now = clock()
+            try:
+                frames = read_burst(FRAMES_PER_WAKE)
+            except HostError as error:
+                log.warning("%s", error)
+                self.stop()
+                failed()
+                return
+            for frame in frames:
+                try:
+                    frame_arrived(frame, now)
+                except Exception as error:  # a fault with one frame: the others of the batch go on
+                    loop.call_exception_handler({"message": "a frame of the host failed", "exception": error})
+            flush(now)
+            flushed()
+
+        return readable

@@ -1,0 +1,60 @@
+"""The desired state of the host as data, and what it means for the kernel that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from halftunnel_vpn.host import routing, ruleset
+from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
+from halftunnel_vpn.host.nft import Ruleset
+from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.state import HostState
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A tunnel (None: no tunnel) and what may leave outside of it (None: everything).
+
+    Everything may go through the tunnel's device, and nothing else is open while that is there: ``policy``
+    takes its ``tunnel`` from ``tunnel``, and loses its ``openings`` to it.
+    """
+
+    tunnel: HostState | None = None
+    policy: TrafficPolicy | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            return
+        device, openings = None, self.policy.openings
+        if self.tunnel is not None:
+            device, openings = self.tunnel.tun, ()
+        policy = dataclasses.replace(self.policy, tunnel=device, openings=openings)
+        object.__setattr__(self, "policy", policy)
+
+    def table(self, kernel: KernelPort) -> Ruleset:
+        """Return our nft table as it is to be."""
+        if self.tunnel is not None:
+            uplinks = ruleset.uplinks_now(kernel, self.tunnel)
+            return ruleset.with_tunnel(self.tunnel, self.policy, uplinks)
+        if self.policy is None:
+            return Ruleset(())
+        return ruleset.alone(self.policy, ruleset.uplinks_now(kernel, routing.lock_state(self.policy)))
+
+
+def addresses_of(state: HostState, kernel: KernelPort) -> set[str]:
+    """Return the addresses that the tunnel's device is to have."""
+    has_ipv6 = kernel.sysctls.device_has_ipv6(state.tun)
+    return {str(item) for item in state.interfaces() if item.version == 4 or has_ipv6}
+
+
+def routing_of(state: HostState, kernel: KernelPort, netlink: NetlinkPort) -> tuple[list[Rule], list[Route]]:
+    """Return the rules and routes of a tunnel; a family that it does not carry is held back."""
+    versions = kernel.sysctls.versions()
+    uplinks = routing.uplinks_of(netlink, state)
+    carries_ipv6 = state.ipv6 and kernel.sysctls.device_has_ipv6(state.tun)
+    through_tun = [version for version in versions if version == 4 or carries_ipv6]
+    held = routing.held_versions(kernel.sysctls, through_tun)
+    rules = wanted_rules(state, versions, uplinks=uplinks, held=held)
+    return rules, wanted_routes(state, versions, through_tun=through_tun, held=held, uplinks=uplinks)

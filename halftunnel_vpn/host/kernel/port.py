@@ -1,0 +1,83 @@
+"""The edge to the kernel: netlink, the nft table and the settings, as an interface with two implementations.
+
+:class:`RealKernel` is the one of this network namespace; ``fake.py`` holds the other, for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+from halftunnel_vpn.host import inbound, nft
+from halftunnel_vpn.host.netlink import Link, with_kernel
+from halftunnel_vpn.host.preflight import device_exists
+from halftunnel_vpn.host.routes import Route, Rule, Uplink
+from halftunnel_vpn.host.sysctls import Sysctls
+
+_Result = TypeVar("_Result")
+
+
+class NetlinkPort(Protocol):
+    """Links, addresses, rules and routes, as ``netlink.Kernel`` describes them."""
+
+    def link(self, name: str) -> Link | None: ...
+    def set_link(self, index: int, **values: Any) -> None: ...
+    def add_address(self, index: int, text: str) -> None: ...
+    def remove_address(self, index: int, text: str) -> None: ...
+    def rules(self) -> set[Rule]: ...
+    def add_rule(self, rule: Rule) -> None: ...
+    def remove_rule(self, rule: Rule) -> None: ...
+    def routes(self, tables: Iterable[int]) -> set[Route]: ...
+    def add_route(self, route: Route, index: int) -> None: ...
+    def remove_route(self, route: Route) -> None: ...
+    def uplinks(self, tun: str) -> tuple[Uplink, ...]: ...
+
+
+class KernelPort(Protocol):
+    """What ``Host`` reads and changes of a kernel. Calls raise HostError, one sentence."""
+
+    @property
+    def sysctls(self) -> Sysctls:
+        """The settings of this network namespace."""
+
+    def netlink(self, work: Callable[[NetlinkPort], _Result]) -> _Result:
+        """Return what ``work`` returns, called with links, rules and routes."""
+
+    def replace_table(self, text: str) -> None:
+        """Put our nft table in place as a whole, in one transaction; ``text`` is from ``nft.render``."""
+
+    def table(self) -> str | None:
+        """Return our nft table as the kernel lists it; None when there is none."""
+
+    def remove_table(self) -> None:
+        """Remove our nft table if it is there."""
+
+    def has_device(self, name: str) -> bool:
+        """Return whether there is a network device of that name."""
+
+
+class RealKernel:
+    """The kernel of this network namespace."""
+
+    def __init__(self) -> None:
+        self.sysctls = Sysctls()
+
+    def netlink(self, work: Callable[[NetlinkPort], _Result]) -> _Result:
+        """See KernelPort."""
+        return with_kernel(work)
+
+    def replace_table(self, text: str) -> None:
+        """See KernelPort. Connections that the table must know by name are in the same transaction."""
+        nft.replace(text + (inbound.elements() if "inbound_tcp4" in text else ""))
+
+    def table(self) -> str | None:
+        """See KernelPort."""
+        return nft.listing()
+
+    def remove_table(self) -> None:
+        """See KernelPort."""
+        nft.remove()
+
+    def has_device(self, name: str) -> bool:
+        """See KernelPort."""
+        return device_exists(name)

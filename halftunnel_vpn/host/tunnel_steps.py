@@ -1,0 +1,159 @@
+"""The steps by which a host gets a tunnel, in order; each is in the journal before it is taken."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import nft, routing
+from halftunnel_vpn.host.journal import Journal
+from halftunnel_vpn.host.kernel.desired import Desired, addresses_of, routing_of
+from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
+from halftunnel_vpn.host.netlink import Link
+from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
+from halftunnel_vpn.host.resolver.step import ResolverStep
+from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.sysctls import SOURCE_MARK
+
+DEVICE: Final = "device"
+NFT: Final = "nft"
+ROUTING: Final = "routing"
+SETTING: Final = "sysctl"
+PROGRAMS: Final = "programs"
+FORWARDING: Final = "forwarding"
+
+
+class TunnelSteps:
+    """Takes the steps, compares them and takes them again. Calls raise HostError; only ``Host`` calls."""
+
+    def __init__(self, kernel: KernelPort, resolver: ResolverStep) -> None:
+        self.table: tuple[str, str | None] | None = None
+        """Our table as it was put in place, and as it was listed then; a record may be out of date."""
+        self._kernel = kernel
+        self._resolver = resolver
+
+    def apply(self, journal: Journal, desired: Desired, *, original: str) -> list[str]:
+        """Take every step that is not as desired; return warnings. ``original``: the setting before us."""
+        state = journal.state = _tunnel_of(desired)
+        sysctls = self._kernel.sysctls
+        warnings: list[str | None] = []
+        journal.record(DEVICE)
+        warnings += [sysctls.write(*setting) for setting in sysctls.of_device(state.tun).items()]
+        self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
+        self.lists(state).resume()
+        self.apply_table(journal, desired)
+        if SETTING not in journal.steps and original != "1":
+            journal.record(SETTING, original=original)
+        warnings.append(sysctls.write(SOURCE_MARK, "1"))
+        journal.record(ROUTING)
+        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
+        warnings += self._apply_forwarding(journal, state)
+        warnings.append(self._resolver.apply(journal, state))
+        journal.save()
+        return [warning for warning in warnings if warning is not None]
+
+    def mend(self, journal: Journal, desired: Desired) -> None:
+        """Put the table, the device, the setting and the routes back: the table first."""
+        state = _tunnel_of(desired)
+        self.apply_table(journal, desired)
+        self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
+        self._kernel.sysctls.write(SOURCE_MARK, "1")
+        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
+
+    def differences(self, journal: Journal | None, desired: Desired) -> list[str]:
+        """Return how the kernel differs from what is desired, a sentence each."""
+        state = _tunnel_of(desired)
+        steps = {} if journal is None else journal.steps
+        found = self._kernel.netlink(lambda netlink: self._link_differences(netlink, state))
+        listing = self._kernel.table()
+        if listing is None:
+            found.append(f"The nft table {nft.TABLE} is missing.")
+        elif self._known_table(steps) != (nft.render(desired.table(self._kernel)), listing):
+            found.append(f"The nft table {nft.TABLE} was changed.")
+        if SETTING in steps and self._kernel.sysctls.read(SOURCE_MARK) != "1":
+            found.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
+        return found
+
+    def apply_table(self, journal: Journal, desired: Desired) -> None:
+        """Have the kernel hold our table. What is put back is written down afterwards, if it has changed."""
+        wanted = nft.render(desired.table(self._kernel))
+        if self._known_table(journal.steps) == (wanted, self._kernel.table()):
+            return
+        if NFT not in journal.steps:
+            journal.record(NFT)
+        self._kernel.replace_table(wanted)
+        self.table = wanted, self._kernel.table()
+        journal.record(NFT, wanted=wanted, listing=self.table[1])
+
+    @staticmethod
+    def lists(state: HostState) -> ProgramLists:
+        """Return the lists of programs that a tunnel tells apart."""
+        return ProgramLists({EXCLUDED: state.excluded_mark, ONLY: state.only_mark})
+
+    def _apply_forwarding(self, journal: Journal, state: HostState) -> list[str | None]:
+        if not state.gateway:
+            return []
+        sysctls = self._kernel.sysctls
+        wanted = sysctls.for_gateway()
+        if FORWARDING not in journal.steps:
+            # all of IPv6 first: putting it back sets the devices' own, which then get theirs
+            originals = {key: sysctls.read(key) for key in wanted} | sysctls.forwarding_of_devices()
+            journal.record(FORWARDING, originals={key: value for key, value in originals.items() if value})
+        return [sysctls.write(*setting) for setting in wanted.items()]
+
+    def _set_device(self, netlink: NetlinkPort, state: HostState) -> None:
+        link = _link_of(netlink, state)
+        wanted = addresses_of(state, self._kernel)
+        # Removal first: IPv6 does not take one address with two prefix lengths.
+        for address in sorted(link.addresses - wanted):
+            netlink.remove_address(link.index, address)
+        for address in sorted(wanted - link.addresses):
+            netlink.add_address(link.index, address)
+        if link.mtu != state.mtu:
+            netlink.set_link(link.index, mtu=state.mtu)
+        if not link.up:
+            netlink.set_link(link.index, state="up")
+
+    def _set_routing(self, netlink: NetlinkPort, state: HostState) -> None:
+        link = _link_of(netlink, state)
+        routing.put(netlink, *routing_of(state, self._kernel, netlink), link.index)
+
+    def _known_table(self, steps: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
+        """Return the table as it should be: our text, and nft's listing of it."""
+        step = steps.get(NFT, {})
+        return self.table or (step.get("wanted"), step.get("listing"))
+
+    def _link_differences(self, netlink: NetlinkPort, state: HostState) -> list[str]:
+        link = netlink.link(state.tun)
+        if link is None:
+            return [f"The device {state.tun} is missing."]
+        found = []
+        if not link.up:
+            found.append(f"The device {state.tun} is down.")
+        if link.mtu != state.mtu:
+            found.append(f"The device {state.tun} has the MTU {link.mtu}, not {state.mtu}.")
+        wanted = addresses_of(state, self._kernel)
+        found += sorted(f"The address {item} is missing." for item in wanted - link.addresses)
+        found += sorted(f"The address {item} should not be there." for item in link.addresses - wanted)
+        return found + routing.differences(netlink, *routing_of(state, self._kernel, netlink))
+
+
+def _tunnel_of(desired: Desired) -> HostState:
+    assert desired.tunnel is not None
+    return desired.tunnel
+
+
+def _link_of(netlink: NetlinkPort, state: HostState) -> Link:
+    link = netlink.link(state.tun)
+    if link is None:
+        raise HostError(f"The device {state.tun} is not there: open it before its state is applied.")
+    return link
+
+
+def clear_device(netlink: NetlinkPort, state: HostState) -> None:
+    """Take the tunnel's addresses from its device, and set that down."""
+    link = netlink.link(state.tun)
+    if link is not None:
+        for address in sorted(link.addresses & {str(item) for item in state.interfaces()}):
+            netlink.remove_address(link.index, address)
+        netlink.set_link(link.index, state="down")
