@@ -53,7 +53,7 @@ def repair(options: Namespace) -> int:
 
 
 def _daemon_runs() -> bool:
-    from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.journal import state_directory
     from halftunnel_vpn.host.record.lock import Role, holder_of
 
     holder = holder_of(state_directory())
@@ -62,7 +62,7 @@ def _daemon_runs() -> bool:
 
 def _repair_here(*, lift: bool) -> list[str]:
     """Repair while no other process of ours may change this host. Raises HostError when one does."""
-    from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.journal import state_directory
     from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
     state_dir = state_directory()
@@ -81,7 +81,7 @@ def _repair_here(*, lift: bool) -> list[str]:
 def _repair_alone(state_dir: Path, *, lift: bool) -> list[str]:
     from halftunnel_vpn.host.host import Host
     from halftunnel_vpn.host.kernel.desired import Desired
-    from halftunnel_vpn.host.wanted import Wanted
+    from halftunnel_vpn.host.record.wanted import Wanted
 
     host = Host(state_dir)
     after = None if lift else host.remembered()  # no gap while the kill switch is to stay

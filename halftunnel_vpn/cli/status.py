@@ -44,7 +44,7 @@ def _read(options: Namespace) -> Mapping[str, Any]:
 
 def _leftovers() -> dict[str, list[str]]:
     """Return what a client that is gone left on this host, under the key that a status has for it."""
-    from halftunnel_vpn.host.journal import state_directory
+    from halftunnel_vpn.host.record.journal import state_directory
     from halftunnel_vpn.host.record.leftovers import leftovers
 
     try:

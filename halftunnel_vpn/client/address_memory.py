@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.journal import write_atomically
+from halftunnel_vpn.host.record.journal import write_atomically
 
 FILE = "road-addresses.json"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.journal import write_atomically
+from halftunnel_vpn.host.record.journal import write_atomically
 
 FILE = "handshake-times.json"
 

@@ -16,8 +16,8 @@ from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import HostError, first_leaf
-from halftunnel_vpn.host.journal import state_directory
 from halftunnel_vpn.host.preflight import preflight_host
+from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver

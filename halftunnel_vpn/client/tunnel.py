@@ -20,8 +20,8 @@ from halftunnel_vpn.client.dns_forward import DnsForwarder
 from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
+from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
-from halftunnel_vpn.client.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import (
     dial_options,
     dns_config,
@@ -37,7 +37,7 @@ from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowTracker
-from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.session.intervals import IntervalTable

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.host import Host
-from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
+from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
 

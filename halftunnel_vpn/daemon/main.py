@@ -26,7 +26,7 @@ from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 from halftunnel_vpn.host import service_manager
-from halftunnel_vpn.host.journal import state_directory
+from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import logs
 from halftunnel_vpn.observe.metrics import Metrics

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft, routing
-from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
+from halftunnel_vpn.host.kernel import nft, route_table
+from halftunnel_vpn.host.kernel.cgroups import ONLY, ProgramLists
 from halftunnel_vpn.host.kernel.desired import Desired
 from halftunnel_vpn.host.kernel.port import KernelPort, RealKernel
-from halftunnel_vpn.host.programs import ONLY, ProgramLists
+from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
+from halftunnel_vpn.host.record.journal import DEFAULT_STATE_DIR, SUFFIX, Journal, path_of
 from halftunnel_vpn.host.record.policy_file import PolicyFile
 from halftunnel_vpn.host.resolver.resolv_conf_file import RESOLV_CONF
 from halftunnel_vpn.host.resolver.step import ResolverStep, Takeover
 from halftunnel_vpn.host.state import HostState
-from halftunnel_vpn.host.sysctls import SOURCE_MARK
 from halftunnel_vpn.host.tunnel_steps import FORWARDING, PROGRAMS, SETTING, TunnelSteps, clear_device
 
 CHANGED_POLICY: Final = "The kill switch was not as it should be."
@@ -146,7 +146,7 @@ class Host:
         wanted = desired.table(self._kernel)
         rendered = nft.render(wanted)
         self._kernel.replace_table(rendered)
-        self._kernel.netlink(lambda netlink: routing.lock(netlink, policy, sysctls))
+        self._kernel.netlink(lambda netlink: route_table.lock(netlink, policy, sysctls))
         listing = self._kernel.table()
         self._steps.table = (rendered, listing)
         missing = [chain.name for chain in wanted.chains if f"chain {chain.name} " not in (listing or "")]
@@ -166,13 +166,13 @@ class Host:
             return False
         rendered = nft.render(desired.table(self._kernel))
         return self._steps.table == (rendered, self._kernel.table()) and self._kernel.netlink(
-            lambda netlink: routing.is_locked(netlink, policy, sysctls)
+            lambda netlink: route_table.is_locked(netlink, policy, sysctls)
         )
 
     def _lift(self) -> None:
         """Remove all rules and the table, then forget the policy: also what nobody remembers."""
-        places = routing.lock_state(self._policy_in_place())
-        self._kernel.netlink(lambda netlink: routing.remove(netlink, places))
+        places = route_table.lock_state(self._policy_in_place())
+        self._kernel.netlink(lambda netlink: route_table.remove(netlink, places))
         self._kernel.remove_table()
         self._steps.table = None
         original, sysctls = self._file.original_setting(), self._kernel.sysctls
@@ -246,7 +246,7 @@ class Host:
         problem = self._resolver.undo(journal, journal.state)
         if journal.here:
             if policy is None and self.desired.tunnel is None:
-                self._kernel.netlink(lambda netlink: routing.remove(netlink, journal.state))
+                self._kernel.netlink(lambda netlink: route_table.remove(netlink, journal.state))
             self._kernel.netlink(lambda netlink: clear_device(netlink, journal.state))
             if policy is None and self.desired.tunnel is None:
                 self._kernel.remove_table()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft
+from halftunnel_vpn.host.kernel import nft
 
 TUN_DEVICE: Final = Path("/dev/net/tun")
 

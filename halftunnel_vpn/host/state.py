@@ -52,7 +52,7 @@ class HostState:
     as well. ``only``: nothing goes into the tunnel but what has ``only_mark``. ``gateway`` are devices behind
     which there are hosts that this one routes into the tunnel. ``resolvers`` are addresses inside the tunnel
     that answer DNS, for whom cannot be pointed there by ``dns``. ``inbound``: replies to connections from
-    outside leave outside the tunnel (see ``host/inbound.py``).
+    outside leave outside the tunnel (see ``host/kernel/inbound.py``).
 
     An excluded network stays out even where a part of it is included.
 

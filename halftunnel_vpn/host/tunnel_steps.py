@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft, routing
-from halftunnel_vpn.host.journal import Journal
+from halftunnel_vpn.host.kernel import nft, route_table
+from halftunnel_vpn.host.kernel.cgroups import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.kernel.desired import Desired, addresses_of, routing_of
+from halftunnel_vpn.host.kernel.netlink import Link
 from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
-from halftunnel_vpn.host.netlink import Link
-from halftunnel_vpn.host.programs import EXCLUDED, ONLY, ProgramLists
+from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
+from halftunnel_vpn.host.record.journal import Journal
 from halftunnel_vpn.host.resolver.step import ResolverStep
 from halftunnel_vpn.host.state import HostState
-from halftunnel_vpn.host.sysctls import SOURCE_MARK
 
 DEVICE: Final = "device"
 NFT: Final = "nft"
@@ -116,7 +116,7 @@ class TunnelSteps:
 
     def _set_routing(self, netlink: NetlinkPort, state: HostState) -> None:
         link = _link_of(netlink, state)
-        routing.put(netlink, *routing_of(state, self._kernel, netlink), link.index)
+        route_table.put(netlink, *routing_of(state, self._kernel, netlink), link.index)
 
     def _known_table(self, steps: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
         """Return the table as it should be: our text, and nft's listing of it."""
@@ -135,7 +135,7 @@ class TunnelSteps:
         wanted = addresses_of(state, self._kernel)
         found += sorted(f"The address {item} is missing." for item in wanted - link.addresses)
         found += sorted(f"The address {item} should not be there." for item in link.addresses - wanted)
-        return found + routing.differences(netlink, *routing_of(state, self._kernel, netlink))
+        return found + route_table.differences(netlink, *routing_of(state, self._kernel, netlink))
 
 
 def _tunnel_of(desired: Desired) -> HostState:

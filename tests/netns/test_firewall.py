@@ -19,9 +19,10 @@ from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT, CLIENT_LAN, LAN
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy, nft
-from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening
-from halftunnel_vpn.host.ruleset import alone
+from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
+from halftunnel_vpn.host.kernel import nft
+from halftunnel_vpn.host.kernel.ruleset import alone
+from halftunnel_vpn.host.kernel.traffic_policy import LAN_NETWORKS, Opening
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

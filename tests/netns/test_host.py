@@ -16,8 +16,9 @@ from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import HostState, addresses, preflight, system_servers
-from halftunnel_vpn.host.addresses import local_addresses
+from halftunnel_vpn.host import HostState, preflight, system_servers
+from halftunnel_vpn.host.kernel import addresses
+from halftunnel_vpn.host.kernel.addresses import local_addresses
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

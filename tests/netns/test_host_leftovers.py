@@ -112,7 +112,8 @@ def test_an_apply_cut_short_anywhere_is_undone(
     before = snapshot()
     cut = (
         "import os, sys, pathlib\n"
-        "from halftunnel_vpn.host import Desired, Host, HostState, journal\n"
+        "from halftunnel_vpn.host import Desired, Host, HostState\n"
+        "from halftunnel_vpn.host.record import journal\n"
         "from halftunnel_vpn.tun import TunDevice\n"
         "left = int(sys.argv[2])\n"
         "save = journal.Journal.save\n"

@@ -12,12 +12,12 @@ from dataclasses import replace
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.resolver_guard import ResolverGuard
-from halftunnel_vpn.client.road_resolver import RoadResolver
+from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.host import Host
-from halftunnel_vpn.host.monitor import NetworkMonitor, SuspendWatch, Ways, changed, ways
+from halftunnel_vpn.host.kernel.network_monitor import NetworkMonitor, SuspendWatch, Ways, changed, ways
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 

@@ -11,8 +11,8 @@ from typing import Literal
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.file_watch import FileWatch
 from halftunnel_vpn.host.host import Host
+from halftunnel_vpn.host.resolver.file_watch import FileWatch
 from halftunnel_vpn.host.resolver.step import Takeover
 
 MAX_MENDS_PER_MINUTE = 5

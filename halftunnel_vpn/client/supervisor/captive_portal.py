@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from halftunnel_vpn.client.road_resolver import RoadResolver
+from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import PROBE_PORT, probe_ports, traffic_policy
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters

@@ -11,7 +11,7 @@ from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status import ProtectionStatus
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
 Allows = Callable[[StatePolicies], TrafficPolicy | None]
 """Picks a state's policy; None: nothing is refused."""

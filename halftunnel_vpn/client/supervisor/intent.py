@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.host.record.wanted import Wanted
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 
 
 class PolicyPort(Protocol):

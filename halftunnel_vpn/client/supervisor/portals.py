@@ -9,7 +9,7 @@ from typing import Final
 
 from halftunnel_vpn.client.supervisor.captive_portal import Portal, PortalWatch
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
-from halftunnel_vpn.host.firewall import Opening
+from halftunnel_vpn.host.kernel.traffic_policy import Opening
 
 OPENINGS: Final = (
     Opening(protocol="tcp", ports=(53, 80, 443, 8080)),

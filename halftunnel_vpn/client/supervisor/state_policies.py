@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.client.supervisor.tunnel_runner import TunnelRunner
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import HandshakeError, HostError, IllegalTransition
-from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 
 Transitions = Mapping[TunnelEvent, TunnelState]
 """Where each event leads."""

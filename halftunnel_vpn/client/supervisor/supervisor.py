@@ -30,8 +30,8 @@ from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
-from halftunnel_vpn.host.firewall import Opening
-from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.host.kernel.traffic_policy import Opening
+from halftunnel_vpn.host.record.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from halftunnel_vpn.host import routing, ruleset
-from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.kernel import route_table, ruleset
+from halftunnel_vpn.host.kernel.nft import Ruleset
 from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
-from halftunnel_vpn.host.nft import Ruleset
-from halftunnel_vpn.host.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.kernel.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.state import HostState
 
 
@@ -40,7 +40,7 @@ class Desired:
             return ruleset.with_tunnel(self.tunnel, self.policy, uplinks)
         if self.policy is None:
             return Ruleset(())
-        return ruleset.alone(self.policy, ruleset.uplinks_now(kernel, routing.lock_state(self.policy)))
+        return ruleset.alone(self.policy, ruleset.uplinks_now(kernel, route_table.lock_state(self.policy)))
 
 
 def addresses_of(state: HostState, kernel: KernelPort) -> set[str]:
@@ -52,9 +52,9 @@ def addresses_of(state: HostState, kernel: KernelPort) -> set[str]:
 def routing_of(state: HostState, kernel: KernelPort, netlink: NetlinkPort) -> tuple[list[Rule], list[Route]]:
     """Return the rules and routes of a tunnel; a family that it does not carry is held back."""
     versions = kernel.sysctls.versions()
-    uplinks = routing.uplinks_of(netlink, state)
+    uplinks = route_table.uplinks_of(netlink, state)
     carries_ipv6 = state.ipv6 and kernel.sysctls.device_has_ipv6(state.tun)
     through_tun = [version for version in versions if version == 4 or carries_ipv6]
-    held = routing.held_versions(kernel.sysctls, through_tun)
+    held = route_table.held_versions(kernel.sysctls, through_tun)
     rules = wanted_rules(state, versions, uplinks=uplinks, held=held)
     return rules, wanted_routes(state, versions, through_tun=through_tun, held=held, uplinks=uplinks)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.netlink import Link
-from halftunnel_vpn.host.routes import Route, Rule, Uplink
-from halftunnel_vpn.host.sysctls import SOURCE_MARK, Sysctls
+from halftunnel_vpn.host.kernel.netlink import Link
+from halftunnel_vpn.host.kernel.routes import Route, Rule, Uplink
+from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK, Sysctls
 
 _Result = TypeVar("_Result")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-from halftunnel_vpn.host import inbound, nft
-from halftunnel_vpn.host.netlink import Link, with_kernel
+from halftunnel_vpn.host.kernel import inbound, nft
+from halftunnel_vpn.host.kernel.netlink import Link, with_kernel
+from halftunnel_vpn.host.kernel.routes import Route, Rule, Uplink
+from halftunnel_vpn.host.kernel.sysctls import Sysctls
 from halftunnel_vpn.host.preflight import device_exists
-from halftunnel_vpn.host.routes import Route, Rule, Uplink
-from halftunnel_vpn.host.sysctls import Sysctls
 
 _Result = TypeVar("_Result")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from halftunnel_vpn.host.journal import SUFFIX
+from halftunnel_vpn.host.record.journal import SUFFIX
 from halftunnel_vpn.host.record.lock import holder_of
 from halftunnel_vpn.host.record.policy_file import FILE
 
@@ -34,7 +34,7 @@ def leftovers(state_dir: Path) -> list[str]:
 
 
 def _from_rules() -> list[str]:
-    from halftunnel_vpn.host.netlink import with_kernel
+    from halftunnel_vpn.host.kernel.netlink import with_kernel
 
     if not with_kernel(lambda kernel: kernel.rules()):
         return []

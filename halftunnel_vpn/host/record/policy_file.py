@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.journal import write_atomically
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
+from halftunnel_vpn.host.record.journal import write_atomically
 from halftunnel_vpn.storage.atomic_file import remove_file
 
 FILE: Final = "protection.json"

@@ -11,7 +11,7 @@ import pytest
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.daemon.main import Daemon
-from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.host.record.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
 
 pytestmark = pytest.mark.root

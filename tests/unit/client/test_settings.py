@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from halftunnel_vpn.client.road_resolver import RoadResolver
+from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.settings import (
     dial_options,
     dns_config,

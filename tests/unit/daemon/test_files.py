@@ -11,7 +11,7 @@ import pytest
 from halftunnel_vpn.daemon import main
 from halftunnel_vpn.daemon.log_ring import MAX_LINES, LogRing
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.host.record.wanted import Wanted
 
 
 def test_what_is_wanted_is_remembered(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
-from halftunnel_vpn.host.firewall import Opening
 from halftunnel_vpn.host.kernel.fake import FakeKernel
-from halftunnel_vpn.host.sysctls import SOURCE_MARK
+from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
+from halftunnel_vpn.host.kernel.traffic_policy import Opening
 
 STATE = HostState(addresses=("10.72.84.2/32",), dns=None, intercept_dns=False)
 POLICY = TrafficPolicy(own_ports=(443,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.host.mark_owners import SERVICE_PID, own_group
+from halftunnel_vpn.host.kernel.mark_owners import SERVICE_PID, own_group
 
 UNIT = "0::/system.slice/halftunnel.service\n"
 

@@ -14,9 +14,9 @@ from halftunnel_vpn.host.resolver import resolvconf_program
 WITHOUT_DESCRIPTORS = """
 import os, resource
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import nft
+from halftunnel_vpn.host.kernel import nft
 from halftunnel_vpn.host.resolver import resolvconf_program
-from halftunnel_vpn.host.netlink import with_kernel
+from halftunnel_vpn.host.kernel.netlink import with_kernel
 with_kernel(lambda kernel: kernel.link("lo"))  # everything that is imported late is there
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))

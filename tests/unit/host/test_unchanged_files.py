@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host import journal
-from halftunnel_vpn.host.journal import write_atomically
+from halftunnel_vpn.host.record import journal
+from halftunnel_vpn.host.record.journal import write_atomically
 
 
 def full(path: Path, text: str) -> None:

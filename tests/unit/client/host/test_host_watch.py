@@ -13,7 +13,7 @@ import pytest
 from halftunnel_vpn.client.host import host_watch
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.monitor import SuspendWatch, Way, changed
+from halftunnel_vpn.host.kernel.network_monitor import SuspendWatch, Way, changed
 
 HOME = Way("wlan0", "192.168.1.1", frozenset({"192.168.1.7"}))
 CABLE = Way("eth0", "192.168.1.1", frozenset({"192.168.1.8"}))

@@ -15,7 +15,7 @@ from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.client.supervisor.tunnel_port import FakeTunnel
 from halftunnel_vpn.config.client import ClientProfile, parse_client
 from halftunnel_vpn.control.status import TunnelState
-from halftunnel_vpn.host.firewall import TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.transport.driver import Driver
 
 EXAMPLE = Path(__file__).parents[4] / "configs" / "client.toml"

@@ -23,7 +23,7 @@ from halftunnel_vpn.client.supervisor.states import (
 )
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import IllegalTransition
-from halftunnel_vpn.host.firewall import Opening, TrafficPolicy
+from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
 INSTANCES: dict[TunnelState, State] = {
     state.name: state

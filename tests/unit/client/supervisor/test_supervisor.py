@@ -14,7 +14,7 @@ from halftunnel_vpn.client.supervisor.portals import OPENINGS
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError
 from halftunnel_vpn.host import Desired
-from halftunnel_vpn.host.wanted import Wanted
+from halftunnel_vpn.host.record.wanted import Wanted
 
 NO_ROAD = RoadError("nothing listens there", reason="connection-refused")
 LASTING = HostError("the device name is taken")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.routes import (
+from halftunnel_vpn.host.kernel.routes import (
     KERNELS_TABLES,
     LOOPBACK,
     MAIN_TABLE,

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halftunnel_vpn.host import firewall, mark_owners, nft, routing
-from halftunnel_vpn.host.firewall import TrafficPolicy
-from halftunnel_vpn.host.inbound import Inbound
+from halftunnel_vpn.host.kernel import mark_owners, nft, route_table, traffic_policy
+from halftunnel_vpn.host.kernel.inbound import Inbound
+from halftunnel_vpn.host.kernel.nft import Ruleset
 from halftunnel_vpn.host.kernel.port import KernelPort
-from halftunnel_vpn.host.nft import Ruleset
-from halftunnel_vpn.host.routes import Uplink
+from halftunnel_vpn.host.kernel.routes import Uplink
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.state import HostState
 
 
 def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequence[Uplink] = ()) -> Ruleset:
     """The table while a tunnel is up; no policy: what finds another way may take it."""
     replies = Inbound(state if state.inbound else None, tuple(uplinks))
-    guard = () if policy is None else firewall.chains(policy, replies.marks)
+    guard = () if policy is None else traffic_policy.chains(policy, replies.marks)
     owners = mark_owners.chain(state.mark)
     return replies.ruleset() + Ruleset((owners, *nft.chains(state, replies.marks), *guard))
 
 
 def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
     """The table while no tunnel is up."""
-    state = routing.lock_state(policy)
+    state = route_table.lock_state(policy)
     replies = Inbound(state if policy.inbound else None, tuple(uplinks))
-    guard = firewall.chains(policy, replies.marks)
+    guard = traffic_policy.chains(policy, replies.marks)
     return replies.ruleset() + Ruleset((mark_owners.chain(policy.mark), *nft.own_answers(state), *guard))
 
 
 def uplinks_now(kernel: KernelPort, state: HostState) -> tuple[Uplink, ...]:
     """The uplinks whose replies are kept apart. Raises HostError."""
-    return kernel.netlink(lambda netlink: routing.uplinks_of(netlink, state)) if state.inbound else ()
+    return kernel.netlink(lambda netlink: route_table.uplinks_of(netlink, state)) if state.inbound else ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.journal import write_atomically
+from halftunnel_vpn.host.record.journal import write_atomically
 
 FILE: Final = "wanted.json"
 _FORMAT: Final = 1

@@ -10,8 +10,8 @@ import struct
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.netlink_events import NetlinkEvents
-from halftunnel_vpn.host.nft import TABLE
+from halftunnel_vpn.host.kernel.netlink_events import NetlinkEvents
+from halftunnel_vpn.host.kernel.nft import TABLE
 
 _NETLINK_ROUTE: Final = 0
 _NETLINK_NETFILTER: Final = 12

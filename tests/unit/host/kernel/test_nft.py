@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.nft import Ruleset, chains, render
+from halftunnel_vpn.host.kernel.nft import Ruleset, chains, render
 
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), tun="tun9", mark=0x77)
 

@@ -30,7 +30,8 @@ to another device passes both by, hence the rules that say unreachable.
 
 The packet filter knows a reply to a connection from outside, but only after the first lookup. Where that
 would find nothing, it finds the loopback device: the filter gives a reply its mark, with which it is routed
-again, and refuses the rest (see ``host/inbound.py``). Without the filter, nothing of it leaves the host.
+again, and refuses the rest (see ``host/kernel/inbound.py``). Without the filter, nothing of it leaves the
+host.
 """
 
 from __future__ import annotations

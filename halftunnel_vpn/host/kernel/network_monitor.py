@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.netlink import Kernel, with_kernel
-from halftunnel_vpn.host.netlink_events import NetlinkEvents
+from halftunnel_vpn.host.kernel.netlink import Kernel, with_kernel
+from halftunnel_vpn.host.kernel.netlink_events import NetlinkEvents
 
 SUSPEND_JUMP: Final = 2.0
 """Seconds by which the clock that counts sleep must outrun the other one to mean that the host slept."""

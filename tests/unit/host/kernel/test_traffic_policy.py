@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halftunnel_vpn.host.firewall import LAN_NETWORKS, Opening, TrafficPolicy, chains
+from halftunnel_vpn.host.kernel.traffic_policy import LAN_NETWORKS, Opening, TrafficPolicy, chains
 
 EVERYTHING = TrafficPolicy(
     mark=0x77,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.changes import KernelChanges
+from halftunnel_vpn.host.kernel.tamper_monitor import KernelChanges
 
 CHECK_EVERY = 10.0
 """Seconds between looks when nothing was heard."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halftunnel_vpn.host.firewall import TrafficPolicy
 from halftunnel_vpn.host.kernel.port import NetlinkPort
-from halftunnel_vpn.host.routes import (
+from halftunnel_vpn.host.kernel.routes import (
     LOOPBACK,
     Route,
     Rule,
@@ -21,8 +20,9 @@ from halftunnel_vpn.host.routes import (
     wanted_routes,
     wanted_rules,
 )
+from halftunnel_vpn.host.kernel.sysctls import Sysctls
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.state import HostState
-from halftunnel_vpn.host.sysctls import Sysctls
 
 
 def held_versions(sysctls: Sysctls, through_tun: Iterable[int] = ()) -> tuple[int, ...]:

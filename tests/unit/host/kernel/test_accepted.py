@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from halftunnel_vpn.host.accepted import Accepted, accepted_connections
-from halftunnel_vpn.host.inbound import elements
+from halftunnel_vpn.host.kernel.accepted import Accepted, accepted_connections
+from halftunnel_vpn.host.kernel.inbound import elements
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 

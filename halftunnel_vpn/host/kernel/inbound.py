@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from halftunnel_vpn.host.accepted import MAX_ACCEPTED, Accepted, accepted_connections
-from halftunnel_vpn.host.nft import TABLE, Chain, NamedSet, Ruleset, marks
-from halftunnel_vpn.host.routes import Uplink
+from halftunnel_vpn.host.kernel.accepted import MAX_ACCEPTED, Accepted, accepted_connections
+from halftunnel_vpn.host.kernel.nft import TABLE, Chain, NamedSet, Ruleset, marks
+from halftunnel_vpn.host.kernel.routes import Uplink
 from halftunnel_vpn.host.state import LAN_NETWORKS, HostState, uplink_mark
 
 MAX_PEERS: Final = 65536
@@ -127,7 +127,7 @@ class Inbound:
         return rules
 
     def _held(self) -> tuple[str, ...]:
-        """What was routed to the loopback device, and is no reply (see ``host/routes.py``)."""
+        """What was routed to the loopback device, and is no reply (see ``host/kernel/routes.py``)."""
         held = f'oifname "lo" meta mark != {marks(*self.marks)} fib daddr type unicast'
         return f"{held} meta l4proto tcp reject with tcp reset", f"{held} reject with icmpx admin-prohibited"
 

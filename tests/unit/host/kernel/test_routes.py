@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.routes import (
+from halftunnel_vpn.host.kernel.routes import (
     MAIN_TABLE,
     Rule,
     Uplink,

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from halftunnel_vpn.host.nft import Chain, marks
-from halftunnel_vpn.host.routes import DNS_PORT
+from halftunnel_vpn.host.kernel.nft import Chain, marks
+from halftunnel_vpn.host.kernel.routes import DNS_PORT
 from halftunnel_vpn.host.state import (
     DEFAULT_MARK,
     DEFAULT_ROUTES,
@@ -70,9 +70,10 @@ class TrafficPolicy:
     that stay outside, their DNS excepted while ``intercept_dns``. ``pass_marks`` are marks with which other
     packets may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all:
     with ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host
-    always pass. ``table`` and ``rule_priority`` are where our routing stands (see ``host/routing.py``).
+    always pass. ``table`` and ``rule_priority`` are where our routing stands (see
+    ``host/kernel/route_table.py``).
     ``inbound``: replies to connections from outside pass, and nothing that this host begins (see
-    ``host/inbound.py``).
+    ``host/kernel/inbound.py``).
 
     Raises ValueError for what cannot be meant.
     """
@@ -111,7 +112,7 @@ class TrafficPolicy:
 def chains(policy: TrafficPolicy, inbound_marks: Sequence[int] = ()) -> tuple[Chain, ...]:
     """One chain for what this host sends, one for what it forwards (containers, a LAN behind it).
 
-    ``inbound_marks`` are those that ``host/inbound.py`` gives to replies, and to nothing else.
+    ``inbound_marks`` are those that ``host/kernel/inbound.py`` gives to replies, and to nothing else.
     """
     inbound = [f"meta mark {marks(*inbound_marks)} accept"] if inbound_marks else []
     policy_word = "drop" if len(_whole_families(policy.protect)) == 2 else "accept"

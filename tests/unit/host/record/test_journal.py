@@ -11,7 +11,7 @@ import pytest
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.journal import Journal, path_of
+from halftunnel_vpn.host.record.journal import Journal, path_of
 
 STATE = HostState(addresses=("10.72.84.2/32",), dns=("10.72.84.1",))
 
