@@ -363,7 +363,7 @@ async def test_a_long_answer_is_refused_where_memory_has_run_out(in_memory, reso
     resolver.addresses["here.test"] = [f"192.0.2.{n % 250}" for n in range(1200)]
     memory = Memory(1 << 20)
     memory.take(memory.limit - 64 * 1024)
-    tunnel = in_memory(resolvers=[resolver.endpoint], memory=memory)
+    tunnel = in_memory(resolvers=[resolver.endpoint], memory=memory, resolver_timeout=30.0)
     user = tunnel.open(b"", 0, StreamKind.DNS)
     user.stream.send(framed(query))
     await user.heard("opened")
