@@ -6,7 +6,7 @@ import ipaddress
 import struct
 
 from halftunnel_vpn.dns.message import Query, truncated
-from halftunnel_vpn.dns.wire import (
+from halftunnel_vpn.dns.message_reader import (
     ANSWERS,
     AUTHORITIES,
     CLASS_IN,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import Answer
-from halftunnel_vpn.dns.wire import Rcode
+from halftunnel_vpn.dns.message_reader import Rcode
 
 ENTRY_OVERHEAD = 600
 """Bytes that an entry is taken to cost beside its message and its TTLs."""

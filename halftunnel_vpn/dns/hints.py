@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from halftunnel_vpn.dns.answer import same_question
 from halftunnel_vpn.dns.message import Query
-from halftunnel_vpn.dns.wire import (
+from halftunnel_vpn.dns.message_reader import (
     ADDITIONALS,
     ANSWERS,
     FLAG_AUTHENTIC,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dnslib import EDNS0, PTR, SOA, DNSBuffer, DNSHeader, DNSLabelError, DNSQuestion, DNSRecord
 
-from halftunnel_vpn.dns.wire import (
+from halftunnel_vpn.dns.message_reader import (
     ADDITIONALS,
     CLASS_IN,
     FLAG_AUTHENTIC,

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from halftunnel_vpn.dns.config import DnsServiceConfig, Server, normal_name
 from halftunnel_vpn.dns.message import LocalRecord, Query, local_answer, minimal_any, negative_authority
-from halftunnel_vpn.dns.wire import CLASS_IN, Rcode, RecordType
+from halftunnel_vpn.dns.message_reader import CLASS_IN, Rcode, RecordType
 
 Value = TypeVar("Value")
 

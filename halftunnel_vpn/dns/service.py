@@ -22,8 +22,8 @@ from halftunnel_vpn.dns.message import (
     refuse,
     zone_name,
 )
+from halftunnel_vpn.dns.message_reader import Rcode, RecordType
 from halftunnel_vpn.dns.rules import Rules
-from halftunnel_vpn.dns.wire import Rcode, RecordType
 from halftunnel_vpn.errors import DnsError, HalfTunnelError, PeerError
 from halftunnel_vpn.flow.interfaces import DnsOutcome
 

@@ -13,8 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
 from halftunnel_vpn.dns.config import Server
 from halftunnel_vpn.dns.message import Query, address_query, parse_query
-from halftunnel_vpn.dns.turns import ONE_CLIENT, ClientTurns, TurnLimits
-from halftunnel_vpn.dns.wire import (
+from halftunnel_vpn.dns.message_reader import (
     FLAG_RESPONSE,
     FLAG_TRUNCATED,
     HEADER,
@@ -24,6 +23,7 @@ from halftunnel_vpn.dns.wire import (
     RecordType,
     records,
 )
+from halftunnel_vpn.dns.turns import ONE_CLIENT, ClientTurns, TurnLimits
 from halftunnel_vpn.errors import ConfigError, DnsError
 from halftunnel_vpn.protocol.dns_framing import LENGTH_BYTES, MAX_MESSAGE, frame, message_length
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
-from halftunnel_vpn.flow import icmp_errors
+from halftunnel_vpn.flow import icmp_error_frames
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter, OpenRun
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip
@@ -169,7 +169,7 @@ class DatagramFlow(ABC):
                 self._deliver(address, run)
         else:
             try:
-                frame = icmp_errors.error_frame(run, self._local, address, *self._quote(run.port))
+                frame = icmp_error_frames.error_frame(run, self._local, address, *self._quote(run.port))
             except PacketError as error:  # about a destination that no datagram of the host can have had
                 self._counters.drop(error.reason)
                 return

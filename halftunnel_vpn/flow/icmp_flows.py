@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
-from halftunnel_vpn.flow.icmp import IcmpFlow
+from halftunnel_vpn.flow.icmp_flow import IcmpFlow
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.inet import icmp, ip
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind

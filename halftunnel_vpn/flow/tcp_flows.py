@@ -15,7 +15,7 @@ from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
-from halftunnel_vpn.flow.udp import DNS_PORT
+from halftunnel_vpn.flow.udp_flow import DNS_PORT
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip, tcp
 from halftunnel_vpn.protocol.stream_messages import MAX_HOP_LIMIT, OpenRequest, ResetCode, StreamKind

@@ -6,7 +6,7 @@ from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
 from halftunnel_vpn.flow.interfaces import DnsOutcome
 from halftunnel_vpn.flow.openings import Openings
-from halftunnel_vpn.flow.udp import DNS_PORT, UdpFlow, UdpPath
+from halftunnel_vpn.flow.udp_flow import DNS_PORT, UdpFlow, UdpPath
 from halftunnel_vpn.flow.udp_runs import MAX_PATHS, key_of
 from halftunnel_vpn.inet import ip, udp, vnet
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind

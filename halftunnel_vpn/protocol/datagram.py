@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.icmp_error import IcmpErrorKind
-from halftunnel_vpn.protocol.addresses import (
+from halftunnel_vpn.protocol.host_encoding import (
     FAMILY_IPV4,
     FAMILY_IPV6,
     FAMILY_NAME,

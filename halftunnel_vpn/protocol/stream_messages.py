@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
-from halftunnel_vpn.protocol.addresses import FAMILY_NAME, Host, decode_host, encode_host
+from halftunnel_vpn.protocol.host_encoding import FAMILY_NAME, Host, decode_host, encode_host
 from halftunnel_vpn.protocol.wire import Buffer
 
 

@@ -21,8 +21,8 @@ from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server.client_list import ClientList
 from halftunnel_vpn.server.client_nat import ClientNat
-from halftunnel_vpn.server.clients import ClientList
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.exit_files import read_keys

@@ -26,7 +26,7 @@ from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
 from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.server.pending_handshakes import PendingHandshakes, UpstreamHalf
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
-from halftunnel_vpn.session.receiving import MIN_WINDOW
+from halftunnel_vpn.session.receive_side import MIN_WINDOW
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
 

@@ -9,8 +9,8 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.stream_messages import encode_credit
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
 from halftunnel_vpn.session.legs import SessionLeg
-from halftunnel_vpn.session.receiving import ReceiveSide
-from halftunnel_vpn.session.sending import SERIAL_MASK
+from halftunnel_vpn.session.receive_side import ReceiveSide
+from halftunnel_vpn.session.send_side import SERIAL_MASK
 from halftunnel_vpn.session.train import Train
 from halftunnel_vpn.timers import Wheel
 

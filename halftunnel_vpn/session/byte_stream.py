@@ -17,10 +17,10 @@ from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.memory_budget import STREAM_COST
-from halftunnel_vpn.session.receiving import ACK_BYTES, ACK_PACKETS, MIN_WINDOW, ReceiveSide
-from halftunnel_vpn.session.sending import ROOM_AGAIN, ROOM_LOW, SendSide
-from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
+from halftunnel_vpn.session.receive_side import ACK_BYTES, ACK_PACKETS, MIN_WINDOW, ReceiveSide
+from halftunnel_vpn.session.send_side import ROOM_AGAIN, ROOM_LOW, SendSide
 from halftunnel_vpn.session.stream import Stream
+from halftunnel_vpn.session.stream_states import StreamEvent, StreamState, next_state
 from halftunnel_vpn.session.train import Train
 
 YOUNG_BYTES: Final = 64 * 1024

@@ -8,7 +8,7 @@ from typing import Final
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.limits import SessionLimits
-from halftunnel_vpn.session.receiving import WindowPool
+from halftunnel_vpn.session.receive_side import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler
 
 INITIAL_ROUND_TRIP: Final = 0.1

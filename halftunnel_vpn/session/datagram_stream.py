@@ -19,7 +19,7 @@ from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_heade
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, STREAM_COST
-from halftunnel_vpn.session.sending import SERIAL_MASK, SendSide
+from halftunnel_vpn.session.send_side import SERIAL_MASK, SendSide
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.train import Train
 

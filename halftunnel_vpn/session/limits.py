@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from halftunnel_vpn.session.memory_budget import Memory
-from halftunnel_vpn.session.receiving import MAX_WINDOW
+from halftunnel_vpn.session.receive_side import MAX_WINDOW
 
 
 class SessionLimits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.legs import SessionLeg
-from halftunnel_vpn.session.sending import SendSide
+from halftunnel_vpn.session.send_side import SendSide
 from halftunnel_vpn.session.train import Train
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from halftunnel_vpn.errors import FlowControlError, SessionExpired
-from halftunnel_vpn.session.sending import SERIAL_MASK
+from halftunnel_vpn.session.send_side import SERIAL_MASK
 
 MAX_GAP: Final = 4096
 """Stream numbers that may be outstanding because their OPEN is under way on another leg."""

@@ -134,13 +134,13 @@ def test_every_constant_that_is_named_as_a_bound_is_in_the_document() -> None:
 @pytest.mark.parametrize(
     ("reference", "value", "problem"),
     [
-        ("session/sending.py: RING", "4096", ""),
-        ("session/sending.py: UNSENT_LIMIT", "256 KiB", ""),
+        ("session/send_side.py: RING", "4096", ""),
+        ("session/send_side.py: UNSENT_LIMIT", "256 KiB", ""),
         ("server.toml: limits.dial_timeout", "10 s", ""),
         ("server.toml: limits.memory", "not set", ""),
         ("dns/turns.py: TurnLimits.waiting", "4,096", ""),
-        ("session/sending.py: RING", "4097", "is 4096, not 4097"),
-        ("session/sending.py: GONE", "1", "is not there"),
+        ("session/send_side.py: RING", "4097", "is 4096, not 4097"),
+        ("session/send_side.py: GONE", "1", "is not there"),
         ("session/gone.py: RING", "1", "is not there"),
         ("dns/turns.py: TurnLimits.gone", "1", "is not there"),
         ("client.toml: limits.gone", "1", "is not there"),

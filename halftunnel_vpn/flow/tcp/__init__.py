@@ -1,14 +1,15 @@
 """The TCP endpoints that end the host's connections in user space. Pure, no I/O.
 
 One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. Its parts, from the bottom:
-``config``, ``states``; ``round_trip``, ``deadline``, ``congestion``; ``reassembly`` and ``receiving``;
-``scoreboard`` and ``recovery``; ``send_queue``, ``outgoing`` and ``sending``; ``handshake``; ``connection``.
+``config``, ``tcp_states``; ``round_trip``, ``lazy_timer``, ``congestion``; ``reassembly`` and ``receiving``;
+``scoreboard`` and ``recovery``; ``send_queue``, ``host_window``, ``outgoing`` and ``sending``;
+``syn_options``; ``lifecycle``.
 """
 
 from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
-from halftunnel_vpn.flow.tcp.states import TcpState
+from halftunnel_vpn.flow.tcp.tcp_states import TcpState
 
 __all__ = ["NewReno", "TcpEndpoint", "TcpEndpointConfig", "TcpState", "Unlimited", "answer_stray"]

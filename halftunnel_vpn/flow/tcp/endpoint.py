@@ -13,7 +13,7 @@ from halftunnel_vpn.flow.tcp.fast_path import TELLING
 from halftunnel_vpn.flow.tcp.lifecycle import TcpLifecycle
 from halftunnel_vpn.flow.tcp.receiving import ACK_EVERY
 from halftunnel_vpn.flow.tcp.recovery import NO_BLOCKS
-from halftunnel_vpn.flow.tcp.states import TcpEvent, TcpState
+from halftunnel_vpn.flow.tcp.tcp_states import TcpEvent, TcpState
 from halftunnel_vpn.inet.tcp import ACK, FIN, RST, SEQUENCE_MASK, SYN, TcpSegment, seq_diff, seq_lt
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 

@@ -9,12 +9,12 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter, StreamPort
 from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
-from halftunnel_vpn.flow.tcp.handshake import NegotiatedOptions, agree
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.receiving import Receiver
 from halftunnel_vpn.flow.tcp.sending import Sender
-from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, TcpEvent, TcpState, next_state
+from halftunnel_vpn.flow.tcp.syn_options import NegotiatedOptions, agree
+from halftunnel_vpn.flow.tcp.tcp_states import RECEIVING, SENDING, TcpEvent, TcpState, next_state
 from halftunnel_vpn.inet.tcp import HeaderTemplate, TcpSegment
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel

@@ -6,7 +6,7 @@ import pytest
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.session.limits import SessionLimits
-from halftunnel_vpn.session.receiving import INITIAL_WINDOW, MIN_WINDOW
+from halftunnel_vpn.session.receive_side import INITIAL_WINDOW, MIN_WINDOW
 
 POOL = 4 * 1024 * 1024
 

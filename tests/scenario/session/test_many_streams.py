@@ -12,7 +12,7 @@ from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.legs import Weighted
 from halftunnel_vpn.session.limits import SessionLimits
-from halftunnel_vpn.session.sending import RING
+from halftunnel_vpn.session.send_side import RING
 from halftunnel_vpn.session.session import TRAINS_PER_PUMP
 
 

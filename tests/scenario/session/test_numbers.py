@@ -12,7 +12,7 @@ from halftunnel_vpn.errors import SessionExpired
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_credit
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.sending import RING, SERIAL_MASK
+from halftunnel_vpn.session.send_side import RING, SERIAL_MASK
 
 
 def age(users, number):

@@ -8,7 +8,7 @@ from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.acknowledgements import ACK_DELAY, ACK_LENGTH, MAX_STATELESS
-from halftunnel_vpn.session.receiving import ACK_PACKETS
+from halftunnel_vpn.session.receive_side import ACK_PACKETS
 from halftunnel_vpn.session.session import RETRY_AFTER, RETRY_INTERVAL
 from halftunnel_vpn.session.train import Train
 

@@ -10,8 +10,8 @@ from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import MIN_SEND, STREAM_COST, Memory
 from halftunnel_vpn.session.packet_dispatch import MAX_REFUSED
-from halftunnel_vpn.session.receiving import MIN_WINDOW, WAITING_COST
-from halftunnel_vpn.session.sending import RING
+from halftunnel_vpn.session.receive_side import MIN_WINDOW, WAITING_COST
+from halftunnel_vpn.session.send_side import RING
 
 MIB = 1024 * 1024
 

@@ -12,7 +12,7 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, Stre
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.datagram_stream import QUEUE_RUNS
 from halftunnel_vpn.session.limits import SessionLimits
-from halftunnel_vpn.session.states import StreamState
+from halftunnel_vpn.session.stream_states import StreamState
 
 
 def send_all(pair, user, data: bytes) -> None:

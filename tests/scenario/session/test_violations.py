@@ -14,7 +14,7 @@ from halftunnel_vpn.protocol.stream_messages import (
     encode_reset,
 )
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
-from halftunnel_vpn.session.sending import RING
+from halftunnel_vpn.session.send_side import RING
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 
 DATA, ACK, FIN, KEEPALIVE, OPEN, RESET = (

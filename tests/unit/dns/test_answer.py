@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.dns.answer import MAX_RECORDS, addresses_in, parse_answer, same_question
 from halftunnel_vpn.dns.message import parse_query
-from halftunnel_vpn.dns.wire import RecordType
+from halftunnel_vpn.dns.message_reader import RecordType
 from halftunnel_vpn.errors import DnsError
 
 Ask = Callable[..., bytes]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from halftunnel_vpn.dns.answer import parse_answer
 from halftunnel_vpn.dns.hints import ALL_HINTS, IPV6_HINTS, without_hints
 from halftunnel_vpn.dns.message import parse_query
-from halftunnel_vpn.dns.wire import HEADER
+from halftunnel_vpn.dns.message_reader import HEADER
 from halftunnel_vpn.errors import DnsError
 
 Ask = Callable[..., bytes]

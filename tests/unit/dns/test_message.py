@@ -20,7 +20,7 @@ from halftunnel_vpn.dns.message import (
     ptr_record,
     refuse,
 )
-from halftunnel_vpn.dns.wire import Rcode, RecordType
+from halftunnel_vpn.dns.message_reader import Rcode, RecordType
 from halftunnel_vpn.errors import DnsError
 
 Ask = Callable[..., bytes]

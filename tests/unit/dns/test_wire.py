@@ -9,7 +9,7 @@ from dnslib import DNSBuffer, DNSLabel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.dns.wire import (
+from halftunnel_vpn.dns.message_reader import (
     MAX_NAME_STEPS,
     MAX_POINTERS,
     NameReader,

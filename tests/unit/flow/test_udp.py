@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 
 from halftunnel_vpn.flow.datagrams import MAX_PRIVATE
-from halftunnel_vpn.flow.udp import READER_SHARE, SOCKET_COST
+from halftunnel_vpn.flow.udp_flow import READER_SHARE, SOCKET_COST
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import (

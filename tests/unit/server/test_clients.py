@@ -10,7 +10,7 @@ import time
 import pytest
 
 from halftunnel_vpn.protocol.keys import encode_key
-from halftunnel_vpn.server.clients import ClientList
+from halftunnel_vpn.server.client_list import ClientList
 
 
 def key(number):

@@ -9,7 +9,7 @@ import pytest
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer, Packet, iter_train
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
-from halftunnel_vpn.session.sending import SendSide
+from halftunnel_vpn.session.send_side import SendSide
 from halftunnel_vpn.session.train import Train
 
 SESSION_ID = bytes(range(16))

@@ -12,8 +12,8 @@ from halftunnel_vpn.session.memory_budget import (
     MIN_SEND,
     Memory,
 )
-from halftunnel_vpn.session.receiving import INITIAL_WINDOW, MIN_WINDOW, ReceiveWindow, WindowPool
-from halftunnel_vpn.session.sending import SendSide
+from halftunnel_vpn.session.receive_side import INITIAL_WINDOW, MIN_WINDOW, ReceiveWindow, WindowPool
+from halftunnel_vpn.session.send_side import SendSide
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import PacketType
-from halftunnel_vpn.session.receiving import (
+from halftunnel_vpn.session.receive_side import (
     FAST_GROWTH,
     GROWTH_HORIZON,
     INITIAL_WINDOW,
@@ -20,7 +20,7 @@ from halftunnel_vpn.session.receiving import (
     ReceiveWindow,
     WindowPool,
 )
-from halftunnel_vpn.session.sending import RING
+from halftunnel_vpn.session.send_side import RING
 
 DATA, FIN = PacketType.DATA, PacketType.FIN
 MIB = 1024 * 1024

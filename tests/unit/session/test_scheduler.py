@@ -10,7 +10,7 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, StreamKind
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
 from halftunnel_vpn.session.byte_stream import YOUNG_BYTES
 from halftunnel_vpn.session.limits import SessionLimits
-from halftunnel_vpn.session.sending import UNSENT_LIMIT
+from halftunnel_vpn.session.send_side import UNSENT_LIMIT
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.train import Train
 from halftunnel_vpn.timers import Wheel

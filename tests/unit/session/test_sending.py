@@ -10,7 +10,7 @@ from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_reset
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, iter_train
-from halftunnel_vpn.session.sending import MIN_SPLIT, RING, ROOM_LOW, SEND_BUFFER, UNSENT_LIMIT, SendSide
+from halftunnel_vpn.session.send_side import MIN_SPLIT, RING, ROOM_LOW, SEND_BUFFER, UNSENT_LIMIT, SendSide
 from halftunnel_vpn.session.train import Train
 
 DATA, FIN, OPEN, RESET = PacketType.DATA, PacketType.FIN, PacketType.OPEN, PacketType.RESET

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from halftunnel_vpn.errors import IllegalTransition
-from halftunnel_vpn.session.states import StreamEvent, StreamState, next_state
+from halftunnel_vpn.session.stream_states import StreamEvent, StreamState, next_state
 
 OPEN, ACTIVE, LOCAL, REMOTE, CLOSED = StreamState
 OPENED, FIN_QUEUED, FIN_RECEIVED, RESET = StreamEvent

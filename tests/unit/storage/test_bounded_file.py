@@ -10,7 +10,7 @@ import pytest
 
 from halftunnel_vpn.cli.server_directory import load, open_directory
 from halftunnel_vpn.errors import ConfigError, HostError
-from halftunnel_vpn.server.clients import MAX_CLIENT_FILE, ClientList
+from halftunnel_vpn.server.client_list import MAX_CLIENT_FILE, ClientList
 from halftunnel_vpn.server.exit_files import read_keys
 from halftunnel_vpn.storage.bounded_file import read_regular
 from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore

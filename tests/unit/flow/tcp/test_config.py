@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
-from halftunnel_vpn.flow.tcp.handshake import MINIMUM_MSS, agree
+from halftunnel_vpn.flow.tcp.syn_options import MINIMUM_MSS, agree
 from halftunnel_vpn.inet.tcp import SYN, HeaderTemplate, TcpSegment
 
 V4 = HeaderTemplate(b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 40000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.errors import IllegalTransition
-from halftunnel_vpn.flow.tcp.states import RECEIVING, SENDING, TRANSITIONS, TcpEvent, TcpState, next_state
+from halftunnel_vpn.flow.tcp.tcp_states import RECEIVING, SENDING, TRANSITIONS, TcpEvent, TcpState, next_state
 
 
 @pytest.mark.parametrize(

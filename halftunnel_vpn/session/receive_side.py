@@ -8,7 +8,7 @@ from halftunnel_vpn.errors import FlowControlError
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.memory_budget import KEEP_FOR_FIRST, KEEP_TO_GROW, Memory
-from halftunnel_vpn.session.sending import RING, SERIAL_HALF, SERIAL_MASK
+from halftunnel_vpn.session.send_side import RING, SERIAL_HALF, SERIAL_MASK
 
 ACK_BYTES: Final = 256 * 1024
 """Received bytes after which an acknowledgement leaves at once."""
