@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import Final
 
-from halftunnel_vpn.client.supervisor.states import Disconnected, State, Step
+from halftunnel_vpn.client.supervisor.state import State, Step
+from halftunnel_vpn.client.supervisor.states import Disconnected
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.ring import Ring
 from halftunnel_vpn.control.status import TunnelState

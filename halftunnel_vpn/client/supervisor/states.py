@@ -8,72 +8,20 @@ to the next state, or None to stay. A step that the table does not list raises I
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final
 
 from halftunnel_vpn.client.connector import explain
 from halftunnel_vpn.client.supervisor import events
-from halftunnel_vpn.client.supervisor.enforcement import Enforcement
 from halftunnel_vpn.client.supervisor.events import Event, Target, TunnelEvent
-from halftunnel_vpn.client.supervisor.intent import Intent
-from halftunnel_vpn.client.supervisor.portals import PortalOpening
-from halftunnel_vpn.client.supervisor.retries import Retries, is_passing
+from halftunnel_vpn.client.supervisor.retries import is_passing
+from halftunnel_vpn.client.supervisor.state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
-from halftunnel_vpn.client.supervisor.tunnel_runner import TunnelRunner
 from halftunnel_vpn.control.status import TunnelState
-from halftunnel_vpn.errors import HandshakeError, HostError, IllegalTransition
-from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
-
-Transitions = Mapping[TunnelEvent, TunnelState]
-"""Where each event leads."""
+from halftunnel_vpn.errors import HandshakeError, HostError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StateContext:
-    """What the states act on."""
-
-    enforcement: Enforcement
-    runner: TunnelRunner
-    retries: Retries
-    opening: PortalOpening
-    intent: Intent
-    post: Callable[[Event], None]
-    """Adds an event that is handled after this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A transition. ``sentence`` is what went wrong."""
-
-    event: TunnelEvent
-    state: State
-    sentence: str | None = None
-
-
-class State:
-    """One state. ``allows`` picks what may leave outside the tunnel; None: everything."""
-
-    name: ClassVar[TunnelState]
-    allows: ClassVar[staticmethod[[StatePolicies], TrafficPolicy | None]]
-    leads_to: ClassVar[Transitions]
-    target: Target | None = None
-
-    async def enter(self, context: StateContext) -> str | None:
-        """Apply the policy and begin the work of this state; return the sentence of what prevents that."""
-        return await context.enforcement.attempt(self.allows)
-
-    async def handle_event(self, event: Event, context: StateContext) -> Step | None:
-        """Act on an event; return the step to the next state. Raises HostError for a refused command."""
-        raise NotImplementedError
-
-    def check(self, step: Step) -> None:
-        """Raise IllegalTransition unless the table lists ``step``."""
-        if self.leads_to.get(step.event) is not step.state.name:
-            raise IllegalTransition(f"{self.name} does not expect {step.event.value} to {step.state.name}")
 
 
 class Disconnected(State):
@@ -103,7 +51,7 @@ class Disconnected(State):
         return None
 
 
-class Wanted(State):
+class TunnelWanted(State):
     """A tunnel is wanted. ``goes_on``: after a failure that may pass it is tried again."""
 
     def __init__(self, target: Target | None, *, goes_on: bool) -> None:
@@ -160,7 +108,7 @@ class Wanted(State):
         return Step(step.event, step.state, sentence)
 
 
-class Connecting(Wanted):
+class Connecting(TunnelWanted):
     """The first session is being made. Our own legs may leave, and what a captive portal needs.
 
     ``after``: seconds until the first dial; None: at once, or when the tunnel before this one has ended.
@@ -215,7 +163,7 @@ class Connecting(Wanted):
         return await super().handle_event(event, context)
 
 
-class _Established(Wanted):
+class _Established(TunnelWanted):
     """The tunnel has worked, so a later failure is worth waiting for. Its own table has the policy."""
 
     allows = staticmethod(StatePolicies.with_tunnel)
@@ -274,7 +222,7 @@ class Reconnecting(_Established):
         return await super().handle_event(event, context)
 
 
-class Blocked(Wanted):
+class Blocked(TunnelWanted):
     """A tunnel is wanted and cannot be had. Our own legs may leave, and what a captive portal needs.
 
     ``after``: seconds until the next attempt; None: it waits for a command.

@@ -21,7 +21,8 @@ from halftunnel_vpn.client.supervisor.machine import Machine, sentence_of
 from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
 from halftunnel_vpn.client.supervisor.profile_source import ProfileSource
 from halftunnel_vpn.client.supervisor.retries import Retries
-from halftunnel_vpn.client.supervisor.states import Blocked, Connecting, StateContext, Step
+from halftunnel_vpn.client.supervisor.state import StateContext, Step
+from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
 from halftunnel_vpn.client.tunnel import Tunnel

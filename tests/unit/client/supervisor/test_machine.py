@@ -8,6 +8,7 @@ import pytest
 
 from halftunnel_vpn.client.supervisor.events import TunnelEvent
 from halftunnel_vpn.client.supervisor.machine import MAX_EVENTS, Machine
+from halftunnel_vpn.client.supervisor.state import State, Step
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.client.supervisor.states import (
     START,
@@ -18,8 +19,6 @@ from halftunnel_vpn.client.supervisor.states import (
     Disconnected,
     Disconnecting,
     Reconnecting,
-    State,
-    Step,
 )
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.errors import IllegalTransition
