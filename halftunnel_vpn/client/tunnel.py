@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 from halftunnel_vpn import __version__
@@ -65,8 +65,11 @@ class Tunnel:
         counters: Counters,
         *,
         changed: Callable[[], None],
+        notices: Sequence[str] = (),
     ) -> None:
+        """``notices`` are sentences for the status."""
         self.profile = profile
+        self._notices = notices
         self.counters = counters
         self._changed = changed
         self._host = host
@@ -314,7 +317,7 @@ class Tunnel:
             upstream=roads[Direction.UPSTREAM],
             downstream=roads[Direction.DOWNSTREAM],
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
-            notices=self._connector.clock.notices,
+            notices=[*self._notices, *self._connector.clock.notices],
             flows=self.flow_counts(),
             dns=dns_status(
                 self.profile.dns.mode,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from halftunnel_vpn.client.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor import events, portals
@@ -31,6 +32,7 @@ from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
+from halftunnel_vpn.host.kernel.main_routes import networks_in_use
 from halftunnel_vpn.host.kernel.traffic_policy import Opening
 from halftunnel_vpn.host.record.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
@@ -153,7 +155,10 @@ class Supervisor:
 
     def _tunnels_on(self, host: HostPort) -> MakeTunnel:
         def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
-            return Tunnel(profile, self._driver, host, self.counters, changed=changed)
+            profile, notices = with_free_addresses(profile, networks_in_use(profile.tun.name))
+            for notice in notices:
+                log.warning("%s", notice)
+            return Tunnel(profile, self._driver, host, self.counters, changed=changed, notices=notices)
 
         return make
 

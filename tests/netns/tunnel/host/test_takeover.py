@@ -26,7 +26,12 @@ def test_a_writer_is_named_and_mended_and_if_it_insists_reported(new_rig, eventu
             file.write_text(FOREIGN)
             eventually(lambda: file.read_bytes().startswith(MARKER))
             assert "search lan\n" in file.read_text()
-        eventually(lambda: "was taken over by NetworkManager, and is mended" in own.tunnel.client_output())
+        eventually(
+            lambda: (
+                "NetworkManager changed the resolver configuration; it was restored"
+                in own.tunnel.client_output()
+            )
+        )
         file.write_text(FOREIGN)
         eventually(lambda: "was taken over by NetworkManager: /etc/resolv.conf" in own.tunnel.client_output())
         assert file.read_text() == FOREIGN
