@@ -38,7 +38,8 @@ async def in_thread(work: Callable[[], T]) -> T:
 
     Raises what ``work`` raises, and socket.gaierror when too many such calls are under way.
     """
-    if not _under_way.acquire(blocking=False):
+    slots = _under_way
+    if not slots.acquire(blocking=False):
         raise socket.gaierror(socket.EAI_AGAIN, "too many lookups are under way")
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
@@ -57,14 +58,14 @@ async def in_thread(work: Callable[[], T]) -> T:
         else:
             set_outcome = partial(outcome.set_result, found)
         finally:
-            _under_way.release()
+            slots.release()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(report, set_outcome)
 
     try:
         threading.Thread(target=run, name="lookup", daemon=True).start()
     except RuntimeError as error:  # no thread is left
-        _under_way.release()
+        slots.release()
         raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
     return await outcome
 

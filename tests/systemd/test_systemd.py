@@ -280,7 +280,7 @@ def test_the_kill_switch_always_stands_before_the_network_at_boot(site, client):
     client.run("htvpn up lab")
     site.reach()
     down = client.run("htvpn down")
-    assert "the kill switch goes on" in down.stdout
+    assert "the kill switch stays on" in down.stdout
     client.power_off()
     # What a machine that is off has lost; the lab's namespace would keep it.
     site.lab.run(CLIENT, ["nft", "flush", "ruleset"])
