@@ -9,7 +9,13 @@ LOSSY = 0.004
 """Part of the segments, sent again, from which on a path loses,"""
 
 MIN_EVENTS = 5
-"""in so many looks at least: a queue that overflows loses many at once."""
+"""in so many round trips at least: a queue that overflows loses many at once."""
+
+REPAIR_ROUND_TRIPS = 5
+"""Round trips after losses in a full queue, in which the rest of them are sent again without one."""
+
+WINDOW_ROUND_TRIPS = 10
+"""Round trips that a window has at least."""
 
 WINDOW = 1000
 """Segments over which losses are counted,"""
@@ -33,7 +39,16 @@ PACED_SHARE, PACED_QUEUE = 1 / 4, 0.015
 class LossCount:
     """Counts the losses of one leg. Times are seconds of its clock."""
 
-    __slots__ = ("_began", "_events", "_lost", "_paced_since", "_repeated", "_segments")
+    __slots__ = (
+        "_began",
+        "_event_at",
+        "_events",
+        "_lost",
+        "_paced_since",
+        "_repaired_at",
+        "_repeated",
+        "_segments",
+    )
 
     def __init__(self) -> None:
         # The segments of this window that were lost without a queue, and the looks that found some.
@@ -43,6 +58,8 @@ class LossCount:
         # When the window began, and after how many segments.
         self._began = 0.0
         self._segments = 0
+        # When the last of these looks was, and until when losses belong to a queue that was full.
+        self._event_at = self._repaired_at = float("-inf")
         # Since when the leg has had a pace; None without.
         self._paced_since: float | None = None
 
@@ -60,16 +77,22 @@ class LossCount:
         smoothed and the least one, in seconds.
         """
         lost, self._repeated = repeated - self._repeated, repeated
-        if lost > 0 and not self._is_explained(round_trip, least, now):
+        if lost > 0 and self._is_explained(round_trip, least, now):
+            self._repaired_at = now + REPAIR_ROUND_TRIPS * round_trip
+        elif lost > 0 and now >= self._repaired_at:
             self._lost += lost
-            self._events += 1
+            if now - self._event_at >= round_trip:
+                self._event_at = now
+                self._events += 1
             count = max(segments - self._segments, MIN_EVENTS / LOSSY / 2)
             if self._events >= MIN_EVENTS and self._lost >= LOSSY * count:
                 self._begin(segments, now)
                 return True
         count, seconds = segments - self._segments, now - self._began
-        is_over = count >= WINDOW and seconds >= MIN_WINDOW_SECONDS
-        if is_over or (count >= MIN_SEGMENTS and seconds >= MAX_WINDOW_SECONDS):
+        least_seconds = max(MIN_WINDOW_SECONDS, WINDOW_ROUND_TRIPS * round_trip)
+        most_seconds = max(MAX_WINDOW_SECONDS, least_seconds)
+        is_over = count >= WINDOW and seconds >= least_seconds
+        if is_over or (count >= MIN_SEGMENTS and seconds >= most_seconds):
             self._begin(segments, now)
         return False
 

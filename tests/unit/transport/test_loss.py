@@ -38,7 +38,7 @@ class Path:
         return float("inf")
 
 
-@pytest.mark.parametrize(("mbit", "within"), [(2, 6.0), (10, 2.0), (40, 0.7), (200, 0.3)])
+@pytest.mark.parametrize(("mbit", "within"), [(2, 6.0), (10, 2.0), (40, 0.7), (200, 0.4)])
 @pytest.mark.parametrize("is_paced", [False, True])
 def test_a_path_that_loses_one_percent_is_known_soon(mbit, within, is_paced):
     path = Path(mbit)
@@ -59,6 +59,13 @@ def test_losses_of_a_full_queue_are_explained():
     assert path.run(GRACE / 2, 0.03, queue=0.01) == float("inf"), "TCP had filled it"
     assert path.run(20.0, 0.03, queue=0.03) == float("inf"), "both directions keep a little, this is more"
     assert path.run(20.0, 0.01, queue=0.012) < 1.0
+
+
+def test_what_an_overflow_lost_is_sent_again_without_a_queue():
+    path = Path(40)
+    path.run(0.1, 0.3, queue=0.02)
+    assert path.run(0.2, 0.3) == float("inf"), "of the overflow"
+    assert path.run(5.0, 0.01) < 1.0
 
 
 def test_a_single_burst_is_no_path_that_loses():
