@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from halftunnel_vpn.client.host import host_watch
+from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host import Host
+from halftunnel_vpn.host.kernel.fake import FakeKernel
 from halftunnel_vpn.host.kernel.network_monitor import SuspendWatch, Way, changed
 
 HOME = Way("wlan0", "192.168.1.1", frozenset({"192.168.1.7"}))
@@ -38,7 +41,7 @@ def test_sleep_shows_between_the_two_clocks() -> None:
 
 
 async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     answers: list[HostError | dict[str, Way | None]] = [
         {"192.0.2.1": HOME},
@@ -48,7 +51,7 @@ async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
     ]
 
     def ways(places: object, mark: int) -> dict[str, Way | None]:
-        answer = answers.pop(0)
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]  # the last one stays true
         if isinstance(answer, HostError):
             raise answer
         return answer
@@ -68,24 +71,23 @@ async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
             self.ours.close()
             self.kernel.close()
 
-    moved = asyncio.Event()
+    moved, learnt = asyncio.Event(), asyncio.Event()
 
-    async def ask(work: Callable[[object], object]) -> object:
-        return work(SimpleNamespace(own_servers=tuple))
-
-    async def learn(servers: object) -> None: ...
+    async def learn(servers: object) -> None:
+        learnt.set()
 
     monkeypatch.setattr(host_watch, "ways", ways)
     monkeypatch.setattr(host_watch, "NetworkMonitor", Silent)
     monkeypatch.setattr(host_watch, "TICK", 0.01)
     monkeypatch.setattr(host_watch, "DEBOUNCE", 0.0)
     counters = Counters()
+    host = Host(tmp_path, resolv_conf=tmp_path / "resolv.conf", kernel=FakeKernel(tmp_path / "kernel"))
     watch = host_watch.HostWatch(
         cast(
             "Any",
             SimpleNamespace(routes=SimpleNamespace(mark=1), dns=SimpleNamespace(mode="off", takeover="mend")),
         ),
-        cast("Any", SimpleNamespace(ask=ask)),
+        HostKeeper(host, counters),
         cast("Any", SimpleNamespace(legs=list, reconnect=moved.set)),
         cast("Any", SimpleNamespace(learn=learn)),
         cast("Any", SimpleNamespace(clock=lambda: 0.0)),
@@ -96,6 +98,7 @@ async def test_a_question_that_the_kernel_does_not_answer_is_asked_again(
     try:
         async with asyncio.timeout(30):
             await moved.wait()
+            await learnt.wait()
         assert not running.done()
         assert counters.counted["host-watch-failures"] == 2
     finally:

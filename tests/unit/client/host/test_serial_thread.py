@@ -96,8 +96,7 @@ async def test_what_fails_when_nobody_is_left_is_told_to_nobody(caplog: pytest.L
     doing.cancel()
     work.may_end.set()
     await asyncio.wait((doing,))
-    assert doing.cancelled()
-    assert "too late" not in caplog.text, "a task of another test may be collected, and reported, here"
+    assert doing.cancelled() and not caplog.records
 
 
 @pytest.fixture
