@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from halftunnel_vpn.config.client import ClientProfile, DnsConfig, TunConfig
-from halftunnel_vpn.host.kernel.main_routes import Network
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from halftunnel_vpn.host.state import Network
 
 PLACES: Final[dict[int, tuple[str, ...]]] = {
     4: ("10.73.72.0", "172.30.72.0", "192.168.172.0", "100.127.72.0"),
@@ -25,6 +23,10 @@ FAKE_PLACES: Final[dict[int, tuple[str, ...]]] = {
 """Where fake addresses may lie, the usual place first."""
 
 
+_TUN: Final = TunConfig()
+_DNS: Final = DnsConfig()
+
+
 def with_free_addresses(profile: ClientProfile, in_use: Iterable[Network]) -> tuple[ClientProfile, list[str]]:
     """Return ``profile`` with addresses outside the networks ``in_use``, and a sentence for each change.
 
@@ -32,71 +34,65 @@ def with_free_addresses(profile: ClientProfile, in_use: Iterable[Network]) -> tu
     and the sentence says so.
     """
     used = tuple(in_use)
+    profile, sentences = _with_free_places(profile, used)
+    if profile.dns.mode == "fake-ip":
+        profile, more = _with_free_fakes(profile, used)
+        sentences += more
+    return profile, sentences
+
+
+def _with_free_places(profile: ClientProfile, used: tuple[Network, ...]) -> tuple[ClientProfile, list[str]]:
+    """Move the addresses of the device and of the resolver."""
     tun, dns, sentences = profile.tun, profile.dns, list[str]()
-    is_usual = (tun.addresses, dns.addresses) == (_OWN, _RESOLVER)
-    for version in (4, 6):
-        clash = _clash((*(one.ip for one in tun.addresses), *dns.addresses), used, version)
+    is_usual = (tun.addresses, dns.addresses) == (_TUN.addresses, _DNS.addresses)
+    for version, places in PLACES.items():
+        own = [one for one in (*(one.ip for one in tun.addresses), *dns.addresses) if one.version == version]
+        clash = next((address for address in own if _clash(ipaddress.ip_network(address), used)), None)
         if clash is None:
             continue
-        base = _free(PLACES[version], used, version) if is_usual else None
-        if base is None:
+        base = next((place for place in map(_surroundings, places) if _clash(place, used) is None), None)
+        if base is None or not is_usual:
             sentences.append(f"the address {clash} of the tunnel also belongs to a network of this host")
             continue
-        tun = dataclasses.replace(tun, addresses=_moved_interfaces(tun, base))
-        dns = dataclasses.replace(dns, addresses=_moved_addresses(dns, base))
-        sentences.append(f"a network of this host has {clash}, so the tunnel uses {base + 1} instead")
-    if dns.mode == "fake-ip":
-        for network in dns.fake_networks:
-            clashes = [
-                other for other in used if other.version == network.version and other.overlaps(network)
-            ]
-            if not clashes:
-                continue
-            choices = map(ipaddress.ip_network, FAKE_PLACES[network.version])
-            free = next((one for one in choices if not any(_overlap(one, other) for other in used)), None)
-            if free is None or str(network) != FAKE_PLACES[network.version][0]:
-                sentences.append(
-                    f"the fake addresses {network} overlap the network {clashes[0]} of this host"
-                )
-                continue
-            kept = tuple(free if one == network else one for one in dns.fake_networks)
-            dns = dataclasses.replace(dns, fake_networks=kept)
-            sentences.append(f"a network of this host overlaps {network}, so fake addresses are of {free}")
+        device = ipaddress.ip_interface(base[1])
+        resolver = base[53 if version == 4 else 0x53]  # written .53 or ::53
+        tun = dataclasses.replace(
+            tun, addresses=tuple(device if one.version == version else one for one in tun.addresses)
+        )
+        dns = dataclasses.replace(
+            dns, addresses=tuple(resolver if one.version == version else one for one in dns.addresses)
+        )
+        sentences.append(f"a network of this host has {clash}, so the tunnel uses {device.ip} instead")
     return dataclasses.replace(profile, tun=tun, dns=dns), sentences
 
 
-_OWN: Final = TunConfig().addresses
-_RESOLVER: Final = DnsConfig().addresses
+def _with_free_fakes(profile: ClientProfile, used: tuple[Network, ...]) -> tuple[ClientProfile, list[str]]:
+    """Move the networks of fake addresses."""
+    networks, sentences = list(profile.dns.fake_networks), list[str]()
+    for place, network in enumerate(profile.dns.fake_networks):
+        clash = _clash(network, used)
+        if clash is None:
+            continue
+        choices = map(ipaddress.ip_network, FAKE_PLACES[network.version])
+        free = next((one for one in choices if _clash(one, used) is None), None)
+        if free is None or network not in _DNS.fake_networks:
+            sentences.append(f"the fake addresses {network} overlap the network {clash} of this host")
+            continue
+        networks[place] = free
+        sentences.append(f"a network of this host overlaps {network}, so fake addresses are of {free}")
+    return dataclasses.replace(
+        profile, dns=dataclasses.replace(profile.dns, fake_networks=tuple(networks))
+    ), sentences
 
 
-def _clash(addresses: Iterable[Address], used: tuple[Network, ...], version: int) -> Address | None:
-    own = [address for address in addresses if address.version == version]
-    return next((address for address in own if any(address in network for network in used)), None)
+def _surroundings(place: str) -> Network:
+    """Return the network of ``place`` that the tunnel's addresses are taken from."""
+    address = ipaddress.ip_address(place)
+    return ipaddress.ip_network((address.packed, 24 if address.version == 4 else 64))
 
 
-def _free(places: tuple[str, ...], used: tuple[Network, ...], version: int) -> Address | None:
-    for place in map(ipaddress.ip_address, places):
-        around = ipaddress.ip_network((place.packed, 24 if version == 4 else 64))
-        if not any(_overlap(around, network) for network in used):
-            return place
-    return None
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
-def _moved_interfaces(
-    tun: TunConfig, base: Address
-) -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
-    fresh = ipaddress.ip_interface(f"{base + 1}/{base.max_prefixlen}")
-    return tuple(fresh if one.version == base.version else one for one in tun.addresses)
-
-
-def _moved_addresses(dns: DnsConfig, base: Address) -> tuple[Address, ...]:
-    return tuple(_resolver_of(base) if one.version == base.version else one for one in dns.addresses)
-
-
-def _resolver_of(base: Address) -> Address:
-    """Return the address that ends in 53, as written: ``.53`` or ``::53``."""
-    return base + (53 if base.version == 4 else 0x53)
+def _clash(network: Network, used: tuple[Network, ...]) -> Network | None:
+    """Return the first of the networks in use that overlaps ``network``; None when there is none."""
+    return next(
+        (other for other in used if other.version == network.version and other.overlaps(network)), None
+    )

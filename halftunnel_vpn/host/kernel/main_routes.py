@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from halftunnel_vpn.host.state import Network
 
 IPV4_ROUTES = Path("/proc/thread-self/net/route")
 """Interface, destination, gateway, flags, ..., mask; addresses are 32-bit words in the machine's order."""
