@@ -15,8 +15,7 @@ from halftunnel_vpn.session.legs import SessionLeg
 def road_status(
     direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
 ) -> RoadStatus:
-    """One direction: its legs of now, and what all legs there ever were have carried."""
-    counters.refresh()
+    """One direction: its legs of now, and what all legs there ever were have carried, as last refreshed."""
     name = direction.name.lower()
     counted = counters.counted
     return RoadStatus(

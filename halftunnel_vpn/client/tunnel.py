@@ -302,6 +302,7 @@ class Tunnel:
         state = self.phase
         if state != self._seen_state:
             self._seen_state, self._seen_since = state, time.time()
+        self.counters.refresh()
         roads = {direction: self._road_status(direction) for direction in Direction}
         return Status(
             version=__version__,

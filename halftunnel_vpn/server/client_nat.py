@@ -44,14 +44,7 @@ class ClientNat:
     def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
         """A TCP connection or a DNS query."""
         nat = self._nat
-        if log.isEnabledFor(logging.DEBUG):
-            _log_stream(stream, request)
-        self._opening()
-        if nat.is_stopping:
-            stream.reset(ResetCode.SHUTDOWN)
-            return _OVER
-        if not nat.take(self._client):
-            stream.reset(ResetCode.LIMIT)
+        if not self._admits(stream, request):
             return _OVER
         closed = StreamPlace(nat, self._client).give_back
         if request.kind is StreamKind.DNS:
@@ -67,14 +60,7 @@ class ClientNat:
     def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
         """A UDP endpoint or a series of echo requests."""
         nat = self._nat
-        if log.isEnabledFor(logging.DEBUG):
-            _log_stream(stream, request)
-        self._opening()
-        if nat.is_stopping:
-            stream.reset(ResetCode.SHUTDOWN)
-            return _OVER
-        if not nat.take(self._client):
-            stream.reset(ResetCode.LIMIT)
+        if not self._admits(stream, request):
             return _OVER
         place = StreamPlace(nat, self._client)
         stream.accept()
@@ -84,6 +70,19 @@ class ClientNat:
         else:
             relay, idle_timeout = UdpRelay, nat.udp_idle
         return relay(stream, self._context, idle_timeout, place.room_for, place.give_back)
+
+    def _admits(self, stream: ByteStream | DatagramStream, request: OpenRequest) -> bool:
+        """Count a new stream of the client; reset it, and return False, where it may not be."""
+        if log.isEnabledFor(logging.DEBUG):
+            _log_stream(stream, request)
+        self._opening()
+        if self._nat.is_stopping:
+            stream.reset(ResetCode.SHUTDOWN)
+            return False
+        if not self._nat.take(self._client):
+            stream.reset(ResetCode.LIMIT)
+            return False
+        return True
 
     async def _query(self, message: bytes) -> bytes:
         return await self._nat.resolver.query(message, self._client)
