@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
 from dnslib import QTYPE, RCODE, RR, DNSRecord
+from lab.profiles import LEAST
 
 from halftunnel_vpn.counters import Counters
 
@@ -21,17 +21,7 @@ def counters() -> Counters:
 @pytest.fixture
 def profile_text() -> str:
     """A profile that says only what must be said, and two URLs downstream."""
-    return f"""\
-name = "home"
-[exit]
-public_key = "{base64.b64encode(bytes(range(32))).decode()}"
-[client]
-private_key = "{base64.b64encode(bytes(range(100, 132))).decode()}"
-[upstream]
-urls = ["wss://a.example.org/up"]
-[downstream]
-urls = ["wss://b.example.net/down", "wss://c.example.com/down"]
-"""
+    return LEAST
 
 
 class Resolver(asyncio.DatagramProtocol):

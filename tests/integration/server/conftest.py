@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 from dnslib import QTYPE, RCODE, RR, DNSRecord
+from lab.stream_at_now import StreamAtNow
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
@@ -25,7 +26,6 @@ from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
-from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -197,26 +197,6 @@ class StreamUser:
         ends = {"opened", "finished", "run"}
         await self.until(lambda: event in self.events or set(self.events) - ends)
         assert event in self.events, self.events
-
-
-class StreamAtNow:
-    """A stream whose ``send`` and ``consumed`` happen at the time of ``clock``."""
-
-    def __init__(self, stream: Any, clock: Callable[[], float]) -> None:
-        self._stream = stream
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def send(self, *parts: Buffer) -> None:
-        if isinstance(self._stream, DatagramStream):
-            self._stream.send(*parts)
-        else:
-            self._stream.send(*parts, self._clock())
-
-    def consumed(self, count: int) -> None:
-        self._stream.consumed(count, self._clock())
 
 
 class InMemory:

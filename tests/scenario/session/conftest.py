@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
+from lab.stream_at_now import StreamAtNow
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
-from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
@@ -53,26 +52,6 @@ class MemoryLeg:
     def close(self, cause: str) -> None:
         self.close_cause = cause
         self.on_close(self)
-
-
-class StreamAtNow:
-    """A stream whose ``send`` and ``consumed`` happen at the time of ``clock``."""
-
-    def __init__(self, stream: Any, clock: Callable[[], float]) -> None:
-        self._stream = stream
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def send(self, *parts: Buffer) -> None:
-        if isinstance(self._stream, DatagramStream):
-            self._stream.send(*parts)
-        else:
-            self._stream.send(*parts, self._clock())
-
-    def consumed(self, count: int) -> None:
-        self._stream.consumed(count, self._clock())
 
 
 class Recorder:

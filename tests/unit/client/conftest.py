@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from lab.profiles import LEAST
 from websockets.client import ClientProtocol
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
@@ -78,14 +78,4 @@ def counters() -> Counters:
 @pytest.fixture
 def profile_text() -> str:
     """A profile that says only what must be said, and two URLs downstream."""
-    return f"""\
-name = "home"
-[exit]
-public_key = "{base64.b64encode(bytes(range(32))).decode()}"
-[client]
-private_key = "{base64.b64encode(bytes(range(100, 132))).decode()}"
-[upstream]
-urls = ["wss://a.example.org/up"]
-[downstream]
-urls = ["wss://b.example.net/down", "wss://c.example.com/down"]
-"""
+    return LEAST
