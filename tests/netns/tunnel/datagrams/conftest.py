@@ -96,11 +96,15 @@ def ends_of() -> Callable[[Lab], contextlib.closing[Ends]]:
     return lambda lab: contextlib.closing(Ends(lab))
 
 
-@pytest.fixture(scope="session")
-def second_address(rig) -> None:
-    """The target has two more addresses."""
-    for address in (f"{SECOND_ADDRESS}/24", f"{SECOND_ADDRESS6}/64"):
+@pytest.fixture
+def second_address(rig) -> Iterator[None]:
+    """The target has two more addresses, which its kernel may choose for ICMP errors meanwhile."""
+    addresses = (f"{SECOND_ADDRESS}/24", f"{SECOND_ADDRESS6}/64")
+    for address in addresses:
         rig.on_target(f"ip address add {address} dev {UPLINK}")
+    yield
+    for address in addresses:
+        rig.on_target(f"ip address del {address} dev {UPLINK}")
 
 
 @pytest.fixture(scope="session")
