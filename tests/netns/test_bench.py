@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,14 +70,20 @@ def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab)
         assert len(established) == 300
 
 
-def test_each_program_of_a_run_has_a_session_of_its_own() -> None:
+def test_each_program_of_a_run_has_a_session_of_its_own(eventually: Callable[..., None]) -> None:
     sessions: list[int] = []
 
     def look(peer: Peer, scale: Scale) -> dict[str, float]:
-        with traffic.bulk_flow(peer.lab, "up", 5):
-            names = [f"/run/netns/{peer.lab.namespace(host)}" for host in (CLIENT, TARGET)]
-            hosts = {os.stat(name).st_ino for name in names}
-            sessions.extend(sid for net, sid in _iperf3_processes() if net in hosts)
+        names = [f"/run/netns/{peer.lab.namespace(host)}" for host in (CLIENT, TARGET)]
+        hosts = {os.stat(name).st_ino for name in names}
+
+        def all_run() -> bool:
+            """A process that was started a moment ago still has the name and the network of its starter."""
+            sessions[:] = [sid for net, sid in _iperf3_processes() if net in hosts]
+            return len(sessions) == 3
+
+        with traffic.bulk_flow(peer.lab, "up", 20):
+            eventually(all_run, within=15)
         return {}
 
     results = Results({}, {})
