@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import stat
 import tempfile
 import types
 import typing
@@ -157,6 +158,19 @@ def free_port() -> Iterator[Callable[..., int]]:
             return int(sock.getsockname()[1])
 
         yield take
+
+
+@pytest.fixture
+def let_others_enter() -> Callable[[Path], None]:
+    """Opens a directory of pytest's to other users, and what is above it, up to the directory for all."""
+
+    def open_up(directory: Path) -> None:
+        for part in (directory, *directory.parents):
+            if part == Path(tempfile.gettempdir()) or part.stat().st_mode & stat.S_ISVTX:
+                return
+            part.chmod(0o755)
+
+    return open_up
 
 
 def _problems(value, kind, where="status"):

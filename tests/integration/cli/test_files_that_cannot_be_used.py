@@ -6,7 +6,7 @@ import encodings.idna
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,9 @@ ROADS = ("--upstream", "wss://a.example.org", "--downstream", "wss://b.example.n
 
 
 @pytest.fixture
-def private(tmp_path: Path, profile_text: str) -> Iterator[Path]:
+def private(tmp_path: Path, profile_text: str, let_others_enter: Callable[[Path], None]) -> Iterator[Path]:
     """A directory of root's alone with a profile in it; the test is somebody else."""
-    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
-        directory.chmod(0o755)
+    let_others_enter(tmp_path)
     made = tmp_path / "private"
     made.mkdir(mode=0o700)
     (made / "home.toml").write_text(profile_text)

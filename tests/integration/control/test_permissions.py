@@ -33,10 +33,9 @@ async def ask_as(path, *, group: int, groups: list[int]) -> tuple[int, dict]:
 
 
 @pytest.mark.root
-async def test_members_of_the_group_may_and_strangers_may_not(serve_daemon, tmp_path):
+async def test_members_of_the_group_may_and_strangers_may_not(serve_daemon, tmp_path, let_others_enter):
     users = grp.getgrnam(GROUP).gr_gid
-    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
-        os.chmod(directory, 0o755)
+    let_others_enter(tmp_path)
     path = tmp_path / "control.sock"
     async with serve_daemon(group=GROUP):
         os.chmod(path, 0o666)  # what the file's mode would keep away, the credentials must
