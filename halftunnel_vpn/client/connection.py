@@ -19,7 +19,12 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.host import resources
 from halftunnel_vpn.protocol.handshake_payloads import TAKES_HOP_LIMITS, ExitHello
-from halftunnel_vpn.protocol.interfaces import DatagramHandler, DatagramPort, StreamHandler, StreamPort
+from halftunnel_vpn.protocol.interfaces import (
+    DatagramHandler,
+    DatagramPort,
+    StreamHandler,
+    TransferableStream,
+)
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.session.intervals import IntervalTable
@@ -124,7 +129,7 @@ class Connection:
 
     # --- StreamOpener ----------------------------------------------------------------------------
 
-    def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:
+    def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> TransferableStream:
         """As Session.open_stream; SessionExpired while there is no session.
 
         Raises UpstreamUnavailable once a direction has been lost for FAIL_FAST_AFTER.

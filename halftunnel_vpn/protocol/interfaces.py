@@ -19,6 +19,7 @@ __all__ = [
     "StreamHandler",
     "StreamOpener",
     "StreamPort",
+    "TransferableStream",
 ]
 
 
@@ -85,6 +86,13 @@ class StreamHandler(Protocol):
         ...
 
 
+class TransferableStream(StreamPort, Protocol):
+    """A byte stream whose user may hand it over to another one."""
+
+    handler: StreamHandler
+    """The user."""
+
+
 class DatagramPort(Protocol):
     """A datagram stream, seen by its user."""
 
@@ -125,7 +133,7 @@ class StreamOpener(Protocol):
     been so for a while: refuse the application at once instead of letting it wait.
     """
 
-    def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> StreamPort:
+    def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> TransferableStream:
         """A byte stream; ``handler.opened`` or ``handler.refused`` follows."""
         ...
 

@@ -11,10 +11,10 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.socket_watch import ENDED, WRITABLE, SocketWatch
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.happy_eyeballs import ATTEMPT_DELAY, MAX_ADDRESSES
+from halftunnel_vpn.transport.relay.socket_watch import ENDED, WRITABLE, SocketWatch
 
 KEEPALIVE_IDLE = 60
 """Seconds of silence after which the kernel probes a destination, and between two probes: NATs and firewalls

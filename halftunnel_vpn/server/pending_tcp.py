@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.dialing import Dial
-from halftunnel_vpn.server.relay_tcp import TcpRelay
-from halftunnel_vpn.server.socket_watch import SocketWatch
-from halftunnel_vpn.server.write_backlog import Backlog, keep
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.relay.socket_watch import SocketWatch
+from halftunnel_vpn.transport.relay.tcp_relay import TcpRelay
+from halftunnel_vpn.transport.relay.write_backlog import Backlog, keep
 
 
 class TcpOpening:
@@ -53,7 +53,7 @@ class TcpOpening:
         now = self.driver.clock()
         name = sock.getsockname()
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
-        relay = TcpRelay(stream, sock, self.driver, self._watch, self._on_closed)
+        relay = TcpRelay(stream, sock, self.driver, self._watch, stream.context.counters, self._on_closed)
         stream.handler = relay
         self.pending = self.lookup = None
         for data in self._early:

@@ -30,10 +30,10 @@ from halftunnel_vpn.server import icmp_errors
 from halftunnel_vpn.server.datagram_batch import FIRST_SIZE, DatagramBatch, Received
 from halftunnel_vpn.server.datagram_names import DatagramNames, Resolve
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.kernel.scheduling import give_way
+from halftunnel_vpn.transport.relay.socket_watch import FAILED, READABLE, SocketWatch
 
 READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""

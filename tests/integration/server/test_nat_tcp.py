@@ -13,9 +13,9 @@ import pytest
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
-from halftunnel_vpn.server import relay_tcp
 from halftunnel_vpn.server.dialing import DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
+from halftunnel_vpn.transport.relay import tcp_relay
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -231,7 +231,7 @@ async def test_a_destination_that_resets_while_bytes_wait_for_it(connect):
 async def test_a_destination_that_takes_nothing_more_holds_no_place_for_ever(
     connect, counters, until, monkeypatch, last
 ):
-    monkeypatch.setattr(relay_tcp, "STALLED_FOR", 0.3)
+    monkeypatch.setattr(tcp_relay, "STALLED_FOR", 0.3)
     user, peer = await connect()
     sending = asyncio.ensure_future(send_all(user, bytes(40_000_000)))
     await until(lambda: not user.stream.room and user.stream.sending.finished)

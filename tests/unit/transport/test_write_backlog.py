@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from halftunnel_vpn.server.write_backlog import JOINED_BELOW, MAX_JOINED, keep, let_go
+from halftunnel_vpn.transport.relay.write_backlog import JOINED_BELOW, MAX_JOINED, keep, let_go
 
 
 def test_in_and_out_in_any_pieces():

@@ -10,7 +10,7 @@ import pytest
 
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.server import icmp_errors
-from halftunnel_vpn.server.socket_watch import FAILED, READABLE, SocketWatch
+from halftunnel_vpn.transport.relay.socket_watch import FAILED, READABLE, SocketWatch
 
 
 @pytest.fixture

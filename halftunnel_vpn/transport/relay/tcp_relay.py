@@ -1,4 +1,4 @@
-"""NAT egress of one byte stream: a stream on one side, a TCP socket on the other."""
+"""A byte stream on one side, a connected socket on the other: at the exit, and in a proxy on the client."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import socket
 import struct
 from collections.abc import Callable
 
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.interfaces import StreamPort
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.server.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
-from halftunnel_vpn.server.write_backlog import Backlog, keep, let_go
-from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.relay.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
+from halftunnel_vpn.transport.relay.write_backlog import Backlog, keep, let_go
 
 READ_SIZE = 65000
 """Bytes asked of a socket at once: they leave as one packet that fills a record."""
@@ -23,8 +24,8 @@ PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
 
 STALLED_FOR = 300.0
-"""Seconds for which a destination may take nothing of what is left for it when both sides have finished: no
-stream and no session ends the connection any more."""
+"""Seconds for which the other end of a socket may take nothing of what is left for it when both sides have
+finished: no stream and no session ends the connection any more."""
 
 _READING = READABLE | HUNG_UP
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -34,11 +35,12 @@ class TcpRelay:
     """Moves bytes between ``stream`` and the connected socket ``sock``; implements StreamHandler.
 
     Backpressure: while the stream has no room the socket is not read; bytes that the socket does not take
-    wait here, bounded by the stream's window, and are credited to the client when they are gone.
+    wait here, bounded by the stream's window, and are credited to the peer when they are gone.
     """
 
     __slots__ = (
         "_backlog",
+        "_counters",
         "_driver",
         "_events",
         "_fin_received",
@@ -53,16 +55,18 @@ class TcpRelay:
 
     def __init__(
         self,
-        stream: ByteStream,
+        stream: StreamPort,
         sock: socket.socket,
         driver: Driver,
         watch: SocketWatch,
+        counters: Counters,
         on_closed: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._sock = sock
         self._driver = driver
         self._watch = watch
+        self._counters = counters
         self._on_closed = on_closed
         self._backlog: Backlog = []
         self._patience: Timer | None = None
@@ -75,14 +79,14 @@ class TcpRelay:
     # --- StreamHandler ---------------------------------------------------------------------------
 
     def opened(self, now: float) -> None:
-        """Never called at the exit: streams are opened by the client."""
+        """Nothing changes: bytes may have been sent before."""
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The client gave up before it knew that the destination had connected."""
+        """The stream is over before it was open."""
         self._close(reset=True)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """Bytes of the client for the destination."""
+        """Bytes of the stream for the socket."""
         sent = 0
         if not self._backlog:
             try:
@@ -100,7 +104,7 @@ class TcpRelay:
         keep(self._backlog, data[sent:] if sent else data)
 
     def finished(self, now: float) -> None:
-        """The client sends nothing more: pass the FIN on once everything before it is gone."""
+        """The stream brings nothing more: pass the FIN on once everything before it is gone."""
         self._fin_received = True
         if not self._backlog:
             if self._fin_sent:
@@ -108,10 +112,10 @@ class TcpRelay:
             else:
                 self._shut_down()
         elif self._fin_sent:
-            self._wait_for_destination()
+            self._wait_for_other_end()
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client reset the stream, or its session is gone: the destination sees an RST."""
+        """The peer reset the stream, or the session is gone: the other end of the socket sees an RST."""
         self._close(reset=True)
 
     def room_grew(self, now: float) -> None:
@@ -167,7 +171,7 @@ class TcpRelay:
         self._stream.consumed(sent, self._driver.clock())
         let_go(backlog, sent)
         if self._patience is not None:
-            self._wait_for_destination()
+            self._wait_for_other_end()
         if not backlog:
             self._wait_for(self._events & ~WRITABLE)
             if self._fin_received:
@@ -184,18 +188,18 @@ class TcpRelay:
     def _close_when_done(self) -> None:
         if self._fin_received and self._fin_sent:
             if self._backlog:
-                self._wait_for_destination()
+                self._wait_for_other_end()
             else:
                 self._close(reset=False)
 
-    def _wait_for_destination(self) -> None:
-        """Only what it has not taken yet is left."""
+    def _wait_for_other_end(self) -> None:
+        """Only what the other end has not taken yet is left."""
         if self._patience is None:
             self._patience = self._driver.wheel.timer(self._stalled)
         self._patience.arm(self._driver.clock() + STALLED_FOR)
 
     def _stalled(self, now: float) -> None:
-        self._stream.context.counters.drop("destination-stalled")
+        self._counters.drop("destination-stalled")
         self._close(reset=True)
 
     def _fail(self) -> None:

@@ -1,0 +1,1 @@
+"""Relays: a stream on one side, a socket on the other."""
