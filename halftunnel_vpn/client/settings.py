@@ -74,7 +74,9 @@ def dns_config(profile: ClientProfile) -> DnsServiceConfig:
         split={
             suffix: [(str(address), DNS_PORT) for address in servers] for suffix, servers in dns.split.items()
         },
-        cache=CacheLimits(max_entries=dns.cache_entries),
+        cache=CacheLimits(
+            max_entries=dns.cache_entries, max_stale=int(dns.serve_stale), prefetch=dns.prefetch
+        ),
         fake_network_v4=fake.get(4, defaults.fake_network_v4),
         fake_network_v6=fake.get(6, defaults.fake_network_v6),
         fake_exclude=dns.fake_exclude,

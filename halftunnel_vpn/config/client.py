@@ -168,6 +168,8 @@ class DnsConfig:
         values.free_table(net.suffix, values.several(net.address, minimum=1, maximum=8)), default_factory=dict
     )
     cache_entries: int = option(values.integer(0, 1_000_000), default=10_000)
+    prefetch: bool = option(values.boolean, default=True)
+    serve_stale: float = option(values.duration(0, 604_800), default=3600.0)
     takeover: Takeover = option(values.one_of("mend", "report"), default="mend")
     fake_networks: tuple[net.Network, ...] = option(
         values.several(net.network, minimum=2, maximum=2),

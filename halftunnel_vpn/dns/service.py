@@ -35,6 +35,9 @@ MAX_QUERIES_IN_FLIGHT = 1024
 MAX_REPLIES_WAITING = 4096
 """Replies that are waited for at one time; one client waits for at most as many as are free."""
 
+MAX_REFRESHES = 64
+"""Answers that are refreshed at one time, ahead of their end or while they are served stale."""
+
 Forward = Callable[[bytes], Awaitable[bytes]]
 """Asks through the tunnel. May raise SessionError, DnsError, TimeoutError."""
 
@@ -89,6 +92,7 @@ class DnsService:
         self._pending: dict[bytes, _Pending] = {}
         self._waiting = 0
         self._waiting_of: dict[bytes, int] = {}
+        self._refreshes: set[asyncio.Task[None]] = set()
         self._identifier = 0
         self._group: asyncio.TaskGroup | None = None
         self._closed = asyncio.Event()
@@ -164,8 +168,9 @@ class DnsService:
             return self._for_server()
         hit = self._cache.get(query.key, self._clock())
         if hit is not None:
-            answer, age = hit
-            reply(answer.render(query, age, stream=stream))
+            reply(hit.answer.render(query, hit.age, stream=stream))
+            if hit.is_due:
+                self._refresh(query)
             return DnsOutcome.ANSWERED
         local = self._rules.answer(query, stream=stream) or self._fake_answer(query, stream)
         if local is not None:
@@ -243,6 +248,19 @@ class DnsService:
         pending.waiting.append((query, reply, stream, client))
         self._waiting += 1
         self._waiting_of[client] = used + 1
+
+    def _refresh(self, query: Query) -> None:
+        """Ask a resolver again for an answer that is still served."""
+        if query.key in self._pending or self._group is None:
+            return
+        if len(self._refreshes) >= MAX_REFRESHES:
+            self._counters.drop("dns-too-many-refreshes")
+            return
+        self._counters.count("dns-refreshes")
+        task = self._group.create_task(self._resolve(query))
+        self._pending[query.key] = _Pending(task)
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
 
     async def _resolve(self, query: Query) -> None:
         answer = None

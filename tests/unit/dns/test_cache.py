@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from dnslib import DNSRecord
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import Answer, parse_answer
-from halftunnel_vpn.dns.cache import ENTRY_OVERHEAD, CacheLimits, DnsCache
+from halftunnel_vpn.dns.cache import (
+    ENTRY_OVERHEAD,
+    REFRESH_INTERVAL,
+    STALE_TTL,
+    CacheLimits,
+    DnsCache,
+)
 from halftunnel_vpn.dns.message import parse_query
 
 Ask = Callable[..., bytes]
@@ -28,7 +35,7 @@ def make(ask: Ask, respond: Respond) -> Make:
     return make
 
 
-def cache_of(**limits: int) -> DnsCache:
+def cache_of(**limits: Any) -> DnsCache:
     return DnsCache(CacheLimits(**limits), Counters())
 
 
@@ -41,8 +48,8 @@ def test_an_answer_is_remembered_until_its_ttl_is_over(make: Make) -> None:
     cache = DnsCache(CacheLimits(), counters)
     key, answer = make("a.example", "a.example. 60 A 192.0.2.1")
     cache.put(key, answer, 1000.0)
-    assert cache.get(key, 1000.0) == (answer, 0)
-    assert cache.get(key, 1059.9) == (answer, 59)
+    assert cache.get(key, 1000.0) == (answer, 0, False)
+    assert cache.get(key, 1059.9) == (answer, 59, False)
     assert cache.get(key, 1060.0) is None
     assert (len(cache), cache.bytes) == (0, 0)
     assert counters.counted == {"dns-cache-hits": 2, "dns-cache-expired": 1, "dns-cache-misses": 1}
@@ -135,5 +142,57 @@ def test_a_newer_answer_replaces_an_older_one(make: Make) -> None:
     cache.put(key, old, 0.0)
     size = cache.bytes
     cache.put(key, new, 30.0)
-    assert cache.get(key, 70.0) == (new, 40)
+    assert cache.get(key, 70.0) == (new, 40, False)
     assert (len(cache), cache.bytes) == (1, size)
+
+
+# --- prefetch and stale answers ---------------------------------------------------------------------
+
+
+def test_a_refresh_is_due_in_the_last_tenth_once_and_again_later(make: Make) -> None:
+    cache = cache_of(prefetch=True)
+    key, answer = make("a.example", "a.example. 600 A 192.0.2.1")
+    cache.put(key, answer, 0.0)
+    due = [second for second in range(600) if cache.get(key, float(second)).is_due]
+    assert due == [540, 540 + REFRESH_INTERVAL]
+    assert cache.get(key, 600.0) is None, "stale answers were not asked for"
+
+
+def test_what_lives_for_seconds_or_denies_a_name_is_not_fetched_early(make: Make) -> None:
+    soa = "example. 900 SOA ns.example. admin.example. 1 7200 900 86400 60"
+    for made in (
+        make("a.example", "a.example. 9 A 192.0.2.1"),
+        make("b.example", rcode="NXDOMAIN", authority=soa),
+    ):
+        cache = cache_of(prefetch=True, max_stale=3600)
+        cache.put(*made, 0.0)
+        assert not cache.get(made[0], 8.9).is_due
+
+
+def test_an_answer_is_served_stale_within_the_bound_and_with_a_short_ttl(make: Make) -> None:
+    cache = cache_of(max_stale=100)
+    key, answer = make("a.example", "a.example. 60 CNAME b.example.\nb.example. 600 A 192.0.2.1")
+    cache.put(key, answer, 0.0)
+    assert cache.get(key, 59.0) == (answer, 59, False)
+    hit = cache.get(key, 60.0)
+    assert hit == (answer, 0, True) and ttls(hit.answer) == [STALE_TTL, STALE_TTL]
+    assert not cache.get(key, 60.0 + REFRESH_INTERVAL - 1).is_due, "the resolver is not asked at every query"
+    assert cache.get(key, 60.0 + REFRESH_INTERVAL).is_due
+    assert cache.get(key, 159.9) is not None
+    assert cache.get(key, 160.0) is None
+
+
+def test_a_denial_is_never_served_stale_and_a_failure_replaces_nothing(make: Make) -> None:
+    cache = cache_of(max_stale=100)
+    soa = "example. 900 SOA ns.example. admin.example. 1 7200 900 86400 20"
+    denied, denial = make("b.example", rcode="NXDOMAIN", authority=soa)
+    cache.put(denied, denial, 0.0)
+    assert cache.get(denied, 20.0) is None
+    key, answer = make("a.example", "a.example. 60 A 192.0.2.1")
+    _, failure = make("a.example", rcode="SERVFAIL")
+    _, gone = make("a.example", rcode="NXDOMAIN", authority=soa)
+    cache.put(key, answer, 0.0)
+    cache.put(key, failure, 70.0)
+    assert cache.get(key, 71.0).answer is answer
+    cache.put(key, gone, 72.0)
+    assert cache.get(key, 73.0).answer is gone, "a denial is an answer"

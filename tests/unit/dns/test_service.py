@@ -14,8 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.cache import REFRESH_INTERVAL, CacheLimits
 from halftunnel_vpn.dns.config import DnsServiceConfig, Server
-from halftunnel_vpn.dns.service import MAX_QUERIES_IN_FLIGHT, MAX_REPLIES_WAITING, DnsService
+from halftunnel_vpn.dns.service import (
+    MAX_QUERIES_IN_FLIGHT,
+    MAX_REFRESHES,
+    MAX_REPLIES_WAITING,
+    DnsService,
+)
 from halftunnel_vpn.errors import DnsError, RoadError, SessionError
 from halftunnel_vpn.flow.interfaces import DnsOutcome
 
@@ -55,6 +61,14 @@ class Host:
         self.service.query(message, replies.append, stream=False)
         (reply,) = replies
         return DNSRecord.parse(reply)
+
+    async def settled(self) -> None:
+        """The resolver that answers at once has answered everything."""
+        for _ in range(100):
+            if not self.service.in_flight:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("a question is still on its way")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Host]:
@@ -262,6 +276,64 @@ async def test_a_storm_of_one_question_is_bounded_and_leaves_nothing_behind(
         assert data(await last) == ["192.0.2.1"]
         assert len(replies) == MAX_REPLIES_WAITING // 2 - 1
         assert data(await host.query(ask("a.example"))) == ["192.0.2.1"]
+
+
+KEEPING = DnsServiceConfig(cache=CacheLimits(max_stale=3600, prefetch=True))
+
+
+async def test_an_answer_is_fetched_again_before_it_ends_and_nobody_waits(ask: Ask, zone: Zone) -> None:
+    async with Host(KEEPING, zone("a.example. 60 A 192.0.2.1")).running() as host:
+        await host.query(ask("a.example"))
+        for seconds, ttl, in_flight in ((53.0, 7, 0), (2.0, 5, 1)):
+            host.now += seconds
+            assert host.query_now(ask("a.example")).a.ttl == ttl
+            assert host.service.in_flight == in_flight
+        await host.settled()
+        assert host.query_now(ask("a.example")).a.ttl == 60
+        assert len(host.asked) == 2 and host.counters.counted["dns-refreshes"] == 1
+
+
+async def test_a_stale_answer_is_served_while_the_exit_is_asked_and_when_it_fails(
+    ask: Ask, respond: Respond
+) -> None:
+    answers = [respond(ask("a.example"), f"a.example. 60 A 192.0.2.{number}") for number in (1, 2)]
+    outcomes: list[bytes | Exception] = [answers[0], SessionError("gone"), answers[1]]
+
+    async def answering(message: bytes) -> bytes:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return message[:2] + outcome[2:]
+
+    async with Host(KEEPING, answering).running() as host:
+        await host.query(ask("a.example"))
+        for seconds, address in ((90.0, "192.0.2.1"), (REFRESH_INTERVAL, "192.0.2.1"), (1.0, "192.0.2.2")):
+            host.now += seconds
+            assert data(host.query_now(ask("a.example"))) == [address]
+            await host.settled()
+        assert not outcomes
+        assert host.counters.dropped == {"dns-no-road": 1}
+
+
+async def test_refreshes_are_bounded(ask: Ask, respond: Respond) -> None:
+    refusing = asyncio.Event()
+
+    async def answering(message: bytes) -> bytes:
+        if refusing.is_set():
+            return await never(message)
+        name = DNSRecord.parse(message).q.qname
+        return respond(message, f"{name} 60 A 192.0.2.1")
+
+    async with Host(KEEPING, answering).running() as host:
+        names = [f"n{number}.example" for number in range(MAX_REFRESHES + 10)]
+        for name in names:
+            await host.query(ask(name))
+        refusing.set()
+        host.now += 100
+        for name in names:
+            assert data(host.query_now(ask(name))) == ["192.0.2.1"]
+        assert host.service.in_flight == MAX_REFRESHES
+        assert host.counters.dropped == {"dns-too-many-refreshes": 10}
 
 
 async def test_closing_forgets_what_is_on_its_way(ask: Ask, zone: Zone) -> None:
