@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 service: a table of routes, bounded in size, time and connections (h11).
+"""A small HTTP/1.1 service: a table of routes, bounded in size, time and connections.
 
 It serves numbers and a few commands, never the public: on TCP it belongs on a loopback or a private address.
 """
@@ -15,11 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import h11
-
 from halftunnel_vpn.control import unix_socket
 from halftunnel_vpn.control.peer import Peer, peer_of
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.http1.exchange import MalformedMessage, RequestHead, ResponseHead, ServerSide, Signal
 
 log = logging.getLogger(__name__)
 
@@ -157,25 +156,25 @@ class ControlService:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer | None = None
     ) -> None:
         """Requests and answers, one after the other, until either side has had enough."""
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        exchange = ServerSide(max_head=MAX_HEAD)
         while True:
             async with asyncio.timeout(self._timeout):
                 try:
-                    request = await _receive(connection, reader, self._max_body)
+                    request = await _receive(exchange, reader, self._max_body)
                 except _BadRequest as bad:
-                    if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    if exchange.may_respond:
                         response = failure(bad.status, bad.sentence)
-                        await _send(connection, writer, response, head_only=bad.head_only, close=True)
+                        await _send(exchange, writer, response, head_only=bad.head_only, close=True)
                     return
                 if request is None:
                     return
             async with asyncio.timeout(HANDLER_TIMEOUT):
                 response = await self._answer(request._replace(peer=peer))
             async with asyncio.timeout(self._timeout):
-                await _send(connection, writer, response, head_only=request.method == "HEAD")
-            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                await _send(exchange, writer, response, head_only=request.method == "HEAD")
+            if not exchange.is_over:
                 return
-            connection.start_next_cycle()
+            exchange.start_next()
 
     async def _answer(self, request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
@@ -221,7 +220,7 @@ def _peer(writer: asyncio.StreamWriter) -> Peer | None:
 class _BadRequest(Exception):
     """A request that cannot be served: the status and the sentence of its answer."""
 
-    def __init__(self, status: int, sentence: str, head: h11.Request | None) -> None:
+    def __init__(self, status: int, sentence: str, head: RequestHead | None) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
@@ -229,24 +228,26 @@ class _BadRequest(Exception):
         """An answer to HEAD has no body, an error included (RFC 9110, section 9.3.2)."""
 
 
-async def _receive(connection: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Request | None:
+async def _receive(exchange: ServerSide, reader: asyncio.StreamReader, max_body: int) -> Request | None:
     """Return one whole request, or None if the other side has hung up. Raises _BadRequest."""
-    head: h11.Request | None = None
+    head: RequestHead | None = None
     body = bytearray()
     while True:
         try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError as error:
-            raise _BadRequest(error.error_status_hint, "malformed request", head) from error
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(READ_SIZE))
-        elif isinstance(event, h11.Request):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += event.data
+            part = exchange.next()
+            if part is Signal.NEED_DATA:
+                exchange.feed(await reader.read(READ_SIZE))
+        except MalformedMessage as error:
+            raise _BadRequest(error.status, "malformed request", head) from error
+        if part is Signal.NEED_DATA:
+            continue
+        if isinstance(part, RequestHead):
+            head = part
+        elif isinstance(part, bytes):
+            body += part
             if len(body) > max_body:
                 raise _BadRequest(413, f"the body is longer than {max_body} bytes", head)
-        elif isinstance(event, h11.EndOfMessage) and head is not None:
+        elif part is Signal.END and head is not None:
             try:
                 target = urlsplit(head.target.decode("ascii", "replace"))
             except ValueError:  # "//[": an authority that is none
@@ -257,19 +258,21 @@ async def _receive(connection: h11.Connection, reader: asyncio.StreamReader, max
 
 
 async def _send(
-    connection: h11.Connection,
+    exchange: ServerSide,
     writer: asyncio.StreamWriter,
     response: Response,
     *,
     head_only: bool = False,
     close: bool = False,
 ) -> None:
-    headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
+    headers = [
+        (b"Content-Type", response.content_type.encode()),
+        (b"Content-Length", b"%d" % len(response.body)),
+    ]
     if close:
-        headers.append(("Connection", "close"))
-    parts = [connection.send(h11.Response(status_code=response.status, headers=headers))]
+        headers.append((b"Connection", b"close"))
+    answer = exchange.response(ResponseHead(response.status, b"", headers))
     if not head_only:
-        parts.append(connection.send(h11.Data(data=response.body)))
-    parts.append(connection.send(h11.EndOfMessage()))
-    writer.write(b"".join(part for part in parts if part))
+        answer += exchange.data(response.body)
+    writer.write(answer + exchange.end())
     await writer.drain()
