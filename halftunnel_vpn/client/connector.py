@@ -23,6 +23,7 @@ from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
@@ -142,7 +143,7 @@ class Connector:
                 join_token=as_uuid4(secrets.token_bytes(16)),
                 timestamp=await self.clock.next(),
                 nonce=secrets.token_bytes(NONCE_LENGTH),
-                capabilities=READS_STALE_TIME,
+                capabilities=READS_STALE_TIME | TAKES_PADDING,
             )
             handshake = ClientHandshake(
                 self._static,

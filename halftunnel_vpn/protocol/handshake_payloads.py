@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from halftunnel_vpn.errors import HandshakeError
+from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.wire import MAX_FIRST_MESSAGE, VERSION, Buffer, as_uuid4
 
 ITEM_PADDING = 0
@@ -18,6 +19,9 @@ ITEM_PADDING = 0
 
 ITEM_LAST_TIMESTAMP = 1
 """Type of an item of an ExitHello: the last timestamp that the exit accepted from this client, 8 bytes."""
+
+ITEM_SHAPING = 2
+"""Type of an item of either hello: ShapingTerms, asked for by the client and granted by the exit."""
 
 READS_STALE_TIME = 0x01
 """Capability of a client: it understands ExitStatus.STALE_TIME. Others get no answer in that case."""
@@ -51,7 +55,8 @@ class ClientHello:
 
     ``session_id``, a UUIDv4, names the session in every packet inside records. ``join_token``, of the same
     form, is what the first downstream leg shows. ``timestamp`` is wall time in microseconds since 1970,
-    ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits, READS_STALE_TIME or none.
+    ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits, READS_STALE_TIME and TAKES_PADDING.
+    ``shaping`` is what the client asks for; None: nothing.
     """
 
     session_id: bytes
@@ -60,6 +65,7 @@ class ClientHello:
     nonce: bytes
     capabilities: int = 0
     version: int = VERSION
+    shaping: ShapingTerms | None = None
 
     def encode(self, padding: int = 0) -> bytes:
         """The payload, with ``padding`` bytes of padding (and 4 that announce it).
@@ -69,7 +75,7 @@ class ClientHello:
         fixed = _CLIENT.pack(
             self.version, self.session_id, self.join_token, self.capabilities, self.timestamp, self.nonce
         )
-        return fixed + _encode_padding(padding)
+        return fixed + _encode_shaping(self.shaping) + _encode_padding(padding)
 
     @classmethod
     def decode(cls, payload: Buffer) -> ClientHello:
@@ -81,8 +87,8 @@ class ClientHello:
             raise HandshakeError("handshake-bad-version", f"version {version}")
         if session_id != as_uuid4(session_id) or join_token != as_uuid4(join_token):
             raise HandshakeError("handshake-malformed", "an identifier is not a UUIDv4")
-        _read_items(payload, _CLIENT.size)
-        return cls(session_id, join_token, timestamp, nonce, capabilities, version)
+        shaping = _shaping_in(_read_items(payload, _CLIENT.size))
+        return cls(session_id, join_token, timestamp, nonce, capabilities, version, shaping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,9 @@ class ExitHello:
     ``wall_time`` is the exit's, in microseconds since 1970; ``nonce`` 16 fresh bytes; ``max_streams`` the
     streams that may be open at once; ``stream_window`` the credit in bytes that every byte stream of the
     client begins with; ``idle_timeout`` the seconds after which a session without legs is forgotten.
-    ``capabilities`` is a set of bits, TAKES_HOP_LIMITS or none.
+    ``capabilities`` is a set of bits, TAKES_HOP_LIMITS and TAKES_PADDING.
     ``last_timestamp`` goes with STALE_TIME: the client's next timestamp must be later; 0: not sent.
+    ``shaping`` is what the exit grants to a client that has asked for some; None: nothing.
     """
 
     status: ExitStatus
@@ -105,6 +112,7 @@ class ExitHello:
     has_ipv6: bool = False
     capabilities: int = 0
     last_timestamp: int = 0
+    shaping: ShapingTerms | None = None
 
     def encode(self, padding: int = 0) -> bytes:
         """The payload, with ``padding`` bytes of padding (and 4 that announce it).
@@ -124,7 +132,7 @@ class ExitHello:
         if self.last_timestamp:
             item = _ITEM.pack(ITEM_LAST_TIMESTAMP, _TIMESTAMP.size)
             fixed += item + _TIMESTAMP.pack(self.last_timestamp)
-        return fixed + _encode_padding(padding)
+        return fixed + _encode_shaping(self.shaping) + _encode_padding(padding)
 
     @classmethod
     def decode(cls, payload: Buffer) -> ExitHello:
@@ -141,7 +149,8 @@ class ExitHello:
         if known is None:
             raise HandshakeError("handshake-malformed", f"status {status}")
         last_timestamp = 0
-        found = _read_items(payload, _EXIT.size).get(ITEM_LAST_TIMESTAMP)
+        items = _read_items(payload, _EXIT.size)
+        found = items.get(ITEM_LAST_TIMESTAMP)
         if found is not None:
             if len(found) != _TIMESTAMP.size:
                 raise HandshakeError("handshake-malformed", f"a timestamp of {len(found)} bytes")
@@ -156,10 +165,23 @@ class ExitHello:
             bool(flags & EXIT_HAS_IPV6),
             capabilities,
             last_timestamp,
+            _shaping_in(items),
         )
 
 
 _STATUSES = {int(status): status for status in ExitStatus}
+
+
+def _encode_shaping(terms: ShapingTerms | None) -> bytes:
+    if terms is None:
+        return b""
+    value = terms.encode()
+    return _ITEM.pack(ITEM_SHAPING, len(value)) + value
+
+
+def _shaping_in(items: dict[int, bytes]) -> ShapingTerms | None:
+    found = items.get(ITEM_SHAPING)
+    return None if found is None else ShapingTerms.decode(found)
 
 
 def _encode_padding(length: int) -> bytes:

@@ -64,6 +64,7 @@ class PacketType(IntEnum):
     RECONNECT = 6
     OPEN = 7
     RESET = 8
+    PADDING = 9
 
 
 class Packet(NamedTuple):

@@ -21,6 +21,7 @@ from halftunnel_vpn.protocol.handshake_payloads import (
 )
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
 from halftunnel_vpn.server.newcomer import Newcomer
@@ -229,7 +230,7 @@ class Gate:
             stream_window=MIN_WINDOW,
             idle_timeout=int(self._limits.idle_timeout),
             has_ipv6=self._has_ipv6(),
-            capabilities=TAKES_HOP_LIMITS,
+            capabilities=TAKES_HOP_LIMITS | TAKES_PADDING,
             last_timestamp=self._guard.last(offer.client_public) if status is ExitStatus.STALE_TIME else 0,
         )
         reply, keys = offer.answer(answer, self._random(32), padding=self._padding())

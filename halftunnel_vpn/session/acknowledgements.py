@@ -20,6 +20,9 @@ ACK_DELAY: Final = 0.02
 RECEIPT_DELAY: Final = 0.02
 """Seconds a receipt may wait for a train that carries it."""
 
+PADDING_RECEIPT_DELAY: Final = 0.1
+"""Seconds that a receipt may wait which only padding has made due."""
+
 ACK_LENGTH: Final = HEADER_LENGTH + 8
 
 MAX_STATELESS: Final = 4096
@@ -94,6 +97,13 @@ class Acknowledgements:
             self.riding[leg] = None
             if not self._receipt_timer.armed:
                 self._receipt_timer.arm(now + RECEIPT_DELAY)
+
+    def receipt_of_padding(self, leg: SessionLeg, now: float) -> None:
+        """Send a receipt for ``leg`` with the next train, within PADDING_RECEIPT_DELAY."""
+        if leg not in self.riding:
+            self.riding[leg] = None
+            if not self._receipt_timer.armed:
+                self._receipt_timer.arm(now + PADDING_RECEIPT_DELAY)
 
     def discard(self, receiving: ReceiveSide) -> None:
         """Send nothing more for a stream."""

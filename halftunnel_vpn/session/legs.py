@@ -79,6 +79,8 @@ class SessionLeg:
         "opened_at",
         "outstanding",
         "owes_proof",
+        "padding_received",
+        "padding_sent",
         "ping_id",
         "ping_sent",
         "port",
@@ -129,6 +131,8 @@ class SessionLeg:
         self.gives_receipts = False
         self.under_way = InFlight()
         self.bytes_sent = self.bytes_received = 0
+        # Bytes of PADDING packets, headers included.
+        self.padding_sent = self.padding_received = 0
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
         # Bytes sent and received, records sent and received, at the last :meth:`report`.

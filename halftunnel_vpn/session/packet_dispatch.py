@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionExpired
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
     KeepaliveKind,
@@ -18,7 +19,7 @@ from halftunnel_vpn.protocol.stream_messages import (
     decode_offender,
     decode_reset,
 )
-from halftunnel_vpn.protocol.wire import Packet, PacketType, iter_train
+from halftunnel_vpn.protocol.wire import HEADER_LENGTH, Packet, PacketType, iter_train
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
@@ -29,8 +30,11 @@ from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 
-_KEEPALIVE_BYTE: Final = bytes((PacketType.KEEPALIVE,))
-"""Flags of the first packet in a train that is a keepalive: nothing follows it."""
+_PADDING: Final = bytes((PacketType.PADDING,))
+_NO_DATA: Final = (bytes((PacketType.KEEPALIVE,)), _PADDING)
+"""Flags of the first packet in a train that holds nothing but a keepalive, or nothing but padding."""
+
+_ZEROS: Final = bytes(MAX_TRAIN)
 
 MAX_REFUSED: Final = 1024
 """Streams beyond a bound whose RESET the client has not acknowledged; with one more its leg is closed."""
@@ -83,7 +87,7 @@ class PacketDispatch:
         leg.last_received = now
         leg.records_received += 1
         leg.bytes_received += len(plaintext)
-        if leg.proves_by_hearing and plaintext[3:4] != _KEEPALIVE_BYTE:
+        if leg.proves_by_hearing and plaintext[3:4] not in _NO_DATA:
             leg.owes_proof = True  # when it falls silent from now on, it is pinged
             if not leg.is_watched:
                 self._keepalive.used(leg, now)
@@ -93,7 +97,7 @@ class PacketDispatch:
             type_, _, stream_id, sequence, acknowledgement, payload = packet
             stream = streams.get(stream_id)
             if stream is None:
-                self._packet_without_stream(leg, packet, now)
+                self._packet_without_stream(leg, packet, behind, now)
                 continue
             try:
                 stream.acknowledged(acknowledgement, now)
@@ -120,13 +124,24 @@ class PacketDispatch:
             if leg.untold_bytes >= RECEIPT_BYTES:
                 context.acknowledgements.receipt(leg)
             elif leg.untold_bytes >= RIDE_BYTES:
-                context.acknowledgements.receipt_soon(leg, now)
+                if plaintext[3:4] == _PADDING:
+                    context.acknowledgements.receipt_of_padding(leg, now)
+                else:
+                    context.acknowledgements.receipt_soon(leg, now)
 
-    def _packet_without_stream(self, leg: SessionLeg, packet: Packet, now: float) -> None:
+    def _packet_without_stream(
+        self, leg: SessionLeg, packet: Packet, behind: Packet | None, now: float
+    ) -> None:
         context, numbers = self._context, self._table.numbers
         type_, _, stream_id, sequence, acknowledgement, payload = packet
         if type_ is PacketType.KEEPALIVE:
             self._keepalive_received(leg, payload, now)
+        elif type_ is PacketType.PADDING:
+            if stream_id or sequence or acknowledgement or behind is not None:
+                raise PeerError("packet-out-of-place", type_.name)
+            if bytes(payload) != _ZEROS[: len(payload)]:
+                raise PeerError("padding-not-zero")
+            leg.padding_received += HEADER_LENGTH + len(payload)
         elif type_ is PacketType.ACK:
             if stream_id == 0:  # otherwise of a stream that is over
                 self._leg_set.receipt_received(sequence, decode_credit(payload), acknowledgement, now)

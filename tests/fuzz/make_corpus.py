@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dnslib import EDNS0, QTYPE, RR, DNSHeader, DNSQuestion, DNSRecord
@@ -35,6 +36,7 @@ from halftunnel_vpn.inet import vnet  # noqa: E402
 from halftunnel_vpn.protocol.handshake import receive_hello  # noqa: E402
 from halftunnel_vpn.protocol.join import encode_join, encode_join_reply, encode_token_join  # noqa: E402
 from halftunnel_vpn.protocol.keys import Direction  # noqa: E402
+from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms  # noqa: E402
 from halftunnel_vpn.protocol.wire import PacketType, encode_authenticated, encode_header  # noqa: E402
 
 CORPUS = HERE / "corpus"
@@ -59,6 +61,8 @@ def protocol_seeds() -> Seeds:
     )
     yield "wire_packet", "authenticated", signed
     yield "wire_train", "data-and-fin", one + fin
+    padding = encode_header(PacketType.PADDING, protocol.SESSION_ID, 0, 0, 0, 8) + bytes(8)
+    yield "wire_train", "data-and-padding", one + padding
     yield "wire_train", "cut", (one + fin)[:-1]
     yield "records", "two-trains", b"\0" + pieces(one) + b"\2" + pieces(one + fin) + b"\0\5\1\1" + pieces(one)
     first = protocol.client_handshake().message()
@@ -70,6 +74,10 @@ def protocol_seeds() -> Seeds:
     for target in ("handshake_of_a_client", "hellos"):
         yield target, "client-hello", protocol.CLIENT_HELLO.encode(3)
     yield "hellos", "exit-hello", protocol.EXIT_HELLO.encode(3)
+    wish = ShapingTerms(ShapingMode.STRONG, True, 1_600_000, 100, 2**30)
+    for target in ("handshake_of_a_client", "hellos"):
+        yield target, "client-hello-shaping", replace(protocol.CLIENT_HELLO, shaping=wish).encode(3)
+    yield "hellos", "exit-hello-shaping", replace(protocol.EXIT_HELLO, shaping=wish).encode(3)
     up, keys, nonce = Direction.UPSTREAM, protocol.SESSION_KEYS, protocol.NONCE
     yield "join_of_a_stranger", "token", encode_token_join(nonce, b"padding")
     yield "join_of_a_stranger", "request", encode_join(keys, up, 1, nonce, b"padding")

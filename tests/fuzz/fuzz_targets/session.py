@@ -40,6 +40,7 @@ IN_TRAINS = (
     PacketType.KEEPALIVE,
     PacketType.OPEN,
     PacketType.RESET,
+    PacketType.PADDING,
 )
 CHUNK = bytes(40_000)
 
@@ -219,6 +220,8 @@ class Harness:
         if type_ is PacketType.KEEPALIVE:
             kind = KeepaliveKind.PING if first & 0x40 else KeepaliveKind.PONG
             return Keepalive(kind, script.number(), 0, 0).encode()
+        if type_ is PacketType.PADDING:
+            return bytes(script.number(2) if first & 0x40 else script.number())
         if type_ is PacketType.RESET:
             return script.take(1) or b"\0"
         if type_ is PacketType.OPEN:

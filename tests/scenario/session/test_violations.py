@@ -17,8 +17,9 @@ from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.send_side import RING
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 
-DATA, ACK, FIN, KEEPALIVE, OPEN, RESET = (
+DATA, ACK, FIN, KEEPALIVE, OPEN, RESET, PADDING = (
     PacketType.DATA, PacketType.ACK, PacketType.FIN, PacketType.KEEPALIVE, PacketType.OPEN, PacketType.RESET,
+    PacketType.PADDING,
 )  # fmt: skip
 REQUEST = OpenRequest(StreamKind.TCP, b"\xc6\x33\x64\x02", 80, 65536).encode()
 
@@ -269,12 +270,30 @@ def test_a_keepalive_that_cannot_be_read(pair, receiver, payload):
         pair.inject(receiver, pair.packet(KEEPALIVE, 0, 0, 0, payload))
 
 
-@pytest.mark.parametrize("type_", [PacketType.HANDSHAKE, PacketType.RECONNECT, 0, 9, 15])
+@pytest.mark.parametrize("type_", [PacketType.HANDSHAKE, PacketType.RECONNECT, 0, 10, 15])
 def test_packets_that_have_no_place_in_a_train_take_the_whole_train_along(pair, receiver, type_):
     users = pair.open()
     with pytest.raises(WireError):
         pair.inject(receiver, pair.packet(DATA, 1, 1, 1, b"first"), pair.packet(type_, 1))
     assert not users[0].received and not users[1].received
+
+
+@pytest.mark.parametrize(
+    ("numbers", "payload", "follower", "reason"),
+    [
+        ((7, 0, 0), bytes(9), False, "packet-out-of-place"),
+        ((0, 1, 0), bytes(9), False, "packet-out-of-place"),
+        ((0, 0, 1), bytes(9), False, "packet-out-of-place"),
+        ((0, 0, 0), bytes(9), True, "packet-out-of-place"),
+        ((0, 0, 0), bytes(9) + b"x", False, "padding-not-zero"),
+    ],
+)
+def test_padding_that_is_none(pair, receiver, numbers, payload, follower, reason):
+    packets = [pair.packet(PADDING, *numbers, payload)]
+    if follower:
+        packets.append(pair.packet(PADDING, 0, 0, 0, b""))
+    with pytest.raises(PeerError, match=reason):
+        pair.inject(receiver, *packets)
 
 
 def test_a_train_of_another_session(pair, receiver):

@@ -25,6 +25,7 @@ from halftunnel_vpn.protocol.handshake import (
 )
 from halftunnel_vpn.protocol.join import reply_label
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, SessionKeys, encode_key
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.wire import PacketType, as_uuid4
 
 NOW = 1_700_000_000_000_000
@@ -300,6 +301,36 @@ def test_an_exit_hello_comes_back(
 ) -> None:
     hello = ExitHello(status, wall_time, nonce, max_streams, window, idle, has_ipv6, capabilities)
     assert ExitHello.decode(memoryview(hello.encode(padding))) == hello
+
+
+terms = st.builds(ShapingTerms, st.sampled_from(ShapingMode), st.booleans(), u32, u32, u64)
+
+
+@given(terms, st.integers(0, 500))
+def test_shaping_terms_come_back_in_both_hellos(wish: ShapingTerms, padding: int) -> None:
+    hello = replace(HELLO, capabilities=TAKES_PADDING, shaping=wish)
+    assert ClientHello.decode(hello.encode(padding)) == hello
+    answer = replace(WELCOME, capabilities=TAKES_PADDING, shaping=wish)
+    assert ExitHello.decode(answer.encode(padding)) == answer
+
+
+@given(terms, st.sampled_from(ShapingMode), u32)
+def test_an_exit_never_grants_more_than_was_asked_for_or_than_it_allows(
+    wish: ShapingTerms, most: ShapingMode, max_rate: int
+) -> None:
+    grant = wish.granted(most, max_rate)
+    assert grant.mode <= wish.mode and grant.mode <= most
+    assert not wish.rate or grant.rate <= wish.rate
+    assert not max_rate or grant.rate <= max_rate
+    assert grant[3:] == wish[3:]
+
+
+def test_shaping_terms_of_a_later_version_are_read_and_short_ones_refused() -> None:
+    value = ShapingTerms(ShapingMode.STRONG, True, 1, 2, 3).encode()
+    assert ShapingTerms.decode(value + b"more") == ShapingTerms.decode(value)
+    assert ShapingTerms.decode(b"\x09" + value[1:]).mode is ShapingMode.OFF
+    for cut in range(len(value)):
+        assert refused(ShapingTerms.decode, value[:cut]) == "handshake-malformed"
 
 
 def test_items_of_a_later_version_are_left_alone() -> None:

@@ -33,6 +33,7 @@ from halftunnel_vpn.protocol.handshake import (
 )
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, SessionKeys
 from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
     KeepaliveKind,
@@ -70,6 +71,7 @@ def make_packets() -> Vectors:
         (PacketType.KEEPALIVE, 0, 0, 0, Keepalive(KeepaliveKind.PING, 1, 2, 3).encode(b"pad")),
         (PacketType.OPEN, 7, 0, 0, OpenRequest(StreamKind.DNS, b"", 0, 65536).encode()),
         (PacketType.RESET, 5, 0xFFFFFFFF, 3, stream_messages.encode_reset(ResetCode.REFUSED)),
+        (PacketType.PADDING, 0, 0, 0, bytes(16)),
     ]
     packets = [
         {
@@ -268,6 +270,12 @@ def make_handshake() -> Vectors:
     offer.open()
     reply, keys = offer.answer(exit_hello, exit_ephemeral, padding=30)
     stale = ExitHello(ExitStatus.STALE_TIME, TIMESTAMP, EXIT_NONCE, last_timestamp=TIMESTAMP + 7)
+    wish = ShapingTerms(ShapingMode.STRONG, True, 1_600_000, 120, 4 * 2**30)
+    asking = ClientHello(SESSION_ID, JOIN_TOKEN, TIMESTAMP, CLIENT_NONCE, TAKES_PADDING, shaping=wish)
+    grant = wish.granted(ShapingMode.SPLIT, 1_000_000)
+    granting = ExitHello(
+        ExitStatus.OK, TIMESTAMP, EXIT_NONCE, 4096, 262144, 300, True, TAKES_PADDING, shaping=grant
+    )
     vectors: Vectors = {
         "client_static_private": client.private.hex(),
         "client_static_public": client.public.hex(),
@@ -307,6 +315,24 @@ def make_handshake() -> Vectors:
             "padding": 3,
             "payload": stale.encode(3).hex(),
         },
+        "shaping": [
+            {
+                "hello": name,
+                "capabilities": TAKES_PADDING,
+                "mode": terms.mode.name,
+                "spreads": terms.spreads,
+                "rate": terms.rate,
+                "overhead": terms.overhead,
+                "budget": terms.budget,
+                "item": terms.encode().hex(),
+                "padding": 5,
+                "payload": payload.hex(),
+            }
+            for name, terms, payload in (
+                ("client", wish, asking.encode(5)),
+                ("exit", grant, granting.encode(5)),
+            )
+        ],
         "session_secret": keys.secret.hex(),
     }
     for direction in Direction:

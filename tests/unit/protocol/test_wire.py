@@ -122,7 +122,7 @@ def test_a_bit_flipped_in_a_header_is_refused_or_seen() -> None:
         ("wire-bad-version", 2, 0),
         ("wire-bad-version", 2, 2),
         ("wire-bad-flags", 3, 0x00),
-        ("wire-bad-flags", 3, 0x09),
+        ("wire-bad-flags", 3, 0x0A),
         ("wire-bad-flags", 3, 0x11),
         ("wire-bad-flags", 3, 0x81),
         ("wire-unexpected-type", 3, PacketType.HANDSHAKE),
