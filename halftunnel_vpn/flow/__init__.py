@@ -1,1 +1,1 @@
-"""The flows of this host: what comes out of the TUN device, mapped to streams of the session, and back."""
+"""Map the IP packets that this host sends to the TUN device to streams of the session, and back."""

@@ -1,4 +1,4 @@
-"""Bounds and times of the flow tracker."""
+"""The limits and time-outs of the flow tracker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 
 @dataclass(frozen=True, slots=True)
 class FlowConfig:
-    """Times are seconds.
+    """Limits are numbers of flows. Times are in seconds.
 
-    ``addresses`` are this host's own on the TUN device (4 or 16 bytes each), ``resolvers`` those of our own
-    resolver inside the tunnel.
+    ``addresses`` are the addresses of this host on the TUN device (4 or 16 bytes each). ``resolvers`` are the
+    addresses of our own resolver inside the tunnel.
     """
 
     addresses: tuple[bytes, ...] = ()

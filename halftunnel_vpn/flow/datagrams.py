@@ -1,7 +1,7 @@
-"""Flows without connections: what UDP and ICMP echo have in common.
+"""The common part of UDP and ICMP echo flows.
 
-A flow is one local endpoint, whatever it talks to, and has one stream. How a run becomes frames for the host
-is for the subclass to say.
+A flow belongs to one local endpoint, whatever its destinations are. It has one stream. A subclass builds the
+frames for the host from a received run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 MAX_PRIVATE: Final = 64
-"""Private destinations that a flow remembers to have sent to; the oldest is forgotten."""
+"""Private destinations that a flow remembers. The oldest one is discarded when there are more."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowContext:
     """What all flows of one tracker share.
 
-    ``segments`` tells whether the TUN device takes several UDP datagrams in one frame. ``give_way`` is called
-    after several were written: a socket has room for about a hundred, and its reader must get to it.
+    ``segments`` is True when the TUN device accepts several UDP datagrams in one frame. ``give_way`` is
+    called after several datagrams were written: a socket has room for about a hundred, so its reader needs a
+    turn.
     """
 
     write: FrameWriter
@@ -41,16 +42,16 @@ class FlowContext:
     wheel: Wheel
     counters: Counters
     open_runs: list[OpenRun]
-    """Flows with datagrams that leave at the end of the batch of frames."""
+    """Flows whose datagrams are sent at the end of the batch of frames."""
     give_way: Callable[[], None]
     sources: SourceFilter
-    """From where datagrams may come."""
+    """The addresses from which datagrams may come."""
 
 
 class DatagramFlow(ABC):
     """One local endpoint: an address, and a port or identifier. Implements DatagramHandler.
 
-    Whoever makes it sets ``stream``. It is over after ``idle_timeout`` seconds without a datagram.
+    The creator must set ``stream``. The flow ends after ``idle_timeout`` seconds without a datagram.
     """
 
     __slots__ = (
@@ -71,13 +72,13 @@ class DatagramFlow(ABC):
     )
 
     label: ClassVar[str]
-    """What counted events begin with."""
+    """The prefix of the names of its counters."""
 
     stream: DatagramPort
 
     def __init__(
         self,
-        around: FlowContext,
+        context: FlowContext,
         local: bytes,
         number: int,
         idle_timeout: float,
@@ -87,47 +88,47 @@ class DatagramFlow(ABC):
         self._local = local
         self._number = number
         self._version = 4 if len(local) == 4 else 6
-        self._write = around.write
-        self._dns = around.dns
-        self._counters = around.counters
+        self._write = context.write
+        self._dns = context.dns
+        self._counters = context.counters
         self._on_closed = on_closed
         self._idle_timeout = idle_timeout
         self._last_used = now
-        self._sources = around.sources
-        # Destinations of this flow that are not public: their answers are welcome.
+        self._sources = context.sources
+        # Destinations of this flow that are not public. Answers from them are accepted.
         self._private: dict[bytes, None] = {}
         self.is_over = False
-        self._idle = around.wheel.timer(self._check_idle)
+        self._idle = context.wheel.timer(self._check_idle)
         self._idle.arm(now + idle_timeout)
 
     @property
     def key(self) -> tuple[bytes, int]:
-        """Local address, and port or identifier."""
+        """The local address, and the port or identifier."""
         return self._local, self._number
 
-    # --- what differs ----------------------------------------------------------------------------
+    # --- what a subclass implements --------------------------------------------------------------
 
     @abstractmethod
     def _deliver(self, source: bytes, run: DataRun) -> None:
-        """Give the host what ``run`` holds, from the address ``source``."""
+        """Write the datagrams of ``run``, which come from the address ``source``, to the host."""
 
     @abstractmethod
     def _quote(self, port: int) -> tuple[int, bytes]:
-        """The IP protocol and the first bytes of what this flow once sent to ``port``."""
+        """Return the IP protocol and the first bytes of a datagram that this flow has sent to ``port``."""
 
-    # --- who may answer --------------------------------------------------------------------------
+    # --- accepted sources ------------------------------------------------------------------------
 
     def _sends_to(self, destination: bytes) -> None:
-        """The host sends to ``destination``."""
+        """Remember ``destination`` if it is private, so that its answers are accepted."""
         if not self._sources.is_public(destination) and destination not in self._private:
             if len(self._private) >= MAX_PRIVATE:
                 del self._private[next(iter(self._private))]
             self._private[destination] = None
 
     def _may_come_from(self, source: bytes) -> bool:
-        """Whether ``source`` is a permitted destination: public, or private and the host has sent there.
+        """Return whether ``source`` is a permitted source: public, or private and a destination of this flow.
 
-        An exit must not speak for the LAN, the link or the cloud that this host is in.
+        An exit must not be able to send datagrams in the name of the LAN, the link or the cloud of this host.
         """
         if self._sources.is_public(source):
             return True
@@ -136,7 +137,7 @@ class DatagramFlow(ABC):
     # --- towards the exit ------------------------------------------------------------------------
 
     def _send(self, packet: ip.IpPacket, header: bytes, data: Buffer) -> None:
-        """One run; the host is told when its datagram is longer than a record has room for."""
+        """Send one run. If the datagram is too long for a record, send an ICMP error to the host instead."""
         room = MAX_TRAIN_PAYLOAD - len(header)
         if len(data) <= room:
             self.stream.send(header, data)
@@ -150,7 +151,7 @@ class DatagramFlow(ABC):
     # --- DatagramHandler -------------------------------------------------------------------------
 
     def run_received(self, data: memoryview, now: float) -> None:
-        """Datagrams, or an ICMP error, from the Internet."""
+        """Write datagrams, or an ICMP error, from the Internet to the host."""
         self._last_used = now
         try:
             run = decode_run(data)
@@ -170,23 +171,23 @@ class DatagramFlow(ABC):
         else:
             try:
                 frame = icmp_error_frames.error_frame(run, self._local, address, *self._quote(run.port))
-            except PacketError as error:  # about a destination that no datagram of the host can have had
+            except PacketError as error:  # its destination cannot be that of a datagram of the host
                 self._counters.drop(error.reason)
                 return
             if frame is not None:
                 self._write((frame,))
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The exit has no room for the flow."""
+        """End the flow: the exit has no room for it."""
         self._counters.drop(f"{self.label}-refused")
         self.aborted(code, now)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The exit has forgotten the flow, or the session is gone: the next datagram opens a new one."""
+        """End the flow: the exit has ended it, or the session is lost. The next datagram opens a new flow."""
         self._end()
 
     def close(self) -> None:
-        """Forget the flow here and at the exit."""
+        """End the flow here and at the exit."""
         self.stream.close()
         self._end()
 

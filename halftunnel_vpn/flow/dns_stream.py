@@ -1,4 +1,4 @@
-"""DNS over TCP (RFC 7766): a TCP flow to port 53 that ends here and asks the resolver."""
+"""DNS over TCP (RFC 7766): a TCP flow to port 53 whose queries go to our resolver."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
 
 ROOM: Final = 128 * 1024
-"""Bytes of queries of one connection that wait here; the window closes beyond it."""
+"""Bytes of queries that one connection may buffer. The window closes beyond it."""
 
 MAX_PIPELINED: Final = 64
-"""Queries of one connection that may wait for an answer; further ones wait to be asked."""
+"""Queries of one connection that may wait for an answer. Further queries stay in the buffer."""
 
 MAX_UNREAD_ANSWERS: Final = 256 * 1024
-"""Bytes of answers that a client may leave unread; further queries wait to be asked until it reads."""
+"""Bytes of answers that a client may leave unread. Further queries stay in the buffer until it reads."""
 
 IDLE: Final = 30.0
 """Seconds without a query or an answer after which a connection is closed (RFC 7766 section 6.2.3)."""
 
 OpenServer: TypeAlias = Callable[[StreamHandler, float], StreamPort]
-"""Opens a stream to the server that the connection names. Raises SessionError, UpstreamUnavailable."""
+"""Open a stream to the server that the connection names. Raises SessionError, UpstreamUnavailable."""
 
 
 class DnsStream:
-    """Cuts the stream into messages and gives them to ``dns``.
+    """Cut the stream into DNS messages and pass them to ``dns``.
 
-    Implements StreamPort for its endpoint, and DnsClient for the server that the client has named.
-    ``client`` is the address of the asker. ``open_server`` leads to the server that it has named, for
-    messages that only this server can answer; None where the connection is to our own resolver. Answers
-    come later, so their time is that of ``clock`` (monotonic seconds).
+    It implements StreamPort for its endpoint, and DnsClient for the server that the client has named.
+    ``client`` is the client's address (4 or 16 bytes). ``open_server`` opens a stream to the named server,
+    for messages that only this server can answer. It is None for a connection to our own resolver. Answers
+    come later, so ``clock`` gives their time (monotonic seconds).
     """
 
     __slots__ = (
@@ -78,10 +78,10 @@ class DnsStream:
         # Queries that our resolver has not answered.
         self._asked = 0
         self._unread = 0
-        # Whether the client asks nothing more.
+        # Whether the client has finished: it sends no more queries.
         self._is_finished = False
         self._is_over = False
-        # Whether _ask_next is running: an answer that comes at once must not start it again.
+        # Whether _ask_next is running. An answer that comes at once must not start it a second time.
         self._is_asking = False
         self._last_used = clock()
         self._idle = wheel.timer(self._check_idle)
@@ -94,31 +94,31 @@ class DnsStream:
 
     @property
     def room(self) -> int:
-        """Bytes of queries that are still welcome."""
+        """The bytes of queries that the buffer still takes."""
         return max(ROOM - len(self._reader), 0)
 
     def send(self, data: Buffer, now: float) -> None:
-        """Queries, in any pieces."""
+        """Take a piece of the byte stream of queries. Pieces need not be whole messages."""
         if not self._is_over:
             self._last_used = self._clock()
             self._reader.feed(data)
             self._ask_next()
 
     def finish(self) -> None:
-        """The client asks nothing more: close once everything is answered."""
+        """Close as soon as every query has an answer: the client sends no more queries."""
         self._is_finished = True
         if self._is_over:
             self._idle.cancel()
         self._ask_next()
 
     def reset(self, code: ResetCode) -> None:
-        """The client is gone; answers still under way go nowhere."""
+        """End the connection: the client has reset it. Answers that come later are dropped."""
         self._end()
         if self._server is not None:
             self._server.reset(code)
 
     def consumed(self, count: int, now: float) -> None:
-        """The client has read some of its answers."""
+        """Note that the client has read ``count`` bytes of its answers."""
         self._unread -= count
         self.go_on()
 
@@ -130,7 +130,7 @@ class DnsStream:
         return self._clock()
 
     def go_on(self) -> None:
-        """Ask what has waited, and tell the client if there is room for more."""
+        """Ask the buffered queries. Report new room to the client."""
         if self._is_over:
             return
         waited = len(self._reader)
@@ -141,7 +141,7 @@ class DnsStream:
             self._endpoint.room_grew(self._clock())
 
     def deliver(self, message: bytes) -> None:
-        """Give the client a message."""
+        """Send a DNS message to the client."""
         if self._is_over:
             return
         self._unread += LENGTH_BYTES + len(message)
@@ -150,15 +150,15 @@ class DnsStream:
 
     @property
     def has_enough(self) -> bool:
-        """Whether the client leaves so much unread that the named server has to wait."""
+        """Whether the client leaves so many bytes unread that the named server has to wait."""
         return self._unread >= MAX_UNREAD_ANSWERS
 
     def server_finished(self) -> None:
-        """The named server says nothing more."""
+        """Close if all is answered: the named server sends nothing more."""
         self._close_when_done()
 
     def server_failed(self, code: ResetCode) -> None:
-        """The named server cannot be reached, or its connection is gone."""
+        """Abort: the named server cannot be reached, or its connection is lost."""
         if not self._is_over:
             self._end()
             self._endpoint.aborted(code, self._clock())
@@ -166,7 +166,7 @@ class DnsStream:
     # ---------------------------------------------------------------------------------------------
 
     def _ask_next(self) -> None:
-        """Ask whatever is whole, within the bounds; then close if that was all."""
+        """Ask every complete query within the bounds. Close if it was the last one."""
         if self._is_asking:
             return
         self._is_asking = True
@@ -181,7 +181,7 @@ class DnsStream:
         self._close_when_done()
 
     def _ask(self, message: bytes) -> bool:
-        """Ask one query; returns whether it was taken."""
+        """Ask one query; return whether it was accepted."""
         self._asked += 1
         outcome = self._dns.query(
             message,
@@ -195,11 +195,11 @@ class DnsStream:
         self._asked -= 1
         if outcome is DnsOutcome.FOR_SERVER:
             return self._ask_server(message)
-        self._break_off("dns-no-question", ResetCode.LIMIT)  # or the connection would wait for an answer
+        self._abort("dns-no-question", ResetCode.LIMIT)  # otherwise the client would wait for an answer
         return False
 
     def _ask_server(self, message: bytes) -> bool:
-        """Pass a message on to the server that the client has named; returns whether it was taken."""
+        """Pass a message on to the server that the client has named; return whether it was accepted."""
         server = self._server
         if server is None:
             assert self._open_server is not None
@@ -208,7 +208,7 @@ class DnsStream:
                 server.stream = self._open_server(server, self._clock())
             except (SessionError, UpstreamUnavailable):
                 self._server = None
-                self._break_off("dns-server-unreachable", ResetCode.NETWORK_UNREACHABLE)
+                self._abort("dns-server-unreachable", ResetCode.NETWORK_UNREACHABLE)
                 return False
             self._counters.count("dns-servers-named")
         if server.is_finished or not server.stream.room:
@@ -224,9 +224,9 @@ class DnsStream:
         self.go_on()
 
     def _check_idle(self, now: float) -> None:
-        """Close a connection on which nobody has said anything for IDLE; a named server closes its own."""
+        """Close a connection without traffic for IDLE seconds. A named server closes its own connection."""
         if self._is_over:
-            # We have closed, and the client never has.
+            # We have closed our direction, and the client has never closed its own.
             self._counters.drop("dns-connection-left-open")
             self._endpoint.aborted(ResetCode.TIMED_OUT, now)
             return
@@ -261,7 +261,7 @@ class DnsStream:
         if not self._is_finished:
             self._idle.arm(now + IDLE)
 
-    def _break_off(self, reason: str, code: ResetCode) -> None:
+    def _abort(self, reason: str, code: ResetCode) -> None:
         self._counters.drop(reason)
         self._end()
         self._endpoint.aborted(code, self._clock())

@@ -1,4 +1,4 @@
-"""ICMP errors for this host's own datagrams, made from what the exit tells."""
+"""ICMP errors for the datagrams of this host, built from the errors that the exit reports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from halftunnel_vpn.protocol.datagram import ErrorRun
 
 
 def error_frame(run: ErrorRun, local: bytes, destination: bytes, protocol: int, body: bytes) -> bytes | None:
-    """The frame that tells the host at ``local`` of the error that its datagram to ``destination`` met.
+    """Return the ICMP error for the host at ``local`` about its datagram to ``destination``.
 
-    The quoted datagram is made anew from the addresses, the IP ``protocol`` and ``body``, its first bytes:
-    what the host needs to find its socket. None when no error may be sent, as to a multicast destination.
+    The quoted datagram is rebuilt from the addresses, the IP ``protocol`` and ``body``, its first bytes. The
+    host needs these to find the socket. Return None when no error may be sent, e.g. to a multicast
+    destination.
     """
     header = ip.build(local, destination, protocol, len(body))
     original = ip.parse(memoryview(header + body))
-    # of an error that the exit met by itself nobody told: then the destination seems to have said so
+    # For an error that the exit found by itself the destination stands as the source.
     offender = run.offender if len(run.offender) == len(local) else destination
     return icmp.build_error(original, run.kind, source=offender, mtu=run.mtu)

@@ -1,4 +1,4 @@
-"""ICMP flows: the echo requests of one identifier, carried for real."""
+"""ICMP flows: the echo requests of one identifier. They are carried to the destination."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PROTOCOL: Final = {4: ip.PROTOCOL_ICMP, 6: ip.PROTOCOL_ICMPV6}
 
 
 class IcmpFlow(DatagramFlow):
-    """One program that pings. The port of a run is the sequence number of its echo."""
+    """The echo requests of one program. The port field of a run carries the sequence number of the echo."""
 
     __slots__ = ()
 
     label = "icmp"
 
     def echo_arrived(self, packet: ip.IpPacket, echo: icmp.Echo, now: float) -> None:
-        """The host sent an echo request."""
+        """Send an echo request of the host to the exit."""
         self._last_used = now
         self._sends_to(packet.destination)
         header = encode_run_header(

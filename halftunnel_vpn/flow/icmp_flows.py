@@ -1,4 +1,4 @@
-"""The series of ICMP echo requests of this host."""
+"""The ICMP echo flows of this host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 
 class IcmpFlows:
-    """All ICMP flows: one for each source and identifier."""
+    """All ICMP flows, one for each source address and identifier."""
 
     def __init__(self, context: FlowContext, openings: Openings, config: FlowConfig) -> None:
         self._context = context
@@ -25,7 +25,7 @@ class IcmpFlows:
         return len(self._flows)
 
     def abort_all(self, now: float) -> None:
-        """End every flow: the streams are gone. Each begins again with its next packet."""
+        """End every flow: the streams are lost. The next packet of each opens a new flow."""
         for flow in list(self._flows.values()):
             flow.aborted(ResetCode.SHUTDOWN, now)
 
@@ -33,7 +33,8 @@ class IcmpFlows:
         """Handle one ICMP message of the host. Raises PacketError."""
         echo = icmp.parse(packet, checksum_trusted=trusted)
         if self._dns.name_of(packet.destination) is not None:
-            # A fake address stands for a name. Only the exit knows the host of that name, so we answer.
+            # A fake address stands for a name. Only the exit knows the host of that name, so we answer
+            # ourselves.
             reply = icmp.build_echo_reply(
                 packet.destination, packet.source, echo.identifier, echo.sequence, echo.payload
             )

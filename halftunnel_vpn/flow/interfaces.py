@@ -1,7 +1,7 @@
-"""What a flow sees of the floors around it, as structural types.
+"""The interfaces through which a flow uses the floors around it (structural types).
 
-The stream side, which session and exit share, lives in ``protocol.interfaces``; here it meets the
-two ports that only flows have: the TUN device and DNS. ``now`` is the monotonic clock in seconds.
+The interfaces of streams, which the session and the exit share, are in ``protocol.interfaces``. This module
+adds the two that only flows use: the TUN device and DNS. ``now`` is the monotonic clock in seconds.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = [
 ]
 
 FrameWriter: TypeAlias = Callable[[Sequence[Buffer]], None]
-"""Writes one frame to the TUN device, given in parts; the first part begins with the vnet header."""
+"""Write one frame to the TUN device. The frame is given in parts; the first begins with the vnet header."""
 
 
 class DnsOutcome(Enum):
-    """What becomes of a DNS message."""
+    """What happens to a DNS message."""
 
     IGNORED = "ignored"
     """It gets no answer."""
     ANSWERED = "answered"
     """It has been answered, or will be."""
     FOR_SERVER = "for server"
-    """Only the server that it was sent to can answer it."""
+    """Only the server to which it was sent can answer it."""
 
 
 class DnsPort(Protocol):
-    """The resolver, seen by the flows whose port is 53 and by those to a fake address."""
+    """The resolver, as used by flows to port 53 and by flows to a fake address."""
 
     def query(
         self,
@@ -59,26 +59,26 @@ class DnsPort(Protocol):
         client: bytes,
         names_server: bool,
     ) -> DnsOutcome:
-        """Answer one DNS message by calling ``reply`` once, now or later, if the outcome is ANSWERED.
+        """Answer one DNS message: call ``reply`` once, now or later, if the outcome is ANSWERED.
 
-        ``stream`` tells that the answer goes out over TCP and needs no truncation. ``client`` is the address
-        of who asks. ``names_server`` tells whether the message was sent to a server other than our own
-        resolver: only then the outcome may be FOR_SERVER.
+        ``stream`` is True when the answer goes out over TCP and needs no truncation. ``client`` is the
+        address of the client (4 or 16 bytes). ``names_server`` is True when the message was sent to a server
+        other than our own resolver; only then the outcome may be FOR_SERVER.
         """
         ...
 
     def name_of(self, address: bytes) -> str | None:
-        """The name that a fake address (4 or 16 bytes) stands for; None when it is no fake address."""
+        """Return the name that a fake address (4 or 16 bytes) stands for; None for any other address."""
         ...
 
     def address_of(self, name: str, version: int) -> bytes | None:
-        """The fake address of ``name`` for IP ``version`` 4 or 6; None outside fake-ip mode."""
+        """Return the fake address of ``name`` for IP ``version`` 4 or 6; None outside fake-ip mode."""
         ...
 
 
 class OpenRun(Protocol):
-    """A flow with datagrams that wait for the end of the batch of frames."""
+    """A flow with datagrams that are sent at the end of the batch of frames."""
 
     def flush(self) -> None:
-        """Send what waits as one run."""
+        """Send the waiting datagrams as one run."""
         ...

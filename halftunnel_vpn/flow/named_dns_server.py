@@ -10,7 +10,7 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode
 
 
 class DnsClient(Protocol):
-    """The connection of the client to us."""
+    """The client's connection to us."""
 
     @property
     def now(self) -> float:
@@ -19,37 +19,38 @@ class DnsClient(Protocol):
 
     @property
     def has_enough(self) -> bool:
-        """Whether the client leaves so much unread that the server has to wait."""
+        """Whether the client leaves so many bytes unread that the server has to wait."""
         ...
 
     def go_on(self) -> None:
-        """Ask what has waited."""
+        """Ask the buffered queries."""
         ...
 
     def deliver(self, message: bytes) -> None:
-        """Give the client a message."""
+        """Send a DNS message to the client."""
         ...
 
     def server_finished(self) -> None:
-        """The server sends nothing more."""
+        """Note that the server sends nothing more."""
         ...
 
     def server_failed(self, code: ResetCode) -> None:
-        """The server cannot be reached, or its connection is gone."""
+        """Note that the server cannot be reached, or that its connection is lost."""
         ...
 
 
 class NamedServer:
-    """The connection to the DNS server that a client has named; implements StreamHandler.
+    """The connection to the DNS server that a client has named. Implements StreamHandler.
 
-    The creator sets ``stream``. Messages go to ``client`` whole, since our own answers may come between them.
+    The creator must set ``stream``. Only whole messages go to ``client``, because our own answers may come
+    between them.
     """
 
     __slots__ = ("_client", "_fin_came", "_is_fin_sent", "_owed", "_reader", "is_finished", "stream")
 
     def __init__(self, client: DnsClient) -> None:
         self.stream: StreamPort
-        # Whether the server says nothing more, and the client has been given all that it said.
+        # Whether the server has finished and the client has received all that it sent.
         self.is_finished = False
         self._client = client
         self._reader = FrameReader()
@@ -59,19 +60,19 @@ class NamedServer:
         self._is_fin_sent = False
 
     def finish(self) -> None:
-        """The client asks nothing more."""
+        """Finish the stream to the server: the client sends no more queries."""
         if not self._is_fin_sent:
             self._is_fin_sent = True
             self.stream.finish()
 
     def reset(self, code: ResetCode) -> None:
-        """The client is gone."""
+        """Reset the stream to the server: the client has reset its connection."""
         self.is_finished = True
         self._reader.clear()
         self.stream.reset(code)
 
     def read_on(self) -> None:
-        """Give the client whole messages until it has enough, and the server its credit back."""
+        """Pass whole messages to the client until it has enough, and return credit to the server."""
         client = self._client
         while not client.has_enough:
             message = self._reader.take()
@@ -86,15 +87,15 @@ class NamedServer:
             client.server_finished()
 
     def opened(self, now: float) -> None:
-        """The exit has connected."""
+        """Send the buffered queries: the exit has connected."""
         self._client.go_on()
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The exit could not connect."""
+        """Report a failure to the client: the exit could not connect."""
         self.aborted(code, now)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """Answers, in any pieces; what is not given to the client is bounded by the stream's credit."""
+        """Take answers, in any pieces. The credit of the stream bounds what waits for the client."""
         self._owed += len(data)
         if self.is_finished:
             self.stream.consumed(len(data), now)
@@ -103,16 +104,16 @@ class NamedServer:
         self.read_on()
 
     def finished(self, now: float) -> None:
-        """The server says nothing more."""
+        """Note that the server sends nothing more."""
         self._fin_came = True
         self.read_on()
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The connection is over."""
+        """Report a failure to the client: the connection is lost."""
         self.is_finished = True
         self._reader.clear()
         self._client.server_failed(code)
 
     def room_grew(self, now: float) -> None:
-        """The server takes more."""
+        """Send more of the buffered queries: the stream has room again."""
         self._client.go_on()

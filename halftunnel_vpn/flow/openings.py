@@ -14,7 +14,7 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, Stre
 
 
 class Openings:
-    """``own`` are the addresses of this host, to which nothing goes."""
+    """``own`` are the addresses of this host. No flow may have one of them as its destination."""
 
     def __init__(
         self, write: FrameWriter, opener: StreamOpener, own: frozenset[bytes], counters: Counters
@@ -25,7 +25,7 @@ class Openings:
         self._counters = counters
 
     def admits(self, packet: ip.IpPacket, flows: Sized, maximum: int, label: str) -> bool:
-        """Return whether ``packet`` may begin a flow; count why not."""
+        """Return whether ``packet`` may begin a flow; count the reason if it may not."""
         if not self.may_talk_to(packet.destination):
             self._counters.drop(f"{label}-to-many")
             return False
@@ -35,7 +35,7 @@ class Openings:
         return True
 
     def connect(self, flow: DatagramFlow, kind: StreamKind, packet: ip.IpPacket, now: float) -> bool:
-        """Give ``flow`` its stream; return False when there is no session for it."""
+        """Open the stream of ``flow``; return False when there is no session for it."""
         try:
             flow.stream = self._opener.open_datagrams(OpenRequest(kind, b"", 0, 0), flow, now)
         except SessionError:
@@ -49,14 +49,14 @@ class Openings:
         return True
 
     def refuse(self, packet: ip.IpPacket, reason: str) -> None:
-        """No path leads to the exit: tell the host at once by an ICMP error."""
+        """Report to the host by an ICMP error that no path leads to the exit."""
         self._counters.drop(reason)
         frame = icmp.build_error(packet, IcmpErrorKind.NET_UNREACHABLE, source=packet.destination)
         if frame is not None:
             self._write((frame,))
 
     def may_talk_to(self, destination: bytes) -> bool:
-        """Return whether ``destination`` is one host, and not this one: the tunnel carries no multicast."""
+        """Return whether ``destination`` is another unicast host. The tunnel carries no multicast."""
         if len(destination) == 4:
             return destination[0] < 224 and destination not in self._own
         return destination[0] != 0xFF and destination[:2] != b"\xfe\x80" and destination not in self._own

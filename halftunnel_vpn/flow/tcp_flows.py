@@ -1,4 +1,4 @@
-"""The TCP flows of this host: finds the endpoint of each segment, and opens new ones."""
+"""The TCP flows of this host: find the endpoint of each segment, and open new flows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from halftunnel_vpn.inet import icmp, ip, tcp
 from halftunnel_vpn.protocol.stream_messages import MAX_HOP_LIMIT, OpenRequest, ResetCode, StreamKind
 
 TcpKey = bytes
-"""Source, destination, source port, destination port, as they stand in a packet."""
+"""Source, destination, source port, destination port, as encoded in a packet."""
 
 _UNREACHABLE: Final = {
     ResetCode.HOST_UNREACHABLE: IcmpErrorKind.HOST_UNREACHABLE,
@@ -31,13 +31,14 @@ _UNREACHABLE: Final = {
     ResetCode.DENIED: IcmpErrorKind.ADMIN_PROHIBITED,
     ResetCode.HOP_LIMIT_EXCEEDED: IcmpErrorKind.TIME_EXCEEDED,
 }
-"""Refusals that the host is told by ICMP; every other one is an RST."""
+"""Refusals that are reported to the host by ICMP. Every other one becomes an RST."""
 
 
 class TcpFlows:
-    """All TCP flows. ``random`` returns random bytes, ``clock`` the monotonic time.
+    """All TCP flows. ``random`` returns random bytes, ``clock`` the monotonic time in seconds.
 
-    ``by_key`` and ``touched``, the flows that owe the host an answer, are read by the tracker directly.
+    ``touched`` holds the flows whose acknowledgement is due. The tracker reads ``by_key`` and ``touched``
+    directly.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class TcpFlows:
         self._resolvers = frozenset(config.resolvers)
         self.by_key: dict[TcpKey, TcpEndpoint] = {}
         self.touched: dict[TcpEndpoint, None] = {}
-        # Flows whose answer waits for more to answer at once.
+        # Flows whose acknowledgement waits for an answer to carry it.
         self._unanswered: dict[TcpEndpoint, None] = {}
         self._answer_timer = context.wheel.timer(self._answers_are_late)
 
     def flush(self, now: float) -> None:
-        """End of a batch of frames: one acknowledgement for each flow, or later."""
+        """End a batch of frames: each flow sends one acknowledgement, now or later."""
         for endpoint in self.touched:
             if endpoint.flush_or_wait(now):
                 self._unanswered[endpoint] = None
@@ -76,7 +77,7 @@ class TcpFlows:
         self.touched.clear()
 
     def abort_all(self, now: float) -> None:
-        """End every flow with RST: the streams are gone."""
+        """End every flow with RST: the streams are lost."""
         for endpoint in list(self.by_key.values()):
             endpoint.abort(now)
         self.touched.clear()
@@ -130,7 +131,7 @@ class TcpFlows:
             endpoint.opened(now)
             return
         host = self._dns.name_of(destination) or destination
-        # A traceroute's: an ordinary SYN has 64 or more.
+        # The hop limit of a traceroute; an ordinary SYN has 64 or more.
         hop_limit = packet.hop_limit if packet.hop_limit <= MAX_HOP_LIMIT else 0
         request = OpenRequest(StreamKind.TCP, host, destination_port, 0, hop_limit)
         try:
@@ -156,11 +157,11 @@ class TcpFlows:
             del self.by_key[endpoint.key]
 
     def _refused(self, syn: ip.IpPacket, endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
-        """The exit cannot connect: whether the host is told by ICMP, about the packet of its ``syn``."""
+        """Return whether the refusal was reported to the host by ICMP, about the packet of its ``syn``."""
         kind = _UNREACHABLE.get(code)
         if kind is None:
             return False
-        # Of an error that the exit met by itself the destination seems to tell.
+        # For an error that the exit found by itself the destination stands as the source.
         source = endpoint.offender if len(endpoint.offender) == len(syn.source) else syn.destination
         frame = icmp.build_error(syn, kind, source=source)
         if frame is None:
@@ -169,7 +170,7 @@ class TcpFlows:
         return True
 
     def _answers_are_late(self, now: float) -> None:
-        """Some acknowledgements have waited long enough; the others go on waiting."""
+        """Send the acknowledgements that have waited long enough."""
         next_due = now + ACK_DELAY
         try:
             for endpoint in list(self._unanswered):
@@ -178,6 +179,6 @@ class TcpFlows:
                     self._unanswered.pop(endpoint, None)
                 elif due < next_due:
                     next_due = due
-        finally:  # also when one of them has raised: the others still wait
+        finally:  # also when one of them has raised: the others must still be sent
             if self._unanswered:
                 self._answer_timer.arm(next_due)

@@ -1,4 +1,4 @@
-"""The flow tracker: every IP packet that the host sends into the TUN device finds its flow here."""
+"""The flow tracker: it finds the flow of every IP packet that the host sends to the TUN device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from halftunnel_vpn.timers import Wheel
 
 @dataclass(frozen=True, slots=True)
 class FlowCounts:
-    """Flows that are open now."""
+    """The numbers of open flows."""
 
     tcp: int
     udp: int
@@ -38,11 +38,11 @@ class FlowCounts:
 
 
 class FlowTracker:
-    """Maps flows to streams. ``write`` puts frames on the TUN device, ``opener`` opens streams to the exit.
+    """Maps flows to streams. ``write`` writes frames to the TUN device, ``opener`` opens streams to the exit.
 
-    ``segments`` tells whether the device takes several UDP datagrams in one frame. ``random`` gives so many
-    random bytes, ``clock`` the monotonic time. Nothing that the host sends makes this raise: what is
-    malformed or has no place is dropped and counted.
+    ``segments`` is True when the device accepts several UDP datagrams in one frame. ``random(n)`` returns
+    ``n`` random bytes. ``clock`` returns the monotonic time in seconds. No packet of the host makes the
+    tracker raise: a packet that is malformed or has no flow is dropped and counted.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class FlowTracker:
 
     @property
     def counts(self) -> FlowCounts:
-        """How many flows there are."""
+        """The numbers of open flows."""
         return FlowCounts(len(self._tcp), len(self._udp_flows), len(self._icmp_flows))
 
     def frame_arrived(self, frame: bytes, now: float) -> None:
-        """The host sent ``frame``: a vnet header and an IP packet. Call :meth:`flush` after a batch."""
+        """Handle a frame of the host: a vnet header and an IP packet. Call :meth:`flush` after a batch."""
         if len(frame) >= MIN_V4 and (frame[19] == ip.PROTOCOL_UDP or frame[16] == ip.PROTOCOL_UDP):
             key = key_of(frame)
             path = self._udp_paths.get(key) if key is not None else None
@@ -122,7 +122,7 @@ class FlowTracker:
             self._counters.drop(error.reason)
 
     def flush(self, now: float) -> None:
-        """End of a batch of frames: runs of datagrams leave, and one acknowledgement for each TCP flow."""
+        """End a batch of frames: send the runs of datagrams, and one acknowledgement for each TCP flow."""
         if self._open_runs:
             for flow in self._open_runs:
                 flow.flush()
@@ -131,7 +131,7 @@ class FlowTracker:
             self._tcp_flows.flush(now)
 
     def session_lost(self, now: float) -> None:
-        """The streams are gone: every TCP flow ends with RST, the others begin anew with the next packet."""
+        """End all flows: the streams are lost. TCP flows end with RST; others reopen with the next packet."""
         self._tcp_flows.abort_all(now)
         self._udp_flows.abort_all(now)
         self._icmp_flows.abort_all(now)

@@ -1,4 +1,4 @@
-"""UDP flows: one stream for one local endpoint, whatever it talks to (RFC 4787, REQ-1)."""
+"""UDP flows: one stream for one local endpoint, whatever its destinations are (RFC 4787, REQ-1)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from halftunnel_vpn.protocol.datagram import MAX_RUN_DATA, MAX_RUN_SEGMENTS, Dat
 from halftunnel_vpn.protocol.wire import Buffer
 
 MAX_RUN_HEADERS: Final = 64
-"""Headers of runs that a flow remembers; nearly every flow talks to one destination only."""
+"""Run headers that a flow caches. Nearly every flow has only one destination."""
 
 READER_SHARE: Final = 64 * 1024
-"""Bytes given to the host, as its socket counts them, after which their reader must get a turn: a third of
-what a socket holds by default."""
+"""Bytes that a flow writes to the host, counted as its socket counts them, before the reader gets a turn.
+It is a third of the default size of a socket's receive buffer."""
 
 SOCKET_COST: Final = 768
-"""Bytes that a socket counts for a datagram beside its payload, about."""
+"""Bytes that a socket counts for each datagram in addition to its payload, approximately."""
 
 _HEADER: Final = struct.Struct(">HHHH")
 
 
 DNS_PORT: Final = 53
 DNS_IDLE: Final = 17.0
-"""Seconds for a flow that only asks DNS, a port for each question (RFC 4787, REQ-5 a, lets it have less)."""
+"""Seconds for a flow that has only sent DNS queries (RFC 4787, REQ-5 a, allows a shorter time for them)."""
 
 
 class UdpPath:
-    """Frames that are alike but for their payload: where they belong, and those that wait to leave."""
+    """Frames that differ only in their payload: what they have in common, and those that wait to be sent."""
 
     __slots__ = ("flow", "length", "limit", "place", "size", "start", "sum", "waiting")
 
@@ -41,19 +41,19 @@ class UdpPath:
     ) -> None:
         self.flow = flow
         self.place = place
-        """Destination, port, hop limit, traffic class: what the header of a run says."""
+        """Destination, port, hop limit, traffic class: the header of a run."""
         self.length = len(frame)
         self.start = start
-        """Bytes in front of the payload."""
+        """The number of bytes before the payload."""
         self.size = len(frame) - start
-        """Bytes of payload of each."""
+        """The size of each payload in bytes."""
         self.limit = limit
-        """Datagrams in one run, at the most."""
+        """The most datagrams in one run."""
         self.sum = 0 if start == MIN_V6 else header_sum(frame)
         self.waiting: list[bytes] = []
 
     def fits(self, frame: bytes) -> bool:
-        """Whether ``frame``, which has the key of this path, is as valid as the one that made it."""
+        """Return whether ``frame``, which has the key of this path, is as valid as the path's first frame."""
         if len(frame) != self.length:
             return False
         if self.start == MIN_V6:
@@ -62,7 +62,7 @@ class UdpPath:
 
 
 class UdpFlow(DatagramFlow):
-    """One local port."""
+    """The flow of one local address and port."""
 
     __slots__ = ("_full_idle_timeout", "_give_way", "_headers", "_open_runs", "_path", "_segments", "_unread")
 
@@ -70,25 +70,25 @@ class UdpFlow(DatagramFlow):
 
     def __init__(
         self,
-        around: FlowContext,
+        context: FlowContext,
         local: bytes,
         port: int,
         idle_timeout: float,
         on_closed: Callable[[DatagramFlow], None],
         now: float,
     ) -> None:
-        super().__init__(around, local, port, min(idle_timeout, DNS_IDLE), on_closed, now)
+        super().__init__(context, local, port, min(idle_timeout, DNS_IDLE), on_closed, now)
         self._full_idle_timeout = idle_timeout
-        self._segments = around.segments
-        self._give_way = around.give_way
+        self._segments = context.segments
+        self._give_way = context.give_way
         self._unread = 0
         self._headers: dict[tuple[bytes, int, int, int, int], bytes] = {}
-        self._open_runs = around.open_runs
+        self._open_runs = context.open_runs
         self._path: UdpPath | None = None
         """The path of the datagrams that wait for the end of the batch."""
 
     def path_of(self, packet: ip.IpPacket, datagram: udp.UdpDatagram, frame: bytes) -> UdpPath | None:
-        """A path for frames like this one, which has been read as ``packet`` and ``datagram``."""
+        """Return a path for frames like this one, parsed as ``packet`` and ``datagram``; None if unfit."""
         size = len(datagram.payload)
         start = MIN_V4 if packet.version == 4 else MIN_V6
         if len(frame) != start + size or size > MAX_RUN_DATA:
@@ -98,11 +98,11 @@ class UdpFlow(DatagramFlow):
         return UdpPath(self, place, frame, start, limit)
 
     def frame_arrived(self, path: UdpPath, frame: bytes, now: float) -> None:
-        """The host sent one more datagram on ``path``; it leaves with :meth:`flush`."""
+        """Take one more datagram of the host on ``path``. :meth:`flush` sends it."""
         self._last_used = now
         if self._path is not path:
             if self._path is not None:
-                self.flush()  # the order within a flow stays
+                self.flush()  # keeps the order within the flow
             self._path = path
             self._open_runs.append(self)
         waiting = path.waiting
@@ -111,7 +111,7 @@ class UdpFlow(DatagramFlow):
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits as one run."""
+        """Send the waiting datagrams as one run."""
         path = self._path
         if path is None:
             return
@@ -129,10 +129,10 @@ class UdpFlow(DatagramFlow):
         data = frames[0][start:] if count == 1 else b"".join([frame[start:] for frame in frames])
         self.stream.send(header, data)
         if self.stream.has_enough:
-            self._give_way()  # reading on would be for nothing, and who takes it further may be waiting
+            self._give_way()  # the stream can take no more until others have had a turn
 
     def _end(self) -> None:
-        if self._path is not None:  # a run was begun when the stream went
+        if self._path is not None:  # datagrams were waiting when the stream ended
             self._counters.drop("udp-stream-closed", len(self._path.waiting))
             self._path.waiting = []
             self._path = None
@@ -141,7 +141,7 @@ class UdpFlow(DatagramFlow):
     def datagram_arrived(
         self, packet: ip.IpPacket, port: int, payload: memoryview, segment_size: int, now: float
     ) -> None:
-        """The host sent one datagram to ``port``, or several of ``segment_size`` bytes each."""
+        """Send one datagram of the host to ``port``, or several of ``segment_size`` bytes each."""
         self._last_used = now
         self.flush()
         key = (packet.destination, port, packet.hop_limit, packet.traffic_class, segment_size)

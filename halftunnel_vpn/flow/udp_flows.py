@@ -13,7 +13,7 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 
 
 class UdpFlows:
-    """All UDP flows. ``paths`` of frames that repeat are read by the tracker directly."""
+    """All UDP flows. ``paths``, which the tracker reads directly, are those of repeated frames."""
 
     def __init__(self, context: FlowContext, openings: Openings, config: FlowConfig) -> None:
         self._context = context
@@ -29,7 +29,7 @@ class UdpFlows:
         return len(self._flows)
 
     def abort_all(self, now: float) -> None:
-        """End every flow: the streams are gone. Each begins again with its next packet."""
+        """End every flow: the streams are lost. The next packet of each opens a new flow."""
         for flow in list(self._flows.values()):
             flow.aborted(ResetCode.SHUTDOWN, now)
 
@@ -69,7 +69,7 @@ class UdpFlows:
         return flow
 
     def _dns_arrived(self, packet: ip.IpPacket, datagram: udp.UdpDatagram, frame: bytes, now: float) -> None:
-        """A DNS query, or several of one size in one frame."""
+        """Handle a DNS query, or several of one size in one frame."""
         payload = datagram.payload
         size = max(len(payload), 1)
         if frame[1] and packet.raw.obj is frame:

@@ -1,6 +1,6 @@
-"""The TCP endpoints that end the host's connections in user space. Pure, no I/O.
+"""The TCP endpoints that terminate the host's connections in user space. Pure, no I/O.
 
-One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. Its parts, from the bottom:
+One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. Its parts, lowest first:
 ``config``, ``tcp_states``; ``round_trip``, ``lazy_timer``, ``congestion``; ``reassembly`` and ``receiving``;
 ``scoreboard`` and ``recovery``; ``send_queue``, ``host_window``, ``outgoing`` and ``sending``;
 ``syn_options``; ``lifecycle``.

@@ -1,4 +1,4 @@
-"""What the TCP endpoints of a client can be told."""
+"""The settings of the TCP endpoints of a client."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_SHIFT: Final = 14
-"""The largest window scale there is (RFC 7323, 2.3)."""
+"""The largest window scale (RFC 7323, 2.3)."""
 
 MAX_WINDOW_FIELD: Final = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpointConfig:
-    """Times in seconds, sizes in bytes. Raises ValueError for a value that TCP has no room for."""
+    """Times are in seconds, sizes in bytes. Raises ValueError for a value that is invalid in TCP."""
 
     mss_v4: int = 1460
-    """What a SYN-ACK over IPv4 announces as the largest segment."""
+    """The MSS option of a SYN-ACK over IPv4."""
     mss_v6: int = 1440
     window_scale: int = 8
-    """The shift of our own window field, where the host offers window scaling."""
+    """The shift of our own window field, if the host offers window scaling."""
     max_window: int = 16 * 1024 * 1024
-    """The most that one flow of the host may send ahead of the stream."""
+    """The most bytes that one flow of the host may send ahead of the stream."""
     answer_at_once: bool = False
-    """Answer a SYN before the exit has connected; a refusal then becomes a reset."""
+    """Answer a SYN before the exit has connected. A refusal then becomes a reset."""
     syn_held_timeout: float = 30.0
-    """How long a SYN waits for the exit."""
+    """How long a SYN may wait for the exit."""
     syn_ack_retries: int = 5
     time_wait: float = 2.0
-    """Short: between the host's kernel and its own TUN device no segment lives long."""
+    """Short, because no segment lives long between the host's kernel and its own TUN device."""
     rto_initial: float = 1.0
     rto_min: float = 0.2
-    """As in Linux; the host acknowledges at once and nothing queues on the way."""
+    """As in Linux. The host acknowledges at once, and nothing queues between it and us."""
     rto_max: float = 60.0
     user_timeout: float = 100.0
-    """How long sent data, or a probe of a closed window, may go without any answer."""
+    """How long sent data, or a probe of a closed window, may stay without any answer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.window_scale <= MAX_SHIFT:

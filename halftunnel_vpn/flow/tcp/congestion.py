@@ -1,7 +1,7 @@
-"""How much may be under way: a policy per flow.
+"""Congestion control: how many bytes may be in flight. Each flow has one policy.
 
-The host itself is a function call away: its receive window is all the control its flows need, and slow
-start would only cost time. A peer beyond the host (gateway mode) is reached over a real network.
+Segments to the host itself cross no network, so its receive window is control enough, and slow start would
+only cost time. A peer beyond the host (gateway mode) is reached over a real network.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 UNBOUNDED: Final = 1 << 62
-"""A window larger than any that TCP can have open."""
+"""A window larger than any window of TCP."""
 
 FULL_FRAME: Final = 0xFFFF
 
@@ -21,10 +21,10 @@ INITIAL_BYTES: Final = 14600
 
 
 class CongestionControl(Protocol):
-    """What the sender asks and tells. All sizes in bytes.
+    """What the sender asks of a policy, and the events that it reports. All sizes are in bytes.
 
-    ``window`` is how much may be in the network. ``burst`` is how much of what is outstanding to send again
-    when all that is known is that its first byte was lost.
+    ``window`` is how many bytes may be in the network. ``burst`` is how many outstanding bytes to send again
+    when only the loss of the first one is known.
     """
 
     @property
@@ -34,11 +34,11 @@ class CongestionControl(Protocol):
     def burst(self) -> int: ...
 
     def started(self, mss: int) -> None:
-        """The connection sends segments of up to ``mss`` bytes."""
+        """The connection begins; its segments have up to ``mss`` bytes."""
         ...
 
     def acknowledged(self, count: int, in_flight: int) -> None:
-        """``count`` new bytes of ``in_flight`` have arrived; not called during fast recovery."""
+        """``count`` of ``in_flight`` outstanding bytes are acknowledged. Not called in fast recovery."""
         ...
 
     def lost(self, in_flight: int) -> None:
@@ -46,16 +46,16 @@ class CongestionControl(Protocol):
         ...
 
     def timed_out(self, in_flight: int, again: bool) -> None:
-        """The retransmission timer has run out; ``again`` when it had for the same data before."""
+        """The retransmission timer has expired; ``again``: for the second time with the same data."""
         ...
 
     def idle(self) -> None:
-        """Sending begins after a pause longer than the retransmission timeout."""
+        """Sending begins again after a pause longer than the retransmission timeout."""
         ...
 
 
 class Unlimited:
-    """For peers on this host: only their receive window counts."""
+    """The policy for peers on this host: only their receive window limits the sender."""
 
     __slots__ = ()
 
@@ -63,31 +63,31 @@ class Unlimited:
     burst: Final = FULL_FRAME
 
     def started(self, mss: int) -> None:
-        """Nothing to know."""
+        """Do nothing: the window has no size to set."""
 
     def acknowledged(self, count: int, in_flight: int) -> None:
-        """Nothing to open."""
+        """Do nothing: the window cannot grow."""
 
     def lost(self, in_flight: int) -> None:
-        """Frames get lost between us and the kernel when a queue is full, not a road."""
+        """Do nothing: between us and the kernel a full queue loses frames, not a network."""
 
     def timed_out(self, in_flight: int, again: bool) -> None:
-        """The sender itself waits for a sign of life before it goes on."""
+        """Do nothing: the sender itself waits for an answer before it goes on."""
 
     def idle(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: the window never shrinks."""
 
 
 UNLIMITED: Final = Unlimited()
-"""One for all: it remembers nothing."""
+"""One instance for all connections; it has no state."""
 
 
 class NewReno:
-    """For forwarded peers: slow start and congestion avoidance (RFC 5681), beginning with RFC 6928.
+    """The policy for forwarded peers: slow start and congestion avoidance (RFC 5681, RFC 6928).
 
-    The window grows by the bytes that were acknowledged, not by the acknowledgements (RFC 3465 without its
-    limit L: behind segmentation offload one acknowledgement often covers 64 KB, and a window that is cut
-    into frames of 64 KB gains nothing from counting in pairs of segments).
+    The window grows by the number of acknowledged bytes, not of acknowledgements (RFC 3465 without its limit
+    L). With segmentation offload one acknowledgement often covers 64 KB, and the window is sent in frames of
+    64 KB. Counting in pairs of segments would gain nothing there.
     """
 
     __slots__ = ("_credit", "_mss", "_threshold", "window")
@@ -109,9 +109,9 @@ class NewReno:
         self.window = self._initial_window()
 
     def acknowledged(self, count: int, in_flight: int) -> None:
-        """Grow by ``count`` below the threshold, by one segment per window above it."""
+        """Grow by ``count`` bytes below the threshold, and by one segment per window above it."""
         if in_flight + self._mss < self.window:
-            return  # the window was not what held the sender back: it proves nothing (RFC 7661, 4.3)
+            return  # the window did not limit the sender, so this proves nothing about it (RFC 7661, 4.3)
         if self.window < self._threshold:
             self.window = min(self.window + count, self._threshold)
             return
@@ -121,19 +121,19 @@ class NewReno:
             self.window += self._mss
 
     def lost(self, in_flight: int) -> None:
-        """Halve (RFC 5681, equation 4)."""
+        """Halve the window (RFC 5681, equation 4)."""
         self._threshold = self.window = max(in_flight // 2, 2 * self._mss)
         self._credit = 0
 
     def timed_out(self, in_flight: int, again: bool) -> None:
-        """Begin again with one segment (RFC 5681, 3.1)."""
+        """Start again with one segment (RFC 5681, 3.1)."""
         if not again:
             self._threshold = max(in_flight // 2, 2 * self._mss)
         self.window = self._mss
         self._credit = 0
 
     def idle(self) -> None:
-        """Back to the initial window at the most (RFC 5681, 4.1)."""
+        """Shrink the window to the initial one if it is larger (RFC 5681, 4.1)."""
         self.window = min(self.window, self._initial_window())
 
     def _initial_window(self) -> int:

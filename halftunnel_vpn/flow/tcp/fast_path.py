@@ -1,10 +1,10 @@
-"""Plain TCP frames: what a connection in full swing sends, read without an object for packet or segment.
+"""The fast path of TCP: plain frames, which are read without an object for packet or segment.
 
-Nearly every frame of the host is one: a whole IP packet without options, its checksums trusted, with a
-segment that has ACK, perhaps PSH, and no options. :func:`read` checks all that :mod:`halftunnel_vpn.inet`
-would, but for addresses and ports: those are part of the key, and no flow with bad ones is ever opened.
-Everything else (fragments, options, SYN, FIN, RST, URG, other hosts' checksums, whatever is malformed) is
-left to the general way, which also counts what it drops.
+Nearly every frame of an established connection is plain: a whole IP packet without options and with trusted
+checksums, whose segment has ACK, perhaps PSH, and no options. :func:`read` makes all checks of
+:mod:`halftunnel_vpn.inet` except those of addresses and ports. These are part of the key, and no flow with
+invalid ones exists. All other frames (fragments, options, SYN, FIN, RST, URG, untrusted checksums, malformed
+packets) take the general path, which also counts what it drops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.inet.checksum import ONES
 
 Plain = tuple[bytes, int, int, int, memoryview]
-"""Key of the flow, sequence, acknowledgement, window field, and text."""
+"""Key of the flow, sequence number, acknowledgement number, window field, and text."""
 
 _IP_AT: Final = vnet.VNET_HEADER_LENGTH
 _V4_TEXT_AT: Final = _IP_AT + ip.IPV4_HEADER_LENGTH + tcp.HEADER_LENGTH
@@ -25,26 +25,26 @@ _V4_KEY_AT: Final = _IP_AT + 12
 _V4_KEY_END: Final = _IP_AT + 24
 _V6_KEY_AT: Final = _IP_AT + 8
 _V6_KEY_END: Final = _IP_AT + 44
-"""Addresses and ports: they follow each other in both versions."""
+"""The position of addresses and ports. They are adjacent in both IP versions."""
 
 _V4: Final = 0x45
-"""First byte of an IPv4 header without options."""
+"""The first byte of an IPv4 header without options."""
 _V6: Final = 6
 
 _read_v4: Final = struct.Struct(f">{_IP_AT}xQQI4xIIHH").unpack_from
 _read_v6: Final = struct.Struct(f">{_IP_AT}x4xHB37xIIHH").unpack_from
 
-TELLING: Final = tcp.FIN | tcp.SYN | tcp.RST | tcp.ACK | tcp.URG
+EXAMINED_FLAGS: Final = tcp.FIN | tcp.SYN | tcp.RST | tcp.ACK | tcp.URG
 """Of these flags a plain segment has ACK and no other."""
 
-_SHAPE: Final = 0xF000 | TELLING
-"""Of data offset and flags, what must not differ from the plain shape."""
+_SHAPE: Final = 0xF000 | EXAMINED_FLAGS
+"""The bits of data offset and flags that every plain segment has the same."""
 _PLAIN_SHAPE: Final = 0x5000 | tcp.ACK
 _FRAGMENT: Final = 0x3FFF
 
 
 def read(frame: bytes) -> Plain | None:
-    """What the plain ``frame`` (a vnet header and an IP packet) says; None for one that is not plain."""
+    """Read the plain ``frame`` (a vnet header and an IP packet); return None if it is not plain."""
     length = len(frame)
     if length < _V4_TEXT_AT or not frame[0] & vnet.CHECKSUM_TRUSTED:
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 NEVER: Final = -1
-"""No sequence number."""
+"""A value that is no sequence number."""
 
 
 class HostWindow:
-    """``edge`` is the right edge of the window, ``size`` its bytes as last advertised."""
+    """``edge`` is the right edge of the window. ``size`` is its size in bytes as last advertised."""
 
     __slots__ = ("_from", "_largest", "edge", "size")
 
@@ -28,12 +28,13 @@ class HostWindow:
         self._from = sequence
 
     def update(self, edge: int, size: int, sequence: int, *, advanced: bool) -> None:
-        """Take over the window of an acceptable segment unless an older segment advertises it.
+        """Take the window of an acceptable segment, unless the segment is older than the last one.
 
-        ``advanced`` tells whether the segment acknowledges new data.
+        ``advanced`` is True when the segment acknowledges new data.
         """
         if advanced or sequence > self._from or (sequence == self._from and (edge > self.edge or not size)):
-            # Among equals the larger window is the later one: windows do not shrink (RFC 9293, 3.8.6).
+            # Of two equal segments the one with the larger window is later: windows do not shrink (RFC 9293,
+            # 3.8.6).
             self.edge = edge
             self._from = sequence
             if size > self._largest:
@@ -41,7 +42,7 @@ class HostWindow:
         self.size = size
 
     def worth_sending(self, allowance: int, mss: int) -> int:
-        """Return how much of ``allowance`` to use when it does not suffice (RFC 9293, 3.8.6.2.1)."""
+        """Return how many bytes of a scarce ``allowance`` are worth sending (RFC 9293, 3.8.6.2.1)."""
         if allowance >= mss:
             return allowance - allowance % mss
         return allowance if 2 * allowance >= self._largest else 0

@@ -1,8 +1,8 @@
-"""A deadline that is put off far more often than it passes.
+"""A deadline that is postponed far more often than it passes.
 
 Every acknowledgement moves the retransmission deadline. Arming a wheel timer each time would cost more than
-all the rest, so the timer is left where it is: when it runs out too early it finds the deadline there is
-then, and goes on.
+all other work. So the timer stays where it is. When it fires too early, it is armed for the deadline that is
+current then.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 from halftunnel_vpn.timers import Timer, Wheel
 
 ROUNDING: Final = 1e-6
-"""Seconds that count as nothing: the wheel divides, and may be early by the last bit of a number."""
+"""Seconds of tolerance: the wheel divides, and may fire early by a rounding error."""
 
 
 class Deadline(Timer):
-    """Calls ``passed(now)`` once the time last given to :meth:`set` has come.
+    """Calls ``passed(now)`` once, when the time last given to :meth:`set` has come.
 
-    A timer itself, and not the owner of one: every connection has one of these.
+    It is a timer itself and does not own one, because every connection has a deadline.
     """
 
     __slots__ = ("_armed_for", "_at")
@@ -31,21 +31,21 @@ class Deadline(Timer):
         self._armed_for = inf
 
     def set(self, at: float) -> None:
-        """Replace the deadline; infinity means never."""
+        """Replace the deadline. Infinity means no deadline."""
         self._at = at
         if at < self._armed_for:
             self._armed_for = at
             self.arm(at)
 
     def cancel(self) -> None:
-        """Never, and let go of the wheel."""
+        """Remove the deadline and the timer from the wheel."""
         self._at = self._armed_for = inf
         Timer.cancel(self)
 
     def end(self) -> None:
-        """Never again: lets go of whom it called, so that the garbage collector has nothing to find."""
+        """Cancel for the last time. Drop the callback, so that no reference cycle is left."""
         self.cancel()
-        self._callback = _nobody
+        self._callback = _do_nothing
 
     def _fire(self, now: float) -> None:
         self._bucket = -1
@@ -58,5 +58,5 @@ class Deadline(Timer):
             self._callback(now)
 
 
-def _nobody(now: float) -> None:
-    """Whom a deadline calls that is over."""
+def _do_nothing(now: float) -> None:
+    """The callback of an ended deadline. Does nothing."""

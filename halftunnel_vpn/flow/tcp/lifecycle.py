@@ -1,4 +1,4 @@
-"""The state of one connection: its parts, how it opens, and the ways in which it ends."""
+"""The state of one connection: its parts, how it opens and how it ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.receiving import Receiver
 from halftunnel_vpn.flow.tcp.sending import Sender
-from halftunnel_vpn.flow.tcp.syn_options import NegotiatedOptions, agree
+from halftunnel_vpn.flow.tcp.syn_options import NegotiatedOptions, negotiate
 from halftunnel_vpn.flow.tcp.tcp_states import RECEIVING, SENDING, TcpEvent, TcpState, next_state
 from halftunnel_vpn.inet.tcp import HeaderTemplate, TcpSegment
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -21,7 +21,7 @@ from halftunnel_vpn.timers import Wheel
 
 
 class _NoStream:
-    """Stands in for the stream before there is one and after it is over: takes everything, keeps nothing."""
+    """Stands in for the stream before it exists and after it has ended. It accepts and drops everything."""
 
     __slots__ = ()
 
@@ -46,25 +46,25 @@ _NO_STREAM: Final[StreamPort] = _NoStream()
 
 
 class TcpLifecycle:
-    """What the two sides of an endpoint share: the host's (segments) and the stream's (calls).
+    """What the two sides of an endpoint share: the host's side (segments) and the stream's side (calls).
 
-    ``template`` makes headers towards the host. ``on_closed(endpoint)`` is called once, when nothing is left
-    to do. ``on_refused(endpoint, code, now)`` is asked when the exit cannot connect and the SYN is still
-    unanswered; it returns True when it has told the host in its own way (ICMP), so that no RST is sent.
-    ``key`` is whatever the owner finds the connection by.
+    ``template`` builds headers towards the host. ``on_closed(endpoint)`` is called once, after the end of the
+    connection. ``on_refused(endpoint, code, now)`` is called when the exit cannot connect while the SYN is
+    still unanswered. It returns True if it has reported this to the host itself (by ICMP); no RST is sent
+    then. ``key`` identifies the connection to its owner.
 
-    ``state`` changes by the table only; ``_takes_text`` (the host may still send data) and ``_may_send`` (the
-    stream may) are what the data path needs to know of it.
+    ``state`` changes only by the table of transitions. The data path reads two values derived from it:
+    ``_takes_text`` (the host may still send data) and ``_may_send`` (the stream may still send data).
     """
 
     __slots__ = (
-        "_agreement",
         "_answered_at",
         "_config",
         "_counters",
         "_deadline",
         "_initial_sequence",
         "_may_send",
+        "_negotiated",
         "_on_closed",
         "_on_refused",
         "_out",
@@ -79,7 +79,7 @@ class TcpLifecycle:
         "state",
     )
 
-    _agreement: NegotiatedOptions
+    _negotiated: NegotiatedOptions
     _on_closed: Callable[[Self], None]
     _on_refused: Callable[[Self, ResetCode, float], bool] | None
 
@@ -128,38 +128,38 @@ class TcpLifecycle:
 
     @property
     def offender(self) -> bytes:
-        """The address of the router that refused the SYN, as the exit named it; empty for none."""
+        """The address of the router that refused the SYN, as the exit reports it; empty if unknown."""
         return self._stream.offender
 
-    # --- the way in ------------------------------------------------------------------------------
+    # --- opening ---------------------------------------------------------------------------------
 
     def _hold(self, syn: TcpSegment) -> None:
-        """Take what ``syn`` proposes; it is answered later."""
+        """Record the proposal of ``syn``. It is answered later."""
         config = self._config
-        self._agreement = agreement = agree(syn, self._template, config)
-        self._out.mss = agreement.mss
-        self._out.frame_limit = agreement.frame_limit
+        self._negotiated = negotiated = negotiate(syn, self._template, config)
+        self._out.mss = negotiated.mss
+        self._out.frame_limit = negotiated.frame_limit
         self._receiver.start(
-            syn.sequence + 1, agreement.mss, agreement.own_shift, config.max_window, sack=agreement.sack
+            syn.sequence + 1, negotiated.mss, negotiated.own_shift, config.max_window, sack=negotiated.sack
         )
 
     def _answer(self, now: float) -> None:
-        """Send the SYN-ACK for the first time."""
+        """Send the first SYN-ACK."""
         self._enter(TcpEvent.ANSWERED)
-        self._on_refused = None  # and what it keeps of the SYN
-        self._out.synchronize(self._initial_sequence, self._agreement.options)
+        self._on_refused = None  # frees what it keeps of the SYN
+        self._out.synchronize(self._initial_sequence, self._negotiated.options)
         self._answered_at = now
         self._deadline.set(now + self._config.rto_initial)
 
     def _answer_again(self) -> None:
-        """The SYN-ACK, or what came back, was lost; the round trip can no longer be told from it (Karn)."""
+        """Send the SYN-ACK again. It no longer measures the round trip (Karn's algorithm)."""
         self._counters.count("tcp-syn-ack-retransmissions")
-        self._out.synchronize(self._initial_sequence, self._agreement.options)
+        self._out.synchronize(self._initial_sequence, self._negotiated.options)
         self._answered_at = None
 
     def _establish(self, segment: TcpSegment, sequence: int, now: float) -> None:
-        """``segment`` acknowledges our SYN; ``sequence`` is its number, unwrapped."""
-        agreement = self._agreement
+        """Enter ESTABLISHED: ``segment`` acknowledges our SYN; ``sequence`` is its unwrapped number."""
+        negotiated = self._negotiated
         self._enter(TcpEvent.HANDSHAKE_DONE)
         self._deadline.cancel()
         if self._answered_at is not None:
@@ -167,12 +167,12 @@ class TcpLifecycle:
         if self._sender.fin_queued:
             self._enter(TcpEvent.FIN_QUEUED)
         self._sender.start(
-            agreement.mss,
-            agreement.frame_limit,
-            segment.window << agreement.peer_shift,
+            negotiated.mss,
+            negotiated.frame_limit,
+            segment.window << negotiated.peer_shift,
             sequence,
             now,
-            sack=agreement.sack,
+            sack=negotiated.sack,
         )
 
     def _enter(self, event: TcpEvent) -> None:
@@ -180,14 +180,14 @@ class TcpLifecycle:
         self._takes_text = state in RECEIVING
         self._may_send = state in SENDING
 
-    # --- the ways out ----------------------------------------------------------------------------
+    # --- ending ----------------------------------------------------------------------------------
 
     def _our_fin_acknowledged(self, now: float) -> None:
         self._enter(TcpEvent.FIN_ACKNOWLEDGED)
         if self.state is TcpState.TIME_WAIT:
             self._linger(now)
         elif self.state is TcpState.CLOSED:
-            self._let_go()
+            self._release()
 
     def _their_fin_arrived(self, now: float) -> None:
         stream = self._stream
@@ -199,25 +199,25 @@ class TcpLifecycle:
             self._out.acknowledge(self._sender.nxt)
 
     def _linger(self, now: float) -> None:
-        """TIME_WAIT: keep only what is needed to acknowledge the host's FIN once more."""
+        """Enter TIME_WAIT: keep only what is needed to acknowledge a repeated FIN of the host."""
         self._detach()
         self._deadline.set(now + self._config.time_wait)
 
     def _refuse(self: Self, code: ResetCode, now: float) -> None:
-        """The exit cannot connect, and the SYN is not answered yet."""
+        """End the connection: the exit cannot connect, and the SYN is not answered yet."""
         if self._on_refused is None or not self._on_refused(self, code, now):
             self._out.reset(0)
         self._gone(None)
 
     def _gone(self, code: ResetCode | None) -> None:
-        """The end without ceremony; the stream ends with ``code``, None when it is over already."""
+        """End the connection at once. Reset the stream with ``code``; None if it has ended already."""
         if code is not None:
             self._stream.reset(code)
         if self.state is not TcpState.CLOSED:
             self._enter(TcpEvent.GONE)
-            self._let_go()
+            self._release()
 
-    def _let_go(self: Self) -> None:
+    def _release(self: Self) -> None:
         if self._stream is not _NO_STREAM:
             self._detach()
         self._deadline.end()
@@ -250,7 +250,7 @@ class TcpLifecycle:
             self._sender.deadline_passed(now)
 
     def _give_up(self, now: float) -> None:
-        """The host has not answered for too long."""
+        """End the connection: the host has not answered for the user timeout."""
         self._counters.count("tcp-given-up")
         self._out.reset(self._sender.nxt)
         self._gone(ResetCode.TIMED_OUT)

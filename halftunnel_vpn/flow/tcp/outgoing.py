@@ -1,4 +1,4 @@
-"""Segments on their way to the host: what every one of them must carry, and the frames they become."""
+"""Segments to the host: their header fields, and the frames that carry them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from halftunnel_vpn.inet.tcp import (
 )
 
 CHALLENGES: Final = 10
-"""Challenge ACKs, and answers to segments without text outside the window, of one flow per interval."""
+"""Per flow and interval: challenge ACKs, and answers to segments without text outside the window."""
 
 CONVERSATION: Final = 3
-"""Answers in a row that make a conversation (Linux's threshold for "pingpong" mode)."""
+"""Consecutive answers that make a conversation (the threshold of Linux's "pingpong" mode)."""
 
 CHALLENGE_INTERVAL: Final = 1.0
-"""Seconds (RFC 5961, 7)."""
+"""Seconds between resets of the count of challenges (RFC 5961, 7)."""
 
 
 class Outgoing:
-    """Builds and writes the frames of one flow; sequence numbers come in unwrapped.
+    """Builds and writes the frames of one flow. Sequence numbers are given unwrapped.
 
-    ``ack_due`` tells that something has arrived which no segment to the host has acknowledged yet. ``mss``
-    is the segment size of the host, into which the kernel cuts what is longer than that; ``frame_limit`` is
-    how much text and options a frame holds. ``held_since`` is the time from which on the acknowledgement
-    that is due waits for an answer, None while it does not.
+    ``ack_due`` is True when data has arrived which no segment to the host has acknowledged yet. ``mss`` is
+    the segment size of the host; the kernel cuts longer frames into segments of this size. ``frame_limit`` is
+    the most bytes of text and options in a frame. ``held_since`` is the time since which the due
+    acknowledgement waits for an answer, None while it does not wait.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Outgoing:
         self.mss = 0
 
     def data(self, sequence: int, flags: int, parts: Sequence[Buffer], length: int) -> None:
-        """A segment with ``length`` bytes of text in ``parts``, or a bare FIN."""
+        """Send a segment with ``length`` bytes of text in ``parts``, or a bare FIN."""
         receiver = self._receiver
         window = receiver.window_field
         if receiver.next != self._answered:
@@ -82,7 +82,8 @@ class Outgoing:
             window = receiver.open_window()
         options = receiver.options
         if options and length + len(options) > self.frame_limit:
-            options = b""  # no room beside so much text; every duplicate acknowledgement carries them too
+            # No room for them beside so much text; every duplicate acknowledgement carries them too.
+            options = b""
         header = self._template.build(
             sequence & SEQUENCE_MASK,
             receiver.next & SEQUENCE_MASK,
@@ -95,7 +96,7 @@ class Outgoing:
         self._write([header, *parts])
 
     def acknowledge(self, sequence: int) -> None:
-        """An acknowledgement of all that has arrived, with the window as large as it can be now."""
+        """Acknowledge all that has arrived, with the largest window that is possible now."""
         receiver = self._receiver
         self.ack_due = False
         self.held_since = None
@@ -112,10 +113,10 @@ class Outgoing:
         self._write([header])
 
     def wait(self, now: float) -> bool:
-        """Whether the acknowledgement that is due may wait, from ``now`` on, for an answer that carries it.
+        """Return whether the due acknowledgement may wait, from ``now`` on, for an answer to carry it.
 
-        So it is in a conversation, where what arrives is short and has been answered again and again (as
-        in Linux's delayed acknowledgements).
+        It may in a conversation: several times in a row a short message has been answered (as in the delayed
+        acknowledgements of Linux).
         """
         receiver = self._receiver
         arrived = receiver.next - receiver.reported
@@ -125,14 +126,14 @@ class Outgoing:
             self.held_since = now
         return True
 
-    def waited_in_vain(self, sequence: int) -> None:
-        """No answer came in time; the conversation begins anew, for the host may be waiting for us."""
+    def acknowledge_late(self, sequence: int) -> None:
+        """Acknowledge: no answer came in time. Count answers from zero, because the host may wait for us."""
         if self.ack_due:
             self._answers = 0
             self.acknowledge(sequence)
 
     def challenge(self, sequence: int, now: float) -> None:
-        """A challenge ACK (RFC 5961), unless there have been too many of late."""
+        """Send a challenge ACK (RFC 5961), unless the limit of this interval is reached."""
         if now >= self._interval_end:
             self._interval_end = now + CHALLENGE_INTERVAL
             self._challenges = 0
@@ -144,7 +145,7 @@ class Outgoing:
         self.acknowledge(sequence)
 
     def synchronize(self, sequence: int, options: bytes) -> None:
-        """The SYN-ACK."""
+        """Send the SYN-ACK."""
         receiver = self._receiver
         receiver.open_window()
         header = self._template.build(
@@ -159,22 +160,23 @@ class Outgoing:
         self._write([header])
 
     def reset(self, sequence: int) -> None:
-        """A RST that the host accepts."""
+        """Send a RST that the host accepts."""
         self._counters.count("tcp-resets-sent")
         acknowledgement = self._receiver.next & SEQUENCE_MASK
         header = self._template.build(sequence & SEQUENCE_MASK, acknowledgement, RST | ACK, 0, 0)
         self._write([header])
 
     def reset_stray(self, segment: TcpSegment) -> None:
-        """The RST for a segment that makes no sense here."""
+        """Answer a segment that no connection expects with a RST."""
         self._counters.count("tcp-resets-sent")
         self._write([_reset_for(segment, self._template)])
 
 
 def answer_stray(segment: TcpSegment, template: HeaderTemplate) -> bytes | None:
-    """The frame that answers a segment which belongs to no connection (RFC 9293, 3.10.7.1).
+    """Return the frame that answers a segment without a connection (RFC 9293, 3.10.7.1).
 
-    ``template`` is that of the direction back to its sender. None for a RST, which is never answered.
+    ``template`` builds headers towards the sender of the segment. Return None for a RST, which is never
+    answered.
     """
     return None if segment.flags & RST else _reset_for(segment, template)
 

@@ -1,4 +1,4 @@
-"""Segments that arrived before their turn, kept until the gap in front of them is filled.
+"""Segments that arrived out of order, kept until the gap before them is filled.
 
 Nothing is copied: blocks hold the payloads of the segments as they came. Sequence numbers are unwrapped.
 """
@@ -10,17 +10,17 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 MAX_SEGMENTS: Final = 4096
-"""Payloads of one flow that wait for their turn (their bytes are bounded by the receive window)."""
+"""Out-of-order payloads of one flow (the receive window bounds their bytes)."""
 
 MAX_BLOCKS: Final = 256
-"""Separate blocks of one flow; as many gaps may be open at once."""
+"""Separate blocks of one flow. This also bounds the number of open gaps."""
 
 REPORTED_BLOCKS: Final = 4
-"""SACK blocks in one segment: all there is room for beside no other option (RFC 2018, 3)."""
+"""SACK blocks in one segment: the most that fit when there is no other option (RFC 2018, 3)."""
 
 
 class Block:
-    """Payloads that follow each other without a gap, from ``start`` to ``end``."""
+    """Adjacent payloads without a gap, from ``start`` to ``end``."""
 
     __slots__ = ("end", "parts", "start", "touched")
 
@@ -32,7 +32,7 @@ class Block:
 
 
 class Reassembly:
-    """Disjoint blocks in rising order, with a gap between any two. True while there are any."""
+    """Disjoint blocks in ascending order, with a gap between any two. True while there are any."""
 
     __slots__ = ("_blocks", "_clock", "_segments")
 
@@ -45,7 +45,7 @@ class Reassembly:
         return bool(self._blocks)
 
     def insert(self, start: int, payload: memoryview) -> bool:
-        """Keep what of ``payload`` is new; returns False when a bound forbids it and nothing was kept."""
+        """Keep the new part of ``payload``; return False if a bound forbids it and nothing was kept."""
         if self._segments >= MAX_SEGMENTS:
             return False
         end = start + len(payload)
@@ -64,7 +64,7 @@ class Reassembly:
             first.parts.insert(0, payload[: first.start - start])
             first.start = start
             self._segments += 1
-        # What lies between two blocks that this payload joins, and what lies behind the last one.
+        # The parts between two blocks that this payload joins, and the part behind the last one.
         for following in blocks[low + 1 : high]:
             self._extend(first, payload[first.end - start : following.start - start])
             first.parts += following.parts
@@ -76,7 +76,7 @@ class Reassembly:
         return True
 
     def take(self, at: int) -> list[memoryview]:
-        """Remove and return what follows ``at`` without a gap; blocks that lie before it are dropped."""
+        """Remove and return what follows ``at`` without a gap. Drop blocks that lie before ``at``."""
         blocks = self._blocks
         while blocks and blocks[0].start <= at:
             block = blocks.pop(0)
@@ -86,12 +86,12 @@ class Reassembly:
         return []
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._blocks.clear()
         self._segments = 0
 
     def report(self) -> list[tuple[int, int]]:
-        """Edges of the blocks for a SACK option; the one that was touched last comes first (RFC 2018, 4)."""
+        """Return the edges of the blocks for a SACK option, the last changed one first (RFC 2018, 4)."""
         newest = heapq.nlargest(REPORTED_BLOCKS, self._blocks, key=_touched)
         return [(block.start, block.end) for block in newest]
 
@@ -102,7 +102,7 @@ class Reassembly:
 
 
 def _cut_front(parts: list[memoryview], count: int) -> list[memoryview]:
-    """``parts`` without the first ``count`` bytes."""
+    """Return ``parts`` without the first ``count`` bytes."""
     while count:
         length = len(parts[0])
         if length > count:

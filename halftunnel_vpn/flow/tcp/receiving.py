@@ -1,8 +1,8 @@
-"""The receive side: what has arrived from the host, what it may still send, what to tell it.
+"""The receive side: what has arrived from the host, what it may still send, what to acknowledge.
 
-Sequence numbers are unwrapped. A window that was advertised holds, even when ``stream.room`` shrinks because
-memory gets short: what lies within it is always handed to the stream at once, and nothing waits here except
-what came before its turn.
+Sequence numbers are unwrapped. An advertised window stays valid, even when ``stream.room`` shrinks because
+memory is short. In-order data within the window goes to the stream at once. Only out-of-order data waits
+here.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from halftunnel_vpn.flow.tcp.reassembly import Reassembly
 from halftunnel_vpn.inet.tcp import SEQUENCE_MASK, encode_options
 
 ACK_EVERY: Final = 256 * 1024
-"""In-order bytes after which an acknowledgement does not wait for the end of the batch."""
+"""Bytes of in-order data that are acknowledged at once, before the end of the batch."""
 
 
 class Receiver:
-    """``next`` is RCV.NXT; ``edge`` the right edge of the window, which never moves back.
+    """``next`` is RCV.NXT. ``edge`` is the right edge of the window, which never moves back.
 
-    ``window_field`` is the 16-bit field to send with ``next``; the field rounds down, while everything up to
-    ``edge`` is accepted (RFC 7323, 2.4). ``reported`` is the ``next`` of the last segment to the host.
-    ``options`` holds the SACK blocks to report, ready to send; ``has_gap`` tells whether data or the FIN has
-    arrived before its turn.
+    ``window_field`` is the 16-bit field to send with ``next``. The field is rounded down, but everything up
+    to ``edge`` is accepted (RFC 7323, 2.4). ``reported`` is the ``next`` of the last segment to the host.
+    ``options`` holds the encoded SACK blocks to report. ``has_gap`` is True when data or the FIN has arrived
+    out of order.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Receiver:
         self._sack = False
 
     def start(self, next_sequence: int, mss: int, shift: int, max_window: int, *, sack: bool) -> None:
-        """What the SYN told: where to begin, the host's segment size, the shift of our window field, SACK."""
+        """Begin with the values of the SYN: sequence number, MSS, shift of our window field, SACK."""
         self.next = self.edge = self.reported = next_sequence
         self._mss = mss
         self._shift = shift
@@ -76,7 +76,7 @@ class Receiver:
     # --- the window ------------------------------------------------------------------------------
 
     def open_window(self) -> int:
-        """Move the right edge as far as the stream has room; returns the new ``window_field``.
+        """Move the right edge as far as the stream has room; return the new ``window_field``.
 
         Small steps are saved up (RFC 9293, 3.8.6.2.2).
         """
@@ -93,11 +93,11 @@ class Receiver:
 
     @property
     def unscaled_window(self) -> int:
-        """The window field of a segment with SYN, which is never scaled (RFC 7323, 2.2)."""
+        """Return the window field of a segment with SYN, which is never scaled (RFC 7323, 2.2)."""
         return min(self.edge - self.next, MAX_WINDOW_FIELD)
 
     def update_is_due(self) -> bool:
-        """Whether the window has become large from small, so that the host should be told unasked."""
+        """Return whether the window has grown so much that the host needs a window update."""
         window = min(self.stream.room, self._limit)
         left = self.edge - self.next
         growth = window - left
@@ -106,9 +106,9 @@ class Receiver:
     # --- arrival ---------------------------------------------------------------------------------
 
     def accepts(self, sequence: int, length: int) -> bool:
-        """Whether a segment of ``length`` (FIN counted) touches the window (RFC 9293, 3.4).
+        """Return whether a segment of ``length`` (FIN counted) touches the window (RFC 9293, 3.4).
 
-        What begins at ``next`` always does: a closed window takes no data, but acknowledgements, and the FIN.
+        A segment at ``next`` always does: a closed window accepts no data, but acknowledgements and the FIN.
         """
         if sequence == self.next:
             return True
@@ -117,10 +117,10 @@ class Receiver:
         return sequence < self.edge and sequence + length > self.next
 
     def arrived(self, sequence: int, payload: memoryview, fin: bool, now: float) -> bool:
-        """Take the text of an acceptable segment; returns whether to acknowledge it at once.
+        """Take the text of an acceptable segment; return whether to acknowledge it at once.
 
-        That is so while there are gaps (RFC 5681, 4.2). Sets ``finished`` when the FIN and all before it
-        are here.
+        It must be acknowledged at once while there are gaps (RFC 5681, 4.2). Sets ``finished`` when the FIN
+        and all data before it have arrived.
         """
         end = sequence + len(payload)
         if end > self.edge:
@@ -152,7 +152,7 @@ class Receiver:
         return is_urgent
 
     def release(self) -> None:
-        """Let go of everything that is kept."""
+        """Drop everything that is kept."""
         self._held = None
         self.has_gap = False
         self.options = b""
@@ -167,7 +167,7 @@ class Receiver:
             self._counters.drop("tcp-reassembly-full")
 
     def _deliver(self, payload: memoryview, now: float) -> None:
-        """Hand over ``payload``, and what has waited for it."""
+        """Pass on ``payload`` and the out-of-order data that follows it."""
         self.next += len(payload)
         self.stream.send(payload, now)
         if self._held:

@@ -1,8 +1,8 @@
-"""Which of the outstanding bytes are lost, and in what order they go out again.
+"""Loss recovery: which outstanding bytes are lost, and in which order they are sent again.
 
-With SACK this is RFC 6675, simplified: no rescue retransmission, and a retransmission that gets lost itself
-is left to the timer. Without SACK it is NewReno (RFC 6582), with duplicate acknowledgements taken off the
-estimate of what is in the network instead of added to the window. Sequence numbers are unwrapped.
+With SACK this is RFC 6675, simplified: there is no rescue retransmission, and the timer repairs a lost
+retransmission. Without SACK it is NewReno (RFC 6582). Duplicate acknowledgements are subtracted from the
+estimate of the bytes in the network instead of added to the window. Sequence numbers are unwrapped.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ NO_BLOCKS: Final[tuple[tuple[int, int], ...]] = ()
 
 
 class LossRecovery:
-    """Repairs losses from the first sign of one until all that was outstanding then is acknowledged.
+    """A repair lasts from the first sign of a loss until all bytes outstanding then are acknowledged.
 
-    ``active`` tells that a repair goes on, ``by_timeout`` that the timer began it; ``busy`` that there is
-    anything at all which an acknowledgement may change. ``burst`` is how much to take for lost when only
-    the beginning of a loss is known.
+    ``active`` is True during a repair, and ``by_timeout`` if the timer began it. ``busy`` is True while there
+    is any state that an acknowledgement may change. ``burst`` is how many bytes count as lost when only the
+    beginning of a loss is known.
     """
 
     __slots__ = (
@@ -53,10 +53,10 @@ class LossRecovery:
     def acknowledged(
         self, una: int, nxt: int, *, advanced: bool, repeated: bool, blocks: tuple[tuple[int, int], ...]
     ) -> bool:
-        """Take in one acknowledgement of all before ``una``; returns whether fast recovery begins with it.
+        """Take one acknowledgement of everything before ``una``; return whether it begins fast recovery.
 
-        ``advanced``: it acknowledged something new. ``repeated``: it is a duplicate by RFC 5681, 2.
-        ``blocks`` are its SACK blocks as they came.
+        ``advanced``: it acknowledges new data. ``repeated``: it is a duplicate by RFC 5681, 2. ``blocks`` are
+        its SACK blocks as received.
         """
         if advanced:
             self._board.advance(una)
@@ -76,7 +76,7 @@ class LossRecovery:
         return began
 
     def timed_out(self, una: int, nxt: int) -> None:
-        """The retransmission timer ran out: all that is outstanding counts as lost."""
+        """The retransmission timer has expired: mark all outstanding bytes as lost."""
         self._board.clear()
         self._duplicates = 0
         self.active = self.by_timeout = self.busy = True
@@ -84,18 +84,18 @@ class LossRecovery:
         self._next = una
 
     def next_hole(self, una: int) -> tuple[int, int] | None:
-        """The first range that is lost and has not gone out again; None when all have."""
+        """Return the first lost range that has not been sent again; None if there is none."""
         start = max(self._next, una)
         if not self.active or start >= self._lost_below:
             return None
         return self._board.first_hole(start, self._lost_below)
 
     def sent_again(self, end: int) -> None:
-        """Everything lost before ``end`` has gone out again."""
+        """Note that every lost byte before ``end`` has been sent again."""
         self._next = end
 
     def pipe(self, una: int, nxt: int) -> int:
-        """An estimate of the bytes in the network (RFC 6675, ``SetPipe``)."""
+        """Return an estimate of the bytes in the network (RFC 6675, ``SetPipe``)."""
         board = self._board
         pipe = nxt - una - board.total
         if self.active:
@@ -112,14 +112,14 @@ class LossRecovery:
         for left, right in blocks:
             start = una + seq_diff(left, una_on_wire)
             end = una + seq_diff(right, una_on_wire)
-            if una <= start < end <= nxt:  # else a duplicate (RFC 2883) or a lie
+            if una <= start < end <= nxt:  # otherwise a duplicate (RFC 2883), or false
                 news |= self._board.add(start, end)
         return news
 
     def _shows_loss(self, una: int) -> bool:
         if self._sack:
             return self._duplicates >= DUPLICATES or self._board.lost_below(self._mss) > una
-        # Duplicates at the end of a repair come from what was sent twice (RFC 6582, 3.2).
+        # Duplicates at the end of a repair come from segments that were sent twice (RFC 6582, 3.2).
         return self._duplicates >= DUPLICATES and una > self._point
 
     def _begin(self, una: int, nxt: int) -> None:
@@ -130,7 +130,7 @@ class LossRecovery:
         self._lost_below = max(self._end_of_loss(una, nxt), self._board.lost_below(self._mss))
 
     def _end_of_loss(self, una: int, nxt: int) -> int:
-        """Where a loss that begins at ``una`` ends, as far as anything is known about it."""
+        """Return where a loss that begins at ``una`` ends, as far as this is known."""
         hole = self._board.first_hole(una, min(una + self.burst, nxt))
         return hole[1] if hole else una
 
@@ -139,10 +139,10 @@ class LossRecovery:
             self.active = self.by_timeout = False
             return
         if not self.by_timeout and (self._next <= una or not self._sack):
-            # A partial acknowledgement: what follows it was lost as well (RFC 6582, 3.2, step 3).
+            # A partial acknowledgement: the data after it was lost as well (RFC 6582, 3.2, step 3).
             self._next = una
             self._lost_below = max(self._lost_below, self._end_of_loss(una, nxt))
 
 
 NO_LOSS: Final = LossRecovery(0, 0, sack=False)
-"""Stands for that of every connection which has not lost anything yet; nothing is ever told to it."""
+"""Shared by all connections that have lost nothing yet. Its methods are never called."""

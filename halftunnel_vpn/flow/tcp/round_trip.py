@@ -12,17 +12,18 @@ _GAIN: Final = 1 / 8
 _VARIATION_GAIN: Final = 1 / 4
 
 REST: Final = 0.02
-"""Seconds from one measurement to the next: a tenth of the least timeout, so nothing is learnt too late.
+"""Seconds between two measurements: a tenth of the least timeout, which is often enough.
 
-Between the host and its own device a round trip takes a fraction of a millisecond; measuring each of them
-says nothing new."""
+Between the host and its own device a round trip takes a fraction of a millisecond. Measuring each one would
+give no new information."""
 
 
 class RoundTrip:
-    """``timeout`` is the RTO in seconds, doubled by every :meth:`back_off` until the doubt is over.
+    """``timeout`` is the RTO in seconds. Every :meth:`back_off` doubles it until new data is acknowledged.
 
-    One round trip is measured at a time: ``watched`` is the sequence number whose acknowledgement ends it,
-    infinite while nothing is measured. ``rests_until`` is when the next one may begin, infinite during one.
+    One round trip is measured at a time. ``watched`` is the sequence number whose acknowledgement ends the
+    measurement, infinite while nothing is measured. ``rests_until`` is the time at which the next measurement
+    may begin, infinite during one.
     """
 
     __slots__ = (
@@ -51,24 +52,24 @@ class RoundTrip:
         self.rests_until = 0.0
 
     def watch(self, end: int, now: float) -> None:
-        """What ends before ``end`` has just been sent, for the first time."""
+        """Begin a measurement: data that ends before ``end`` has just been sent for the first time."""
         self.watched = float(end)
         self.rests_until = inf
         self._since = now
 
     def arrived(self, now: float) -> None:
-        """What was watched is acknowledged."""
+        """End the measurement: the watched data is acknowledged."""
         self.watched = inf
         self.rests_until = now + REST
         self.sample(now - self._since)
 
     def forget(self) -> None:
-        """Something was sent again: nobody could tell which of the two was acknowledged (Karn)."""
+        """Drop the measurement: data was sent again, so acknowledgements are ambiguous (Karn's algorithm)."""
         self.watched = inf
         self.rests_until = 0.0
 
     def sample(self, seconds: float) -> None:
-        """Take in one measured round trip (RFC 6298, 2.2 and 2.3)."""
+        """Update the timeout with one measured round trip (RFC 6298, 2.2 and 2.3)."""
         smoothed = self.smoothed
         if smoothed is None:
             self.smoothed = smoothed = seconds
@@ -80,15 +81,15 @@ class RoundTrip:
         self.timeout = self._base = min(max(timeout, self._min), self._max)
 
     def back_off(self, now: float) -> None:
-        """Double the timeout after it has run out; something goes out again now (RFC 6298, 5.5)."""
+        """Double the timeout after it has expired; data is sent again at ``now`` (RFC 6298, 5.5)."""
         self.timeout = min(2 * self.timeout, self._max)
         self._repeated_at = now
 
     def answered(self, now: float) -> None:
-        """Something new is acknowledged after :meth:`back_off`.
+        """Take the first acknowledgement of new data after :meth:`back_off`.
 
-        So soon after the repetition it can only be the answer to that: the round trip has not grown, it was a
-        loss, and the next one need not wait longer. (Where losses are many, no sample would tell for long.)
+        If it comes soon after the retransmission it must answer that one. Then the round trip has not grown,
+        and the timeout is reset. (With many losses no sample would reset it for a long time.)
         """
         if now - self._repeated_at <= max(2 * (self.smoothed or 0.0), GRANULARITY):
             self.timeout = self._base

@@ -1,7 +1,7 @@
-"""What the peer has, of all that is outstanding, by its selective acknowledgements (RFC 2018).
+"""The outstanding ranges that the peer has received, by its selective acknowledgements (RFC 2018).
 
-Sequence numbers in here are *unwrapped*: plain integers that never start over, so that they compare and
-subtract like numbers.
+Sequence numbers here are *unwrapped*: integers that never wrap around, so they can be compared and
+subtracted directly.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 MAX_RANGES: Final = 1024
-"""Separate ranges of one flow; a peer that reports more is believed when they grow together."""
+"""Separate ranges of one flow. When a peer reports more, ranges are joined."""
 
 DUPLICATES: Final = 3
-"""DupThresh of RFC 6675: as many ranges above a hole, or duplicate acknowledgements, tell a loss."""
+"""DupThresh of RFC 6675: this many ranges above a hole, or duplicate acknowledgements, show a loss."""
 
 
 class Scoreboard:
-    """Disjoint ranges ``(start, end)`` in rising order, with a gap between any two; ``total`` bytes."""
+    """Disjoint ranges ``(start, end)`` in ascending order, with a gap between any two; ``total`` bytes."""
 
     __slots__ = ("ranges", "total")
 
@@ -26,7 +26,7 @@ class Scoreboard:
         self.total = 0
 
     def add(self, start: int, end: int) -> bool:
-        """The peer has ``start`` to ``end``; returns whether that was news."""
+        """Note that the peer has ``start`` to ``end``; return whether this was new."""
         ranges = self.ranges
         low = bisect_left(ranges, start, key=_end)
         high = bisect_right(ranges, end, key=_start)
@@ -45,7 +45,7 @@ class Scoreboard:
         return True
 
     def advance(self, una: int) -> None:
-        """Everything before ``una`` is acknowledged in the ordinary way."""
+        """Drop everything before ``una``: it is acknowledged cumulatively."""
         ranges = self.ranges
         while ranges and ranges[0][0] < una:
             start, end = ranges.pop(0)
@@ -55,18 +55,18 @@ class Scoreboard:
                 self.total += end - una
 
     def clear(self) -> None:
-        """Believe nothing of it any more (the peer may renege: RFC 2018, 8)."""
+        """Drop all ranges (the peer may renege: RFC 2018, 8)."""
         self.ranges.clear()
         self.total = 0
 
     def covered(self, start: int, end: int) -> int:
-        """How many bytes from ``start`` to ``end`` the peer has."""
+        """Return how many bytes from ``start`` to ``end`` the peer has."""
         return sum(
             min(right, end) - max(left, start) for left, right in self.ranges if left < end and right > start
         )
 
     def first_hole(self, start: int, end: int) -> tuple[int, int] | None:
-        """The first stretch from ``start`` to ``end`` that the peer has not reported."""
+        """Return the first range between ``start`` and ``end`` that the peer has not reported."""
         ranges = self.ranges
         at = bisect_right(ranges, start, key=_end)
         if at < len(ranges) and ranges[at][0] <= start:
@@ -77,7 +77,7 @@ class Scoreboard:
         return (start, end) if start < end else None
 
     def lost_below(self, mss: int) -> int:
-        """All holes below this sequence number count as lost (``IsLost`` of RFC 6675, 4); 0 for none.
+        """Return the number below which all holes count as lost (``IsLost`` of RFC 6675, 4); 0 for none.
 
         Above them the peer has ``DUPLICATES`` ranges, or more than ``DUPLICATES - 1`` full segments.
         """

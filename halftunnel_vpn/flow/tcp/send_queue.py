@@ -1,6 +1,6 @@
-"""The bytes on their way to the host: some wait, some are under way.
+"""The bytes for the host: those that wait to be sent and those in flight.
 
-Nothing is copied but crumbs: pieces are kept as they came from the stream, and cut by slicing views.
+Only very small pieces are copied. Other pieces are kept as the stream gave them, and cut by slicing views.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ COALESCE_BELOW: Final = 4096
 """Pieces smaller than this are joined while they wait: thousands of tiny views would pin large buffers."""
 
 MAX_FRAME_PARTS: Final = 512
-"""Pieces in one frame; well below what one writev may take."""
+"""Pieces in one frame; well below the limit of writev."""
 
 
 class SendQueue:
-    """First in, first out; bounded by the credit that the stream has, which comes back by :meth:`release`.
+    """First in, first out. The credit of the stream bounds it; :meth:`release` frees credit.
 
-    ``waiting`` is how many bytes wait; ``frame_limit`` the most that one frame holds.
+    ``waiting`` is the number of waiting bytes. ``frame_limit`` is the most bytes in one frame.
     """
 
     __slots__ = ("_flying", "_waiting", "frame_limit", "waiting")
 
     def __init__(self) -> None:
-        # lists, and not deques: an empty deque has 760 bytes, and most flows are idle most of the time
+        # Lists and not deques: an empty deque takes 760 bytes, and most flows are idle most of the time.
         self._waiting: list[memoryview] = []
         self._flying: list[memoryview] = []
         self.waiting = 0
         self.frame_limit = 0
 
     def append(self, data: memoryview) -> None:
-        """Put ``data`` at the end of what waits."""
+        """Add ``data`` to the end of the waiting bytes."""
         waiting = self._waiting
         length = len(data)
         self.waiting += length
@@ -39,18 +39,18 @@ class SendQueue:
         elif length:
             waiting.append(data)
 
-    def fly(self, data: memoryview) -> None:
-        """``data``, which fits a frame, is under way at once: nothing waits before it."""
+    def append_in_flight(self, data: memoryview) -> None:
+        """Add ``data``, which fits a frame, to the bytes in flight. Nothing may be waiting."""
         self._flying.append(data)
 
     def peek(self, count: int) -> memoryview:
-        """The first ``count`` waiting bytes, or fewer; they go on waiting."""
+        """Return up to ``count`` of the waiting bytes. They stay waiting."""
         return self._waiting[0][:count]
 
     def launch(self, size: int) -> tuple[list[memoryview], int]:
-        """The next frame: up to ``size`` of the waiting bytes, now under way, and how many they are.
+        """Take the next frame: move up to ``size`` waiting bytes into flight; return them and their number.
 
-        Fewer when a frame holds no more, or when only a piece would be torn that fits a frame of its own.
+        Fewer bytes are taken when the frame is full, or to avoid cutting a piece that fits into a frame.
         """
         waiting = self._waiting
         if size > self.frame_limit:
@@ -82,7 +82,7 @@ class SendQueue:
         return parts, size
 
     def release(self, count: int) -> None:
-        """The first ``count`` bytes under way have arrived."""
+        """Drop the first ``count`` bytes in flight: they have arrived."""
         flying = self._flying
         while count:
             head = flying[0]
@@ -94,7 +94,7 @@ class SendQueue:
             count -= length
 
     def again(self, offset: int, size: int) -> tuple[list[memoryview], int]:
-        """Up to ``size`` bytes of what is under way, from ``offset`` on, for one frame; and how many."""
+        """Return up to ``size`` bytes in flight from ``offset`` on, for one frame, and their number."""
         parts: list[memoryview] = []
         left = size = min(size, self.frame_limit)
         for piece in self._flying:
@@ -110,7 +110,7 @@ class SendQueue:
         return parts, size - left
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._waiting.clear()
         self._flying.clear()
         self.waiting = 0

@@ -1,4 +1,4 @@
-"""The send side: what the host's window lets through, and when to send it again. Numbers are unwrapped."""
+"""The send side: it sends within the host's window and repeats what was lost. Numbers are unwrapped."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from halftunnel_vpn.inet.tcp import ACK, FIN, PSH
 
 
 class Sender:
-    """``una`` and ``nxt`` are SND.UNA and SND.NXT, ``window`` is that of the host.
+    """``una`` and ``nxt`` are SND.UNA and SND.NXT. ``window`` is the window of the host.
 
-    ``queue`` may be filled before :meth:`start`, but nothing is sent until then. From then until
-    :meth:`release` the sender sets the ``deadline``. When it has passed, its owner must call
+    ``queue`` may be filled before :meth:`start`, but nothing is sent until then. From :meth:`start` until
+    :meth:`release` the sender sets the ``deadline``. When the deadline has passed, the owner must call
     :meth:`deadline_passed`, unless :meth:`is_given_up`.
     """
 
@@ -85,10 +85,10 @@ class Sender:
     def start(
         self, mss: int, frame_limit: int, window: int, sequence: int, now: float, *, sack: bool
     ) -> None:
-        """The handshake is done: send what waits.
+        """Send the waiting data: the handshake is done.
 
-        ``mss`` is the host's segment size, ``frame_limit`` the text of the largest frame, ``window`` the
-        host's window from its segment ``sequence``; all in bytes.
+        ``mss`` is the host's segment size. ``frame_limit`` is the most bytes of text in a frame. ``window``
+        is the host's window in bytes, from its segment with number ``sequence``.
         """
         self._mss = mss
         self.queue.frame_limit = frame_limit
@@ -99,7 +99,7 @@ class Sender:
         self.transmit(now)
 
     def push(self, data: memoryview, now: float) -> None:
-        """Send ``data``, at once if the windows allow."""
+        """Send ``data``, now if the windows allow it."""
         queue = self.queue
         if not queue.waiting:
             in_flight = self.nxt - self.una
@@ -115,21 +115,21 @@ class Sender:
                 and not self._silent
                 and not self._recovery.busy
             ):
-                queue.fly(data)
+                queue.append_in_flight(data)
                 self._send_new([data], length, now)
                 return
         queue.append(data)
         self.transmit(now)
 
     def finish(self, now: float) -> None:
-        """FIN, behind everything handed over so far."""
+        """Send a FIN behind all data given so far."""
         if self.nxt == self.una and not self.queue.waiting:
             self._waiting_since = now
         self.fin_queued = True
         self.transmit(now)
 
     def release(self) -> None:
-        """Let go of everything; nothing is sent any more."""
+        """Drop everything. Nothing may be sent afterwards."""
         self._deadline.cancel()
         self.queue.clear()
 
@@ -144,10 +144,10 @@ class Sender:
         bare: bool,
         now: float,
     ) -> int:
-        """Take in an acceptable acknowledgement of ``advance`` new bytes; returns how many were data.
+        """Take an acceptable acknowledgement of ``advance`` new bytes; return how many of them were data.
 
-        ``window`` is in bytes, ``blocks`` are the SACK blocks as they came, ``sequence`` is that of the
-        segment, ``bare`` tells that it has no text and no FIN.
+        ``window`` is in bytes. ``blocks`` are the SACK blocks as received. ``sequence`` is the number of the
+        segment. ``bare`` is True when the segment has no text and no FIN.
         """
         una = self.una + advance
         nxt = self.nxt
@@ -172,7 +172,7 @@ class Sender:
             if not recovery.active or recovery.by_timeout:
                 self._congestion.acknowledged(advance, in_flight)
         elif una == nxt or self.window.edge <= una:
-            self._waiting_since = now  # an answer to a probe: the window is closed, but the host is there
+            self._waiting_since = now  # an answer to a probe: the window is closed, but the host answers
         if recovery.busy or blocks or not advance:
             repeated = bare and not advance and window == self.window.size and una < nxt
             if recovery is not NO_LOSS or repeated or blocks:
@@ -185,7 +185,7 @@ class Sender:
         return freed
 
     def adopt_probe(self) -> bool:
-        """The host acknowledges one byte more than was sent: is it that of a window probe?"""
+        """Return whether the host has acknowledged the byte of a window probe; count it as sent then."""
         if not self._probed:
             return False
         self.queue.launch(1)
@@ -197,9 +197,9 @@ class Sender:
     # --- what goes out ---------------------------------------------------------------------------
 
     def transmit(self, now: float) -> None:
-        """Send whatever the windows allow: what was lost first, then new data, then the FIN."""
+        """Send what the windows allow: lost data first, then new data, then the FIN."""
         if self._silent:
-            return  # only the timer sends until the host is heard again
+            return  # only the timer sends until the host answers again
         if self._recovery.busy:
             budget = self._repair(now)
         else:
@@ -225,7 +225,7 @@ class Sender:
             self._send_fin(now)
 
     def _send_new(self, parts: list[memoryview], size: int, now: float) -> None:
-        """Send ``parts``, ``size`` bytes of new data that the queue has launched, in one frame."""
+        """Send ``parts`` in one frame: ``size`` bytes of new data that the queue has launched."""
         sequence = self.nxt
         self.nxt = end = sequence + size
         flags = ACK
@@ -242,14 +242,14 @@ class Sender:
         self._out.data(sequence, flags, parts, size)
 
     def _send_fin(self, now: float) -> None:
-        """A bare FIN, whatever the window: closed windows take it, and else it serves as a probe."""
+        """Send a bare FIN. A closed window accepts it, and it also serves as a probe."""
         self._fin_at = sequence = self.nxt
         self.nxt += 1
         self._keep_time(sequence, now)
         self._out.data(sequence, FIN | ACK, (), 0)
 
     def _keep_time(self, sequence: int, now: float) -> None:
-        """Measure one round trip at a time, and have the timer run while anything is under way."""
+        """Measure one round trip at a time. Keep the timer running while data is in flight."""
         if now >= self.round_trip.rests_until and not self._recovery.active:
             self.round_trip.watch(self.nxt, now)
         if sequence == self.una:
@@ -258,14 +258,14 @@ class Sender:
     # --- what goes out again ---------------------------------------------------------------------
 
     def _loss_recovery(self) -> LossRecovery:
-        """Made when it is needed for the first time: most connections lose nothing."""
+        """Return the loss recovery. It is created when first needed: most connections lose nothing."""
         if self._recovery is NO_LOSS:
             burst = min(self._congestion.burst, self.queue.frame_limit)
             self._recovery = LossRecovery(self._mss, burst, sack=self._sack)
         return self._recovery
 
     def _begin_repair(self, now: float) -> None:
-        """Fast retransmit: the first loss goes out whatever the window (RFC 6675, 5, step 4.3)."""
+        """Begin a fast retransmit: send the first lost data, whatever the window (RFC 6675, 5, step 4.3)."""
         self._counters.count("tcp-fast-recoveries")
         self._congestion.lost(self.nxt - self.una)
         hole = self._recovery.next_hole(self.una)
@@ -273,7 +273,7 @@ class Sender:
             self._send_again(hole[0], min(hole[1] - hole[0], self._recovery.burst), now)
 
     def _repair(self, now: float) -> int:
-        """Send again what is lost, within the congestion window; returns what is left of the window."""
+        """Send lost data again, within the congestion window; return the rest of the window."""
         recovery = self._recovery
         while True:
             budget = self._congestion.window - recovery.pipe(self.una, self.nxt)
@@ -306,18 +306,18 @@ class Sender:
     # --- the timer -------------------------------------------------------------------------------
 
     def is_given_up(self, now: float) -> bool:
-        """Whether the host has not answered for the user timeout, so that the connection has to end."""
+        """Return whether the host has not answered for the user timeout. The connection must end then."""
         return now - self._waiting_since >= self._config.user_timeout
 
     def deadline_passed(self, now: float) -> None:
-        """Send again, or probe."""
+        """Send outstanding data again, or probe the window."""
         if self.nxt != self.una:
             self._timed_out(now)
         else:
             self._probe(now)
 
     def _timed_out(self, now: float) -> None:
-        """Send the first outstanding frame again and wait for a sign of life (RFC 6298, 5.4 to 5.6)."""
+        """Send the first outstanding frame again and wait for an answer (RFC 6298, 5.4 to 5.6)."""
         self._counters.count("tcp-timeouts")
         in_flight = self.nxt - self.una
         self._congestion.timed_out(in_flight, self._timeouts > 0)
@@ -329,7 +329,7 @@ class Sender:
         self._wait(now, self.round_trip.timeout)
 
     def _probe(self, now: float) -> None:
-        """The window is closed, or too small to be worth it: try anyway (RFC 9293, 3.8.6.1)."""
+        """Send although the window is closed, or too small to be worth it (RFC 9293, 3.8.6.1)."""
         allowance = min(self.window.edge - self.nxt, self.queue.waiting)
         if allowance > 0:
             parts, size = self.queue.launch(allowance)
@@ -342,5 +342,5 @@ class Sender:
         self._wait(now, self._probe_interval)
 
     def _wait(self, now: float, timeout: float) -> None:
-        """Until ``timeout`` has passed, but no longer than the host has left to answer at all."""
+        """Set the deadline to ``timeout`` from now, but not after the user timeout."""
         self._deadline.set(min(now + timeout, self._waiting_since + self._config.user_timeout))

@@ -1,4 +1,4 @@
-"""What SYN and SYN-ACK settle for the life of a connection (RFC 9293, 3.7.1; RFC 7323, 2; RFC 2018, 2)."""
+"""What SYN and SYN-ACK negotiate for a connection (RFC 9293, 3.7.1; RFC 7323, 2; RFC 2018, 2)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from halftunnel_vpn.inet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, e
 
 DEFAULT_MSS_V4: Final = 536
 DEFAULT_MSS_V6: Final = 1220
-"""Segment sizes of a host that announces none (RFC 9293, 3.7.1)."""
+"""The segment size of a host that announces none (RFC 9293, 3.7.1)."""
 
 MINIMUM_MSS: Final = 88
-"""A host that announces less gets segments of this size: tiny ones are an attack on us, not a network."""
+"""A host that announces less gets segments of this size: smaller ones only serve an attack on us."""
 
 
 class NegotiatedOptions(NamedTuple):
-    """Sizes in bytes of TCP text; ``peer_shift`` scales the host's window field, ``own_shift`` ours."""
+    """Sizes are in bytes of TCP text. ``peer_shift`` scales the host's window field, ``own_shift`` ours."""
 
     mss: int
     frame_limit: int
-    """Text and options of the largest frame."""
+    """The most bytes of text and options in a frame."""
     peer_shift: int
     own_shift: int
     sack: bool
     options: bytes
-    """Those of our SYN-ACK."""
+    """The encoded options of our SYN-ACK."""
 
 
-def agree(syn: TcpSegment, template: HeaderTemplate, config: TcpEndpointConfig) -> NegotiatedOptions:
-    """What comes out of the host's ``syn`` and our ``config``; ``template`` tells the IP version."""
+def negotiate(syn: TcpSegment, template: HeaderTemplate, config: TcpEndpointConfig) -> NegotiatedOptions:
+    """Negotiate the host's ``syn`` with our ``config``. The IP version is that of ``template``."""
     headers = template.length
     is_v4 = headers == IPV4_HEADER_LENGTH + HEADER_LENGTH
     mss = syn.mss if syn.mss is not None else DEFAULT_MSS_V4 if is_v4 else DEFAULT_MSS_V6

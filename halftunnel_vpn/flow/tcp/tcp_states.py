@@ -1,6 +1,7 @@
-"""The state diagram of RFC 9293, 3.3.2, as a table; the part of it that the passive side goes through.
+"""The state diagram of RFC 9293, 3.3.2, as a table. It has only the states of the passive side.
 
-``SYN_HELD`` is ours: the SYN of the host has arrived and waits, unanswered, until the exit has connected.
+``SYN_HELD`` is an addition: the SYN of the host has arrived and waits unanswered until the exit has
+connected.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from halftunnel_vpn.errors import IllegalTransition
 
 
 class TcpState(Enum):
-    """Where a connection stands, seen from the endpoint in the tunnel."""
+    """The state of a connection, seen from the endpoint in the tunnel."""
 
     SYN_HELD = auto()
     SYN_RECEIVED = auto()
@@ -25,22 +26,22 @@ class TcpState(Enum):
     LAST_ACK = auto()
     CLOSED = auto()
 
-    __hash__ = object.__hash__  # Enum's own is computed in Python, four times for a look-up in the table
+    __hash__ = object.__hash__  # the one of Enum is computed in Python, four times for each table look-up
 
 
 class TcpEvent(Enum):
-    """What happened to a connection, in the past tense."""
+    """An event of a connection, named in the past tense."""
 
     ANSWERED = auto()
     """Our SYN-ACK went out."""
     HANDSHAKE_DONE = auto()
     """The host has acknowledged our SYN."""
     FIN_QUEUED = auto()
-    """The stream has finished; our FIN goes out behind what is still to be sent (CLOSE call of the RFC)."""
+    """The stream has finished; our FIN follows the data that is still to be sent (CLOSE call of the RFC)."""
     FIN_ACKNOWLEDGED = auto()
-    """The host has acknowledged our FIN and all before it."""
+    """The host has acknowledged our FIN and all data before it."""
     FIN_RECEIVED = auto()
-    """The host's FIN has arrived, and all before it."""
+    """The host's FIN has arrived, and all data before it."""
     GONE = auto()
     """Reset by either side, given up, or out of TIME_WAIT."""
 
@@ -54,14 +55,14 @@ TRANSITIONS: Final[dict[tuple[TcpState, TcpEvent], TcpState]] = {
     (TcpState.ESTABLISHED, TcpEvent.FIN_QUEUED): TcpState.FIN_WAIT_1,
     (TcpState.FIN_WAIT_1, TcpEvent.FIN_ACKNOWLEDGED): TcpState.FIN_WAIT_2,
     (TcpState.FIN_WAIT_2, TcpEvent.FIN_RECEIVED): TcpState.TIME_WAIT,
-    # both at once
+    # both sides finish at once
     (TcpState.FIN_WAIT_1, TcpEvent.FIN_RECEIVED): TcpState.CLOSING,
     (TcpState.CLOSING, TcpEvent.FIN_ACKNOWLEDGED): TcpState.TIME_WAIT,
     # the host finishes first
     (TcpState.ESTABLISHED, TcpEvent.FIN_RECEIVED): TcpState.CLOSE_WAIT,
     (TcpState.CLOSE_WAIT, TcpEvent.FIN_QUEUED): TcpState.LAST_ACK,
     (TcpState.LAST_ACK, TcpEvent.FIN_ACKNOWLEDGED): TcpState.CLOSED,
-    # the end without ceremony
+    # the connection ends at once
     (TcpState.SYN_HELD, TcpEvent.GONE): TcpState.CLOSED,
     (TcpState.SYN_RECEIVED, TcpEvent.GONE): TcpState.CLOSED,
     (TcpState.ESTABLISHED, TcpEvent.GONE): TcpState.CLOSED,
@@ -77,11 +78,11 @@ RECEIVING: Final = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT_1, TcpStat
 """The host may still send data."""
 
 SENDING: Final = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
-"""The stream may still hand over data."""
+"""The stream may still send data."""
 
 
 def next_state(state: TcpState, event: TcpEvent) -> TcpState:
-    """The state after ``event``. Raises IllegalTransition where the table has no line."""
+    """Return the state after ``event``. Raises IllegalTransition if the table has no such entry."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:

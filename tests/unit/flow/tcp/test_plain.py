@@ -11,7 +11,7 @@ from scapy.packet import Raw
 
 from halftunnel_vpn.errors import PacketError
 from halftunnel_vpn.flow import tracker as tracker_module
-from halftunnel_vpn.flow.tcp.fast_path import TELLING, read
+from halftunnel_vpn.flow.tcp.fast_path import EXAMINED_FLAGS, read
 from halftunnel_vpn.inet import ip, tcp, vnet
 
 TRUSTED = bytes((vnet.DATA_VALID,)) + bytes(9)
@@ -82,7 +82,7 @@ def test_what_is_plain_is_read_as_the_general_way_does(spoilt):
     ports = segment.source_port.to_bytes(2, "big") + segment.destination_port.to_bytes(2, "big")
     assert key == packet.source + packet.destination + ports
     assert (packet.protocol, packet.fragment) == (ip.PROTOCOL_TCP, None)
-    assert segment.flags & TELLING == tcp.ACK and segment.sack_blocks == ()
+    assert segment.flags & EXAMINED_FLAGS == tcp.ACK and segment.sack_blocks == ()
     read_in_general = (segment.sequence, segment.acknowledgement, segment.window, segment.payload)
     assert (sequence, acknowledgement, window, text) == read_in_general
 
