@@ -52,6 +52,7 @@ def flow_config(profile: ClientProfile) -> FlowConfig:
         max_udp_flows=profile.limits.max_flows,
         udp_idle=profile.limits.udp_idle,
         intercept_dns=profile.dns.mode != "off",
+        answer_known_at_once=profile.tcp.answer_known_at_once,
         tcp=TcpEndpointConfig(
             mss_v4=profile.tun.mtu - _HEADERS[4],
             mss_v6=profile.tun.mtu - _HEADERS[6],

@@ -200,6 +200,7 @@ class TcpConfig:
     """``[tcp]``: how TCP flows are ended."""
 
     answer_at_once: bool = option(values.boolean, default=False)
+    answer_known_at_once: bool = option(values.boolean, default=True)
 
 
 @config_table

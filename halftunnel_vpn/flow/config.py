@@ -23,4 +23,6 @@ class FlowConfig:
     udp_idle: float = 300.0
     icmp_idle: float = 60.0
     intercept_dns: bool = True
+    answer_known_at_once: bool = True
+    """Answer a SYN to a destination that the exit connected to lately before it has connected again."""
     tcp: TcpEndpointConfig = field(default_factory=TcpEndpointConfig)

@@ -11,10 +11,12 @@ from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import FlowContext
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.interfaces import StreamHandler, StreamOpener, StreamPort
+from halftunnel_vpn.flow.known_destinations import KnownDestinations
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
+from halftunnel_vpn.flow.tcp.tcp_states import TcpState
 from halftunnel_vpn.flow.udp_flow import DNS_PORT
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip, tcp
@@ -61,6 +63,8 @@ class TcpFlows:
         self._clock = clock
         self._own = frozenset(config.addresses)
         self._resolvers = frozenset(config.resolvers)
+        # Where a SYN is answered before the exit has connected.
+        self._known = KnownDestinations()
         self.by_key: dict[TcpKey, TcpEndpoint] = {}
         self.touched: dict[TcpEndpoint, None] = {}
         # Flows whose acknowledgement waits for an answer to carry it.
@@ -81,6 +85,7 @@ class TcpFlows:
         for endpoint in list(self.by_key.values()):
             endpoint.abort(now)
         self.touched.clear()
+        self._known.clear()
 
     def segment_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
         """Handle one segment of the host. Raises PacketError."""
@@ -118,6 +123,7 @@ class TcpFlows:
             counters=self._counters,
             on_closed=self._closed,
             on_refused=partial(self._refused, packet),
+            on_dialed=partial(self._dialed, destination, destination_port),
             congestion=UNLIMITED if source in self._own else NewReno(),
             now=now,
             key=key,
@@ -143,7 +149,12 @@ class TcpFlows:
             self._openings.refuse(packet, "tcp-road-lost")
             return
         self.by_key[key] = endpoint
-        endpoint.attach(stream)
+        # A traceroute has to see each hop's answer.
+        is_known = self._config.answer_known_at_once and not hop_limit
+        is_known = is_known and self._known.contains(destination, destination_port, now)
+        if is_known:
+            self._counters.count("tcp-answered-at-once")
+        endpoint.attach(stream, answer_at_once=is_known)
 
     def _open_dns(self, destination: bytes, handler: StreamHandler, now: float) -> StreamPort:
         """Open a stream to the DNS server at ``destination``. Raises SessionError, UpstreamUnavailable."""
@@ -155,6 +166,17 @@ class TcpFlows:
         self._unanswered.pop(endpoint, None)
         if self.by_key.get(endpoint.key) is endpoint:
             del self.by_key[endpoint.key]
+
+    def _dialed(
+        self, destination: bytes, port: int, endpoint: TcpEndpoint, is_connected: bool, now: float
+    ) -> None:
+        """The exit has connected, or failed to: what the next SYN to the same place can expect."""
+        if is_connected:
+            self._known.add(destination, port, now)
+            return
+        self._known.discard(destination, port)
+        if endpoint.state is not TcpState.SYN_HELD:
+            self._counters.count("tcp-answered-and-refused")
 
     def _refused(self, syn: ip.IpPacket, endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
         """Return whether the refusal was reported to the host by ICMP, about the packet of its ``syn``."""

@@ -35,20 +35,25 @@ class TcpEndpoint(TcpLifecycle):
 
     # --- events of the stream (StreamHandler), and calls of the owner ----------------------------
 
-    def attach(self, stream: StreamPort) -> None:
-        """Set the stream through the tunnel that carries this connection."""
+    def attach(self, stream: StreamPort, *, answer_at_once: bool = False) -> None:
+        """Set the stream through the tunnel that carries this connection.
+
+        ``answer_at_once``: answer the SYN before the exit has connected, as the configuration may ask too.
+        """
         self._stream = self._receiver.stream = stream
         self._deadline.set(self.opened_at + self._config.syn_held_timeout)
-        if self._config.answer_at_once:
+        if answer_at_once or self._config.answer_at_once:
             self._answer(self.opened_at)
 
     def opened(self, now: float) -> None:
         """Answer the SYN: the exit has connected."""
+        self._dialed(True, now)
         if self.state is TcpState.SYN_HELD:
             self._answer(now)
 
     def refused(self, code: ResetCode, now: float) -> None:
         """End the connection: the exit could not connect."""
+        self._dialed(False, now)
         if self.state is TcpState.SYN_HELD:
             self._refuse(code, now)
         else:

@@ -51,7 +51,8 @@ class TcpLifecycle:
     ``template`` builds headers towards the host. ``on_closed(endpoint)`` is called once, after the end of the
     connection. ``on_refused(endpoint, code, now)`` is called when the exit cannot connect while the SYN is
     still unanswered. It returns True if it has reported this to the host itself (by ICMP); no RST is sent
-    then. ``key`` identifies the connection to its owner.
+    then. ``on_dialed(endpoint, is_connected, now)`` is called once, when the exit has connected or failed to.
+    ``key`` identifies the connection to its owner.
 
     ``state`` changes only by the table of transitions. The data path reads two values derived from it:
     ``_takes_text`` (the host may still send data) and ``_may_send`` (the stream may still send data).
@@ -66,6 +67,7 @@ class TcpLifecycle:
         "_may_send",
         "_negotiated",
         "_on_closed",
+        "_on_dialed",
         "_on_refused",
         "_out",
         "_receiver",
@@ -82,6 +84,7 @@ class TcpLifecycle:
     _negotiated: NegotiatedOptions
     _on_closed: Callable[[Self], None]
     _on_refused: Callable[[Self, ResetCode, float], bool] | None
+    _on_dialed: Callable[[Self, bool, float], None] | None
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class TcpLifecycle:
         congestion: CongestionControl,
         now: float,
         on_refused: Callable[[Self, ResetCode, float], bool] | None = None,
+        on_dialed: Callable[[Self, bool, float], None] | None = None,
         key: bytes = b"",
     ) -> None:
         self.state = TcpState.SYN_HELD
@@ -109,6 +113,7 @@ class TcpLifecycle:
         self._template = template
         self._on_closed = on_closed
         self._on_refused = on_refused
+        self._on_dialed = on_dialed
         self._stream = _NO_STREAM
         self._initial_sequence = initial_sequence
         self._answered_at: float | None = None
@@ -203,6 +208,12 @@ class TcpLifecycle:
         self._detach()
         self._deadline.set(now + self._config.time_wait)
 
+    def _dialed(self: Self, is_connected: bool, now: float) -> None:
+        """Report the outcome of the exit's attempt, once."""
+        on_dialed, self._on_dialed = self._on_dialed, None
+        if on_dialed is not None:
+            on_dialed(self, is_connected, now)
+
     def _refuse(self: Self, code: ResetCode, now: float) -> None:
         """End the connection: the exit cannot connect, and the SYN is not answered yet."""
         if self._on_refused is None or not self._on_refused(self, code, now):
@@ -241,6 +252,7 @@ class TcpLifecycle:
         elif self.state is TcpState.SYN_HELD:
             self._counters.count("tcp-given-up")
             self._stream.reset(ResetCode.TIMED_OUT)
+            self._dialed(False, now)
             self._refuse(ResetCode.TIMED_OUT, now)
         elif self.state is TcpState.SYN_RECEIVED:
             self._give_up(now)

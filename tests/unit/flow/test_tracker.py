@@ -166,6 +166,59 @@ def test_answering_at_once_does_not_wait_for_the_exit(new_world):
     assert world.host_gets()[TCP].flags == "SA"
 
 
+def test_a_destination_that_answered_is_answered_at_once_the_next_time(world):
+    world.host_sends(segment("S"))
+    assert not world.frames, "the first one waits for the exit"
+    world.stream.handler.opened(world.now)
+    assert world.host_gets()[TCP].flags == "SA"
+    world.host_sends(segment("S", sport=4001))
+    assert world.host_gets()[TCP].flags == "SA"
+    assert len(world.streams.opened) == 2, "the exit is asked all the same"
+    world.host_sends(segment("S", sport=4002, dport=81))
+    assert not world.frames, "another port is another destination"
+    assert world.counters.counted["tcp-answered-at-once"] == 1
+
+
+def test_who_fails_after_all_is_reset_and_waits_the_next_time(world):
+    world.host_sends(segment("S"))
+    world.stream.handler.opened(world.now)
+    world.host_gets()
+    world.host_sends(segment("S", sport=4001))
+    assert world.host_gets()[TCP].flags == "SA"
+    world.stream.handler.refused(ResetCode.REFUSED, world.now)
+    assert "R" in world.host_gets()[TCP].flags
+    assert world.counters.counted["tcp-answered-and-refused"] == 1
+    world.host_sends(segment("S", sport=4002))
+    assert not world.frames
+    world.stream.handler.refused(ResetCode.HOST_UNREACHABLE, world.now)
+    assert ICMP in world.host_gets(), "the host is told in the usual way again"
+
+
+def test_a_traceroute_waits_for_the_exit_everywhere(world):
+    world.host_sends(segment("S"))
+    world.stream.handler.opened(world.now)
+    world.host_gets()
+    probe = segment("S", sport=4001)
+    probe.ttl = 3
+    world.host_sends(probe)
+    assert not world.frames and world.stream.request.hop_limit == 3
+
+
+def test_what_was_known_is_forgotten_with_the_session_and_by_the_setting(world, new_world):
+    world.host_sends(segment("S"))
+    world.stream.handler.opened(world.now)
+    world.tracker.session_lost(world.now)
+    world.frames.clear()
+    world.host_sends(segment("S", sport=4001))
+    assert not world.frames
+    careful = new_world(answer_known_at_once=False)
+    careful.host_sends(segment("S"))
+    careful.stream.handler.opened(careful.now)
+    careful.host_gets()
+    careful.host_sends(segment("S", sport=4001))
+    assert not careful.frames
+
+
 @pytest.mark.parametrize("flags", ["A", "SA", "FA", "PA"])
 def test_a_segment_of_no_connection_is_reset(world, flags):
     world.host_sends(segment(flags, ack=77))
