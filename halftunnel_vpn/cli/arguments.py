@@ -56,6 +56,7 @@ def build_parser() -> Parser:
     _add_socket(status)
     _add_orders(commands)
     _add_profile(commands)
+    _add_setup(commands)
 
     demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
@@ -124,6 +125,32 @@ def _add_profile(commands: _Commands[Parser]) -> None:
             "--dir", metavar="DIR", type=_path, help="their directory (default: /etc/halftunnel/profiles)"
         )
         _add_socket(action)
+
+
+def _add_setup(commands: _Commands[Parser]) -> None:
+    install = _command(commands, "install", "install the units of this program, as root", entries.install)
+    install.add_argument("role", choices=("client", "server"))
+    uninstall = _command(
+        commands, "uninstall", "remove the units, profiles, keys and state", entries.uninstall
+    )
+    uninstall.add_argument("--keep-configuration", action="store_true", help="keep profiles and keys")
+
+    config = commands.add_parser("config", help="what a configuration file may say")
+    actions = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, meaning, run in (
+        ("example", "print a configuration file with every key and its explanation", entries.config_example),
+        ("schema", "print the JSON Schema of a configuration file, for editors", entries.config_schema),
+    ):
+        _command(actions, name, meaning, run).add_argument("role", choices=("client", "server"))
+
+    completion = _command(
+        commands, "completion", "print the completion script of a shell", entries.completion
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    # Without help it is not listed: only completion scripts call it.
+    complete = commands.add_parser("__complete")
+    complete.add_argument("words", nargs=argparse.REMAINDER)
+    complete.set_defaults(run=entries.complete)
 
 
 def _path(text: str) -> str:

@@ -123,3 +123,39 @@ def server_run(options: Namespace) -> int:
     from halftunnel_vpn.cli import server_run
 
     return server_run.run(options)
+
+
+def install(options: Namespace) -> int:
+    from halftunnel_vpn.cli import install
+
+    return install.install(options)
+
+
+def uninstall(options: Namespace) -> int:
+    from halftunnel_vpn.cli import install
+
+    return install.uninstall(options)
+
+
+def config_example(options: Namespace) -> int:
+    from halftunnel_vpn.cli import config_files
+
+    return config_files.example(options)
+
+
+def config_schema(options: Namespace) -> int:
+    from halftunnel_vpn.cli import config_files
+
+    return config_files.schema(options)
+
+
+def completion(options: Namespace) -> int:
+    from halftunnel_vpn.cli import completion
+
+    return completion.script(options)
+
+
+def complete(options: Namespace) -> int:
+    from halftunnel_vpn.cli import completion
+
+    return completion.complete(options)

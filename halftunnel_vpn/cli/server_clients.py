@@ -25,7 +25,7 @@ from halftunnel_vpn.storage.atomic_file import create_file
 HEADER = """\
 # A profile of Half-Tunnel. It holds a private key: whoever has this file is this client.
 # Keep it as /etc/halftunnel/profiles/{name}.toml, mode 0600, and connect with 'htvpn up {name}'.
-# What else can be set is explained in configs/client.toml of the source tree.
+# 'htvpn config example client' prints every key with its explanation.
 
 """
 

@@ -55,7 +55,7 @@ DEFAULT_PORTS = {"wss": 443, "ws": 80}
 
 HEADER = """\
 # The exit's configuration, made by 'htvpn server init'. Names of files are relative to this file.
-# Every key is explained in configs/server.toml of the source tree. Reload the exit after a change (SIGHUP).
+# 'htvpn config example server' prints every key with its explanation. Reload the exit after a change.
 
 """
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from halftunnel_vpn.cli.installation import how_to_install
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.control import client
 from halftunnel_vpn.errors import HostError
@@ -81,7 +82,7 @@ def _start() -> None:
         return
     if f"Unit {UNIT} not found" in done.stderr:
         raise HostError(
-            "the daemon is not installed on this host; 'scripts/install client' does that, or add "
+            f"the daemon is not installed on this host; as root run {how_to_install('client')}, or add "
             "--foreground, and leave it running"
         )
     if "authentication" in done.stderr or "Access denied" in done.stderr:

@@ -28,6 +28,20 @@ MAX_SHOWN = 60
 """Characters of an offending value that a report repeats."""
 
 
+_SHAPES: dict[Callable[[object], object], Mapping[str, Any]] = {}
+
+
+def accepts(check: Check[T], **shape: Any) -> Check[T]:
+    """Return ``check`` after noting which JSON Schema describes what it takes."""
+    _SHAPES[check] = shape
+    return check
+
+
+def shape_of(check: Callable[[object], object]) -> dict[str, Any]:
+    """Return the JSON Schema of what ``check`` takes: text, unless something else was noted."""
+    return dict(_SHAPES.get(check, {"type": "string"}))
+
+
 class Rejected(Exception):
     """A value that is not allowed. ``allowed`` completes the sentence "this must be ..."."""
 

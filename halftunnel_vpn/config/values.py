@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from halftunnel_vpn.config.schema import Check, ElementProblem, Rejected, RejectedElements
+from halftunnel_vpn.config.schema import Check, ElementProblem, Rejected, RejectedElements, accepts, shape_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=str)
@@ -47,6 +47,9 @@ def boolean(value: object) -> bool:
     return value
 
 
+accepts(boolean, type="boolean")
+
+
 def integer(low: int, high: int) -> Check[int]:
     """A whole number within bounds, both included."""
 
@@ -55,7 +58,7 @@ def integer(low: int, high: int) -> Check[int]:
             raise Rejected(f"a whole number from {low} to {high}")
         return value
 
-    return check
+    return accepts(check, type="integer", minimum=low, maximum=high)
 
 
 def one_of(*allowed: E) -> Check[E]:
@@ -67,7 +70,7 @@ def one_of(*allowed: E) -> Check[E]:
                 return word
         raise Rejected("one of " + ", ".join(f'"{word}"' for word in allowed))
 
-    return check
+    return accepts(check, enum=list(allowed))
 
 
 def identifier(value: object) -> str:
@@ -100,7 +103,8 @@ def duration(low: float, high: float) -> Check[float]:
             raise Rejected(f'a duration like "250ms", "8s", "5m" or "1h", from {low:g} s to {high:g} s')
         return float(seconds)
 
-    return check
+    text = {"type": "string", "pattern": _whole(_DURATION)}
+    return accepts(check, anyOf=[{"type": "number", "minimum": low, "maximum": high}, text])
 
 
 def _seconds(value: object) -> float | None:
@@ -123,7 +127,8 @@ def size(low: int, high: int) -> Check[int]:
             raise Rejected(f'a size like "64KiB" or "16MiB", from {low} to {high} bytes')
         return int(count)
 
-    return check
+    text = {"type": "string", "pattern": _whole(_SIZE)}
+    return accepts(check, anyOf=[{"type": "integer", "minimum": low, "maximum": high}, text])
 
 
 def key(value: object) -> bytes:
@@ -172,7 +177,7 @@ def optional(check: Check[T]) -> Callable[[object], T | None]:
     def check_or_none(value: object) -> T | None:
         return None if value == "" else check(value)
 
-    return check_or_none
+    return accepts(check_or_none, anyOf=[{"const": ""}, shape_of(check)])
 
 
 def several(
@@ -202,7 +207,10 @@ def several(
             raise RejectedElements(bad)
         return tuple(good)
 
-    return check_all
+    return accepts(
+        check_all,
+        type="array", items=shape_of(check), minItems=minimum, maxItems=maximum, uniqueItems=distinct,
+    )  # fmt: skip
 
 
 def free_table(name: Check[str], check: Check[T]) -> Check[Mapping[str, T]]:
@@ -246,4 +254,17 @@ def free_table(name: Check[str], check: Check[T]) -> Check[Mapping[str, T]]:
             raise RejectedElements(bad)
         return good
 
-    return check_all
+    return accepts(check_all, type="object", additionalProperties=shape_of(check), maxProperties=MAX_ELEMENTS)
+
+
+def _whole(pattern: re.Pattern[str]) -> str:
+    """Return the pattern as JSON Schema needs it, which searches where Python's fullmatch compares."""
+    return f"^(?:{pattern.pattern})$"
+
+
+accepts(identifier, type="string", pattern=_whole(_IDENTIFIER))
+accepts(interface_name, type="string", pattern=_whole(_INTERFACE))
+accepts(congestion_control, type="string", pattern=_whole(_CONGESTION))
+accepts(key, type="string", pattern="^[A-Za-z0-9+/]{43}=$")
+accepts(fingerprint, type="string", pattern=_whole(_FINGERPRINT))
+accepts(file_name, type="string", maxLength=4096)

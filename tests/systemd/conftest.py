@@ -31,7 +31,7 @@ from lab.topology import (
 from lab.tunnel import ALLOWED_EGRESS
 
 SOURCE = Path(__file__).parents[2]
-PROGRAM = ("halftunnel_vpn", "systemd", "scripts", "pyproject.toml", "README.md", "LICENSE")
+PROGRAM = ("halftunnel_vpn", "configs", "systemd", "scripts", "pyproject.toml", "README.md", "LICENSE")
 EXIT_DIRECTORY = "/var/lib/halftunnel-server"
 HOSTS = f"127.0.0.1 localhost machine\n{EXIT_A} {DOMAIN_A}\n{EXIT_B} {DOMAIN_B}\n"
 
