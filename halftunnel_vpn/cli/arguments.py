@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     _add_socket(status)
     _add_orders(commands)
     _add_profile(commands)
-    _add_setup(commands)
+    _add_setup(commands, parser)
 
     demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
@@ -127,7 +127,7 @@ def _add_profile(commands: _Commands[Parser]) -> None:
         _add_socket(action)
 
 
-def _add_setup(commands: _Commands[Parser]) -> None:
+def _add_setup(commands: _Commands[Parser], whole: Parser) -> None:
     install = _command(commands, "install", "install the units of this program, as root", entries.install)
     install.add_argument("role", choices=("client", "server"))
     uninstall = _command(
@@ -150,7 +150,7 @@ def _add_setup(commands: _Commands[Parser]) -> None:
     # Without help it is not listed: only completion scripts call it.
     complete = commands.add_parser("__complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
-    complete.set_defaults(run=entries.complete)
+    complete.set_defaults(run=entries.complete, parser=whole)
 
 
 def _path(text: str) -> str:

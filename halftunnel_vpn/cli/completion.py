@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.cli import installation
-from halftunnel_vpn.cli.arguments import build_parser
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.control import client
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
@@ -52,7 +51,7 @@ def script(options: Namespace) -> int:
 def complete(options: Namespace) -> int:
     """Print what may come next; nothing when that cannot be found out."""
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
-    for candidate in candidates(build_parser(), words):
+    for candidate in candidates(options.parser, words):
         print("\t".join(filter(None, candidate)))
     return 0
 
