@@ -54,6 +54,14 @@ def build_parser() -> Parser:
     status.add_argument("--json", action="store_true", help="as one JSON object (docs/CONTROL.md)")
     status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     _add_socket(status)
+
+    healthcheck = _command(
+        commands, "healthcheck", "exit code 0 when healthy, for containers", entries.healthcheck
+    )
+    healthcheck.add_argument("--dir", metavar="DIR", type=_path, help="ask the exit of this directory")
+    healthcheck.add_argument(
+        "--socket", metavar="PATH", type=_path, help="ask the client at this control socket"
+    )
     _add_orders(commands)
     _add_profile(commands)
     _add_setup(commands, parser)
@@ -237,6 +245,11 @@ def _add_server(commands: _Commands[Parser]) -> None:
         metavar="FILE",
         type=_path,
         help="a new file for the profile, mode 0600 (default: standard output)",
+    )
+    add.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing, and succeed, when there is a client of that name",
     )
 
     remove = _command(actions, "remove-client", "remove a client", entries.remove_client)

@@ -23,6 +23,12 @@ def status(options: Namespace) -> int:
     return status.run(options)
 
 
+def healthcheck(options: Namespace) -> int:
+    from halftunnel_vpn.cli import healthcheck
+
+    return healthcheck.run(options)
+
+
 def reconnect(options: Namespace) -> int:
     from halftunnel_vpn.cli import daemon_commands
 

@@ -18,6 +18,10 @@ DONE, FAILED, WRONG_USAGE = range(3)
 
 def entry_point() -> None:
     """The console script."""
+    if os.getpid() == 1:
+        from halftunnel_vpn.cli import first_process
+
+        first_process.stay_behind()
     sys.exit(main(sys.argv[1:]))
 
 

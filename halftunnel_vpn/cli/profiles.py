@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from halftunnel_vpn.cli import environment
 from halftunnel_vpn.config.client import ClientProfile, parse_client
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.control.text_file import read_text
@@ -37,9 +39,41 @@ def find(name: str | None, directory: Path = PROFILES) -> Path:
     )
 
 
+def reader(name: str | None) -> Callable[[], ClientProfile]:
+    """Return what reads the profile ``name``, again at each call, with the environment's settings.
+
+    For None it is the profile in the environment, or the active one. Raises as :func:`find` does.
+    """
+    settings = environment.read(environment.PROFILE)
+    if name is None and settings.text is not None:
+        return _from_environment
+    try:
+        path = find(name)
+    except ConfigError:
+        if name is None and settings.variables and not ProfileStore(PROFILES).names():
+            return _from_environment
+        raise
+    return lambda: load(path)
+
+
+def _from_environment() -> ClientProfile:
+    """Read a profile that has no file of its own: a whole one, or a variable for each key."""
+    settings = environment.read(environment.PROFILE)
+    if settings.text is not None:
+        return parse_client(settings.text, source=settings.source, variables=settings.variables)
+    return parse_client(
+        "", source="the environment", variables={"HTVPN_NAME": "environment", **settings.variables}
+    )
+
+
 def load(path: Path) -> ClientProfile:
-    """Read a profile. Raises ConfigError; warns when others may read its private key."""
-    profile = parse_client(read_text(path, missing=f"there is no file {path}"), source=str(path))
+    """Read a profile, with the environment's settings.
+
+    Raises ConfigError; warns when others may read its private key.
+    """
+    text = read_text(path, missing=f"there is no file {path}")
+    variables = environment.read(environment.PROFILE).variables
+    profile = parse_client(text, source=str(path), variables=variables)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         print(
             f"htvpn: other users can read {path}, which holds a private key; run chmod 600 on it",

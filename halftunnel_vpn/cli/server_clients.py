@@ -44,6 +44,9 @@ def add(options: Namespace) -> int:
         key = KeyPair(secrets.token_bytes(32))
         profile = _profile(directory, config, name, key)
         with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+            if options.if_missing and clients.exists(name + server_directory.CLIENT_SUFFIX):
+                print(f"This exit has a client {name} already; nothing is changed.", file=sys.stderr)
+                return 0
             _admit(clients, config.limits.max_clients, name, key)
             try:
                 if options.output is None:

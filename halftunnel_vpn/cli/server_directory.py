@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
+from halftunnel_vpn.cli import environment
 from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config.server import ServerConfig, parse_server
 from halftunnel_vpn.control.text_file import read_text
@@ -19,7 +21,7 @@ CLIENT_SUFFIX = ".toml"
 def load(directory: Path) -> ServerConfig:
     """Return the configuration of the exit that this process is about to be. Raises ConfigError."""
     path = directory / CONFIGURATION
-    return parse_server(read_text(path, missing=_missing(directory), opener=os.open), source=str(path))
+    return _parse(path, lambda: read_text(path, missing=_missing(directory), opener=os.open))
 
 
 def open_directory(path: Path) -> OwnedDirectory:
@@ -29,8 +31,16 @@ def open_directory(path: Path) -> OwnedDirectory:
 
 def read_configuration(directory: OwnedDirectory) -> ServerConfig:
     """Return the configuration in ``directory``. Raises ConfigError."""
-    text = directory.read_text(CONFIGURATION, missing=_missing(directory.path))
-    return parse_server(text, source=str(directory.path / CONFIGURATION))
+    path = directory.path / CONFIGURATION
+    return _parse(path, lambda: directory.read_text(CONFIGURATION, missing=_missing(directory.path)))
+
+
+def _parse(path: Path, read: Callable[[], str]) -> ServerConfig:
+    """Parse the environment's configuration, or else what ``read`` returns of the file at ``path``."""
+    settings = environment.read(environment.SERVER_CONFIG)
+    if settings.text is not None:
+        return parse_server(settings.text, source=settings.source, variables=settings.variables)
+    return parse_server(read(), source=str(path), variables=settings.variables)
 
 
 def _missing(directory: Path) -> str:

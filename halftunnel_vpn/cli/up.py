@@ -105,10 +105,10 @@ def _foreground(options: Namespace) -> int:
     from halftunnel_vpn.cli import process_options, profiles
 
     metrics = process_options.metrics_endpoint(options)
-    path = profiles.find(options.profile)
+    load = profiles.reader(options.profile)
 
     def read() -> ClientProfile:
-        profile = profiles.load(path)
+        profile = load()
         if options.socket is None:
             return profile
         return dataclasses.replace(

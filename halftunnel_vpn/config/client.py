@@ -231,9 +231,14 @@ class ClientProfile:
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 
-def parse_client(text: str, *, source: str = "profile") -> ClientProfile:
-    """Read a profile; ``source`` names it in messages. Raises ConfigError with every problem found."""
-    profile = parse(text, ClientProfile, source=source, also=_contradictions)
+def parse_client(
+    text: str, *, source: str = "profile", variables: Mapping[str, str] | None = None
+) -> ClientProfile:
+    """Read a profile; ``source`` names it in messages, ``variables`` replace keys.
+
+    Raises ConfigError with every problem found.
+    """
+    profile = parse(text, ClientProfile, source=source, also=_contradictions, variables=variables)
     return dataclasses.replace(
         profile,
         upstream=_with_tls(profile.upstream, profile.tls),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 import tomli
 
+from halftunnel_vpn.config import environment
 from halftunnel_vpn.errors import ConfigError
 
 T = TypeVar("T")
@@ -149,12 +150,21 @@ class Report:
         raise ConfigError("\n".join(lines))
 
 
-def parse(text: str, kind: type[T], *, source: str, also: Callable[[T], Iterator[str]] | None = None) -> T:
+def parse(
+    text: str,
+    kind: type[T],
+    *,
+    source: str,
+    also: Callable[[T], Iterator[str]] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> T:
     """Read a whole file as the table ``kind``.
 
     ``source`` names the file in messages; ``also`` yields problems between keys and is asked only when every
-    single key is in order. Raises :class:`ConfigError`.
+    single key is in order. ``variables`` of the environment replace the keys that they name
+    (``config/environment.py``). Raises :class:`ConfigError`.
     """
+    variables = variables or {}
     if len(text) > MAX_TEXT:
         raise ConfigError(f"{source}: longer than {MAX_TEXT} characters, so it is not read")
     try:
@@ -162,7 +172,9 @@ def parse(text: str, kind: type[T], *, source: str, also: Callable[[T], Iterator
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, so is a number too long
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     report = Report(source)
-    result = _read(kind, document, "", report)
+    for name in sorted(variables.keys() - set(environment.variables(kind))):
+        report.add(environment.unknown(name, kind))
+    result = _read(kind, document, "", report, variables)
     report.raise_if_any()
     for problem in also(result) if also is not None else ():
         report.add(problem)
@@ -170,42 +182,72 @@ def parse(text: str, kind: type[T], *, source: str, also: Callable[[T], Iterator
     return result
 
 
-def _read(kind: type[T], values: Mapping[str, object], path: str, report: Report) -> T:
-    """Build ``kind`` from ``values``; problems go to ``report`` and leave their field empty."""
+def _read(
+    kind: type[T], values: Mapping[str, object], path: str, report: Report, variables: Mapping[str, str]
+) -> T:
+    """Build ``kind`` from ``values`` and ``variables``; problems go to ``report`` and leave a field empty."""
     fields = {field.name: field for field in dataclasses.fields(cast(Any, kind))}
     for key in values:
         if key not in fields:
             report.add(_unknown(key, values[key], path, list(fields)))
     taken: dict[str, Any] = {}
     for name, field in fields.items():
-        where = _where(path, name)
+        where, variable = _where(path, name), environment.variable(path, name)
         if "section" in field.metadata:
             below = values.get(name, {})
             inner = f"{path}.{name}" if path else name
             if isinstance(below, dict):
-                taken[name] = _read(field.metadata["section"], below, inner, report)
+                taken[name] = _read(field.metadata["section"], below, inner, report, variables)
             else:
                 report.refuse(where, below, f"a table: write [{inner}] on a line of its own")
                 taken[name] = None
+        elif variable in variables:
+            taken[name] = _checked_text(field.metadata, variables[variable], variable, report)
         elif name in values:
             taken[name] = _checked(field.metadata, values[name], where, report)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            report.add(f"{where} is missing")
+            report.add(f"{where} is missing" + (f"; set {variable}" if variables else ""))
             taken[name] = None
     # Where a problem was noted a field is None, but then the object is never returned.
     return kind(**taken)
 
 
 def _checked(metadata: Mapping[str, Any], value: object, where: str, report: Report) -> object:
-    secret = bool(metadata.get("secret"))
     try:
         return metadata["check"](value)
-    except Rejected as rejected:
-        report.refuse(where, value, rejected.allowed, secret=secret)
-    except RejectedElements as rejected:
-        for element in rejected.elements:
-            report.refuse(f"{where}{element.position}", element.value, element.allowed, secret=secret)
+    except (Rejected, RejectedElements) as rejected:
+        _refuse(metadata, value, where, report, rejected)
     return None
+
+
+def _checked_text(metadata: Mapping[str, Any], text: str, where: str, report: Report) -> object:
+    """Check a value that is written as text, in the first of its meanings that the key allows."""
+    refusal: Rejected | RejectedElements | None = None
+    for value in environment.readings(text):
+        try:
+            return metadata["check"](value)
+        except Rejected as rejected:
+            refusal = refusal or rejected
+        except RejectedElements as rejected:  # it was of the right kind, so this is what the user meant
+            refusal = rejected
+    assert refusal is not None  # every text has a meaning
+    _refuse(metadata, text, where, report, refusal)
+    return None
+
+
+def _refuse(
+    metadata: Mapping[str, Any],
+    value: object,
+    where: str,
+    report: Report,
+    refusal: Rejected | RejectedElements,
+) -> None:
+    secret = bool(metadata.get("secret"))
+    if isinstance(refusal, Rejected):
+        report.refuse(where, value, refusal.allowed, secret=secret)
+        return
+    for element in refusal.elements:
+        report.refuse(f"{where}{element.position}", element.value, element.allowed, secret=secret)
 
 
 def _where(path: str, key: str) -> str:

@@ -147,9 +147,14 @@ class ServerConfig:
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 
-def parse_server(text: str, *, source: str = "server.toml") -> ServerConfig:
-    """Read an exit's configuration. Raises ConfigError with every problem found."""
-    return parse(text, ServerConfig, source=source, also=_contradictions)
+def parse_server(
+    text: str, *, source: str = "server.toml", variables: Mapping[str, str] | None = None
+) -> ServerConfig:
+    """Read an exit's configuration; ``variables`` replace keys.
+
+    Raises ConfigError with every problem found.
+    """
+    return parse(text, ServerConfig, source=source, also=_contradictions, variables=variables)
 
 
 def _contradictions(config: ServerConfig) -> Iterator[str]:
