@@ -263,7 +263,7 @@ class Tunnel:
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Have a process and its children go outside (``excluded``) or inside (``only``). Or HostError."""
         if not self.connected.is_set():
-            raise HostError("The tunnel is not up: connect first.")
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._host.ask(lambda host: host.adopt_program(pid, programs))
 
     @property

@@ -1,4 +1,4 @@
-"""The host's side of a tunnel: addresses, policy routing, one nft table, the resolver, and the way back."""
+"""The host's side of a tunnel: addresses, policy routing, one nft table, the resolver, and their undoing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the programs of the host that the tunnel needs: nft and resolvconf."""
+"""Runs the two external programs that the tunnel needs: nft and resolvconf."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _SYSTEM_PATH: Final = ("/usr/sbin", "/sbin")
 
 @dataclass(frozen=True, slots=True)
 class ExternalProgram:
-    """One program, found by its name also where PATH lacks the directories of system programs."""
+    """One program. It is also found where PATH lacks the directories of system programs."""
 
     name: str
-    # What to do when it is not installed; ends a sentence.
+    # What to do if it is not installed; the end of a sentence.
     missing: str
-    # Why it may not end in time; ends a sentence.
+    # What to check if it does not end in time; the end of a sentence.
     slow: str
 
     def find(self) -> str | None:
-        """Return the path of the program, None if it is not installed."""
+        """Return the path of the program; None if it is not installed."""
         path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PATH))
         return shutil.which(self.name, path=path)
 
     def run(
         self, arguments: Sequence[str], *, timeout: float, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run it with ``text`` as its input for at most ``timeout`` seconds. Raises HostError."""
+        """Run it with ``text`` as its standard input for at most ``timeout`` seconds. Raises HostError."""
         path = self.find()
         if path is None:
             raise HostError(f"{self.name} is not installed: {self.missing}.")
@@ -46,7 +46,7 @@ class ExternalProgram:
                 timeout=timeout,
                 check=False,
             )
-        except OSError as error:  # no process, memory or descriptor is left
+        except OSError as error:  # out of processes, memory or descriptors
             raise HostError(f"{self.name} cannot be run now ({error.strerror}).") from error
         except subprocess.TimeoutExpired as error:
             raise HostError(f"{self.name} did not end within {timeout:.0f} s: {self.slow}.") from error

@@ -1,7 +1,7 @@
 """The one owner of this host's nft table, rules, routes, resolver configuration and settings.
 
-:meth:`Host.apply` makes the host what is desired, from whatever it is; each step is on disk before it is
-taken: in the journal (how to undo a tunnel) or in the policy's file (what must hold without one).
+:meth:`Host.apply` brings the host into the desired state from any state. Each step is written to disk before
+it is taken: to the journal (how to undo a tunnel) or to the policy file (what must hold without a tunnel).
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from halftunnel_vpn.host.resolver.step import ResolverStep, Takeover
 from halftunnel_vpn.host.state import HostState
 from halftunnel_vpn.host.tunnel_steps import FORWARDING, PROGRAMS, SETTING, TunnelSteps, clear_device
 
-CHANGED_POLICY: Final = "The kill switch was not as it should be."
+CHANGED_POLICY: Final = "The rules of the kill switch were changed."
 
 
 class Host:
-    """The host that this process and thread see. One call at a time: callers take turns.
+    """The host as seen from this process and network namespace. Calls must not overlap.
 
-    The calls block for some tens of milliseconds; in an event loop, give them to a thread. Each raises
-    HostError with one sentence. ``state_dir`` must be one of this network namespace's own. ``kernel`` is
-    for tests.
+    A call blocks for some tens of milliseconds, so an event loop must run it in a thread. Each call raises
+    HostError with one sentence. Each network namespace needs its own ``state_dir``. ``kernel`` is for tests.
     """
 
     def __init__(
@@ -43,28 +42,28 @@ class Host:
         kernel: KernelPort | None = None,
     ) -> None:
         self.desired = Desired()
-        """What was asked of :meth:`apply` last, or what it has fallen back to."""
+        """The last argument of :meth:`apply`, or the state to which a failed call has fallen back."""
         self.is_applied = False
-        """Whether the last :meth:`apply` went through."""
+        """Whether the last :meth:`apply` succeeded."""
         self._state_dir = state_dir
         self._kernel: KernelPort = kernel or RealKernel()
         self._file = PolicyFile(state_dir)
         self._resolver = ResolverStep(resolv_conf)
         self._steps = TunnelSteps(self._kernel, self._resolver)
         self._device: str | None = None
-        """The tunnel that :meth:`apply` has brought up last: it is ours to undo, also without its device."""
+        """The device of the tunnel that :meth:`apply` has brought up. Undone even without its device."""
         self._setting_problem: str | None = None
-        """Why replies through a strict reverse-path filter may fail; None when they do not."""
+        """Why a strict reverse-path filter may drop replies; None if it does not."""
 
     # --- apply -----------------------------------------------------------------------------------
 
     def apply(self, desired: Desired) -> list[str]:
-        """Make the host what is desired; change only what differs. Return warnings, a sentence each.
+        """Bring the host into the desired state; change only what differs. Return warnings, a sentence each.
 
-        A tunnel's device must be open. One table follows another in one transaction, so nothing finds a gap.
-        If the first apply of a tunnel fails, the host is left with the policy alone; a later one that fails
-        leaves it as far as it came. Raises HostError, and keeps the policy before, when a policy without a
-        tunnel cannot be written down.
+        The device of the tunnel must be open. A new table replaces the old one in one transaction, without a
+        gap. If the first apply of a tunnel fails, only the policy is left in force. If a later one fails, the
+        steps taken so far stay. Raises HostError. If a policy without a tunnel cannot be saved, the policy in
+        force before is kept.
         """
         before, self.desired, self.is_applied = self.desired, desired, False
         if desired.tunnel is not None:
@@ -77,7 +76,7 @@ class Host:
 
     def _apply_tunnel(self, state: HostState, policy: TrafficPolicy | None) -> list[str]:
         journal = self._journal_of(state)
-        if journal is not None and not journal.here:
+        if journal is not None and not journal.is_current:
             raise HostError(
                 f"A tunnel that was killed left {journal.path}: clean up before a new one starts."
             )
@@ -94,7 +93,7 @@ class Host:
             except HostError as error:
                 if first:
                     raise
-                failure = error  # what cannot be written down is in force all the same
+                failure = error  # the policy is enforced even if it cannot be saved
             warnings = self._steps.apply(journal, self.desired, original=original)
         except BaseException:
             if first:
@@ -112,7 +111,7 @@ class Host:
             self._file.save(policy, original=original)
 
     def _apply_policy(self, policy: TrafficPolicy | None, before: Desired) -> None:
-        """Undo the tunnel, with the policy in force before, or nothing of ours left after."""
+        """Undo the tunnel. Enforce the policy before that; without one, remove all of ours after it."""
         failure: HostError | None = None
         live = self._live_tunnels()
         if policy is not None:
@@ -124,7 +123,7 @@ class Host:
                     if before.tunnel is None and before.policy is not None:
                         self._enforce(before.policy)
                     raise
-                failure = error  # a full disk keeps no tunnel up
+                failure = error  # a full disk must not keep a tunnel up
             self._enforce(policy)
         for journal in live:
             try:
@@ -137,7 +136,7 @@ class Host:
             raise failure
 
     def _enforce(self, policy: TrafficPolicy) -> None:
-        """Have our table and our rules hold the policy alone, read back."""
+        """Make our table and our rules those of the policy without a tunnel, and verify the table."""
         desired = Desired(None, policy)
         if self._holds(desired):
             return
@@ -153,12 +152,12 @@ class Host:
         if missing:
             self._steps.table = None
             raise HostError(
-                f"The kernel does not show the nft chains {', '.join(missing)} that it took: see what else "
-                "changes nftables on this host."
+                f"The kernel does not show the nft chains {', '.join(missing)} that nft installed: check "
+                "what else changes nftables on this host."
             )
 
     def _holds(self, desired: Desired) -> bool:
-        """Whether our table and our rules are as :meth:`_enforce` has left them with this policy."""
+        """Return whether our table and our rules are still as :meth:`_enforce` made them for this policy."""
         policy, sysctls = desired.policy, self._kernel.sysctls
         if policy is None or self._steps.table is None:
             return False
@@ -170,7 +169,7 @@ class Host:
         )
 
     def _lift(self) -> None:
-        """Remove all rules and the table, then forget the policy: also what nobody remembers."""
+        """Remove all our rules and the table, recorded or not. Then remove the policy file."""
         places = route_table.lock_state(self._policy_in_place())
         self._kernel.netlink(lambda netlink: route_table.remove(netlink, places))
         self._kernel.remove_table()
@@ -183,7 +182,7 @@ class Host:
     # --- differences, mend, recover ---------------------------------------------------------------
 
     def differences(self) -> list[str]:
-        """Return how the host differs from what is desired, a sentence each; empty when it does not."""
+        """Return how the host differs from the desired state, a sentence each; empty if it does not."""
         tunnel = self.desired.tunnel
         if tunnel is None:
             return self._kernel_differences()
@@ -191,7 +190,10 @@ class Host:
         return self._kernel_differences() + ([] if found is None else [found])
 
     def mend(self) -> list[str]:
-        """Put the kernel's part back as desired; return what differed. Others may own the resolver."""
+        """Restore the kernel's part of the desired state; return the differences found before.
+
+        The resolver is not restored: another program may own it.
+        """
         found = self._kernel_differences()
         if found and self.desired.tunnel is not None:
             journal = self._journal_of(self.desired.tunnel)
@@ -203,32 +205,32 @@ class Host:
         return found
 
     def recover(self, policy: TrafficPolicy | None) -> list[str]:
-        """Undo what killed tunnels left, with ``policy`` in force before; return their devices' names.
+        """Undo what killed tunnels left; return the names of their devices.
 
-        A tunnel whose device is still there is alive, and is left alone.
+        ``policy`` is enforced before that. A tunnel whose device exists is alive and is not touched.
         """
         recovered = []
         for path in self._journals():
             journal = Journal.load(path)
             if journal is None or self._is_live(journal):
                 continue
-            if journal.here and policy is not None and self.desired.tunnel is None:
+            if journal.is_current and policy is not None and self.desired.tunnel is None:
                 self._enforce(Desired(None, policy).policy or policy)
             self._undo(journal, policy)
             recovered.append(journal.state.tun)
         return recovered
 
     def remembered(self) -> TrafficPolicy | None:
-        """Return the policy that is to hold without a tunnel. Raises HostError when its file is spoilt."""
+        """Return the saved policy, which must hold without a tunnel. Raises HostError for a corrupt file."""
         return self._file.load()
 
     def restore(self, policy: TrafficPolicy) -> None:
-        """Enforce ``policy`` without writing it down: at boot, when its file may be spoilt."""
+        """Enforce ``policy`` without saving it. Used at boot, when the policy file may be corrupt."""
         self.desired = Desired(None, policy)
         self._enforce(self.desired.policy or policy)
 
     def has_traces(self) -> bool:
-        """Return whether a policy's file, our table or any rule of ours is there, whoever made it."""
+        """Return whether a policy file, our table or any rule of ours exists, whichever process made it."""
         return (
             self._file.path.exists()
             or (nft.find_program() is not None and self._kernel.table() is not None)
@@ -242,9 +244,9 @@ class Host:
         return [] if desired.policy is None or self._holds(desired) else [CHANGED_POLICY]
 
     def _undo(self, journal: Journal, policy: TrafficPolicy | None) -> None:
-        """Undo what one tunnel did, but for the table and the rules where others are in their place."""
+        """Undo what one tunnel did. Keep the table and the rules if other ones have replaced them."""
         problem = self._resolver.undo(journal, journal.state)
-        if journal.here:
+        if journal.is_current:
             if policy is None and self.desired.tunnel is None:
                 self._kernel.netlink(lambda netlink: route_table.remove(netlink, journal.state))
             self._kernel.netlink(lambda netlink: clear_device(netlink, journal.state))
@@ -264,18 +266,18 @@ class Host:
     # --- the resolver, and chosen programs ---------------------------------------------------------
 
     def adopt_program(self, pid: int, programs: str) -> None:
-        """Have a process, and its children from now on, go outside (``excluded``) or inside (``only``)."""
+        """Make a process and its future children stay outside (``excluded``) or inside (``only``)."""
         state = self.desired.tunnel
         if state is None:
-            raise HostError("The tunnel is not up: connect first.")
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
         if programs == ONLY and not state.only:
             raise HostError(
-                'Everything goes through the tunnel already: with [routes] programs = "only" in the profile '
-                "nothing but chosen programs does."
+                "All traffic uses the tunnel already: set programs to only in [routes] of the profile if "
+                "only chosen programs must use it."
             )
         journal = self._journal_of(state)
         if journal is None:
-            raise HostError("The tunnel is not up: connect first.")
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
         journal.record(PROGRAMS)
         lists = self._steps.lists(state)
         lists.prepare(programs)
@@ -284,27 +286,27 @@ class Host:
 
     @property
     def resolver_kind(self) -> str | None:
-        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
+        """The KIND of the resolver backend that is in force; None if there is none."""
         return self._resolver.kind
 
     def takeover(self) -> Takeover | None:
-        """Return who else has changed the host's resolver configuration; None when it is as applied."""
+        """Return which program has changed the host's resolver configuration; None if it is unchanged."""
         state = self.desired.tunnel
         return None if state is None else self._resolver.takeover(self._journal_of(state), state)
 
     def mend_resolver(self) -> str | None:
-        """Point the host to the tunnel's servers again; a sentence when that is not possible."""
+        """Point the host to the tunnel's servers again; return a sentence if that fails."""
         state = self.desired.tunnel
         journal = None if state is None else self._journal_of(state)
         return None if state is None or journal is None else self._resolver.apply(journal, state)
 
     def own_servers(self) -> tuple[str, ...]:
-        """Return the resolvers the host would ask without the tunnel, as far as it tells."""
+        """Return the resolvers that the host would ask without the tunnel, as far as known."""
         state = self.desired.tunnel or HostState(addresses=())
         return self._resolver.own_servers(self._journal_of(state), state)
 
     def watched_file(self) -> Path | None:
-        """Return the file in which a takeover of the resolver configuration shows first, if there is one."""
+        """Return the file in which a takeover of the resolver shows first; None if there is none."""
         state = self.desired.tunnel
         return None if state is None else self._resolver.watched_file(self._journal_of(state))
 
@@ -317,7 +319,7 @@ class Host:
         return sorted(self._state_dir.glob(f"*{SUFFIX}"))
 
     def _live_tunnels(self) -> list[Journal]:
-        """Return the journals that are not for :meth:`recover`; one that cannot be read is."""
+        """Return the journals of living tunnels. A journal that cannot be read is left to :meth:`recover`."""
         found = []
         for path in self._journals():
             with contextlib.suppress(HostError):
@@ -328,16 +330,16 @@ class Host:
 
     def _is_live(self, journal: Journal) -> bool:
         device = journal.state.tun
-        return journal.here and (device == self._device or self._kernel.has_device(device))
+        return journal.is_current and (device == self._device or self._kernel.has_device(device))
 
     def _original_setting(self, journal: Journal | None) -> str:
-        """Return what net.ipv4.conf.all.src_valid_mark was before us."""
+        """Return the value of net.ipv4.conf.all.src_valid_mark from before our first change."""
         step = {} if journal is None else journal.steps.get(SETTING, {})
         current = self._kernel.sysctls.read(SOURCE_MARK)
         return self._file.original_setting() or str(step.get("original") or current or "1")
 
     def _policy_in_place(self) -> TrafficPolicy:
-        """The policy that tells where our rules are; a spoilt file leaves the places that are usual."""
+        """Return the policy whose marks and tables our rules use; the default one if the file is corrupt."""
         try:
             return self._file.load() or TrafficPolicy()
         except HostError:

@@ -1,4 +1,4 @@
-"""What can be known before anything is touched: one sentence per missing thing."""
+"""Checks before anything is changed. Each failure is one sentence that says what is missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def preflight_host(*, tun_device: Path = TUN_DEVICE) -> None:
 
 
 def device_exists(device: str) -> bool:
-    """Whether this network namespace has a device of that name."""
+    """Return whether this network namespace has a device of that name."""
     try:
         socket.if_nametoindex(device)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the machine, or the container that the exit runs in, has for it: memory and open files."""
+"""The resources of the machine, or of the container of the exit: memory and open files."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 CGROUP_FILES = Path("/sys/fs/cgroup")
-"""Where cgroups are mounted (cgroups(7)); with version 1 the memory controller is a directory there."""
+"""The mount point of cgroups (cgroups(7)). In version 1 the memory controller is a directory in it."""
 
 SOCKETS = Path("/proc/self/net/sockstat")
-"""What the kernel's protocols use (proc(5)); for TCP, ``mem`` is in pages and of the whole machine."""
+"""Memory use of the kernel's protocols (proc(5)). For TCP, ``mem`` is in pages, of the whole machine."""
 
 CGROUP_NAMES = Path("/proc/self/cgroup")
-"""In which cgroup this process is, a line for each hierarchy: number, controllers, path."""
+"""The cgroups of this process, one line per hierarchy: number, controllers, path."""
 
 _TCP_PAGES = re.compile(r"^TCP:.* mem ([0-9]+)", re.MULTILINE)
 
 
 def memory() -> int:
-    """Bytes that this process may use: those of the machine, or what the cgroups around it allow."""
+    """Return the bytes that this process may use: the machine's memory, or the limit of its cgroups."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *cgroup_bounds()])
 
 
 def tcp_memory(sockets: Path = SOCKETS) -> int:
-    """Bytes in the buffers of all TCP sockets of the machine, ours among them, to a megabyte a processor.
+    """Return the bytes in the buffers of all TCP sockets of the machine, accurate to 1 MB per processor.
 
-    0 when that cannot be told.
+    Return 0 when it is unknown.
     """
     found = _TCP_PAGES.search(_text(sockets))
     return int(found[1]) * os.sysconf("SC_PAGE_SIZE") if found else 0
 
 
 def open_files() -> int:
-    """Files that this process may have open once it has raised its own limit."""
+    """Return how many files this process may have open after raising its own limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return hard if hard != resource.RLIM_INFINITY else 1 << 30
 
 
 def cgroup_bounds(names: Path = CGROUP_NAMES, files: Path = CGROUP_FILES) -> Iterator[int]:
-    """Bounds of memory, in bytes, of the cgroup of this process and of those around it.
+    """Yield the memory limits in bytes of the cgroup of this process and of all its parents.
 
-    A container may see the path that its cgroup has outside, and the files of its own: what is not there does
-    not count, and the directory above all is looked at as well.
+    A container may see the outside path of its cgroup together with the files of its own. So a missing
+    directory is skipped, and the top directory is read as well.
     """
     for line in _text(names).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -60,7 +60,7 @@ def cgroup_bounds(names: Path = CGROUP_NAMES, files: Path = CGROUP_FILES) -> Ite
         for place in (inside, *inside.parents):
             for name in bounds:
                 text = _text(top / place / name).strip()
-                if text.isdecimal() and int(text):  # "max" is none
+                if text.isdecimal() and int(text):  # "max" means no limit
                     yield int(text)
 
 

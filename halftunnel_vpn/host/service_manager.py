@@ -1,4 +1,4 @@
-"""What a service reports to its manager: sd_notify(3). Without systemd every call does nothing."""
+"""Status reports of a service to its manager: sd_notify(3). Without systemd every call does nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halftunnel_vpn.timers import Timer, Wheel
 
 
 def notify(*assignments: str) -> None:
-    """Tell the service manager ``READY=1``, ``STATUS=...`` and the like; one that is deaf is no failure."""
+    """Send ``READY=1``, ``STATUS=...`` and the like to the service manager. Failures are only logged."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -20,12 +20,12 @@ def notify(*assignments: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Tell that the configuration is read again; ``READY=1`` ends it (systemd.service(5))."""
+    """Report that the configuration is read again. ``READY=1`` ends it (systemd.service(5))."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two signs of life: half of what the unit allows; None when nobody waits for any."""
+    """Return the seconds between two keep-alives: half of the unit's limit; None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
@@ -33,14 +33,14 @@ def watchdog_interval() -> float | None:
 
 
 class Watchdog:
-    """Signs of life, sent by a timer of the process's own wheel: each proves that its timers run."""
+    """Keep-alives to the service manager, sent by the process's own wheel, which proves that it runs."""
 
     def __init__(self, wheel: Wheel) -> None:
         self._interval = watchdog_interval()
         self._timer: Timer = wheel.timer(self._ping)
 
     def start(self, now: float) -> None:
-        """Send the first one; does nothing when nobody waits for any."""
+        """Send the first keep-alive. Do nothing if the unit has no watchdog."""
         if self._interval is not None:
             self._ping(now)
 
@@ -57,8 +57,8 @@ def _send_datagram(address: str, message: str) -> None:
         try:
             speaker.sendto(message.encode(), address)
         except OSError as error:
-            _is_deaf(error)
+            _log_failure(error)
 
 
-def _is_deaf(error: OSError) -> None:
-    logging.getLogger(__name__).debug("the service manager does not listen: %s", error.strerror)
+def _log_failure(error: OSError) -> None:
+    logging.getLogger(__name__).debug("the service manager did not receive a report: %s", error.strerror)

@@ -1,4 +1,4 @@
-"""What the tunnel wants the host to look like, as data: enough to make it so, to check it and to undo it."""
+"""The wanted state of the host as data: enough to apply it, to check it and to undo it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ DEFAULT_DEVICE: Final = "htvpn0"
 DEFAULT_TABLE: Final = 18516
 """The one route table that is ours (0x4854, the magic of the wire format)."""
 DEFAULT_MARK: Final = 0x4854
-"""The mark (SO_MARK) on our own sockets: what carries it goes around the tunnel."""
+"""The mark (SO_MARK) of our own sockets. Packets with it bypass the tunnel."""
 DEFAULT_RULE_PRIORITY: Final = 18516
-"""Our routing rules stand from here on; the host's own `lookup main` is at 32766."""
+"""The base priority of our routing rules. The host's own `lookup main` has 32766."""
 RULE_SPAN: Final = 395
-"""Our rules have priorities from the base up to base + 394."""
+"""Our rules have the priorities from the base to the base + 394."""
 MAX_RULE_PRIORITY: Final = 32766 - RULE_SPAN
 UPLINK_MARKS: Final = 4096
-"""Marks of uplinks, by the number of the device modulo this."""
+"""The mark of an uplink is derived from the device number modulo this."""
 MARK_SPAN: Final = 4 + UPLINK_MARKS
 """Our marks are ``mark`` (legs), +1 (excluded programs), +2 (chosen programs), +3 and above (replies)."""
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
@@ -27,10 +27,11 @@ LAN_NETWORKS: Final = (
     "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",  # RFC 1918
     "169.254.0.0/16", "fe80::/10",  # link-local: RFC 3927, RFC 4291
     "fc00::/7",  # unique local: RFC 4193
-    "224.0.0.0/24", "239.0.0.0/8", "255.255.255.255/32",  # multicast that routers keep in: RFC 5771, RFC 2365
+    # Multicast and broadcast that routers do not forward.
+    "224.0.0.0/24", "239.0.0.0/8", "255.255.255.255/32",
     "ff01::/16", "ff02::/16", "ff03::/16", "ff04::/16", "ff05::/16",  # RFC 4291, section 2.7
 )  # fmt: skip
-"""Networks that are never the Internet's: what "the LAN" means where nobody says it more exactly."""
+"""Networks that are never part of the Internet: the default meaning of "the LAN"."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -41,22 +42,22 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 class HostState:
     """The wanted state of one host.
 
-    ``tun`` names a device that is open already; ``mtu`` is in bytes. ``addresses`` are the device's, with
-    prefix length (``10.72.84.2/32``). ``include`` are the networks that go into the tunnel, ``exclude``
-    those that stay out of it; ``0.0.0.0/0`` and ``::/0`` in ``include`` mean the whole family. ``dns`` are
-    the addresses for the host's resolver configuration, None to leave that alone. ``ipv6`` says whether the
-    exit has IPv6: without it, what ``include`` covers of IPv6 is unreachable rather than leaked.
-    ``intercept_dns`` takes everything to port 53 into the tunnel, whatever its address.
+    ``tun`` names a device that is open already; ``mtu`` is in bytes. ``addresses`` are those of the device,
+    with prefix length (``10.72.84.2/32``). ``include`` are the networks that use the tunnel, ``exclude``
+    those that do not; ``0.0.0.0/0`` and ``::/0`` in ``include`` mean the whole family. ``dns`` are the
+    servers for the host's resolver configuration; None leaves that unchanged. ``ipv6`` is True if the exit
+    has IPv6. Without it, the IPv6 networks of ``include`` are unreachable instead of leaking.
+    ``intercept_dns`` sends everything to port 53 into the tunnel, whatever its address.
 
-    ``lan``: networks of :data:`LAN_NETWORKS` that ``main`` has a route to, other than its default, stay out
-    as well. ``only``: nothing goes into the tunnel but what has ``only_mark``. ``gateway`` are devices behind
-    which there are hosts that this one routes into the tunnel. ``resolvers`` are addresses inside the tunnel
-    that answer DNS, for whom cannot be pointed there by ``dns``. ``inbound``: replies to connections from
-    outside leave outside the tunnel (see ``host/kernel/inbound.py``).
+    ``lan``: networks of :data:`LAN_NETWORKS` to which ``main`` has a route, other than its default route,
+    also stay outside. ``only``: only packets with ``only_mark`` use the tunnel. ``gateway`` are devices with
+    hosts behind them that this host routes into the tunnel. ``resolvers`` are addresses inside the tunnel
+    that answer DNS, for hosts and programs that ``dns`` cannot configure. ``inbound``: replies to connections
+    from outside leave outside the tunnel (see ``host/kernel/inbound.py``).
 
-    An excluded network stays out even where a part of it is included.
+    An excluded network stays outside even if a part of it is included.
 
-    Raises ValueError for an address or network that cannot be read, or a rule priority out of range.
+    Raises ValueError for an invalid address or network, or a rule priority out of range.
     """
 
     addresses: tuple[str, ...]
@@ -93,7 +94,7 @@ class HostState:
 
     @property
     def only_mark(self) -> int:
-        """The mark of the sockets of programs that go into the tunnel when only programs do."""
+        """The mark of the sockets of chosen programs, if only these use the tunnel."""
         return self.mark + 2
 
     @property
@@ -102,25 +103,25 @@ class HostState:
         return inbound_mark(self.mark)
 
     def interfaces(self) -> list[Interface]:
-        """The device's addresses; those of IPv6 only when the exit has it."""
+        """Return the device's addresses. Those of IPv6 are left out if the exit has no IPv6."""
         parsed = [ipaddress.ip_interface(text) for text in self.addresses]
         return [interface for interface in parsed if interface.version == 4 or self.ipv6]
 
     def included(self, version: int) -> list[Network]:
-        """The networks of one IP version (4 or 6) that go into the tunnel."""
+        """Return the networks of one IP version (4 or 6) that use the tunnel."""
         return _of_version(self.include, version)
 
     def excluded(self, version: int) -> list[Network]:
-        """The networks of one IP version (4 or 6) that stay out of the tunnel."""
+        """Return the networks of one IP version (4 or 6) that stay outside the tunnel."""
         return _of_version(self.exclude, version)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; :meth:`from_dict` reads it back."""
+        """Return it as JSON data. :meth:`from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HostState:
-        """Raises TypeError for an unknown or missing field, ValueError for a bad value."""
+        """Read what :meth:`as_dict` returned. Raises TypeError (unknown or missing field), ValueError."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
@@ -133,15 +134,15 @@ def _of_version(texts: tuple[str, ...], version: int) -> list[Network]:
 
 
 def excluded_mark(mark: int) -> int:
-    """The mark of excluded programs' sockets, where our own have ``mark``."""
+    """Return the mark of excluded programs' sockets, if our own sockets have ``mark``."""
     return mark + 1
 
 
 def inbound_mark(mark: int) -> int:
-    """The mark of replies to connections from outside, where our own sockets have ``mark``."""
+    """Return the mark of replies to connections from outside, if our own sockets have ``mark``."""
     return mark + 3
 
 
 def uplink_mark(mark: int, index: int) -> int:
-    """The mark of replies that must leave by the device ``index``, where our own sockets have ``mark``."""
+    """Return the mark of replies that must leave by device ``index``, if our own sockets have ``mark``."""
     return mark + 4 + index % UPLINK_MARKS

@@ -1,4 +1,4 @@
-"""The steps by which a host gets a tunnel, in order; each is in the journal before it is taken."""
+"""The steps that bring up a tunnel on a host, in order. Each is in the journal before it is taken."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ FORWARDING: Final = "forwarding"
 
 
 class TunnelSteps:
-    """Takes the steps, compares them and takes them again. Calls raise HostError; only ``Host`` calls."""
+    """Takes, compares and repeats the steps. Calls raise HostError. Only ``Host`` uses it."""
 
     def __init__(self, kernel: KernelPort, resolver: ResolverStep) -> None:
         self.table: tuple[str, str | None] | None = None
-        """Our table as it was put in place, and as it was listed then; a record may be out of date."""
+        """Our table as it was installed, and its listing at that time. A journal may be out of date."""
         self._kernel = kernel
         self._resolver = resolver
 
     def apply(self, journal: Journal, desired: Desired, *, original: str) -> list[str]:
-        """Take every step that is not as desired; return warnings. ``original``: the setting before us."""
+        """Take every step that differs; return warnings. ``original``: the setting before any change."""
         state = journal.state = _tunnel_of(desired)
         sysctls = self._kernel.sysctls
         warnings: list[str | None] = []
@@ -53,7 +53,7 @@ class TunnelSteps:
         return [warning for warning in warnings if warning is not None]
 
     def mend(self, journal: Journal, desired: Desired) -> None:
-        """Put the table, the device, the setting and the routes back: the table first."""
+        """Restore the table first, then the device, the setting and the routes."""
         state = _tunnel_of(desired)
         self.apply_table(journal, desired)
         self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
@@ -61,7 +61,7 @@ class TunnelSteps:
         self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
 
     def differences(self, journal: Journal | None, desired: Desired) -> list[str]:
-        """Return how the kernel differs from what is desired, a sentence each."""
+        """Return how the kernel differs from the desired state, a sentence each."""
         state = _tunnel_of(desired)
         steps = {} if journal is None else journal.steps
         found = self._kernel.netlink(lambda netlink: self._link_differences(netlink, state))
@@ -75,7 +75,7 @@ class TunnelSteps:
         return found
 
     def apply_table(self, journal: Journal, desired: Desired) -> None:
-        """Have the kernel hold our table. What is put back is written down afterwards, if it has changed."""
+        """Install our table. A changed listing is recorded afterwards."""
         wanted = nft.render(desired.table(self._kernel))
         if self._known_table(journal.steps) == (wanted, self._kernel.table()):
             return
@@ -87,7 +87,7 @@ class TunnelSteps:
 
     @staticmethod
     def lists(state: HostState) -> ProgramLists:
-        """Return the lists of programs that a tunnel tells apart."""
+        """Return the program lists of a tunnel."""
         return ProgramLists({EXCLUDED: state.excluded_mark, ONLY: state.only_mark})
 
     def _apply_forwarding(self, journal: Journal, state: HostState) -> list[str | None]:
@@ -96,7 +96,7 @@ class TunnelSteps:
         sysctls = self._kernel.sysctls
         wanted = sysctls.for_gateway()
         if FORWARDING not in journal.steps:
-            # all of IPv6 first: putting it back sets the devices' own, which then get theirs
+            # All of IPv6 first: this also sets the value of each device, which then gets its own.
             originals = {key: sysctls.read(key) for key in wanted} | sysctls.forwarding_of_devices()
             journal.record(FORWARDING, originals={key: value for key, value in originals.items() if value})
         return [sysctls.write(*setting) for setting in wanted.items()]
@@ -104,7 +104,7 @@ class TunnelSteps:
     def _set_device(self, netlink: NetlinkPort, state: HostState) -> None:
         link = _link_of(netlink, state)
         wanted = addresses_of(state, self._kernel)
-        # Removal first: IPv6 does not take one address with two prefix lengths.
+        # Remove first: IPv6 does not accept one address with two prefix lengths.
         for address in sorted(link.addresses - wanted):
             netlink.remove_address(link.index, address)
         for address in sorted(wanted - link.addresses):
@@ -151,7 +151,7 @@ def _link_of(netlink: NetlinkPort, state: HostState) -> Link:
 
 
 def clear_device(netlink: NetlinkPort, state: HostState) -> None:
-    """Take the tunnel's addresses from its device, and set that down."""
+    """Remove the tunnel's addresses from its device, and set it down."""
     link = netlink.link(state.tun)
     if link is not None:
         for address in sorted(link.addresses & {str(item) for item in state.interfaces()}):

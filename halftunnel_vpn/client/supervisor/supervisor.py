@@ -301,7 +301,7 @@ class Supervisor:
     async def adopt(self, pid: int, programs: str) -> None:
         """Count a process among the excluded programs, or those that alone use the tunnel."""
         if self._runner.tunnel is None:
-            raise HostError("The tunnel is not up: connect first.")
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._runner.tunnel.adopt_program(pid, programs)
 
     # --- what it says of itself ------------------------------------------------------------------

@@ -101,7 +101,7 @@ class FakeTunnel:
 
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Refuse: there are no programs here."""
-        raise HostError("The tunnel is not up: connect first.")
+        raise HostError("The tunnel is not up: run `htvpn up` first.")
 
     async def resolve(self, host: str, port: int) -> list[SocketAddress]:
         """Find nothing."""

@@ -1,1 +1,1 @@
-"""What the kernel is to hold, and the edge at which it is asked and changed."""
+"""The desired state of the kernel as data, and the interface through which it is read and changed."""

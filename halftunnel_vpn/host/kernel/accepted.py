@@ -1,4 +1,4 @@
-"""The TCP connections that this host has accepted, as /proc/net/tcp lists them (proc(5))."""
+"""The TCP connections that this host has accepted, as listed in /proc/net/tcp (proc(5))."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 TABLES: Final = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
 
 MAX_ACCEPTED: Final = 16384
-"""Connections that are returned; further ones are left out."""
+"""The most connections that are returned. Further ones are left out."""
 
 _LISTEN: Final = "0A"
 _OVER: Final = ("06", "07")  # TIME_WAIT, CLOSE
 
 
 class Accepted(NamedTuple):
-    """Both ends of one connection; the addresses are of one IP version."""
+    """Both ends of one connection. Both addresses have the same IP version."""
 
     local: str
     local_port: int
@@ -26,14 +26,14 @@ class Accepted(NamedTuple):
 
 
 def accepted_connections(tables: tuple[Path, ...] = TABLES) -> list[Accepted]:
-    """Connections whose local port somebody listens on: others began them. Loopback is left out."""
+    """Return the connections whose local port has a listener: the other end opened them. Not loopback."""
     listening: set[int] = set()
     found: list[Accepted] = []
     for path in tables:
         try:
             lines = path.read_text().splitlines()[1:]
         except OSError:
-            continue  # a kernel without this family
+            continue  # the kernel lacks this address family
         for line in lines:
             _, local, remote, state, *_ = line.split()
             address, port = _endpoint(local)
@@ -50,7 +50,7 @@ def _printed(text: str) -> tuple[str, int]:
 
 
 def _endpoint(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
-    """``0100007F:0016``: 32-bit words in this machine's byte order, then the port."""
+    """Parse ``0100007F:0016``: 32-bit words in the byte order of this machine, then the port."""
     address, _, port = text.partition(":")
     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
     packed = struct.pack(f"={len(words)}I", *words)

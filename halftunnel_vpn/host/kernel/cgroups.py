@@ -1,8 +1,8 @@
-"""Programs that are to go another way than the rest of the host, told apart by their control group (v2).
+"""Programs that take another path than the rest of the host, identified by their control group (v2).
 
-Each list is a cgroup of ours. A BPF program of four instructions on it gives every socket that is made in it
-a mark, before the socket looks up a route: so its source address, its IPv6 and its errors are those of the
-road it takes, which a mark that is set on the packets in nftables comes too late for. See bpf(2), cgroups(7).
+Each list of programs is a cgroup of ours. A BPF program of four instructions is attached to it. It marks
+every new socket before the socket looks up a route. So the source address, IPv6 and errors of the socket are
+those of its path. A mark that nftables sets on packets would come too late for that. See bpf(2), cgroups(7).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXCLUDED: Final = "excluded"
 """Programs that stay outside the tunnel."""
 
 ONLY: Final = "only"
-"""The programs that go into the tunnel, where the profile says that only programs do."""
+"""The programs that use the tunnel, if the profile says that only chosen programs do."""
 
 LISTS: Final = (EXCLUDED, ONLY)
 
@@ -40,16 +40,16 @@ _SOCK_MARK_OFFSET: Final = 16  # of `mark` in struct bpf_sock
 
 
 class ProgramLists:
-    """The cgroups of this network namespace's tunnel. Calls raise HostError, one sentence.
+    """The cgroups of the tunnel of this network namespace. Calls raise HostError with one sentence.
 
-    ``marks`` says which mark each list's sockets get.
+    ``marks`` maps each list to the mark of its sockets.
     """
 
     def __init__(self, marks: dict[str, int]) -> None:
         self._marks = marks
 
     def adopt(self, pid: int, name: str) -> None:
-        """Move a process to the list ``name``: it, and the children it has from now on."""
+        """Move a process, and with it its future children, to the list ``name``."""
         group = _root() / name
         self._make(group)
         try:
@@ -60,23 +60,23 @@ class ProgramLists:
             ) from error
 
     def prepare(self, name: str) -> None:
-        """Make the cgroup of a list, so that the packet filter can name it."""
+        """Create the cgroup of a list, so that the packet filter can name it."""
         self._make(group_of(name))
 
     def resume(self) -> None:
-        """Have programs that are listed since an earlier tunnel marked again."""
-        with contextlib.suppress(HostError):  # a host without cgroups of version 2 has none
+        """Attach the marks again for programs that were listed during an earlier tunnel."""
+        with contextlib.suppress(HostError):  # a host without cgroups of version 2 has no lists
             for name in self._marks:
                 group = _root() / name
                 if group.is_dir():
                     self._make(group)
 
     def remove(self) -> None:
-        """Remove the cgroups that no program is in any more."""
+        """Remove the cgroups that contain no program."""
         with contextlib.suppress(HostError):
             root = _root()
             for group in (*(root / name for name in LISTS), root):
-                with contextlib.suppress(OSError):  # not there, or programs are in it: they may stay
+                with contextlib.suppress(OSError):  # it does not exist, or contains programs and may stay
                     group.rmdir()
 
     def _make(self, group: Path) -> None:
@@ -91,18 +91,18 @@ class ProgramLists:
 
 
 def group_of(name: str) -> Path:
-    """The directory of a list's cgroup. Raises HostError on a host without cgroups of version 2."""
+    """Return the directory of a list's cgroup. Raises HostError on a host without cgroups of version 2."""
     return _root() / name
 
 
 def _root() -> Path:
-    """The directory of our cgroups: another one in each network namespace."""
+    """Return the parent directory of our cgroups, which differs between network namespaces."""
     inode = os.stat("/proc/thread-self/ns/net").st_ino
     return _mount_point() / f"halftunnel.{inode}"
 
 
 def _mount_point() -> Path:
-    """Where control groups of version 2 are; HostError where they are not."""
+    """Return the mount point of control groups version 2. Raises HostError if there is none."""
     with open("/proc/thread-self/mountinfo", errors="surrogateescape") as mounts:
         for line in mounts:
             before, _, after = line.partition(" - ")
@@ -112,12 +112,12 @@ def _mount_point() -> Path:
 
 
 def _mark_sockets(group: Path, mark: int) -> None:
-    """Have the kernel mark what sockets are made in ``group``; replaces what was attached. Raises OSError."""
+    """Make the kernel mark new sockets of ``group``. Replaces an attached program. Raises OSError."""
     instructions = b"".join(
         (
             _instruction(0xB7, destination=2, immediate=mark),  # r2 = mark
             _instruction(0x63, destination=1, source=2, offset=_SOCK_MARK_OFFSET),  # r1->mark = r2
-            _instruction(0xB7, destination=0, immediate=1),  # r0 = 1: the socket may be made
+            _instruction(0xB7, destination=0, immediate=1),  # r0 = 1: permit the socket
             _instruction(0x95),  # return r0
         )
     )
@@ -144,7 +144,7 @@ def _mark_sockets(group: Path, mark: int) -> None:
         finally:
             os.close(directory)
     finally:
-        os.close(program)  # the cgroup keeps it
+        os.close(program)  # the cgroup holds a reference
 
 
 def _instruction(

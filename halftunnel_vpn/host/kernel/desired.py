@@ -1,4 +1,4 @@
-"""The desired state of the host as data, and what it means for the kernel that is there."""
+"""The desired state of the host as data, and the kernel state that follows from it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from halftunnel_vpn.host.state import HostState
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A tunnel (None: no tunnel) and what may leave outside of it (None: everything).
+    """A tunnel (None: no tunnel), and what may leave outside it (None: everything).
 
-    Everything may go through the tunnel's device, and nothing else is open while that is there: ``policy``
-    takes its ``tunnel`` from ``tunnel``, and loses its ``openings`` to it.
+    While a tunnel is desired, all traffic may use its device, and there are no temporary openings: ``policy``
+    takes its ``tunnel`` from ``tunnel`` and loses its ``openings``.
     """
 
     tunnel: HostState | None = None
@@ -34,7 +34,7 @@ class Desired:
         object.__setattr__(self, "policy", policy)
 
     def table(self, kernel: KernelPort) -> Ruleset:
-        """Return our nft table as it is to be."""
+        """Return our nft table in the desired state."""
         if self.tunnel is not None:
             uplinks = ruleset.uplinks_now(kernel, self.tunnel)
             return ruleset.with_tunnel(self.tunnel, self.policy, uplinks)
@@ -44,13 +44,13 @@ class Desired:
 
 
 def addresses_of(state: HostState, kernel: KernelPort) -> set[str]:
-    """Return the addresses that the tunnel's device is to have."""
+    """Return the addresses that the tunnel's device must have."""
     has_ipv6 = kernel.sysctls.device_has_ipv6(state.tun)
     return {str(item) for item in state.interfaces() if item.version == 4 or has_ipv6}
 
 
 def routing_of(state: HostState, kernel: KernelPort, netlink: NetlinkPort) -> tuple[list[Rule], list[Route]]:
-    """Return the rules and routes of a tunnel; a family that it does not carry is held back."""
+    """Return the rules and routes of a tunnel. A family that it does not carry is held back."""
     versions = kernel.sysctls.versions()
     uplinks = route_table.uplinks_of(netlink, state)
     carries_ipv6 = state.ipv6 and kernel.sysctls.device_has_ipv6(state.tun)

@@ -1,4 +1,4 @@
-"""A kernel in memory, for tests without root: it holds what it is given, and can refuse or lose it."""
+"""A kernel in memory, for tests without root. It can be made to refuse changes or to lose its table."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class FakeNetlink:
         return ()
 
     def is_empty(self) -> bool:
-        """Return whether no rule and no route is left."""
+        """Return whether there is no rule and no route."""
         return not self._rules and not self._routes
 
     def _addresses(self, index: int) -> frozenset[str]:
@@ -86,7 +86,7 @@ class FakeNetlink:
 
 
 class FakeKernel:
-    """Implements ``KernelPort``; settings are files below ``directory``."""
+    """Implements ``KernelPort``. Settings are files below ``directory``."""
 
     def __init__(self, directory: Path) -> None:
         self.sysctls = Sysctls(directory)
@@ -95,7 +95,7 @@ class FakeKernel:
         self.refuses = ""
         """The kind of change ("table", "rule" or "route") that fails with HostError; "" for none."""
         self.tables: list[str] = []
-        """Every nft table that was put in place, oldest first."""
+        """Every nft table that was installed, oldest first."""
         self.state = FakeNetlink(self)
         self._table: str | None = None
         setting = directory / SOURCE_MARK
@@ -103,16 +103,16 @@ class FakeKernel:
         setting.write_text("0\n")
 
     def open_device(self, name: str) -> None:
-        """Add a device, as opening a TUN does; IPv6 is off."""
+        """Add a device, as opening a TUN does. IPv6 is off."""
         self.links[name] = Link(len(self.links) + 2, 1500, False, frozenset())
         (self.sysctls.root / "ipv4/conf" / name).mkdir(exist_ok=True)
 
     def flush_table(self) -> None:
-        """Lose the nft table, as `nft flush ruleset` does."""
+        """Lose the nft table, as by `nft flush ruleset`."""
         self._table = None
 
     def changing(self, kind: str) -> None:
-        """Raise HostError when this kind of change is refused."""
+        """Raise HostError if this kind of change must fail."""
         if kind == self.refuses:
             raise HostError(f"The kernel refused a {kind}.")
 

@@ -1,10 +1,11 @@
-"""Replies to connections from outside leave the way they came in, past the tunnel.
+"""Replies to connections from outside leave through the interface they came in on, not through the tunnel.
 
-conntrack knows who began a connection. What this host, or a container behind a forwarded port, sends in the
-direction of a reply gets a mark of its own, with which it is routed as if there were no tunnel; where several
-devices have a default route, by the one that the connection came in on. What this host begins never gets it,
-whatever address it is bound to: a packet that opens a connection is no reply, and whoever sets such a mark on
-a socket loses it here. See nft(8), chains of type route.
+conntrack knows which side opened a connection. Packets in the reply direction that this host sends, or a
+container behind a forwarded port, get a mark of their own. With it they are routed as if there were no
+tunnel. If several devices have a default route, the one on which the connection came in is used. Connections
+that this host opens never get the mark, whatever address they are bound to: their first packet is not a
+reply. A mark of this kind that a program sets on its socket is removed here. See nft(8), chains of type
+route.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from halftunnel_vpn.host.kernel.routes import Uplink
 from halftunnel_vpn.host.state import LAN_NETWORKS, HostState, uplink_mark
 
 MAX_PEERS: Final = 65536
-"""Remote UDP endpoints that are remembered, for each IP version: replies to further ones enter the tunnel."""
+"""Remembered remote UDP endpoints per IP version. Replies to further ones enter the tunnel."""
 
 PEER_TIMEOUT: Final = "3m"
-"""For how long a remote UDP endpoint is remembered after its last datagram, as nft writes it."""
+"""How long a remote UDP endpoint is remembered after its last datagram, in the notation of nft."""
 
 PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -32,21 +33,21 @@ _WORDS: Final = {4: "ip", 6: "ip6"}
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """What the kernel tells that the rules depend on; no ``state``: connections from outside are cut."""
+    """The part of the table for replies. Without ``state``, connections from outside are cut off."""
 
     state: HostState | None
     uplinks: tuple[Uplink, ...] = ()
 
     @property
     def marks(self) -> tuple[int, ...]:
-        """The marks of replies: one for all, and one for each of several uplinks."""
+        """The marks of replies: one general mark, and one for each of several uplinks."""
         if self.state is None:
             return ()
         found = [uplink_mark(self.state.mark, uplink.index) for uplink in self.uplinks]
         return (self.state.inbound_mark, *found)
 
     def ruleset(self) -> Ruleset:
-        """The part of our table that marks replies."""
+        """Return the part of our table that marks replies."""
         state = self.state
         if state is None:
             return Ruleset(())
@@ -63,7 +64,7 @@ class Inbound:
         )
 
     def _incoming(self, state: HostState) -> list[str]:
-        """Mark what comes in, for the reverse-path filter, and what containers reply."""
+        """Return rules that mark incoming packets for the reverse-path filter, and replies of containers."""
         rules = [f'iifname {{ "lo", "{state.tun}" }} return', f"meta mark {state.mark:#x} return"]
         begun = "ct direction original"
         if self.uplinks:
@@ -85,7 +86,7 @@ class Inbound:
         for version, word in _WORDS.items():
             endpoint = f"{word} saddr . udp sport . udp dport"
             for ports in _server_ports():
-                # two steps: nft 1.0.6 takes no map from a concatenation to an IPv6 address here
+                # Two rules: nft 1.0.6 accepts no map from a concatenation to an IPv6 address here.
                 rules.append(
                     f"{begun} fib daddr type local udp dport {ports} "
                     f"update @inbound_peers{version} {{ {endpoint} }} "
@@ -94,7 +95,7 @@ class Inbound:
         return rules
 
     def _forwarded(self) -> list[str]:
-        """A forwarded port leads to a container or the LAN: elsewhere it is this host that sends."""
+        """Return rules for forwarded ports. They lead to a container or the LAN; others get no mark."""
         rules = []
         for version, word in _WORDS.items():
             networks = ", ".join(text for text in LAN_NETWORKS if (":" in text) == (version == 6))
@@ -108,7 +109,7 @@ class Inbound:
         own = marks(state.mark, state.excluded_mark, state.only_mark)
         rules = [
             f"meta mark {own} return",
-            f"meta mark {marks(*self.marks)} meta mark set 0",  # only these rules give it
+            f"meta mark {marks(*self.marks)} meta mark set 0",  # only these rules may set it
             "tcp flags & (syn | ack) == syn return",
             'oifname "lo" fib daddr type local return',
         ]
@@ -127,13 +128,13 @@ class Inbound:
         return rules
 
     def _held(self) -> tuple[str, ...]:
-        """What was routed to the loopback device, and is no reply (see ``host/kernel/routes.py``)."""
+        """Return rules for packets routed to the loopback device that are no replies (see ``routes.py``)."""
         held = f'oifname "lo" meta mark != {marks(*self.marks)} fib daddr type unicast'
         return f"{held} meta l4proto tcp reject with tcp reset", f"{held} reject with icmpx admin-prohibited"
 
 
 def elements(connections: Iterable[Accepted] | None = None) -> str:
-    """Lines for `nft -f`: the connections that were accepted before conntrack saw them begin."""
+    """Return lines for `nft -f`: the connections that were accepted before conntrack saw them begin."""
     lines = []
     connections = accepted_connections() if connections is None else list(connections)
     for version in _WORDS:
@@ -148,11 +149,12 @@ def elements(connections: Iterable[Accepted] | None = None) -> str:
 
 
 def _unseen(state: HostState) -> tuple[str, ...]:
-    """Note the conversations that conntrack meets halfway: it takes the end that it hears first as beginner.
+    """Return rules that note connections which conntrack sees for the first time in the middle.
 
-    While somebody has taken the filter away, and before there was one, conntrack may not run. What comes out
-    of the tunnel answers this host; a segment that opens no connection belongs to one that either end began,
-    and those that this host has accepted are known by name (:func:`elements`).
+    conntrack takes the first sender it sees for the side that opened the connection. It may not run before
+    our table exists, or after something removed the table. Packets from the tunnel are answers to this host.
+    A TCP segment that does not open a connection belongs to one that either side may have opened. Those that
+    this host has accepted are listed by address (:func:`elements`).
     """
     begun, note = "ct state new ct mark 0", f"ct mark set {_unseen_mark(state):#x}"
     opening = "tcp flags & (fin | syn | rst | ack) != syn"
@@ -160,15 +162,15 @@ def _unseen(state: HostState) -> tuple[str, ...]:
 
 
 def _unseen_mark(state: HostState) -> int:
-    """Return a conntrack mark that nothing else here gives (as a packet's mark it has another meaning)."""
+    """Return a conntrack mark that nothing else here sets (as a packet mark it has another meaning)."""
     return state.only_mark
 
 
 def _source(state: HostState) -> list[str]:
-    """Give a datagram the address that its peer has asked, where the route has chosen the tunnel's.
+    """Return rules that give a datagram the source address that its peer has used, not the tunnel's.
 
-    A server that is bound to no address leaves that choice to the route. Ports that the kernel gives to
-    clients are left out, so that nobody turns a client's flow around by sending to it first.
+    A UDP server that is bound to no address leaves the choice to the route. Ports that the kernel gives to
+    clients are excepted. Otherwise a remote host could redirect a client's flow by sending to it first.
     """
     rules = []
     for version, word in _WORDS.items():
@@ -197,7 +199,7 @@ def _sets() -> list[NamedSet]:
 
 
 def _server_ports() -> tuple[str, ...]:
-    """The ports that the kernel does not give to clients, as ranges."""
+    """Return the ports that the kernel does not give to clients, as ranges."""
     try:
         low, high = map(int, PORT_RANGE.read_text().split())
     except (OSError, ValueError):

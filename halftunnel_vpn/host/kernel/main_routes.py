@@ -1,4 +1,4 @@
-"""The networks that the host's main routing table leads to, as the kernel lists them in /proc."""
+"""The networks in the host's main routing table, as the kernel lists them in /proc."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from halftunnel_vpn.host.state import Network
 
 IPV4_ROUTES = Path("/proc/thread-self/net/route")
-"""Interface, destination, gateway, flags, ..., mask; addresses are 32-bit words in the machine's order."""
+"""Interface, destination, gateway, flags, ..., mask. Addresses are 32-bit words in machine byte order."""
 
 IPV6_ROUTES = Path("/proc/thread-self/net/ipv6_route")
-"""Destination, its prefix length, ..., interface last; addresses are 32 hexadecimal digits."""
+"""Destination, its prefix length, ..., the interface last. Addresses are 32 hexadecimal digits."""
 
 _EVERY_LINK = (ipaddress.IPv6Network("fe80::/10"), ipaddress.IPv6Network("ff00::/8"))
 
 
 def networks_in_use(device: str) -> frozenset[Network]:
-    """Return every destination but the default ones, and but those behind ``device`` and the loopback.
+    """Return every destination except default routes and those through ``device`` or the loopback device.
 
-    Empty where the kernel does not list its routes.
+    Empty if the kernel does not list its routes.
     """
     ignored = {device, "lo"}
     found: set[Network] = set()

@@ -1,10 +1,10 @@
-"""Who may have a mark that leads around the tunnel: our own process, and the programs that are listed.
+"""Which sockets may have a mark that leads around the tunnel: our process's, and listed programs'.
 
-Since Linux 5.17 any program with CAP_NET_RAW may mark its sockets: every container on the host's network may.
-So a packet keeps its mark only if its socket is our user's, or is of the control group of excluded programs.
-A container that runs as root shares our user's number; so where a service manager has given us a control
-group of our own, the socket must be of that too. From any other the mark is taken, and the packet is routed
-again: into the tunnel. See nft(8), SOCKET EXPRESSION.
+Since Linux 5.17 any program with CAP_NET_RAW may mark its sockets, also every container on the host's
+network. So a packet keeps its mark only if its socket belongs to our user, or to the control group of
+excluded programs. A container that runs as root has the same user number as we. So if a service manager has
+given us a control group of our own, the socket must belong to that one too. All other packets lose the mark
+and are routed again, into the tunnel. See nft(8), SOCKET EXPRESSION.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from halftunnel_vpn.host.kernel.nft import Chain
 from halftunnel_vpn.host.state import excluded_mark
 
 NFT_CGROUPS: Final = Path("/sys/fs/cgroup")
-"""Where nft looks for the control groups that a rule names."""
+"""The directory in which nft looks up the control groups that a rule names."""
 
 LIMITED_BEFORE: Final = (5, 17)
-"""Before this version of Linux a mark takes CAP_NET_ADMIN, and nft may not know control groups."""
+"""Before this version of Linux a mark needs CAP_NET_ADMIN, and nft may not support control groups."""
 
 SERVICE_PID: Final = "SYSTEMD_EXEC_PID"
-"""Variable by which systemd tells the main process of a service its own number (systemd.exec(5))."""
+"""The variable in which systemd gives a service's main process its own number (systemd.exec(5))."""
 
 _OWN_GROUP: Final = Path("/proc/self/cgroup")
 
 
 def chain(mark: int) -> Chain:
-    """Return the chain that takes our marks from all others; it changes when programs are first listed."""
+    """Return the chain that removes our marks from all other sockets. The first listed program changes it."""
     excluded = excluded_mark(mark)
     programs = _excluded_programs()
     rules = [
-        # A closed connection has no owner any more, while the kernel still sends its end.
+        # A closed connection has no owner, but the kernel still sends its last segments.
         f"meta l4proto tcp ct mark {mark:#x} return",
         f"meta mark {mark:#x} meta skuid {os.geteuid()} {_own_service()}return",
     ]
@@ -49,9 +49,9 @@ def chain(mark: int) -> Chain:
 
 
 def own_group(text: str, environment: dict[str, str], pid: int) -> str | None:
-    """Return the path of our control group, from /proc/self/cgroup; None where others may be in it.
+    """Return the path of our control group, from /proc/self/cgroup; None if others may be in it.
 
-    Only a service's main process has one of its own: a session or a container is shared.
+    Only the main process of a service has a group of its own. That of a session or a container is shared.
     """
     if environment.get(SERVICE_PID) != str(pid):
         return None
@@ -63,7 +63,7 @@ def own_group(text: str, environment: dict[str, str], pid: int) -> str | None:
 
 
 def _own_service() -> str:
-    """Return a match for our own sockets; "" where only the user's number tells."""
+    """Return an nft match for our own sockets; "" if they are identified by the user number alone."""
     try:
         group = own_group(_OWN_GROUP.read_text(), dict(os.environ), os.getpid())
     except OSError:
@@ -75,7 +75,7 @@ def _own_service() -> str:
 
 
 def _excluded_programs() -> str | None:
-    """Return a match for their sockets; "" where only the mark tells, None if none are listed."""
+    """Return an nft match for their sockets; "" if only the mark identifies them, None if none is listed."""
     try:
         group = group_of(EXCLUDED)
     except HostError:
@@ -88,13 +88,13 @@ def _excluded_programs() -> str | None:
 
 
 def _match(group: str) -> str:
-    """Return how nft names the sockets of a control group; the level counts from the root of all groups."""
+    """Return how nft names the sockets of a control group. The level counts from the root group."""
     return f'socket cgroupv2 level {len(Path(group).parts)} "{group}" '
 
 
 @functools.cache
 def _is_taken(match: str) -> bool:
-    """Return whether nft and the kernel know such a match: without it our legs would lose their mark."""
+    """Return whether nft and the kernel support such a match. Without it our legs would lose their mark."""
     return nft.accepts(f"{match}accept")
 
 

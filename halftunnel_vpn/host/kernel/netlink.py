@@ -1,4 +1,4 @@
-"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2; its only user."""
+"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2. Its only user."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from halftunnel_vpn.host.kernel.routes import (
 )
 
 MAX_UPLINKS: Final = 8
-"""Devices with a default route that keep their own replies; replies of others leave as `main` says."""
+"""Devices with a default route whose replies are kept apart. Replies of others follow `main`."""
 
 HELD_MTU: Final = 1500
-"""Bytes: what connections reckon with whose replies are routed a second time."""
+"""The MTU in bytes that connections assume whose replies are routed a second time."""
 
 _Result = TypeVar("_Result")
 
@@ -36,7 +36,7 @@ _ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unrea
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _UNICAST: Final = 1  # RTN_UNICAST
 _UNREACHABLE: Final = 7  # RTN_UNREACHABLE
-_ONLINK: Final = 4  # RTNH_F_ONLINK: a cloud's router may stand outside of the device's network
+_ONLINK: Final = 4  # RTNH_F_ONLINK: a cloud's router may lie outside the network of the device
 _SCOPE_LINK: Final = 253
 _IFF_UP: Final = 1
 _IFA_F_TEMPORARY: Final = 0x01
@@ -50,13 +50,13 @@ _NO_WAY: Final = (
     errno.ENOENT,
 )
 
-# What the kernel says about something that is gone already.
+# The kernel's errors about an object that is already gone.
 _GONE: Final = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device: ``addresses`` as ``ADDRESS/LENGTH`` without link-local ones; ``mtu`` in bytes."""
+    """A network device. ``addresses`` are ``ADDRESS/LENGTH`` without link-local ones; ``mtu`` is in bytes."""
 
     index: int
     mtu: int
@@ -65,10 +65,10 @@ class Link:
 
 
 def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
-    """Run ``work`` with a netlink socket and return what it returns; HostError when the kernel refuses it.
+    """Run ``work`` with a netlink socket and return its result. Raises HostError if the kernel refuses.
 
-    It runs in a thread of its own, in this thread's network namespace: pyroute2's plain calls run an event
-    loop, and one loop cannot run inside another.
+    It runs in a thread of its own, in the network namespace of this thread: the synchronous calls of pyroute2
+    run an event loop, and one loop cannot run inside another.
     """
     outcome: list[_Result] = []
     failure: list[BaseException] = []
@@ -81,9 +81,9 @@ def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
                 outcome.append(work(Kernel(socket_)))
         except NetlinkError as error:
             failure.append(HostError(f"The kernel refused a change of the network: {error.args[-1]}."))
-        except OSError as error:  # no descriptor is left, say
+        except OSError as error:  # e.g. out of descriptors
             failure.append(HostError(f"The kernel cannot be asked about the network now ({error.strerror})."))
-        except BaseException as error:  # carried over to the caller, whatever it is
+        except BaseException as error:  # passed on to the caller, whatever it is
             failure.append(error)
 
     thread = threading.Thread(target=run, name="netlink")
@@ -95,7 +95,7 @@ def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
 
 
 class Kernel:
-    """What the kernel has of ours, and the single changes to it. Removing what is gone does nothing."""
+    """The kernel's objects of ours, and single changes to them. Removing a missing one does nothing."""
 
     __slots__ = ("_netlink",)
 
@@ -103,7 +103,7 @@ class Kernel:
         self._netlink = netlink
 
     def link(self, name: str) -> Link | None:
-        """The device, None when there is none of that name."""
+        """Return the device; None if there is none of that name."""
         try:
             index = socket.if_nametoindex(name)
         except OSError:
@@ -124,15 +124,15 @@ class Kernel:
         self._netlink.link("set", index=index, **values)
 
     def add_address(self, index: int, text: str) -> None:
-        """Give the device an address, ``ADDRESS/LENGTH``, usable at once."""
+        """Add an address, ``ADDRESS/LENGTH``, to the device. It is usable at once."""
         self._netlink.addr("add", index=index, **_address_arguments(text))
 
     def remove_address(self, index: int, text: str) -> None:
-        """Take an address, ``ADDRESS/LENGTH``, from the device."""
+        """Remove an address, ``ADDRESS/LENGTH``, from the device."""
         self._unless_gone(self._netlink.addr, index=index, **_address_arguments(text))
 
     def rules(self) -> set[Rule]:
-        """Our rules, whatever their priority: known by our protocol number."""
+        """Return our rules of any priority. They are identified by our protocol number."""
         found = set()
         for version, family in _FAMILIES.items():
             for message in self._netlink.get_rules(family=family):
@@ -141,7 +141,7 @@ class Kernel:
         return found
 
     def add_rule(self, rule: Rule) -> None:
-        """Add a rule that is not there."""
+        """Add a rule that does not exist yet."""
         self._netlink.rule("add", **_rule_arguments(rule))
 
     def remove_rule(self, rule: Rule) -> None:
@@ -149,7 +149,7 @@ class Kernel:
         self._unless_gone(self._netlink.rule, **_rule_arguments(rule))
 
     def routes(self, tables: Iterable[int]) -> set[Route]:
-        """Our default routes in these tables; the kernel's own tables are never looked at."""
+        """Return our default routes in these tables. The kernel's own tables are never read."""
         found = set()
         for table in set(tables).difference(KERNELS_TABLES):
             for version, family in _FAMILIES.items():
@@ -160,7 +160,7 @@ class Kernel:
         return found
 
     def add_route(self, route: Route, index: int) -> None:
-        """Add a route, through the device ``index`` if it goes through the TUN."""
+        """Add a route. ``index`` is that of the TUN device, for a route through it."""
         arguments = _route_arguments(route)
         if route.through_tun:
             arguments["oif"] = index
@@ -173,7 +173,7 @@ class Kernel:
         self._unless_gone(self._netlink.route, **_route_arguments(route))
 
     def uplinks(self, tun: str) -> tuple[Uplink, ...]:
-        """The devices that `main` has default routes through, at most MAX_UPLINKS; none unless several."""
+        """Return the devices of the default routes in `main`, at most MAX_UPLINKS; none if only one."""
         gateways: dict[int, dict[int, tuple[int, str]]] = {}
         for version, family in _FAMILIES.items():
             for message in self._netlink.get_routes(family=family, table=MAIN_TABLE):
@@ -190,14 +190,14 @@ class Kernel:
             try:
                 device = socket.if_indextoname(index)
             except (OSError, OverflowError):
-                continue  # it went while we asked
+                continue  # it vanished in the meantime
             if device not in (tun, LOOPBACK):
                 pairs = tuple((version, gateway) for version, (_, gateway) in sorted(ways.items()))
                 found.append(Uplink(index, device, pairs))
         return tuple(found[:MAX_UPLINKS]) if len(found) > 1 else ()
 
     def next_step(self, destination: str, mark: int) -> tuple[str, str] | None:
-        """Device and gateway ("" when on link) to an address for packets with ``mark``; None if no way."""
+        """Return device and gateway ("" on link) to an address for packets with ``mark``; None if none."""
         from pyroute2 import NetlinkError
 
         family = _FAMILIES[ipaddress.ip_address(destination).version]
@@ -211,11 +211,11 @@ class Kernel:
         try:
             device = socket.if_indextoname(index) if index else None
         except OSError:
-            device = None  # it went while we asked
+            device = None  # it vanished in the meantime
         return None if device is None or device == LOOPBACK else (device, _gateway_of(message))
 
     def lasting_addresses(self, device: str, version: int) -> frozenset[str]:
-        """The device's addresses of one IP version but link-local ones and those that rotate (RFC 8981)."""
+        """Return the device's addresses of one IP version, except link-local and temporary (RFC 8981)."""
         try:
             index = socket.if_nametoindex(device)
         except OSError:
@@ -224,7 +224,7 @@ class Kernel:
         for item in self._netlink.get_addr(family=_FAMILIES[version], index=index):
             flags = item.get_attr("IFA_FLAGS") or item["flags"]
             address = ipaddress.ip_address(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
-            # what rotates is temporary (IPv6); for IPv4 the same bit means a second address of a network
+            # IPv6 flags temporary addresses so; for IPv4 the same bit means a second address of a network.
             rotates = version == 6 and flags & _IFA_F_TEMPORARY
             if not (rotates or flags & _IFA_F_TENTATIVE or address.is_link_local):
                 found.add(str(address))
@@ -308,7 +308,7 @@ def _route_from(message: Any, version: int, table: int) -> Route:
     try:
         device = socket.if_indextoname(message.get_attr("RTA_OIF") or 0)
     except OSError:
-        device = "?"  # it went while we asked
+        device = "?"  # it vanished in the meantime
     return Route(version, False, table, device, _gateway_of(message))
 
 
@@ -331,7 +331,7 @@ def _route_arguments(route: Route) -> dict[str, Any]:
 
 
 def _gateway_of(hop: Any) -> str:
-    """The router of a route or of one of its next hops; "" when there is none."""
+    """Return the router of a route or of one of its next hops; "" if there is none."""
     return str(hop.get_attr("RTA_GATEWAY") or (hop.get_attr("RTA_VIA") or {}).get("addr", ""))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 MESSAGE_SIZE: Final = 65536
-"""Bytes read at one time: more than the kernel puts into one datagram."""
+"""Bytes read at one time: more than the largest datagram of the kernel."""
 
 _ADD_MEMBERSHIP: Final = 1
 _SOL_NETLINK: Final = 270
@@ -30,7 +30,7 @@ class NetlinkEvents:
             raise
 
     def drain(self) -> Iterator[bytes | None]:
-        """Yield each datagram that has come, None for some that the socket had no room for. Never wait."""
+        """Yield each datagram that has arrived, None for datagrams that were lost. Never block."""
         while True:
             try:
                 yield self._socket.recv(MESSAGE_SIZE)

@@ -1,8 +1,8 @@
-"""Tells when the ways out of this host may have changed, and asks the kernel what they are now.
+"""Reports that the host's routes to its exits may have changed, and reads the present ones from the kernel.
 
-The kernel's messages only wake; what counts is read afresh then. So none can be missed for good, and a
-change that changes nothing for us (our own device, a container's bridge, an IPv6 address that rotates for
-privacy, RFC 8981) is none.
+The kernel's messages only wake the caller, who then reads the present state. So no change is missed for long.
+A change that does not concern us is not reported: our own device, a container's bridge, or a temporary IPv6
+address (RFC 8981).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from halftunnel_vpn.host.kernel.netlink import Kernel, with_kernel
 from halftunnel_vpn.host.kernel.netlink_events import NetlinkEvents
 
 SUSPEND_JUMP: Final = 2.0
-"""Seconds by which the clock that counts sleep must outrun the other one to mean that the host slept."""
+"""Seconds by which CLOCK_BOOTTIME must outrun CLOCK_MONOTONIC to show that the host was suspended."""
 
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE of linux/rtnetlink.h
 _GROUPS: Final = (1, 5, 7, 9, 11)
@@ -26,7 +26,7 @@ _NETLINK_ROUTE: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How packets with our mark reach one address; ``addresses``: those of the device that do not rotate."""
+    """The device and gateway towards one address. ``addresses`` are the device's lasting addresses."""
 
     device: str
     gateway: str
@@ -34,11 +34,11 @@ class Way:
 
 
 Ways = dict[str, Way | None]
-"""By destination; None where there is no way."""
+"""By destination; None if there is no route."""
 
 
 def ways(destinations: Iterable[str], mark: int) -> Ways:
-    """The ways to some addresses now, for packets with ``mark``; blocks for some milliseconds."""
+    """Return the present ways to some addresses, for packets with ``mark``. Blocks for some milliseconds."""
     wanted = tuple(destinations)
 
     def ask(kernel: Kernel) -> Ways:
@@ -57,15 +57,16 @@ def ways(destinations: Iterable[str], mark: int) -> Ways:
 
 
 def changed(before: Mapping[str, Way | None], now: Mapping[str, Way | None]) -> bool:
-    """Whether a destination that both know is reached otherwise now. One that cannot be reached any more is
-    no change: there is nothing to move to."""
+    """Return whether a destination in both mappings has another way now.
+
+    A destination that has become unreachable is no change, because there is no new way to move to."""
     return any(way is not None and way != before[place] for place, way in now.items() if place in before)
 
 
 class NetworkMonitor:
-    """A netlink socket in this network namespace; ``fd`` is readable when something has changed.
+    """A netlink socket in this network namespace. ``fd`` is readable when something has changed.
 
-    Raises HostError when there is no such socket to be had.
+    Raises HostError when no such socket can be opened.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,7 @@ class NetworkMonitor:
         self.fd = self._events.fd
 
     def drain(self) -> bool:
-        """Discard all events that have come; return whether there was one. Never wait."""
+        """Discard all events that have arrived; return whether there was any. Never block."""
         return len(list(self._events.drain())) > 0
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class NetworkMonitor:
 
 
 class SuspendWatch:
-    """Notices that the host was asleep: CLOCK_BOOTTIME counts that time, CLOCK_MONOTONIC does not."""
+    """Detects that the host was suspended: CLOCK_BOOTTIME counts that time, CLOCK_MONOTONIC does not."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class SuspendWatch:
         self._apart = boottime() - monotonic()
 
     def slept(self) -> float:
-        """Seconds that the host has slept since the last question, 0.0 when it has not."""
+        """Return the seconds of suspension since the last call; 0.0 if there was none."""
         apart = self._boottime() - self._monotonic()
         jump, self._apart = apart - self._apart, apart
         return jump if jump >= SUSPEND_JUMP else 0.0

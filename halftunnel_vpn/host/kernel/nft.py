@@ -1,4 +1,4 @@
-"""Our one nft table, as data, and its three operations: put in place, read back, remove. See nft(8)."""
+"""Our one nft table as data, and its three operations: install, read back, remove. See nft(8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NFT: Final = ExternalProgram(
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Rules in order. ``hook`` as nft writes it (``output priority filter``), "" if other chains go to it."""
+    """Rules in order. ``hook`` is in nft's notation (``output priority filter``), "" if only jumped to."""
 
     name: str
     hook: str
@@ -34,7 +34,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class NamedSet:
-    """A set or map of the table: its kind and name, and its lines as nft writes them."""
+    """A set or map of the table: its kind and name, and its lines in nft's notation."""
 
     name: str
     lines: tuple[str, ...]
@@ -53,7 +53,7 @@ class Ruleset:
 
 
 def chains(state: HostState, inbound_marks: Sequence[int] = ()) -> tuple[Chain, ...]:
-    """What the wanted state means for nft: one chain per purpose.
+    """Return the chains that the wanted state needs: one chain per purpose.
 
     ``inbound_marks`` are the marks of replies to connections from outside, which leave outside the tunnel.
     """
@@ -68,7 +68,7 @@ def chains(state: HostState, inbound_marks: Sequence[int] = ()) -> tuple[Chain, 
 
 
 def own_answers(state: HostState) -> tuple[Chain, ...]:
-    """Return the chains by which answers to our own packets pass a strict reverse-path filter."""
+    """Return the chains that let answers to our own packets pass a strict reverse-path filter."""
     return Chain("replies", "prerouting priority mangle", (_own_reply(state),)), _own_connections(state)
 
 
@@ -77,7 +77,7 @@ def _own_reply(state: HostState) -> str:
 
 
 def _spoofing(state: HostState) -> Chain:
-    """Nobody on the LAN may speak to the tunnel's address (CVE-2019-14899)."""
+    """Drop packets from the LAN that are addressed to the tunnel's address (CVE-2019-14899)."""
     rules = []
     for word, version in (("ip", 4), ("ip6", 6)):
         addresses = [str(item.ip) for item in state.interfaces() if item.version == version]
@@ -88,10 +88,10 @@ def _spoofing(state: HostState) -> Chain:
 
 
 def _replies(state: HostState) -> Chain:
-    """What comes in and must be routed, or have its source looked up, as `main` says: it gets our mark."""
+    """Set our mark on incoming packets whose route or source must be looked up as in `main`."""
     rules = [_own_reply(state)]
     if state.intercept_dns and not state.only:
-        # A query to this host that it hands on to a container's DNS server is no query of this host.
+        # A query to this host that it forwards to a container's DNS server is no query of this host.
         rules.append(
             f"iifname != {_devices(state.tun, *state.gateway)} "
             f"meta l4proto {{ tcp, udp }} th dport {DNS_PORT} fib daddr type local "
@@ -101,14 +101,14 @@ def _replies(state: HostState) -> Chain:
 
 
 def _own_connections(state: HostState) -> Chain:
-    """Remember in conntrack which connections are ours, for their replies."""
+    """Note in conntrack which connections are ours, so that their replies are recognized."""
     marks = f"{{ {state.mark:#x}, {state.excluded_mark:#x} }}"
     rule = f"meta mark {marks} ct mark set {state.mark:#x}"
     return Chain("own_connections", "postrouting priority mangle", (rule,))
 
 
 def _dns_guard(state: HostState, hook: str, inbound_marks: Sequence[int]) -> Chain:
-    """A socket bound to a device, or a link-local resolver, finds a road that no routing rule can close."""
+    """Reject DNS outside the tunnel: a socket bound to a device evades every routing rule."""
     whose = f"!= {marks(state.mark, *inbound_marks)}"
     if state.only:
         whose = f"== {state.only_mark:#x}"
@@ -120,7 +120,7 @@ def _dns_guard(state: HostState, hook: str, inbound_marks: Sequence[int]) -> Cha
 
 
 def _only_guard(state: HostState) -> Chain:
-    """What must go into the tunnel and found another way (a socket bound to a device) is refused."""
+    """Reject packets that must use the tunnel but took another path (a socket bound to a device)."""
     mark = f"meta mark {state.only_mark:#x}"
     rules = [f"{mark} oifname {_devices('lo', state.tun)} accept"]
     outside = (*state.exclude, *(LAN_NETWORKS if state.lan else ()))
@@ -131,7 +131,7 @@ def _only_guard(state: HostState) -> Chain:
 
 
 def _only_dns(state: HostState) -> list[Chain]:
-    """A resolver of this host would ask for it, and outside: its question goes to the tunnel's."""
+    """Redirect DNS of chosen programs to the tunnel's resolver: a resolver of this host would ask outside."""
     if not state.intercept_dns:
         return []
     question = f"meta mark {state.only_mark:#x} meta l4proto {{ tcp, udp }} th dport {DNS_PORT}"
@@ -144,7 +144,7 @@ def _only_dns(state: HostState) -> list[Chain]:
 
 
 def _gateway_guard(state: HostState, inbound_marks: Sequence[int]) -> Chain:
-    """Hosts behind this one go into the tunnel, and to each other; elsewhere they only answer."""
+    """Let hosts behind this one reach the tunnel and each other. Elsewhere they may only answer."""
     devices = _devices(*state.gateway)
     allowed = _devices(state.tun, *state.gateway)
     others = f"meta mark != {marks(*inbound_marks)} " if inbound_marks else ""
@@ -153,7 +153,7 @@ def _gateway_guard(state: HostState, inbound_marks: Sequence[int]) -> Chain:
 
 
 def _gateway_dns(state: HostState) -> list[Chain]:
-    """Whatever resolver the hosts behind this one ask, this very host as well: it is the tunnel's."""
+    """Redirect DNS of the hosts behind this one, whatever resolver they ask, to the tunnel's resolver."""
     if not state.intercept_dns:
         return []
     question = f"iifname {_devices(*state.gateway)} meta l4proto {{ tcp, udp }} th dport {DNS_PORT}"
@@ -177,12 +177,12 @@ def _devices(*names: str) -> str:
 
 
 def marks(*numbers: int) -> str:
-    """A set of marks, as a rule writes it."""
+    """Return a set of marks in nft's notation."""
     return "{ " + ", ".join(f"{number:#x}" for number in numbers) + " }"
 
 
 def render(wanted: Ruleset) -> str:
-    """The text for `nft -f`: replaces the table as a whole, in one transaction."""
+    """Return the text for `nft -f`. It replaces the whole table in one transaction."""
     lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
     for named in wanted.sets:
         lines.append(f"\t{named.kind} {named.name} {{")
@@ -198,12 +198,12 @@ def render(wanted: Ruleset) -> str:
 
 
 def find_program() -> str | None:
-    """Where nft is; None when it is not installed."""
+    """Return the path of nft; None if it is not installed."""
     return _NFT.find()
 
 
 def replace(text: str) -> None:
-    """Put the rendered table in place; HostError when nft is missing or refuses it."""
+    """Install the rendered table. Raises HostError if nft is missing or refuses it."""
     result = _NFT.run(["-f", "-"], text=text, timeout=NFT_TIMEOUT)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[0]
@@ -213,22 +213,22 @@ def replace(text: str) -> None:
 
 
 def accepts(rule: str) -> bool:
-    """Return whether nft and this kernel know all that a rule of an output chain says; nothing is changed."""
+    """Return whether nft and this kernel support ``rule`` in an output chain. Nothing is changed."""
     chain = f"chain try {{\n type filter hook output priority filter\n {rule}\n }}\n"
     text = f"table inet halftunnel_try {{\n {chain} }}\n"
     return _NFT.run(["--check", "-f", "-"], text=text, timeout=NFT_TIMEOUT).returncode == 0
 
 
 def listing() -> str | None:
-    """The table as the kernel has it, in nft's own words; None when there is none.
+    """Return the table in the kernel as nft lists it; None if there is none.
 
-    Without counts, and without what named sets hold, which changes by itself.
+    Counters and the elements of named sets are left out, because they change without us.
     """
     result = _NFT.run(["--stateless", "--terse", "list", "table", *TABLE.split()], timeout=NFT_TIMEOUT)
     return None if result.returncode else result.stdout
 
 
 def remove() -> None:
-    """Remove the table if it is there; a host without nft has none."""
+    """Remove the table if it exists. Do nothing on a host without nft."""
     if find_program() is not None and listing() is not None:
         _NFT.run(["delete", "table", *TABLE.split()], timeout=NFT_TIMEOUT)

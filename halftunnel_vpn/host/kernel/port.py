@@ -1,6 +1,6 @@
-"""The edge to the kernel: netlink, the nft table and the settings, as an interface with two implementations.
+"""The interface to the kernel: netlink, the nft table and the settings. It has two implementations.
 
-:class:`RealKernel` is the one of this network namespace; ``fake.py`` holds the other, for tests.
+:class:`RealKernel` uses the kernel of this network namespace. ``fake.py`` has the one for tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 
 
 class NetlinkPort(Protocol):
-    """Links, addresses, rules and routes, as ``netlink.Kernel`` describes them."""
+    """Links, addresses, rules and routes; described in ``netlink.Kernel``."""
 
     def link(self, name: str) -> Link | None: ...
     def set_link(self, index: int, **values: Any) -> None: ...
@@ -34,26 +34,26 @@ class NetlinkPort(Protocol):
 
 
 class KernelPort(Protocol):
-    """What ``Host`` reads and changes of a kernel. Calls raise HostError, one sentence."""
+    """What ``Host`` reads and changes of a kernel. Calls raise HostError with one sentence."""
 
     @property
     def sysctls(self) -> Sysctls:
-        """The settings of this network namespace."""
+        """The kernel settings of this network namespace."""
 
     def netlink(self, work: Callable[[NetlinkPort], _Result]) -> _Result:
-        """Return what ``work`` returns, called with links, rules and routes."""
+        """Call ``work`` with access to links, rules and routes; return its result."""
 
     def replace_table(self, text: str) -> None:
-        """Put our nft table in place as a whole, in one transaction; ``text`` is from ``nft.render``."""
+        """Install our whole nft table in one transaction. ``text`` comes from ``nft.render``."""
 
     def table(self) -> str | None:
-        """Return our nft table as the kernel lists it; None when there is none."""
+        """Return our nft table as the kernel lists it; None if there is none."""
 
     def remove_table(self) -> None:
-        """Remove our nft table if it is there."""
+        """Remove our nft table if it exists."""
 
     def has_device(self, name: str) -> bool:
-        """Return whether there is a network device of that name."""
+        """Return whether a network device of that name exists."""
 
 
 class RealKernel:
@@ -67,7 +67,7 @@ class RealKernel:
         return with_kernel(work)
 
     def replace_table(self, text: str) -> None:
-        """See KernelPort. Connections that the table must know by name are in the same transaction."""
+        """See KernelPort. The same transaction adds the connections that the table must list by address."""
         nft.replace(text + (inbound.elements() if "inbound_tcp4" in text else ""))
 
     def table(self) -> str | None:

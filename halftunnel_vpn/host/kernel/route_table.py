@@ -1,8 +1,9 @@
-"""Our routing rules and routes in the kernel, and those that stay while a kill switch holds without a tunnel.
+"""Our routing rules and routes in the kernel, and those of a kill switch without a tunnel.
 
-They are the second layer of the kill switch: whoever flushes the packet filter opens no way out, since what
-meets our rules without our mark finds a table in which everything is unreachable, also with a socket that is
-bound to a device. And whoever flushes the rules still has the packet filter in front of him.
+They are the second layer of the kill switch. If something flushes the packet filter, no path out opens:
+packets that match our rules without our mark find a table in which everything is unreachable. This holds for
+sockets that are bound to a device, too. If something flushes the rules, the packet filter still refuses the
+packets.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from halftunnel_vpn.host.state import HostState
 
 
 def held_versions(sysctls: Sysctls, through_tun: Iterable[int] = ()) -> tuple[int, ...]:
-    """The versions that have no route through the TUN, as far as the loopback device can hold them.
+    """Return the IP versions without a route through the TUN that the loopback device can hold back.
 
-    It cannot where IPv6 is switched off on all devices. Then nobody connects from outside over IPv6 either.
+    It cannot if IPv6 is switched off on all devices. But then nobody connects from outside over IPv6 either.
     """
     through_tun = tuple(through_tun)
     return tuple(
@@ -39,9 +40,9 @@ def held_versions(sysctls: Sysctls, through_tun: Iterable[int] = ()) -> tuple[in
 
 
 def put(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route], index: int) -> None:
-    """Have the kernel hold these and nothing else of ours; ``index`` is the TUN device's, 0 for none.
+    """Make these rules and routes the only ones of ours. ``index`` is the TUN device's, 0 for none.
 
-    What is to come stands before what is to go, so that nothing finds a gap.
+    New ones are added before old ones are removed, so that there is no gap.
     """
     rules, routes = list(rules), list(routes)
     present_rules = kernel.rules()
@@ -59,7 +60,7 @@ def put(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route], ind
 
 
 def remove(kernel: NetlinkPort, state: HostState) -> None:
-    """Remove all of ours, wherever it stands; ``state`` names a table that no rule may lead to any more."""
+    """Remove all our rules and routes. ``state`` names a table to which no rule may lead afterwards."""
     rules = kernel.rules()
     tables = {state.table, held_table(state), *_tables(rules, ())}
     tables |= {uplink_table(state, uplink) for uplink in uplinks_of(kernel, state)}
@@ -70,7 +71,7 @@ def remove(kernel: NetlinkPort, state: HostState) -> None:
 
 
 def differences(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route]) -> list[str]:
-    """How what the kernel has of ours differs from these, a sentence each."""
+    """Return how our rules and routes in the kernel differ from these, a sentence each."""
     present_rules = kernel.rules()
     wanted: set[Rule | Route] = {*rules, *routes}
     present: set[Rule | Route] = {*present_rules, *kernel.routes(_tables(present_rules, routes))}
@@ -79,19 +80,19 @@ def differences(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Rou
 
 
 def _tables(rules: Iterable[Rule], routes: Iterable[Route]) -> set[int]:
-    """The tables in which routes of ours may be."""
+    """Return the tables that may contain routes of ours."""
     return {rule.table for rule in rules if rule.table} | {route.table for route in routes}
 
 
 def uplinks_of(kernel: NetlinkPort, state: HostState) -> tuple[Uplink, ...]:
-    """The uplinks that replies must be kept apart for; none where they need not."""
+    """Return the uplinks whose replies must be kept apart; empty if there is no need."""
     return kernel.uplinks(state.tun) if state.inbound else ()
 
 
 def lock_state(policy: TrafficPolicy) -> HostState:
-    """The state whose rules keep in what ``policy`` protects, without a device to go through.
+    """Return a state without a device whose rules hold back what ``policy`` protects.
 
-    The LAN keeps its routes even where the packet filter refuses it: renewing a DHCP lease needs them.
+    The LAN keeps its routes even if the packet filter refuses it: renewing a DHCP lease needs them.
     """
     return HostState(
         addresses=(),
@@ -106,17 +107,17 @@ def lock_state(policy: TrafficPolicy) -> HostState:
 
 
 def lock(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> None:
-    """Have the kernel hold the rules of ``policy`` and unreachable routes behind them."""
+    """Install the rules of ``policy`` and the unreachable routes behind them."""
     put(kernel, *_locks(kernel, policy, sysctls), 0)
 
 
 def is_locked(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> bool:
-    """Whether all of them are there, and no others of ours."""
+    """Return whether all of them are installed, and no other rule or route of ours."""
     return not differences(kernel, *_locks(kernel, policy, sysctls))
 
 
 def _locks(kernel: NetlinkPort, policy: TrafficPolicy, sysctls: Sysctls) -> tuple[list[Rule], list[Route]]:
-    """None while something is opened: by which ports, only the packet filter can tell."""
+    """Return the rules and routes; none while there is an opening, whose ports only nft can match."""
     if policy.openings:
         return [], []
     state = lock_state(policy)

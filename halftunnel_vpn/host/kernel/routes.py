@@ -1,37 +1,38 @@
-"""Policy routing as data: which rules and routes a wanted state means. Nothing here touches the kernel.
+"""Policy routing as data: the rules and routes of a wanted state. Nothing here touches the kernel.
 
-After wg-quick(8): our own sockets carry a mark and skip our rules, everything else meets them. Rules, by
-their distance from the base priority, for each IP version:
+The scheme follows wg-quick(8): our own sockets carry a mark and skip our rules; all other packets meet them.
+The rules, by their distance from the base priority, for each IP version:
 
-    +0    what carries our mark, or that of a reply to a connection from outside, jumps to the end; a reply
-          that must leave by one of several uplinks -> main, without its default routes
-    +1    such a reply -> the uplink's own table
-    +2    such a reply jumps to the end, where the uplink has no default route of this IP version
-    +3    port 53 -> our table, whatever its address (`lookup local` has answered for loopback before)
-    +4    port 53: unreachable
-    +5    excluded networks -> main; what excluded programs send, and what comes out of the tunnel to be
-          forwarded, jumps to the end
-    +6... each included network, the longest prefix first, has three:
-          private destinations -> main, where main knows a still longer prefix (so a LAN stays a LAN)
-          what has a source address already -> a route to the loopback device, where the tunnel has no route
+  +0    packets with our mark, or with that of a reply to a connection from outside, jump to the end; a
+        reply that must leave by one of several uplinks -> main, without its default routes
+  +1    such a reply -> the uplink's own table
+  +2    such a reply jumps to the end, if the uplink has no default route of this IP version
+  +3    port 53 -> our table, whatever its address (`lookup local` has handled loopback before)
+  +4    port 53: unreachable
+  +5    excluded networks -> main; packets of excluded programs, and packets from the tunnel to be
+        forwarded, jump to the end
+  +6... three for each included network, the longest prefix first:
+          private destinations -> main, if main has a longer prefix (so a LAN stays a LAN)
+          packets that have a source address already -> a route to the loopback device, if the tunnel has
+          no route
           -> our table
-    +393  where all of an IP version is included: unreachable
-    +394  the place to jump to
+  +393  if all of an IP version is included: unreachable
+  +394  the target of the jumps
 
-Only private destinations may be found in main: a router that calls a piece of the Internet its LAN, or hands
-out routes to it (TunnelVision, CVE-2024-3661; TunnelCrack, CVE-2023-36672), gets no packet of the tunnel's.
-Where only some programs go into the tunnel, all rules but the first speak of their mark alone.
+Only private destinations may be found in main. So a router that declares a part of the Internet its LAN, or
+announces routes to it (TunnelVision, CVE-2024-3661; TunnelCrack, CVE-2023-36672), gets no packet of the
+tunnel. If only some programs use the tunnel, all rules except the first match their mark only.
 
-A rule cannot say `not fwmark` and a port: `not` turns the whole rule around. Hence the jump.
+A rule cannot combine `not fwmark` with a port, because `not` inverts the whole rule. Hence the jump.
 
-Our table holds a default route through the TUN, and an unreachable one with a worse metric. The kernel
-drops the first with the device; then the second stops what must not leak. With IPv6, a socket that is bound
-to another device passes both by, hence the rules that say unreachable.
+Our table has a default route through the TUN, and an unreachable one with a worse metric. The kernel removes
+the first with the device; then the second one prevents leaks. In IPv6 a socket that is bound to another
+device skips both, hence the unreachable rules.
 
-The packet filter knows a reply to a connection from outside, but only after the first lookup. Where that
-would find nothing, it finds the loopback device: the filter gives a reply its mark, with which it is routed
-again, and refuses the rest (see ``host/kernel/inbound.py``). Without the filter, nothing of it leaves the
-host.
+The packet filter recognizes a reply to a connection from outside only after the first routing lookup. If that
+lookup would find no route, it must find the loopback device: the filter then marks a reply, which is routed
+again, and refuses all other packets (see ``host/kernel/inbound.py``). Without the filter these packets never
+leave the host.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from typing import Any, Final
 from halftunnel_vpn.host.state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
 
 PROTOCOL: Final = 72
-"""Our number in the `proto` field of rules and routes (`ip rule` shows it): by it we know our own again."""
+"""Our number in the `proto` field of rules and routes (see `ip rule`). It identifies them as ours."""
 
 MAIN_TABLE: Final = 254
 KERNELS_TABLES: Final = (253, 254, 255)
@@ -71,10 +72,10 @@ METADATA: Final[dict[int, tuple[Any, ...]]] = {
     4: (ipaddress.IPv4Network("169.254.169.254/32"),),
     6: (ipaddress.IPv6Network("fd00:ec2::254/128"),),
 }
-"""Where clouds tell a machine about itself: at the end of its default route, whatever `main` knows of it."""
+"""Metadata services of clouds. They are reached by the default route, whatever `main` knows of them."""
 
 _SOURCES: Final = {
-    # every address but the unspecified one, which a lookup has that must find a source first
+    # every address except the unspecified one, which a lookup has that must first find a source address
     4: (
         "1.0.0.0/8",
         "2.0.0.0/7",
@@ -92,7 +93,7 @@ _LAN: Final = tuple(ipaddress.ip_network(text) for text in LAN_NETWORKS)
 
 @dataclass(frozen=True, order=True, slots=True)
 class Rule:
-    """One routing rule. ``action`` is lookup, goto, nop or unreachable; 0, "" and -1 (suppress) are unset."""
+    """One routing rule. ``action``: lookup, goto, nop or unreachable. 0, "" and -1 (suppress) mean unset."""
 
     version: int
     priority: int
@@ -108,7 +109,7 @@ class Rule:
     source: str = ""
 
     def __str__(self) -> str:
-        """As `ip rule` would show it."""
+        """Return the rule in the notation of `ip rule`."""
         words = [f"{self.priority}: from {self.source or 'all'}"]
         words += [f"to {self.destination}"] if self.destination else []
         words += [f"fwmark {self.mark:#x}"] if self.mark else []
@@ -133,7 +134,7 @@ class Route:
 
     @property
     def metric(self) -> int:
-        """The TUN wins while it is there."""
+        """The metric. The route through the TUN has the best one."""
         return TUN_METRIC if self.through_tun else UNREACHABLE_METRIC
 
     def __str__(self) -> str:
@@ -153,12 +154,12 @@ class Uplink:
 
 
 def held_table(state: HostState) -> int:
-    """The table whose routes lead to the loopback device."""
+    """Return the table whose routes lead to the loopback device."""
     return _own_table(state.table + 1)
 
 
 def uplink_table(state: HostState, uplink: Uplink) -> int:
-    """The table with the default routes of one uplink."""
+    """Return the table with the default routes of one uplink."""
     return _own_table(state.table + 1 + uplink.index)
 
 
@@ -169,9 +170,9 @@ def _own_table(number: int) -> int:
 def wanted_rules(
     state: HostState, versions: Iterable[int], *, uplinks: Sequence[Uplink] = (), held: Iterable[int] = ()
 ) -> list[Rule]:
-    """The rules that ``state`` means for these IP versions, in the order in which they must be added.
+    """Return the rules of ``state`` for these IP versions, in the order in which they must be added.
 
-    ``held`` are the versions that have no route through the TUN, and one to the loopback device instead.
+    ``held`` are the versions with a route to the loopback device instead of one through the TUN.
     """
     held = tuple(held)
     return [rule for version in versions for rule in _rules_of(state, version, uplinks, version in held)]
@@ -180,7 +181,7 @@ def wanted_rules(
 def _rules_of(state: HostState, version: int, uplinks: Sequence[Uplink], is_held: bool) -> list[Rule]:
     base = state.rule_priority
     end = base + _END
-    # First of all the way around the tunnel for our own sockets, else they would meet the rest unarmed.
+    # The bypass of our own sockets comes first; otherwise they would meet the other rules before it.
     rules = [Rule(version, end, "nop"), Rule(version, base + _MARKED, "goto", goto=end, mark=state.mark)]
     if state.inbound:
         rules += _inbound_rules(state, version, uplinks)
@@ -198,7 +199,7 @@ def _rules_of(state: HostState, version: int, uplinks: Sequence[Uplink], is_held
         priority = base + _INCLUDED + _PER_NETWORK * (_LONGEST_PREFIX - network.prefixlen)
         destination = _selector(network)
         for private in _private_parts(network) if state.lan else ():
-            # a group has no route of its own: it is on the LAN whatever main says
+            # A multicast group has no route of its own. It is on the LAN whatever main says.
             suppress = -1 if private.is_multicast or private == _BROADCAST else network.prefixlen
             rules.append(
                 Rule(
@@ -227,7 +228,7 @@ def _rules_of(state: HostState, version: int, uplinks: Sequence[Uplink], is_held
 
 
 def _inbound_rules(state: HostState, version: int, uplinks: Sequence[Uplink]) -> list[Rule]:
-    """How replies to connections from outside leave: as the host says, or by the uplink that is marked."""
+    """Return the rules for replies to connections from outside: by main, or by the marked uplink."""
     base, end = state.rule_priority, state.rule_priority + _END
     rules = [Rule(version, base + _MARKED, "goto", goto=end, mark=state.inbound_mark)]
     for uplink in uplinks:
@@ -249,9 +250,9 @@ def wanted_routes(
     held: Iterable[int] = (),
     uplinks: Sequence[Uplink] = (),
 ) -> list[Route]:
-    """The routes of our tables, the unreachable ones first. ``through_tun``: versions that the TUN has.
+    """Return the routes of our tables, the unreachable ones first.
 
-    ``held`` as in :func:`wanted_rules`.
+    ``through_tun`` are the IP versions with a route through the TUN. ``held`` as in :func:`wanted_rules`.
     """
     versions, through_tun = tuple(versions), tuple(through_tun)
     routes = [Route(version, False, state.table) for version in versions]
@@ -268,12 +269,12 @@ def wanted_routes(
 
 
 def _selector(network: Network) -> str:
-    """How a rule names a network: everything needs no name."""
+    """Return how a rule names a network; "" for all addresses."""
     return str(network) if network.prefixlen else ""
 
 
 def _private_parts(network: Network) -> list[Network]:
-    """What of a network is a LAN's, where a longer prefix than the network's own can be."""
+    """Return the private parts of a network, within which main may have a longer prefix."""
     found: list[Network] = []
     for private in _LAN:
         if private.version != network.version or not private.overlaps(network):

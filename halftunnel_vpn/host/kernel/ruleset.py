@@ -1,4 +1,4 @@
-"""Our nft table as a whole: what a tunnel needs, what a policy refuses, and which replies leave outside."""
+"""Our whole nft table: what a tunnel needs, what a policy refuses, and which replies leave outside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from halftunnel_vpn.host.state import HostState
 
 
 def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequence[Uplink] = ()) -> Ruleset:
-    """The table while a tunnel is up; no policy: what finds another way may take it."""
+    """Return the table while a tunnel is up. Without a policy, traffic may also take other paths."""
     replies = Inbound(state if state.inbound else None, tuple(uplinks))
     guard = () if policy is None else traffic_policy.chains(policy, replies.marks)
     owners = mark_owners.chain(state.mark)
@@ -22,7 +22,7 @@ def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequenc
 
 
 def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
-    """The table while no tunnel is up."""
+    """Return the table while no tunnel is up."""
     state = route_table.lock_state(policy)
     replies = Inbound(state if policy.inbound else None, tuple(uplinks))
     guard = traffic_policy.chains(policy, replies.marks)
@@ -30,5 +30,5 @@ def alone(policy: TrafficPolicy, uplinks: Sequence[Uplink] = ()) -> Ruleset:
 
 
 def uplinks_now(kernel: KernelPort, state: HostState) -> tuple[Uplink, ...]:
-    """The uplinks whose replies are kept apart. Raises HostError."""
+    """Return the uplinks whose replies are kept apart. Raises HostError."""
     return kernel.netlink(lambda netlink: route_table.uplinks_of(netlink, state)) if state.inbound else ()

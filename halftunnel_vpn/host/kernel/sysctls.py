@@ -1,4 +1,4 @@
-"""The kernel settings a tunnel needs, under /proc/sys of this network namespace."""
+"""The kernel settings that a tunnel needs, under /proc/sys of this network namespace."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from pathlib import Path
 from typing import Final
 
 SOURCE_MARK: Final = "ipv4/conf/all/src_valid_mark"
-"""With 1, a strict reverse-path filter honours the mark: replies to our own sockets pass it."""
+"""With 1, a strict reverse-path filter uses the mark, so that replies to our own sockets pass it."""
 
 
 class Sysctls:
-    """The settings below ``root``, by key: the path from there."""
+    """The settings below ``root``. A key is a path relative to it."""
 
     def __init__(self, root: Path = Path("/proc/sys/net")) -> None:
         self.root = root
 
     def has_ipv6(self) -> bool:
-        """Whether the kernel speaks IPv6 at all."""
+        """Whether the kernel supports IPv6."""
         return (self.root / "ipv6/conf/all").is_dir()
 
     def versions(self) -> tuple[int, ...]:
-        """The IP versions that this kernel has."""
+        """The IP versions that this kernel supports."""
         return (4, 6) if self.has_ipv6() else (4,)
 
     def device_has_ipv6(self, device: str) -> bool:
-        """Whether the kernel lets this device speak IPv6."""
+        """Return whether IPv6 is enabled on this device."""
         return self.read(f"ipv6/conf/{device}/disable_ipv6") == "0"
 
     def of_device(self, device: str) -> dict[str, str]:
-        """Settings of the TUN itself; they vanish with it."""
+        """Return the settings of the TUN device. They vanish with it."""
         wanted = {
-            # A router beyond the exit may have an address that this host's LAN has too: take its errors.
+            # A router beyond the exit may have an address that this host's LAN uses too: accept its errors.
             f"ipv4/conf/{device}/rp_filter": "2",
-            # A program that may only go inside and asks a resolver at 127.0.0.53 gets its answer from here.
+            # A program that may only use the tunnel gets the answer of a resolver at 127.0.0.53 from this
+            # device.
             f"ipv4/conf/{device}/route_localnet": "1",
         }
         if self.has_ipv6():
@@ -43,9 +44,9 @@ class Sysctls:
         return wanted
 
     def for_gateway(self) -> dict[str, str]:
-        """Settings with which this host forwards, by key, for as long as a LAN goes through its tunnel.
+        """Return the settings with which this host forwards, while the LAN uses its tunnel.
 
-        A host that forwards IPv6 would no longer listen to its own router: with accept_ra 2 it does.
+        A host that forwards IPv6 would ignore the announcements of its own router. accept_ra 2 prevents that.
         """
         wanted = {"ipv4/ip_forward": "1"}
         if self.has_ipv6():
@@ -57,25 +58,27 @@ class Sysctls:
         return wanted
 
     def forwarding_of_devices(self) -> dict[str, str]:
-        """What each device's own IPv6 forwarding is now: setting that of `all` sets them too."""
+        """Return the present IPv6 forwarding of each device. Setting that of `all` changes them too."""
         paths = sorted((self.root / "ipv6/conf").glob("*/forwarding"))
         keys = [f"ipv6/conf/{path.parent.name}/forwarding" for path in paths if path.parent.name != "all"]
         return {key: value for key in keys if (value := self.read(key)) is not None}
 
     def read(self, key: str) -> str | None:
-        """The value, None when the kernel has no such setting."""
+        """Return the value; None if the kernel has no such setting."""
         try:
             return (self.root / key).read_text().strip()
         except OSError:
             return None
 
     def write(self, key: str, value: str) -> str | None:
-        """Set a value unless it stands already; a sentence when that is not allowed, else None."""
+        """Set a value if it differs. Return a sentence if that is not permitted, otherwise None."""
         if self.read(key) == value:
             return None
         try:
             (self.root / key).write_text(value)
         except OSError as error:
             name = f"net.{key.replace('/', '.')}"
-            return f"The setting {name} could not be made {value} ({error.strerror}): make it so on the host."
+            return (
+                f"The kernel setting {name} could not be set to {value} ({error.strerror}): set it yourself."
+            )
         return None

@@ -1,6 +1,6 @@
-"""Wakes us when somebody touches what is ours in the kernel: our nft table, routing rules, routes, links.
+"""Wakes us when something changes our objects in the kernel: nft table, routing rules, routes, links.
 
-The kernel's messages only wake; whoever is woken reads afresh what is there (``Host.differences``).
+The kernel's messages only wake the caller, who then reads the present state (``Host.differences``).
 See netlink(7), rtnetlink(7) and linux/netfilter/nfnetlink.h.
 """
 
@@ -19,12 +19,12 @@ _NFTABLES_GROUP: Final = 7
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE
 _ROUTE_GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 # RTM_NEWLINK (down?), _DELLINK, _DELADDR, _DELROUTE, _NEWRULE, _DELRULE
-_TELLING: Final = frozenset({16, 17, 21, 25, 32, 33})
+_RELEVANT: Final = frozenset({16, 17, 21, 25, 32, 33})
 _HEADER: Final = struct.Struct("=IHHII")
 
 
 class KernelChanges:
-    """Two netlink sockets in this network namespace. Raises HostError when there are none to be had."""
+    """Two netlink sockets in this network namespace. Raises HostError when none can be opened."""
 
     def __init__(self) -> None:
         self._sources: list[NetlinkEvents] = []
@@ -38,11 +38,11 @@ class KernelChanges:
 
     @property
     def descriptors(self) -> list[int]:
-        """Readable when the kernel has announced something."""
+        """The sockets. They are readable when the kernel has announced a change."""
         return [source.fd for source in self._sources]
 
     def drain(self) -> bool:
-        """Read all events that have come; return whether one may concern us. Never wait."""
+        """Read all events that have arrived; return whether one may concern us. Never block."""
         concerns = False
         for source in self._sources:
             is_nft = source is self._sources[0]
@@ -62,7 +62,7 @@ class KernelChanges:
         offset = 0
         while offset + _HEADER.size <= len(data):
             length, kind, *_ = _HEADER.unpack_from(data, offset)
-            if kind in _TELLING:
+            if kind in _RELEVANT:
                 return True
             offset += max(_HEADER.size, (length + 3) & ~3)
         return False

@@ -1,9 +1,9 @@
-"""What may leave this host outside the tunnel, as data, and as chains of our one nft table.
+"""What may leave this host outside the tunnel, as data and as chains of our one nft table.
 
-Everything that is not named is refused, in the order that the rules have here: to programs with a reset or
-an ICMP error, so that they need not wait. A socket that is bound to a device, a raw socket or a multicast
-sender finds roads that no routing rule closes; these chains close them. Two kinds pass below them: ARP,
-and packet sockets (AF_PACKET), which only root has and DHCP clients use.
+The first matching rule decides. Everything that no rule names is refused. Programs get a reset or an ICMP
+error, so that they need not wait. A socket that is bound to a device, a raw socket or a multicast sender
+evades the routing rules; these chains stop it. Two kinds of packets pass below them: ARP, and packet sockets
+(AF_PACKET), which only root can open and DHCP clients use.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _DHCP: Final = (
     "ip6 saddr fe80::/10 ip6 daddr { fe80::/10, ff02::1:2, ff05::1:3 } udp sport 546 udp dport 547 accept",
 )
 _NEIGHBOURS: Final = (
-    # RFC 4861: what comes from beyond a router has a smaller hop limit, and is ignored
+    # RFC 4861: packets from beyond a router have a smaller hop limit and are ignored
     "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opening:
-    """Traffic that may leave for a while: to ``networks`` (none: everywhere), by ``protocol``, to ``ports``.
+    """Traffic that may leave for a while: to ``networks`` (none: all), by ``protocol``, to ``ports``.
 
-    ``protocol`` is one of :data:`PROTOCOLS`; "" means any, and then there are no ports.
-    Raises ValueError for what cannot be meant.
+    ``protocol`` is one of :data:`PROTOCOLS`, or "" for any protocol; then there are no ports. Raises
+    ValueError for invalid values.
     """
 
     networks: tuple[str, ...] = ()
@@ -63,19 +63,18 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrafficPolicy:
-    """Which traffic passes outside the tunnel, and the tunnel's device when there is one.
+    """Which traffic may pass outside the tunnel, and the tunnel's device if there is one.
 
-    ``mark`` is that of our own packets, ``own_ports`` the TCP ports of the roads that these may go to, and
-    with any of them to DNS; without, nothing of ours passes either. ``lan`` and ``excluded`` are networks
-    that stay outside, their DNS excepted while ``intercept_dns``. ``pass_marks`` are marks with which other
-    packets may go anywhere (that of excluded programs). ``protect`` are the networks that are guarded at all:
-    with ``0.0.0.0/0`` and ``::/0`` everything is. DHCP, neighbour discovery and what stays on this host
-    always pass. ``table`` and ``rule_priority`` are where our routing stands (see
-    ``host/kernel/route_table.py``).
-    ``inbound``: replies to connections from outside pass, and nothing that this host begins (see
-    ``host/kernel/inbound.py``).
+    ``mark`` is the mark of our own packets. ``own_ports`` are the TCP ports of our exits; with any of them
+    our packets may also go to DNS, and without any none of our packets pass. ``lan`` and ``excluded`` are
+    networks that stay outside, except their DNS while ``intercept_dns``. ``pass_marks`` are marks of other
+    packets that may go anywhere (those of excluded programs). ``protect`` are the guarded networks; with
+    ``0.0.0.0/0`` and ``::/0`` everything is guarded. DHCP, neighbour discovery and traffic within this host
+    always pass. ``table`` and ``rule_priority`` say where our routing rules are (see
+    ``host/kernel/route_table.py``). ``inbound``: replies to connections from outside pass, but nothing that
+    this host begins (see ``host/kernel/inbound.py``).
 
-    Raises ValueError for what cannot be meant.
+    Raises ValueError for invalid values.
     """
 
     mark: int = DEFAULT_MARK
@@ -98,26 +97,26 @@ class TrafficPolicy:
             raise ValueError("a mark is a number from 1 to 4294967295")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; :meth:`from_dict` reads it back."""
+        """Return it as JSON data. :meth:`from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrafficPolicy:
-        """Raises TypeError for an unknown field, ValueError for a bad value."""
+        """Read what :meth:`as_dict` returned. Raises TypeError (unknown field), ValueError (bad value)."""
         fields = _with_tuples(data)
         fields["openings"] = tuple(Opening(**_with_tuples(item)) for item in fields.get("openings", ()))
         return cls(**fields)
 
 
 def chains(policy: TrafficPolicy, inbound_marks: Sequence[int] = ()) -> tuple[Chain, ...]:
-    """One chain for what this host sends, one for what it forwards (containers, a LAN behind it).
+    """Return one chain for what this host sends and one for what it forwards (containers, a LAN).
 
-    ``inbound_marks`` are those that ``host/kernel/inbound.py`` gives to replies, and to nothing else.
+    ``inbound_marks`` are the marks that ``host/kernel/inbound.py`` gives to replies, and to nothing else.
     """
     inbound = [f"meta mark {marks(*inbound_marks)} accept"] if inbound_marks else []
     policy_word = "drop" if len(_whole_families(policy.protect)) == 2 else "accept"
     return (
-        # a reset is what no program mistakes for a passing trouble
+        # Every program understands a reset as a permanent failure.
         Chain(
             "refuse",
             "",
@@ -163,7 +162,7 @@ def _from_tunnel(policy: TrafficPolicy) -> list[str]:
 
 
 def _own(policy: TrafficPolicy) -> list[str]:
-    """Our legs, and our questions for the addresses of the roads; only root can give packets a mark."""
+    """Return the rules for our legs and our address queries. Only root can mark packets."""
     if not policy.own_ports:
         return []
     mark = f"meta mark {policy.mark:#x}"
@@ -174,7 +173,7 @@ def _own(policy: TrafficPolicy) -> list[str]:
 
 
 def _answers(policy: TrafficPolicy) -> list[str]:
-    """What the host forwards with our mark answers somebody outside; see ``nft._replies``."""
+    """Return the rule for forwarded answers to outside hosts with our mark; see ``nft._replies``."""
     return [f"meta mark {policy.mark:#x} accept"]
 
 
@@ -202,7 +201,7 @@ def _opening(opening: Opening) -> list[str]:
 
 
 def _refusal(policy: TrafficPolicy) -> list[str]:
-    """Refuse the rest of what is protected."""
+    """Return the rules that refuse the rest of the protected networks."""
     whole = _whole_families(policy.protect)
     if len(whole) == 2:
         return ["goto refuse"]
@@ -219,7 +218,7 @@ def _whole_families(networks: Iterable[str]) -> set[int]:
 
 
 def _by_version(networks: Iterable[str]) -> dict[int, list[str]]:
-    """Without overlaps, which an nft set does not take, in a fixed order; no family without a network."""
+    """Group networks by IP version, without overlaps (nft sets forbid them), in a fixed order."""
     found: dict[int, list[str]] = {}
     parsed = [ipaddress.ip_network(text) for text in networks]
     v4 = [network for network in parsed if isinstance(network, ipaddress.IPv4Network)]
@@ -250,5 +249,5 @@ def _check_ports(ports: Iterable[int]) -> None:
 
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the dataclasses have tuples."""
+    """Turn JSON lists into the tuples of the dataclasses."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

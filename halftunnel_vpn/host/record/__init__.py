@@ -1,1 +1,1 @@
-"""Who may change this host, and what was changed: the records that outlive a process."""
+"""The records that outlive a process: which process may change this host, and what was changed."""

@@ -1,8 +1,8 @@
-"""What has been changed on this host and what stood there before, on disk before each change is made.
+"""What has been changed on this host, and the values before; on disk before each change is made.
 
-One JSON file per device in the state directory. It names the boot and the network namespace it speaks
-of: in another one the kernel's part is gone already, and only files are to be put back. Two network
-namespaces at once need a state directory each.
+There is one JSON file per device in the state directory. It names the boot and the network namespace in which
+it was written. In another one the kernel's part is gone already, and only files must be restored. Two network
+namespaces at the same time need separate state directories.
 """
 
 from __future__ import annotations
@@ -17,42 +17,44 @@ from halftunnel_vpn.host.state import HostState
 from halftunnel_vpn.storage.atomic_file import remove_file, replace_file
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/halftunnel")
-"""On disk and not under /run: /etc/resolv.conf survives a power cut, so its original must too."""
+"""On disk and not under /run: /etc/resolv.conf survives a power failure, so its original must too."""
 
 SUFFIX: Final = ".journal.json"
 _FORMAT: Final = 1
 
 
 def state_directory() -> Path:
-    """Where journals are kept: what systemd or the caller names in $STATE_DIRECTORY, else the usual place."""
+    """Return the directory of the journals: $STATE_DIRECTORY, or the default."""
     return Path(os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE_DIR)
 
 
 class Journal:
-    """The steps taken for one device, by name, each with what is needed to undo it."""
+    """The steps taken for one device, by name, each with the data that its undoing needs."""
 
-    def __init__(self, path: Path, state: HostState, steps: dict[str, dict[str, Any]], *, here: bool) -> None:
+    def __init__(
+        self, path: Path, state: HostState, steps: dict[str, dict[str, Any]], *, is_current: bool
+    ) -> None:
         self.path = path
         self.state = state
         self.steps = steps
-        self.here = here
+        self.is_current = is_current
         """Whether it was written in this boot and this network namespace."""
 
     @classmethod
     def new(cls, state_dir: Path, state: HostState) -> Journal:
-        """An empty one, not on disk yet."""
-        return cls(path_of(state_dir, state.tun), state, {}, here=True)
+        """Return an empty journal that is not on disk yet."""
+        return cls(path_of(state_dir, state.tun), state, {}, is_current=True)
 
     @classmethod
     def load(cls, path: Path) -> Journal | None:
-        """The one on disk, None when there is none; HostError when it cannot be read."""
+        """Return the journal on disk; None if there is none. Raises HostError if it cannot be read."""
         try:
             data = json.loads(path.read_bytes())
             if data["format"] != _FORMAT:
                 raise ValueError(f"format {data['format']}")
             state = HostState.from_dict(data["state"])
             steps = {str(name): dict(step) for name, step in data["steps"].items()}
-            return cls(path, state, steps, here=data["place"] == _this_place())
+            return cls(path, state, steps, is_current=data["place"] == _this_place())
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -62,13 +64,13 @@ class Journal:
             ) from error
 
     def record(self, step: str, **data: Any) -> None:
-        """Write down that ``step`` is about to be taken; on disk when this returns."""
+        """Record that ``step`` is about to be taken. It is on disk when this returns."""
         if self.steps.get(step) != data:
             self.steps[step] = data
             self.save()
 
     def save(self) -> None:
-        """Put it on disk, atomically; HostError when the state directory cannot be written."""
+        """Write the journal atomically. Raises HostError if the state directory cannot be written."""
         content = {
             "format": _FORMAT,
             "place": _this_place(),
@@ -78,10 +80,10 @@ class Journal:
         write_atomically(self.path, json.dumps(content, indent=1), noun="journal")
 
     def discard(self) -> None:
-        """Everything is undone: forget it. HostError when the file is there and cannot be removed."""
+        """Remove the file: everything is undone. Raises HostError if an existing file cannot be removed."""
         self.steps = {}
         if not self.path.exists():
-            return  # so it could not even be written: a read-only file system would refuse to remove nothing
+            return  # it was never written; a read-only file system would refuse even to remove a missing file
         try:
             remove_file(self.path)
         except OSError as error:
@@ -89,10 +91,10 @@ class Journal:
 
 
 def write_atomically(path: Path, text: str, *, noun: str = "file") -> None:
-    """Replace a file of a state directory as a whole, on disk when this returns.
+    """Replace a file of a state directory atomically. It is on disk when this returns.
 
-    A file that has this text already is left alone: on a full disk, nothing needs room. Raises HostError
-    with one sentence about what ``noun`` calls it.
+    A file that has this text already is not written, so a full disk does no harm. Raises HostError with one
+    sentence that calls the file ``noun``.
     """
     if _has(path, text):
         return
@@ -114,7 +116,7 @@ def _has(path: Path, text: str) -> bool:
 
 
 def path_of(state_dir: Path, device: str) -> Path:
-    """Where the journal of ``device`` is."""
+    """Return the path of the journal of ``device``."""
     return state_dir / f"{device}{SUFFIX}"
 
 

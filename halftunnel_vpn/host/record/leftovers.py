@@ -1,4 +1,4 @@
-"""What a client that is gone has left on this host, without changing anything."""
+"""What a client that has ended has left on this host. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from halftunnel_vpn.host.record.policy_file import FILE
 
 
 def leftovers(state_dir: Path) -> list[str]:
-    """Return what was left, in sentences that say what to do; nothing while a process manages this host.
+    """Return what was left, as sentences that say what to do; empty while a process manages this host.
 
-    A user who may not read ``state_dir`` is told what the routing rules show, which anybody may read.
+    If the user may not read ``state_dir``, report what the routing rules show, which any user may read.
     """
     try:
         names = sorted(os.listdir(state_dir))

@@ -1,9 +1,9 @@
 """The one lock for every process that writes the nft table, the routing rules or the state files.
 
-It is held in two places: the state directory, because its files must have one writer, and a file of the
-network namespace in ``RUN_DIRECTORY``, because a namespace has one table, whatever state directory a process
-was given. The kernel releases both when the holder dies: they are open file description locks (fcntl(2)),
-which can also be queried without taking them.
+It consists of two file locks. One is in the state directory, because its files must have one writer. The
+other is a file of the network namespace in ``RUN_DIRECTORY``, because a namespace has one table, whatever the
+state directory is. They are open file description locks (fcntl(2)). The kernel releases them when the holder
+dies, and they can be queried without being taken.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from halftunnel_vpn.errors import HostError
 LOCK: Final = "host.lock"
 
 RUN_DIRECTORY: Final = Path("/run")
-"""Only root may write here, so no other user can hold the lock and keep the tunnel down."""
+"""Only root may write here. So no other user can hold the lock and keep the tunnel down."""
 
 MAX_RECORD: Final = 4096
-"""Bytes of what a holder writes about itself."""
+"""Bytes that a holder writes about itself."""
 
 
 class Role(Enum):
-    """What a holder of the lock does."""
+    """What the holder of the lock is doing."""
 
     DAEMON = "daemon"
     FOREGROUND = "foreground"
@@ -39,12 +39,12 @@ class Role(Enum):
 
 
 class Holder(NamedTuple):
-    """Who holds the lock, as far as its file tells: it may not have been written yet."""
+    """The holder of the lock, as far as its file says: it may not have been written yet."""
 
     role: Role | None = None
     pid: int | None = None
     socket: str | None = None
-    """The control socket at which the holder can be asked."""
+    """The control socket of the holder."""
 
     def sentence(self) -> str:
         """Return who it is and what to do about it, in one sentence."""
@@ -72,9 +72,9 @@ class HostBusy(HostError):
 
 
 class HostLock:
-    """The lock, held from construction until :meth:`release`, or as a context manager.
+    """The lock. It is held from construction until :meth:`release`, or as a context manager.
 
-    Raises HostBusy when another process holds it, HostError when the state directory cannot be written.
+    Raises HostBusy if another process holds it, HostError if the state directory cannot be written.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class HostLock:
         self._record = json.dumps({"role": role.value, "pid": os.getpid(), "socket": socket}).encode()
         try:
             self._take(_in_state(state_dir), state_dir)
-            # Without a writable /run (another user, a sealed unit) the state directory's lock has to do.
+            # Without a writable /run (another user, a sandboxed unit) the lock in the state directory must
+            # suffice.
             with contextlib.suppress(_NotWritable):
                 self._take(_of_namespace(run_dir), state_dir)
         except _NotWritable as error:
@@ -97,7 +98,7 @@ class HostLock:
             raise
 
     def release(self) -> None:
-        """Let other processes have the host. The files stay: to remove one would split the lock."""
+        """Release the lock. The files stay, because removing one would split the lock."""
         for _, descriptor in reversed(self._held):
             os.close(descriptor)
         self._held.clear()
@@ -120,13 +121,13 @@ class HostLock:
             os.close(descriptor)
             raise HostBusy(holder)
         self._held.append((path, descriptor))
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name in its file
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, self._record, 0)
 
 
 def holder_of(state_dir: Path, *, run_dir: Path = RUN_DIRECTORY) -> Holder | None:
-    """Return who holds the lock, or None if it is free. Raises HostError when this user may not ask."""
+    """Return who holds the lock; None if it is free. Raises HostError if this user may not query it."""
     for path in (_in_state(state_dir), _of_namespace(run_dir)):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -145,7 +146,7 @@ def holder_of(state_dir: Path, *, run_dir: Path = RUN_DIRECTORY) -> Holder | Non
 
 
 class _NotWritable(Exception):
-    """A lock file cannot be made."""
+    """A lock file cannot be created."""
 
 
 def _in_state(state_dir: Path) -> Path:

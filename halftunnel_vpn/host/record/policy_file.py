@@ -1,6 +1,6 @@
-"""The policy of the kill switch, on disk: the early boot, the next start and a repair read it.
+"""The policy of the kill switch on disk. The early boot, the next start and a repair read it.
 
-It is written before the policy is put in place, and removed after that is gone.
+It is written before the policy is enforced, and removed after the policy is lifted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _SETTING: Final = "src_valid_mark"
 
 
 class PolicyFile:
-    """The file in ``state_dir``, and the setting net.ipv4.conf.all.src_valid_mark from before it."""
+    """The file in ``state_dir``, with the value of net.ipv4.conf.all.src_valid_mark from before it."""
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / FILE
 
     def load(self) -> TrafficPolicy | None:
-        """Return the policy, None when there is none. Raises HostError when the file is spoilt."""
+        """Return the policy; None if there is none. Raises HostError if the file is corrupt."""
         try:
             data = json.loads(self.path.read_bytes())
             if data["format"] != _FORMAT:
@@ -42,23 +42,23 @@ class PolicyFile:
             ) from error
 
     def save(self, policy: TrafficPolicy, *, original: str) -> None:
-        """Write the policy atomically, without device or openings; ``original`` is the setting's.
+        """Write the policy atomically, without device and openings. ``original`` is the setting's value.
 
-        Raises HostError when the state directory cannot be written. The same policy again needs no room.
+        Raises HostError if the state directory cannot be written. An unchanged policy is not written again.
         """
         alone = dataclasses.replace(policy, tunnel=None, openings=())
         content = {"format": _FORMAT, "policy": alone.as_dict(), _SETTING: original}
         write_atomically(self.path, json.dumps(content, indent=1))
 
     def original_setting(self) -> str | None:
-        """Return the setting's value from before there was a policy; None when the file does not tell."""
+        """Return the setting's value from before the policy; None if the file does not contain it."""
         try:
             return str(json.loads(self.path.read_bytes())[_SETTING])
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def remove(self) -> None:
-        """Remove the file if it is there. Raises HostError."""
+        """Remove the file if it exists. Raises HostError."""
         try:
             remove_file(self.path)
         except OSError as error:

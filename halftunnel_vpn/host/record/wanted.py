@@ -1,4 +1,4 @@
-"""What the next start of the daemon shall do: which profile was meant, and whether it was up."""
+"""What the next start of the daemon must do: which profile is active, and whether it was up."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``profile``: the last one that somebody brought up; ``up``: nobody has brought it down since."""
+    """``profile`` is the last profile that was brought up. ``up``: it has not been brought down since."""
 
     profile: str | None = None
     up: bool = False
 
     @classmethod
     def load(cls, state_dir: Path) -> Wanted:
-        """What was wanted last; nothing where nothing is known. HostError when the file is spoilt."""
+        """Return the saved record; an empty one if there is none. Raises HostError if the file is corrupt."""
         path = state_dir / FILE
         try:
             data = json.loads(path.read_bytes())
@@ -42,7 +42,7 @@ class Wanted:
 
     @staticmethod
     def forget(state_dir: Path) -> None:
-        """Nothing is wanted, nor known. Raises HostError."""
+        """Remove the record. Raises HostError."""
         path = state_dir / FILE
         try:
             path.unlink(missing_ok=True)
@@ -50,5 +50,5 @@ class Wanted:
             raise HostError(f"The file {path} cannot be removed ({error.strerror}).") from error
 
     def save(self, state_dir: Path) -> None:
-        """Put it on disk, atomically. Raises HostError."""
+        """Write the record atomically. Raises HostError."""
         write_atomically(state_dir / FILE, json.dumps({"format": _FORMAT, **asdict(self)}))

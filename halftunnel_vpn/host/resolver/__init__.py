@@ -1,1 +1,1 @@
-"""The resolver of the host: who manages it, and how to set and restore it."""
+"""The resolver configuration of the host: which program manages it, and how to set and restore it."""

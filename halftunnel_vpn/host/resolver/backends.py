@@ -1,4 +1,4 @@
-"""The host's resolver configuration, by whoever rules it here: one class a kind, chosen by a table."""
+"""The host's resolver configuration: one backend class for each program that may manage it."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from halftunnel_vpn.host.resolver import resolv_conf_file, resolvconf_program, s
 from halftunnel_vpn.host.resolver.resolv_conf_file import RESOLV_CONF
 
 Step = dict[str, Any]
-"""What the journal keeps of a backend: enough to give everything back without a live tunnel."""
+"""What the journal keeps of a backend: enough to restore everything without a running tunnel."""
 
 
 class ResolverBackend(Protocol):
-    """One way to tell the host's programs which resolvers to ask."""
+    """One way to configure the resolvers that the host's programs ask."""
 
     def step(self) -> Step:
-        """For the journal, before :meth:`apply`; its ``kind`` leads back to the class."""
+        """Return the data for the journal, before :meth:`apply`. Its ``kind`` identifies the class."""
 
     def adopt(self) -> None:
-        """Take what somebody else has written since as what the host wants without the tunnel."""
+        """Take what another program has written since as the host's own configuration."""
 
     def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
-        """Point the host to ``servers``; repeatable; a sentence when that is not possible."""
+        """Point the host to ``servers``. May be repeated. Return a sentence if that fails."""
 
     def difference(self, device: str, servers: tuple[str, ...]) -> str | None:
-        """How the host differs from what :meth:`apply` made, a sentence."""
+        """Return how the host differs from the result of :meth:`apply`, a sentence; None if it does not."""
 
     def undo(self, device: str) -> str | None:
-        """Give everything back; a sentence when that is not possible."""
+        """Restore the original configuration; return a sentence if that fails."""
 
     def own_servers(self, device: str) -> tuple[str, ...]:
-        """The resolvers the host would use without the tunnel."""
+        """Return the resolvers that the host would use without the tunnel."""
 
     def watched(self) -> Path | None:
-        """The file in which a takeover shows, None when there is none to watch."""
+        """Return the file in which a takeover shows; None if there is none."""
 
     def taken_by(self) -> str:
-        """Who has taken it over, in words for a sentence."""
+        """Return the name of the program that has taken it over, as part of a sentence."""
 
 
 class FileBackend:
-    """/etc/resolv.conf itself."""
+    """The file /etc/resolv.conf itself."""
 
     KIND: Final = "file"
 
@@ -53,7 +53,7 @@ class FileBackend:
 
     @classmethod
     def from_step(cls, step: Mapping[str, Any], path: Path) -> FileBackend:
-        """As the journal has it."""
+        """Create it from the data in the journal."""
         return cls(Path(step["path"]), decoded(step["original"]))
 
     def step(self) -> Step:
@@ -103,7 +103,7 @@ class ResolvconfBackend:
 
     @classmethod
     def from_step(cls, step: Mapping[str, Any], path: Path) -> ResolvconfBackend:
-        """As the journal has it."""
+        """Create it from the data in the journal."""
         return cls(Path(step["path"]), step["record"], tuple(step["servers"]))
 
     def step(self) -> Step:
@@ -111,7 +111,7 @@ class ResolvconfBackend:
         return {"kind": self.KIND, "path": path, "record": record, "servers": list(self._original)}
 
     def adopt(self) -> None:
-        """resolvconf keeps what the others say by itself."""
+        """Do nothing: resolvconf keeps the configuration of the other interfaces itself."""
 
     def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
         if resolvconf_program.difference(self._path, servers) is None:
@@ -142,14 +142,14 @@ class ResolvedBackend:
 
     @classmethod
     def from_step(cls, step: Mapping[str, Any], path: Path) -> ResolvedBackend:
-        """There is nothing to keep: resolved knows what was there."""
+        """Create it. The journal keeps nothing, because systemd-resolved has the original."""
         return cls()
 
     def step(self) -> Step:
         return {"kind": self.KIND}
 
     def adopt(self) -> None:
-        """resolved keeps what the other links say by itself."""
+        """Do nothing: systemd-resolved keeps the configuration of the other links itself."""
 
     def apply(self, device: str, servers: tuple[str, ...]) -> str | None:
         if systemd_resolved.difference(device, servers) is None:
@@ -167,7 +167,7 @@ class ResolvedBackend:
         return systemd_resolved.servers(without=device)
 
     def watched(self) -> Path | None:
-        return None  # its settings of a link stand in no file that is ours to know
+        return None  # the settings of a link are in no file that we may read
 
     def taken_by(self) -> str:
         return "another program that configured systemd-resolved, or its restart"
@@ -177,10 +177,10 @@ _FROM_STEP: Final = {kind.KIND: kind.from_step for kind in (FileBackend, Resolvc
 
 
 def choose(device: str, path: Path = RESOLV_CONF) -> ResolverBackend:
-    """Whoever rules this host's resolver configuration now; HostError when the file cannot be kept."""
-    if systemd_resolved.rules(path):
+    """Return the backend of the present manager. Raises HostError if the file cannot be kept."""
+    if systemd_resolved.manages(path):
         return ResolvedBackend()
-    if resolvconf_program.rules(path):
+    if resolvconf_program.manages(path):
         own = tuple(resolv_conf_file.servers_in(resolv_conf_file.read(path) or b""))
         return ResolvconfBackend(path, resolvconf_program.record_name(device), own)
     backend = FileBackend(path)
@@ -189,20 +189,20 @@ def choose(device: str, path: Path = RESOLV_CONF) -> ResolverBackend:
 
 
 def from_step(step: Mapping[str, Any], path: Path = RESOLV_CONF) -> ResolverBackend:
-    """The backend that the journal tells of."""
+    """Return the backend that the journal names."""
     backend: ResolverBackend = _FROM_STEP[step["kind"]](step, path)
     return backend
 
 
 def is_orphaned(path: Path) -> bool:
-    """Whether the file is an earlier tunnel's, with no journal that has its original."""
+    """Return whether the file was written by an earlier tunnel whose journal is lost."""
     content = resolv_conf_file.read(path)
     return content is not None and content.startswith(resolv_conf_file.MARKER)
 
 
 def system_servers(path: Path = RESOLV_CONF) -> tuple[str, ...]:
-    """The resolvers this host uses by itself; ask before the tunnel's state is applied."""
-    if systemd_resolved.rules(path):
+    """Return the host's own resolvers. Call it before the tunnel's state is applied."""
+    if systemd_resolved.manages(path):
         return systemd_resolved.servers(without="")
     if is_orphaned(path):
         return ()
@@ -211,10 +211,10 @@ def system_servers(path: Path = RESOLV_CONF) -> tuple[str, ...]:
 
 
 def encoded(content: bytes | None) -> str | None:
-    """Bytes as the journal keeps them."""
+    """Return bytes as the text that the journal keeps."""
     return None if content is None else base64.b64encode(content).decode("ascii")
 
 
 def decoded(text: str | None) -> bytes | None:
-    """The way back from :func:`encoded`."""
+    """Return the bytes for a text of :func:`encoded`."""
     return None if text is None else base64.b64decode(text)

@@ -1,4 +1,4 @@
-"""Tells when one file changes, by inotify(7); the standard library has no binding."""
+"""Watches one file for changes, by inotify(7). The standard library has no binding."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _EVENT: Final = struct.Struct("iIII")  # struct inotify_event, without its name
 
 
 class FileWatch:
-    """Watches ``path``, what it links to, and the directories of both, for a file that is replaced.
+    """Watches ``path``, the target of its link, and both directories, in which the file may be replaced.
 
-    ``fd`` is readable when something happened; :meth:`changed` then says whether it concerned the file.
+    ``fd`` is readable when something happened. :meth:`changed` then returns whether it concerned the file.
     Raises HostError when the kernel has no inotify instance left.
     """
 
@@ -48,7 +48,7 @@ class FileWatch:
         self._watch()
 
     def changed(self) -> bool:
-        """Read what happened; whether it concerned the file. Never waits."""
+        """Read the events; return whether one concerned the file. Never block."""
         concerned = False
         names = {self._path.name.encode(), self._path.resolve().name.encode()}
         with contextlib.suppress(BlockingIOError):
@@ -61,11 +61,11 @@ class FileWatch:
                     offset += length
                     concerned = concerned or name in names or watch in self._files
         if concerned:
-            self._watch()  # it may be another file, or lead to another one, by now
+            self._watch()  # by now it may be another file, or a link to another one
         return concerned
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         os.close(self.fd)
 
     def _watch(self) -> None:
@@ -77,6 +77,6 @@ class FileWatch:
                 self._files.add(watch)
 
     def _add(self, path: Path, mask: int) -> int:
-        """The kernel's number for it, the same if it is watched already; negative where nothing is."""
+        """Return the kernel's number of the watch, the same for a watched file; negative if there is none."""
         number: int = self._libc.inotify_add_watch(self.fd, os.fsencode(path), mask)
         return number

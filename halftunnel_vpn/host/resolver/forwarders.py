@@ -1,8 +1,8 @@
-"""Where a DNS forwarder of this host (dnsmasq, unbound, systemd-resolved) hands its questions on to.
+"""The servers behind a DNS forwarder of this host (dnsmasq, unbound, systemd-resolved).
 
-While a kill switch holds, or the tunnel has no leg, the forwarder's own questions lead nowhere. The tunnel
-then asks the servers behind it, on its own marked sockets, for the names of its own roads and no others. They
-are looked for where forwarders, and those who configure them, say it: configuration, command line, leases.
+While a kill switch holds, or the tunnel has no leg, the queries of a forwarder get no answer. The tunnel then
+asks the servers behind it directly, on its own marked sockets, for the names of its exits only. They are
+found in the configuration, the command line and the lease files of forwarders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from halftunnel_vpn.host.resolver import resolv_conf_file
 
 MAX_SERVERS: Final = 6
-"""Servers behind a forwarder that are asked."""
+"""Servers behind a forwarder that are queried."""
 
 MAX_FILES: Final = 256
 """Files that are read in one search."""
@@ -29,7 +29,7 @@ _DNSMASQ: Final = ("etc/dnsmasq.conf", "etc/dnsmasq.d/*", "etc/NetworkManager/dn
 _UNBOUND: Final = ("etc/unbound/unbound.conf", "etc/unbound/unbound.conf.d/*", "etc/unbound/*.conf")
 
 _RESOLV_CONFS: Final = (
-    # what the host was told by DHCP and the like, kept aside by whoever put a forwarder before it
+    # What DHCP and the like have configured; kept by the program that put a forwarder before it.
     "run/systemd/resolve/resolv.conf",
     "run/NetworkManager/no-stub-resolv.conf",
     "run/NetworkManager/resolv.conf",
@@ -51,17 +51,17 @@ _FORWARD_ADDRESS: Final = re.compile(r'^\s*forward-addr:\s*"?([^"\s]+)', re.MULT
 
 
 def is_forwarder(server: str) -> bool:
-    """Whether a nameserver is a program of this host."""
+    """Return whether a nameserver is a program of this host."""
     return ipaddress.ip_address(server).is_loopback
 
 
 def servers_behind(root: Path = Path("/")) -> tuple[str, ...]:
-    """The servers that this host's forwarders ask on port 53, the likeliest first; empty when unknown."""
+    """Return the servers that this host's forwarders ask on port 53, most likely first; empty if unknown."""
     return Search(root).run()
 
 
 class Search:
-    """One search through the files of ``root``."""
+    """One search through the files below ``root``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -69,7 +69,7 @@ class Search:
         self._found: dict[str, None] = {}
 
     def run(self) -> tuple[str, ...]:
-        """See :func:`servers_behind`."""
+        """Run the search; see :func:`servers_behind`."""
         for arguments in self._dnsmasq_commands():
             self._read_dnsmasq(arguments)
         for text in self._texts(_DNSMASQ):
@@ -94,12 +94,12 @@ class Search:
                 self._found[str(address)] = None
 
     def _dnsmasq_commands(self) -> Iterator[list[str]]:
-        """Options of the dnsmasq that run in this network namespace, as lines of its configuration."""
+        """Yield the options of each dnsmasq in this network namespace, as lines of its configuration."""
         for process in resolv_conf_file.processes_here("dnsmasq"):
             try:
                 words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")[1:]
             except OSError:
-                continue  # it ended while we looked
+                continue  # the process has ended in the meantime
             lines = []
             for number, word in enumerate(words):
                 if word.startswith("--"):
@@ -111,7 +111,7 @@ class Search:
             yield lines
 
     def _read_dnsmasq(self, lines: Iterable[str]) -> None:
-        """Lines of dnsmasq.conf(5): ``server=ADDRESS[#PORT][@SOURCE]``, and files that it names."""
+        """Read lines of dnsmasq.conf(5): ``server=ADDRESS[#PORT][@SOURCE]``, and files that it names."""
         for line in lines:
             key, equals, value = (part.strip() for part in line.partition("=")[:3])
             if not equals:
@@ -119,7 +119,7 @@ class Search:
             if key == "server":
                 address, _, port = value.partition("@")[0].partition("#")
                 if port in ("", "53"):
-                    self._add([address])  # what begins with / is for one domain, and is no address
+                    self._add([address])  # a value that begins with / is for one domain and is no address
             elif key == "resolv-file":
                 for text in self._texts([value.lstrip("/")]):
                     self._add(resolv_conf_file.servers_in(text.encode()))
@@ -131,7 +131,7 @@ class Search:
                     self._read_dnsmasq(text.splitlines())
 
     def _read_unbound(self, text: str) -> None:
-        """Clauses ``forward-zone:`` of unbound.conf(5) for every name."""
+        """Read the ``forward-zone:`` clauses of unbound.conf(5) that apply to every name."""
         for clause in _FORWARD_ZONE.split(text)[1:]:
             name = _NAME_OF_ZONE.search(clause)
             if name is None or name[1] != ".":

@@ -1,4 +1,4 @@
-"""The plain /etc/resolv.conf: read, written in place, given back to the byte, and who else writes it."""
+"""The plain /etc/resolv.conf: read it, write it in place, restore it exactly, find its other writers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RESOLV_CONF: Final = Path("/etc/resolv.conf")
 MARKER: Final = b"# Half-Tunnel wrote this file. The original comes back when the tunnel goes down.\n"
 
 MAX_RESOLV_CONF: Final = 65536
-"""Bytes of a resolver configuration that we are ready to keep."""
+"""Bytes of the largest resolver configuration that we keep."""
 
 _WRITERS: Final = (
-    # what stands in the file's comments, who writes that
+    # A text in the file's comments, and the program that writes it.
     ("NetworkManager", "NetworkManager"),
     ("resolvconf", "resolvconf"),
     ("systemd-resolved", "systemd-resolved"),
@@ -39,11 +39,11 @@ _SILENT_WRITERS: Final = {
     "pppd": "pppd",
     "NetworkManager": "NetworkManager",
 }
-"""Programs that leave no name in the file, by the command that the kernel shows."""
+"""Programs that leave no name in the file, by the command name in the kernel."""
 
 
 def servers_in(content: bytes) -> list[str]:
-    """The addresses of the `nameserver` lines, in order, with their scope (%eth0). See resolv.conf(5)."""
+    """Return the addresses of the `nameserver` lines, in order, with scope (%eth0). See resolv.conf(5)."""
     servers = []
     for line in content.decode(errors="replace").splitlines():
         words = line.split()
@@ -56,10 +56,10 @@ def servers_in(content: bytes) -> list[str]:
 
 
 def read(path: Path) -> bytes | None:
-    """The file's content, None when there is none; HostError when it cannot be kept.
+    """Return the file's content; None if there is no file. Raises HostError if it cannot be kept.
 
-    Zeros at its end are not content: a program that cut the file to its length, while another one wrote
-    it anew and shorter, leaves them there.
+    Zeros at its end are not content. They appear when one program truncates the file while another one
+    writes a shorter content.
     """
     try:
         with path.open("rb") as file:
@@ -76,7 +76,7 @@ def read(path: Path) -> bytes | None:
 
 
 def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
-    """Our content: the tunnel's servers, and the search list and options of the original."""
+    """Return our content: the tunnel's servers, with the search list and options of the original."""
     kept = [
         line
         for line in (original or b"").splitlines()
@@ -86,13 +86,14 @@ def render(servers: tuple[str, ...], original: bytes | None) -> bytes:
 
 
 def write(path: Path, content: bytes) -> str | None:
-    """Write in place (it may be a bind mount); a sentence when that is not possible, else None."""
+    """Write in place (it may be a bind mount). Return a sentence if that fails, otherwise None."""
     try:
         descriptor = _open_to_write(path)
         try:
-            # Never empty, and no torn line of a longer old content: blank ones up to its end, in one call.
+            # The file is never empty or half-written: one call writes the content and blanks up to the old
+            # end.
             os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size, b"\n"), 0)
-            # Cut only, never grow: what somebody else wrote meanwhile may be shorter.
+            # Only truncate, never grow: another program may have written a shorter content in the meantime.
             if os.fstat(descriptor).st_size > len(content):
                 os.ftruncate(descriptor, len(content))
             os.fsync(descriptor)
@@ -104,17 +105,17 @@ def write(path: Path, content: bytes) -> str | None:
 
 
 def _open_to_write(path: Path) -> int:
-    """A descriptor of the file, made if it is not there. Raises OSError."""
+    """Return a descriptor of the file, which is created if it does not exist. Raises OSError."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-        os.fchmod(descriptor, 0o644)  # every program reads it, whatever umask a service has
+        os.fchmod(descriptor, 0o644)  # every program must be able to read it, whatever the umask is
         return descriptor
 
 
 def restore(path: Path, original: bytes | None) -> str | None:
-    """Put the original back, unless somebody else has written the file since; a sentence on failure."""
+    """Restore the original unless another program has written the file. Return a sentence on failure."""
     try:
         content = read(path)
     except HostError as error:
@@ -131,7 +132,7 @@ def restore(path: Path, original: bytes | None) -> str | None:
 
 
 def writer_of(content: bytes | None) -> str:
-    """Who wrote the file, by its comments, else by who runs here and could have; for a sentence."""
+    """Return who wrote the file: by its comments, otherwise by the running programs. For a sentence."""
     if content is None:
         return "a program that removed it"
     comments = b"\n".join(line for line in content.splitlines() if line.lstrip()[:1] in (b"#", b";"))
@@ -144,12 +145,12 @@ def writer_of(content: bytes | None) -> str:
 
 
 def commands_here() -> set[str]:
-    """The commands (as the kernel names them, 15 bytes) that run in this network namespace."""
+    """Return the commands (15 bytes, as in the kernel) that run in this network namespace."""
     return {command for _, command in _commands()}
 
 
 def processes_here(command: str) -> list[Path]:
-    """The directories in /proc of those processes of this network namespace that run ``command``."""
+    """Return the /proc directories of the processes of this network namespace that run ``command``."""
     return [process for process, name in _commands() if name == command]
 
 
@@ -159,19 +160,19 @@ def _commands() -> Iterator[tuple[Path, str]]:
         try:
             if _is_in_network(process, here):
                 yield process, (process / "comm").read_text(errors="replace").strip()
-        except OSError:  # it ended while we looked
+        except OSError:  # the process has ended in the meantime
             continue
 
 
 def _is_in_network(process: Path, network: os.stat_result) -> bool:
-    """Whether a process, by its directory in /proc, has that namespace. Raises OSError when it is gone."""
+    """Return whether a process (its /proc directory) is in that namespace. Raises OSError if it has ended."""
     try:
         return os.path.samestat(os.stat(process / "ns/net"), network)
-    except PermissionError:  # another user's, and we have no CAP_SYS_PTRACE: taken for one of this host
+    except PermissionError:  # another user's, and we lack CAP_SYS_PTRACE: assume that it is
         return True
 
 
 def is_mount_point(path: Path) -> bool:
-    """Whether something is mounted over the file, as `ip netns exec` does."""
+    """Return whether the file is a mount point, as under `ip netns exec`."""
     mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return any(line.split()[4] == str(path) for line in mounts)

@@ -1,4 +1,4 @@
-"""The program resolvconf(8), Debian's or openresolv, that merges what all interfaces say of resolvers."""
+"""The program resolvconf(8), Debian's or openresolv, which merges the resolvers of all interfaces."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from halftunnel_vpn.host.resolver import resolv_conf_file
 KIND: Final = "resolvconf"
 
 PROGRAM_TIMEOUT: Final = 20.0
-"""Seconds within which it must end: it runs the hooks of other programs."""
+"""Seconds within which it must end. It runs the hooks of other programs."""
 
 MAXNS: Final = 3
-"""Servers that programs read of a resolv.conf(5), and that Debian's resolvconf writes there."""
+"""Servers that programs read from a resolv.conf(5), and that Debian's resolvconf writes to it."""
 
 INTERFACE_ORDER: Final = Path("/etc/resolvconf/interface-order")
-"""Where Debian's has the order of precedence: only names that begin as a line there come first."""
+"""The order of precedence of Debian's resolvconf. Only names that match a line of it come first."""
 
 _DIRECTORY: Final = Path("/run/resolvconf")
 _RESOLVCONF: Final = ExternalProgram(
@@ -28,8 +28,8 @@ _RESOLVCONF: Final = ExternalProgram(
 )
 
 
-def rules(path: Path) -> bool:
-    """Whether ``path`` (/etc/resolv.conf) is written by resolvconf: a real one, no alias of resolvectl."""
+def manages(path: Path) -> bool:
+    """Return whether resolvconf writes ``path`` (/etc/resolv.conf). An alias of resolvectl does not count."""
     program = _RESOLVCONF.find()
     if program is None or Path(program).resolve().name == "resolvectl":
         return False
@@ -41,7 +41,7 @@ def rules(path: Path) -> bool:
 
 
 def record_name(device: str) -> str:
-    """The name under which resolvconf knows the device's servers: one that comes before all others."""
+    """Return the name of our record in resolvconf: one that comes before all others."""
     try:
         lines = INTERFACE_ORDER.read_text(errors="replace").splitlines()
     except OSError:
@@ -51,41 +51,41 @@ def record_name(device: str) -> str:
 
 
 def add(record: str, servers: tuple[str, ...]) -> str | None:
-    """Put the servers before all others and have all files written; a sentence when that fails, else None."""
+    """Put the servers before all others and write all files. Return a sentence on failure, otherwise None."""
     text = "".join(f"nameserver {server}\n" for server in servers)
     arguments = ["-a", record]
     if not _is_debians():
-        arguments = ["-m", "0", "-x", *arguments]  # openresolv: first, and exclusive
+        arguments = ["-m", "0", "-x", *arguments]  # openresolv: metric 0 and exclusive
     problem = _run(arguments, text)
-    # A record that it has already makes it write nothing, whatever somebody else has written since.
+    # If the record is unchanged, resolvconf writes nothing, even if another program has changed the file.
     return _run(["-u"], "") if problem is None else problem
 
 
 def remove(record: str) -> str | None:
-    """Take the servers out again, harmless when they are not there; a sentence when that fails."""
+    """Remove the servers. Harmless if they are not there. Return a sentence on failure."""
     return _run(["-f", "-d", record] if not _is_debians() else ["-d", record], "")
 
 
 def difference(path: Path, servers: tuple[str, ...]) -> str | None:
-    """How ``path`` differs from what should have come out; None when the tunnel's servers stand first."""
+    """Return how ``path`` differs from the expected result; None if the tunnel's servers come first."""
     found = resolv_conf_file.servers_in(resolv_conf_file.read(path) or b"")
-    # A host's own forwarder (dnsmasq, say) may have been told instead, and stand there alone.
+    # A forwarder of the host (e.g. dnsmasq) may have got our servers instead, and be the only entry.
     if found[:MAXNS][: len(servers)] == list(servers[:MAXNS]) or found in (["127.0.0.1"], ["::1"]):
         return None
     return f"{path} does not name the tunnel's servers first."
 
 
 def _is_debians() -> bool:
-    """Return whether it is Debian's own one, which takes no options and prints its name."""
+    """Return whether it is Debian's program, which has no version option and prints its name."""
     try:
-        said = _RESOLVCONF.run(["--version"], timeout=PROGRAM_TIMEOUT)
+        version = _RESOLVCONF.run(["--version"], timeout=PROGRAM_TIMEOUT)
     except HostError:
         return False
-    return said.stdout.startswith("Debian resolvconf")
+    return version.stdout.startswith("Debian resolvconf")
 
 
 def _run(arguments: list[str], text: str) -> str | None:
-    """Run it; return a sentence when it fails."""
+    """Run it; return a sentence on failure."""
     try:
         result = _RESOLVCONF.run(arguments, text=text, timeout=PROGRAM_TIMEOUT)
     except HostError as error:

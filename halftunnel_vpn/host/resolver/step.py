@@ -1,4 +1,4 @@
-"""The step of the journal by which the host asks the tunnel's resolvers: taken, compared, undone."""
+"""The journal's step that points the host to the tunnel's resolvers: apply, compare, undo."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from halftunnel_vpn.host.resolver import backends
 from halftunnel_vpn.host.state import HostState
 
 NAME: Final = "resolver"
-"""What the journal calls it."""
+"""The name of the step in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """Somebody else changed the resolver configuration: what differs (a sentence), and who it was."""
+    """A change by another program: what differs (a sentence), and which program it was."""
 
     difference: str
     by: str
 
 
 class ResolverStep:
-    """For one host, whose programs read ``resolv_conf``. Calls raise HostError as :mod:`resolver` does."""
+    """The step for one host, whose programs read ``resolv_conf``. Calls raise HostError."""
 
     def __init__(self, resolv_conf: Path) -> None:
         self.kind: str | None = None
-        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
+        """The KIND of the backend that points the host to the tunnel's resolvers; None if there is none."""
         self._resolv_conf = resolv_conf
 
     def apply(self, journal: Journal, state: HostState) -> str | None:
-        """Point the host to the servers of ``state``; a sentence when that is not possible, else None."""
+        """Point the host to the servers of ``state``. Return a sentence if that fails, otherwise None."""
         if state.dns is None:
             return self.undo(journal, state)
         backend = self._backend(journal)
@@ -51,13 +51,15 @@ class ResolverStep:
         return problem
 
     def undo(self, journal: Journal, state: HostState) -> str | None:
-        """Give everything back, and strike the step out; a sentence when that is not possible, else None."""
+        """Restore everything and remove the step. Return a sentence if that fails, otherwise None."""
         backend = self._backend(journal)
         if backend is None:
             return None
         problem = None
-        # What is in the memory of this boot's systemd-resolved is gone with the boot, and with the device.
-        if not isinstance(backend, backends.ResolvedBackend) or (journal.here and device_exists(state.tun)):
+        # The memory of this boot's systemd-resolved is lost with the boot, and with the device.
+        if not isinstance(backend, backends.ResolvedBackend) or (
+            journal.is_current and device_exists(state.tun)
+        ):
             problem = backend.undo(state.tun)
         if problem is None:
             del journal.steps[NAME]
@@ -65,7 +67,7 @@ class ResolverStep:
         return problem
 
     def difference(self, journal: Journal | None, state: HostState) -> str | None:
-        """How the host differs from ``state``, a sentence; None when it does not."""
+        """Return how the host differs from ``state``, as a sentence; None if it does not."""
         if state.dns is None:
             return None
         backend = self._backend(journal)
@@ -74,7 +76,7 @@ class ResolverStep:
         return backend.difference(state.tun, state.dns)
 
     def takeover(self, journal: Journal | None, state: HostState) -> Takeover | None:
-        """Whether somebody else has changed what :meth:`apply` made; None when it is as it was."""
+        """Return which program has changed the result of :meth:`apply`; None if it is unchanged."""
         backend = self._backend(journal)
         if backend is None or state.dns is None:
             return None
@@ -82,18 +84,18 @@ class ResolverStep:
         return None if difference is None else Takeover(difference, backend.taken_by())
 
     def own_servers(self, journal: Journal | None, state: HostState) -> tuple[str, ...]:
-        """The resolvers the host would ask without the tunnel, as far as it tells."""
+        """Return the resolvers that the host would ask without the tunnel, as far as known."""
         backend = self._backend(journal)
         if backend is None:
             return backends.system_servers(self._resolv_conf)
         return backend.own_servers(state.tun)
 
     def watched_file(self, journal: Journal | None) -> Path | None:
-        """The file in which a takeover shows first, None when there is none."""
+        """Return the file in which a takeover shows first; None if there is none."""
         backend = self._backend(journal)
         return None if backend is None else backend.watched()
 
     def _backend(self, journal: Journal | None) -> backends.ResolverBackend | None:
-        """The one that the journal tells of."""
+        """Return the backend that the journal names."""
         step = None if journal is None else journal.steps.get(NAME)
         return None if step is None else backends.from_step(step, self._resolv_conf)

@@ -1,4 +1,4 @@
-"""systemd-resolved, told over D-Bus which servers the TUN link has. See org.freedesktop.resolve1(5)."""
+"""systemd-resolved: sets the servers of the TUN link over D-Bus. See org.freedesktop.resolve1(5)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from halftunnel_vpn.host.resolver import resolv_conf_file
 KIND: Final = "resolved"
 
 CALL_TIMEOUT: Final = 10.0
-"""Seconds within which resolved must answer one call."""
+"""Seconds within which systemd-resolved must answer one call."""
 
 STUBS: Final = frozenset({"127.0.0.53", "127.0.0.54"})
-"""The addresses on which it answers the programs of its host."""
+"""The addresses on which it answers programs of its host."""
 
 DIRECTORY: Final = Path("/run/systemd/resolve")
 
-_COMMAND: Final = "systemd-resolve"  # the kernel keeps 15 bytes of a command's name
+_COMMAND: Final = "systemd-resolve"  # the kernel keeps only 15 bytes of a command's name
 _NSSWITCH: Final = Path("/etc/nsswitch.conf")
 _NAME: Final = "org.freedesktop.resolve1"
 _PATH: Final = "/org/freedesktop/resolve1"
@@ -31,8 +31,8 @@ _LINK: Final = f"{_NAME}.Link"
 _SEARCH_ALL: Final = [(".", True)]  # resolvectl writes it "~."
 
 
-def rules(path: Path) -> bool:
-    """Whether names are found by a systemd-resolved that runs in this network namespace.
+def manages(path: Path) -> bool:
+    """Return whether names are resolved by a systemd-resolved in this network namespace.
 
     Programs reach it by ``path`` (/etc/resolv.conf) that leads to its stub or its directory, or by the
     module `resolve` of nsswitch.conf(5).
@@ -46,7 +46,7 @@ def rules(path: Path) -> bool:
 
 
 def set_link(device: str, servers: tuple[str, ...]) -> str | None:
-    """Make the device the link for every name; a sentence when resolved does not take it, else None."""
+    """Make the device the link for every name. Return a sentence if resolved refuses, otherwise None."""
     addresses = [ipaddress.ip_address(server) for server in servers]
     try:
         index = socket.if_nametoindex(device)
@@ -60,7 +60,7 @@ def set_link(device: str, servers: tuple[str, ...]) -> str | None:
             call("SetLinkDefaultRoute", "ib", (index, True))
             call("SetLinkLLMNR", "is", (index, "no"))
             call("SetLinkMulticastDNS", "is", (index, "no"))
-            call("SetLinkDNSOverTLS", "is", (index, "no"))  # the tunnel seals it, and answers on port 53 only
+            call("SetLinkDNSOverTLS", "is", (index, "no"))  # the tunnel encrypts, and answers on port 53 only
             call("FlushCaches", "", ())
     except (OSError, HostError) as error:
         return f"systemd-resolved did not take the tunnel's servers: {error}"
@@ -68,7 +68,7 @@ def set_link(device: str, servers: tuple[str, ...]) -> str | None:
 
 
 def difference(device: str, servers: tuple[str, ...]) -> str | None:
-    """How the device's settings in resolved differ from what :func:`set_link` made; None when they do not."""
+    """Return how the device's settings differ from those of :func:`set_link`; None if they do not."""
     try:
         index = socket.if_nametoindex(device)
         with _bus() as call:
@@ -85,18 +85,18 @@ def difference(device: str, servers: tuple[str, ...]) -> str | None:
 
 
 def revert_link(device: str) -> None:
-    """Have resolved forget what it was told of the device; where that is gone, it has already."""
+    """Remove the device's settings. If the device is gone, they are gone with it."""
     with contextlib.suppress(OSError, HostError), _bus() as call:
         call("RevertLink", "i", (socket.if_nametoindex(device),))
         call("FlushCaches", "", ())
 
 
 def servers(without: str) -> tuple[str, ...]:
-    """The resolvers it asks on every link but the device ``without``; empty when it does not say."""
+    """Return the resolvers of every link except the device ``without``; empty if not available."""
     try:
         ours = socket.if_nametoindex(without)
     except OSError:
-        ours = -1  # there is no such device
+        ours = -1  # the device does not exist
     try:
         with _bus() as call:
             found = [
@@ -110,28 +110,28 @@ def servers(without: str) -> tuple[str, ...]:
 
 
 def _scoped(address: ipaddress.IPv4Address | ipaddress.IPv6Address, index: int) -> str:
-    """A link-local address means something on its link only."""
+    """Return a link-local address with its link, without which it is ambiguous."""
     if address.version == 6 and address.is_link_local and index > 0:
-        with contextlib.suppress(OSError):  # the link has gone
+        with contextlib.suppress(OSError):  # the link is gone
             return f"{address}%{socket.if_indextoname(index)}"
     return str(address)
 
 
 class _Calls:
-    """Calls of one connection to the system's bus."""
+    """Calls over one connection to the system bus."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def __call__(self, method: str, signature: str, arguments: tuple[Any, ...]) -> Any:
-        """The body of resolved's answer; HostError with what it said when it refuses."""
+        """Return the body of the answer. Raises HostError with the error text of resolved."""
         from jeepney import DBusAddress, new_method_call
 
         manager = DBusAddress(_PATH, bus_name=_NAME, interface=_MANAGER)
         return self._ask(new_method_call(manager, method, signature or None, arguments))
 
     def read(self, path: str, interface: str, name: str) -> Any:
-        """A property's value."""
+        """Return the value of a property."""
         from jeepney import DBusAddress, Properties
 
         asked = Properties(DBusAddress(path, bus_name=_NAME, interface=interface)).get(name)
@@ -143,8 +143,8 @@ class _Calls:
 
         reply = self._connection.send_and_get_reply(message, timeout=CALL_TIMEOUT)
         if reply.header.message_type is MessageType.error:
-            said = reply.body[0] if reply.body else "no reason given"
-            raise HostError(f"{str(said).rstrip('.')}.")
+            reason = reply.body[0] if reply.body else "no reason given"
+            raise HostError(f"{str(reason).rstrip('.')}.")
         return reply.body
 
 

@@ -102,7 +102,7 @@ def test_an_excluded_program_goes_outside_and_its_questions_for_names_inside():
         tunnel.lab.lose(EXIT, "road-b", 1000)
         assert seen(tunnel, "exclude") == OUTSIDE
         tunnel.lab.lose(EXIT, "road-b", 0)
-        assert "Everything goes through the tunnel already" in said(tunnel, "only", "true")
+        assert "All traffic uses the tunnel already" in said(tunnel, "only", "true")
 
 
 def test_only_one_program_goes_inside():

@@ -102,5 +102,5 @@ async def test_a_device_that_somebody_removes_is_opened_again(
 async def test_after_a_flush_the_same_is_there_again(keeper: HostKeeper, kernel: FakeKernel) -> None:
     await keeper.enforce(POLICY)
     kernel.flush_table()
-    assert await keeper.mend() == ["The kill switch was not as it should be."]
+    assert await keeper.mend() == ["The rules of the kill switch were changed."]
     assert "guard_output" in (kernel.table() or "")

@@ -22,7 +22,7 @@ def test_what_is_recorded_is_on_disk_at_once(tmp_path: Path) -> None:
     journal.record("resolver", kind="file", original=None)
     loaded = Journal.load(journal.path)
     assert loaded is not None
-    assert loaded.here
+    assert loaded.is_current
     assert loaded.state == STATE
     assert loaded.steps == {"resolver": {"kind": "file", "original": None}}
     assert list((tmp_path / "state").iterdir()) == [path_of(tmp_path / "state", "htvpn0")]
@@ -71,7 +71,7 @@ def test_a_journal_of_another_boot_says_so(tmp_path: Path) -> None:
     journal.path.write_text(journal.path.read_text().replace(boot, "another"))
     loaded = Journal.load(journal.path)
     assert loaded is not None
-    assert not loaded.here
+    assert not loaded.is_current
 
 
 def test_a_state_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
