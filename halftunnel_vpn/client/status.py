@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from halftunnel_vpn.client.legs import LegInfo, describe
+from halftunnel_vpn.client.legs.keepers import LegInfo, describe
 from halftunnel_vpn.control.status import DnsStatus, LegStatus, RoadStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction

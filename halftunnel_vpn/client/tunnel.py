@@ -12,16 +12,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 from halftunnel_vpn import __version__
-from halftunnel_vpn.client.address_memory import AddressMemory
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.connector import Connector, NewSession
 from halftunnel_vpn.client.device_reader import DeviceReader
 from halftunnel_vpn.client.dns_forward import DnsForwarder
-from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
+from halftunnel_vpn.client.legs.connector import Connector, NewSession
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.settings import (
     dial_options,
     dns_config,
@@ -125,7 +125,7 @@ class Tunnel:
         """Up until :meth:`stop`. Raises HostError, RoadError or HandshakeError when it does not come up."""
         await self._host.prepare(self.profile.tun.name)
         stopped = asyncio.ensure_future(self._stopped())
-        memory = KeepaliveMemory(self._intervals, state_directory(), self._driver)
+        memory = IntervalFile(self._intervals, state_directory(), self._driver)
         memory.start()
         try:
             established = await self._first_session(stopped)

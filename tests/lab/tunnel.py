@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from halftunnel_vpn.client.address_memory import FILE as ROAD_ADDRESSES
-from halftunnel_vpn.client.handshake_clock import FILE as HANDSHAKE_TIMES
+from halftunnel_vpn.client.host.address_memory import FILE as ROAD_ADDRESSES
+from halftunnel_vpn.client.legs.handshake_clock import FILE as HANDSHAKE_TIMES
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.record.lock import LOCK
 from lab.topology import (

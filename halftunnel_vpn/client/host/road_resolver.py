@@ -9,8 +9,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from halftunnel_vpn.client.address_memory import AddressMemory
-from halftunnel_vpn.client.hosts_file import HostsFile
+from halftunnel_vpn.client.host.address_memory import AddressMemory
+from halftunnel_vpn.client.host.hosts_file import HostsFile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import DNS_PORT, UpstreamResolver
 from halftunnel_vpn.errors import DnsError, RoadError

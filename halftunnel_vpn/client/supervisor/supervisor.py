@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from halftunnel_vpn.client.free_addresses import with_free_addresses
+from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor import events, portals

@@ -20,8 +20,8 @@ import pytest
 import uvloop
 
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.connector import Connector
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import RoadConfig, parse_client
 from halftunnel_vpn.counters import Counters

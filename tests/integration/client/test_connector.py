@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from halftunnel_vpn.client.connector import Connector
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.transport.dial import DialOptions

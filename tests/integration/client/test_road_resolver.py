@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from halftunnel_vpn.client.address_memory import AddressMemory
 from halftunnel_vpn.client.host import road_resolver
+from halftunnel_vpn.client.host.address_memory import AddressMemory
+from halftunnel_vpn.client.host.hosts_file import HostsFile
 from halftunnel_vpn.client.host.road_resolver import MAX_NAMES, RoadResolver
-from halftunnel_vpn.client.hosts_file import HostsFile
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import RoadError
 

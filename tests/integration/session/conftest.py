@@ -20,9 +20,9 @@ import uvloop
 import websockets.asyncio.client
 
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.connector import Connector
-from halftunnel_vpn.client.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
+from halftunnel_vpn.client.legs.connector import Connector
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig, parse_client
 from halftunnel_vpn.config.server import ServerConfig, parse_server

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ExitStatus
 from halftunnel_vpn.protocol.keys import Direction

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.connector import Connector
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.host.serial_thread import SerialThread
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.counters import Counters

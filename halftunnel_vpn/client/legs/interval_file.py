@@ -23,7 +23,7 @@ SAVE_INTERVAL = 60.0
 log = logging.getLogger(__name__)
 
 
-class KeepaliveMemory:
+class IntervalFile:
     """Loads ``table`` from ``directory`` and writes it there while :meth:`start` holds.
 
     A file that cannot be read or written costs nothing but what was learnt: it is told once.

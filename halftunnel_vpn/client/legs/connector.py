@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-from halftunnel_vpn.client.dial_race import Attempt, Race, patience_for
-from halftunnel_vpn.client.early_messages import EarlyMessages
-from halftunnel_vpn.client.handshake_clock import HandshakeClock
-from halftunnel_vpn.client.roads import Roads
+from halftunnel_vpn.client.legs.dial_race import Attempt, Race, patience_for
+from halftunnel_vpn.client.legs.early_messages import EarlyMessages
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
+from halftunnel_vpn.client.legs.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable

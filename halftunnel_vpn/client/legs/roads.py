@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from halftunnel_vpn.client.circuit_breaker import Breaker
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.protocol.keys import Direction
 

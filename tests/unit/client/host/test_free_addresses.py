@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from halftunnel_vpn.client.free_addresses import FAKE_PLACES, PLACES, with_free_addresses
+from halftunnel_vpn.client.host.free_addresses import FAKE_PLACES, PLACES, with_free_addresses
 from halftunnel_vpn.config.client import parse_client
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from halftunnel_vpn.client.circuit_breaker import Breaker
-from halftunnel_vpn.client.slots import BYTES_LOOK, Slot
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker
+from halftunnel_vpn.client.legs.slots import BYTES_LOOK, Slot
 from halftunnel_vpn.protocol.keys import Direction
 
 URL = "wss://a.example/"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from halftunnel_vpn.client.address_memory import FILE, MAX_ADDRESSES, MAX_NAMES, AddressMemory
+from halftunnel_vpn.client.host.address_memory import FILE, MAX_ADDRESSES, MAX_NAMES, AddressMemory
 
 
 @pytest.fixture

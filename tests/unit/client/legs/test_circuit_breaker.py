@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.client.circuit_breaker import Breaker, Circuit
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker, Circuit
 from halftunnel_vpn.errors import IllegalTransition
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from halftunnel_vpn.client.early_messages import MAX_EARLY, EarlyMessages, LegClosed
+from halftunnel_vpn.client.legs.early_messages import MAX_EARLY, EarlyMessages, LegClosed
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction, LegKeys
 from halftunnel_vpn.protocol.records import Sealer

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halftunnel_vpn.client.connector import Connector, NewLeg, NewSession
-from halftunnel_vpn.client.early_messages import LegClosed
-from halftunnel_vpn.client.roads import domain_of
-from halftunnel_vpn.client.slots import Slot
+from halftunnel_vpn.client.legs.connector import Connector, NewLeg, NewSession
+from halftunnel_vpn.client.legs.early_messages import LegClosed
+from halftunnel_vpn.client.legs.roads import domain_of
+from halftunnel_vpn.client.legs.slots import Slot
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction

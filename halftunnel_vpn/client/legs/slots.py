@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from halftunnel_vpn.client.backoff import Backoff
-from halftunnel_vpn.client.circuit_breaker import Breaker
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.legs import SessionLeg
 

@@ -6,8 +6,14 @@ import asyncio
 
 import pytest
 
-from halftunnel_vpn.client import dial_race
-from halftunnel_vpn.client.dial_race import LONGEST_PATIENCE, MAX_ATTEMPTS, MAX_UNDER_WAY, Race, patience_for
+from halftunnel_vpn.client.legs import dial_race
+from halftunnel_vpn.client.legs.dial_race import (
+    LONGEST_PATIENCE,
+    MAX_ATTEMPTS,
+    MAX_UNDER_WAY,
+    Race,
+    patience_for,
+)
 from halftunnel_vpn.errors import RoadError
 
 PATIENCE = 0.02
