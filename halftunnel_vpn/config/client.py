@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net, values
+from halftunnel_vpn.config.proxy import ProxyServerConfig
 from halftunnel_vpn.config.schema import (
     config_table,
     entries,
@@ -221,6 +222,7 @@ class ClientProfile:
     downstream: RoadConfig = section(RoadConfig)
     tls: TlsConfig = optional_section(default_factory=TlsConfig)
     proxy: ProxyConfig = optional_section(default_factory=ProxyConfig)
+    proxy_server: ProxyServerConfig = optional_section(default_factory=ProxyServerConfig)
     tun: TunConfig = optional_section(default_factory=TunConfig)
     routes: RoutesConfig = optional_section(default_factory=RoutesConfig)
     protection: ProtectionConfig = optional_section(default_factory=ProtectionConfig)

@@ -14,20 +14,23 @@ MAX_PATH = 107
 """Bytes of a Unix socket's path (sockaddr_un, unix(7))."""
 
 
-def claim(path: str, *, group: int | None = None) -> socket.socket:
+CONTROL = "control socket"
+
+
+def claim(path: str, *, group: int | None = None, purpose: str = CONTROL) -> socket.socket:
     """A bound socket at ``path``, not yet listening: mode 0600, or 0660 for the group of number ``group``.
 
-    A dead one that was left there is replaced.
+    A dead one that was left there is replaced. ``purpose`` names it in messages.
 
     Raises HostError when another process serves it, or when it cannot be made.
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise HostError(
-            f"the path of the control socket is longer than {MAX_PATH} bytes: {path}; choose a shorter one"
+            f"the path of the {purpose} is longer than {MAX_PATH} bytes: {path}; choose a shorter one"
         )
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _clear(path)
+        _clear(path, purpose)
         claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             claimed.bind(path)
@@ -41,7 +44,8 @@ def claim(path: str, *, group: int | None = None) -> socket.socket:
             raise
     except OSError as error:
         raise HostError(
-            f"cannot make the control socket {path}: {error.strerror}; run this as root"
+            f"cannot make the {purpose} {path}: {error.strerror}; "
+            + ("run this as root" if purpose == CONTROL else "choose a directory that you may write to")
         ) from error
     return claimed
 
@@ -52,11 +56,11 @@ def release(path: str) -> None:
         os.unlink(path)
 
 
-def _clear(path: str) -> None:
+def _clear(path: str, purpose: str) -> None:
     """Remove what a dead process left at ``path``."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise HostError(f"{path} is in the way of the control socket and is not a socket; remove it")
+            raise HostError(f"{path} is in the way of the {purpose} and is not a socket; remove it")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
@@ -66,6 +70,8 @@ def _clear(path: str) -> None:
         except ConnectionRefusedError:
             release(path)
         else:
+            if purpose != CONTROL:
+                raise HostError(f"another program answers at {path}; stop it, or choose another path")
             raise HostError(
                 f"another htvpn is running and answers at {path}; stop it with 'htvpn down', or the daemon "
                 "with 'systemctl stop halftunnel.socket halftunnel'"

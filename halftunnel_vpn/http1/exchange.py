@@ -53,6 +53,10 @@ class MalformedMessage(Exception):
         self.status = status
 
 
+class UnsendableMessage(Exception):
+    """We were about to break the rules of HTTP with what somebody else gave us to send."""
+
+
 class _Side:
     def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], max_head: int) -> None:
         self._connection = h11.Connection(role, max_incomplete_event_size=max_head)
@@ -98,12 +102,18 @@ class _Side:
         self._connection.start_next_cycle()
 
     def data(self, data: bytes) -> bytes:
-        """Return the bytes that carry a piece of our body."""
-        return self._connection.send(h11.Data(data=data)) or b""
+        """Return the bytes that carry a piece of our body. Raises UnsendableMessage."""
+        return self._send(h11.Data(data=data))
 
     def end(self) -> bytes:
-        """Return the bytes that end our message."""
-        return self._connection.send(h11.EndOfMessage()) or b""
+        """Return the bytes that end our message. Raises UnsendableMessage."""
+        return self._send(h11.EndOfMessage())
+
+    def _send(self, event: h11.Event) -> bytes:
+        try:
+            return self._connection.send(event) or b""
+        except h11.LocalProtocolError as error:
+            raise UnsendableMessage(str(error)) from error
 
 
 class ServerSide(_Side):
@@ -123,12 +133,9 @@ class ServerSide(_Side):
         return self._connection.they_are_waiting_for_100_continue
 
     def response(self, head: ResponseHead) -> bytes:
-        """Return the bytes of a response's head."""
+        """Return the bytes of a response's head. Raises UnsendableMessage."""
         kind = h11.Response if head.is_final else h11.InformationalResponse
-        return (
-            self._connection.send(kind(status_code=head.status, headers=head.headers, reason=head.reason))
-            or b""
-        )
+        return self._send(kind(status_code=head.status, headers=head.headers, reason=head.reason))
 
 
 class ClientSide(_Side):
@@ -138,8 +145,9 @@ class ClientSide(_Side):
         super().__init__(h11.CLIENT, max_head)
 
     def request(self, head: RequestHead) -> bytes:
-        """Return the bytes of a request's head."""
-        return (
-            self._connection.send(h11.Request(method=head.method, target=head.target, headers=head.headers))
-            or b""
-        )
+        """Return the bytes of a request's head. Raises UnsendableMessage."""
+        try:
+            event = h11.Request(method=head.method, target=head.target, headers=head.headers)
+        except h11.LocalProtocolError as error:
+            raise UnsendableMessage(str(error)) from error
+        return self._send(event)

@@ -16,6 +16,7 @@ __all__ = [
     "Buffer",
     "DatagramHandler",
     "DatagramPort",
+    "ProxyPort",
     "StreamHandler",
     "StreamOpener",
     "StreamPort",
@@ -139,4 +140,24 @@ class StreamOpener(Protocol):
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
         """A datagram stream, usable at once."""
+        ...
+
+
+class ProxyPort(Protocol):
+    """A proxy whose connections are streams, as the owner of the session sees it."""
+
+    def open(self) -> None:
+        """Claim every address; nobody is served yet. Raises HostError."""
+        ...
+
+    def serve(self) -> None:
+        """Accept connections from now on."""
+        ...
+
+    def session_made(self, now: float) -> None:
+        """There is a session again."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening, and end every connection. Repeatable."""
         ...

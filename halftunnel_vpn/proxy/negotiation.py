@@ -1,0 +1,102 @@
+"""What a program says to a proxy before its bytes are passed on, without input and output."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from halftunnel_vpn.protocol.host_encoding import Host
+from halftunnel_vpn.proxy.refusals import Refusal
+
+Users = Mapping[str, str]
+"""Passwords by name; empty: everybody may use the proxy."""
+
+
+class Command(Enum):
+    """What is asked for."""
+
+    CONNECT = 1
+    """A byte stream to the destination."""
+    UDP_ASSOCIATE = 2
+    """A socket for datagrams (RFC 1928 section 7)."""
+    FORWARD = 3
+    """HTTP requests, each with a destination of its own."""
+
+
+class ProxyRequest(NamedTuple):
+    """A request that is understood; ``host`` and ``port`` mean nothing unless it is CONNECT."""
+
+    command: Command
+    host: Host = b""
+    port: int = 0
+
+
+class Negotiation(Protocol):
+    """One connection until it is known what is asked for. :meth:`receive` never raises."""
+
+    @property
+    def request(self) -> ProxyRequest | None:
+        """What is asked for, once that is known."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection is to be closed once :meth:`outgoing` is written."""
+        ...
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes of the program."""
+        ...
+
+    def outgoing(self) -> bytes:
+        """Return the bytes to write now, once."""
+        ...
+
+    def rest(self) -> bytes:
+        """Return the bytes that came after the request: they are for the destination."""
+        ...
+
+    def granted(self, address: bytes = b"", port: int = 0) -> bytes:
+        """Return the answer that the request is served, with the address of our socket where it is told."""
+        ...
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """Return the answer that it is not."""
+        ...
+
+
+class FixedDestination:
+    """The negotiation of a forwarded port, which needs none."""
+
+    is_over = False
+
+    def __init__(self, host: Host, port: int) -> None:
+        self.request: ProxyRequest | None = ProxyRequest(Command.CONNECT, host, port)
+
+    def receive(self, data: bytes) -> None:
+        """Nothing is read before the destination has connected."""
+
+    def outgoing(self) -> bytes:
+        """Nothing is said."""
+        return b""
+
+    def rest(self) -> bytes:
+        """Nothing was read."""
+        return b""
+
+    def granted(self, address: bytes = b"", port: int = 0) -> bytes:
+        """Nothing is said."""
+        return b""
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """The connection is closed."""
+        return b""
+
+
+def is_user(users: Users, name: str, password: str) -> bool:
+    """Return whether ``name`` has this password; what is wrong cannot be told from the time it takes."""
+    expected = users.get(name)
+    is_right = hmac.compare_digest((expected or "").encode(), password.encode("utf-8", "replace"))
+    return is_right and expected is not None
