@@ -55,6 +55,8 @@ def build_parser() -> Parser:
     status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     _add_socket(status)
 
+    _add_proxy(commands)
+
     healthcheck = _command(
         commands, "healthcheck", "exit code 0 when healthy, for containers", entries.healthcheck
     )
@@ -73,6 +75,33 @@ def build_parser() -> Parser:
 
 
 _Commands = argparse._SubParsersAction
+
+
+def _add_proxy(commands: _Commands[Parser]) -> None:
+    proxy = _command(
+        commands, "proxy", "serve SOCKS and HTTP proxies through the exit, without root", entries.proxy
+    )
+    proxy.add_argument(
+        "profile",
+        nargs="?",
+        metavar="PROFILE",
+        help="a file, or a name in ~/.config/halftunnel; not needed where there is only one",
+    )
+    for option, metavar, meaning in (
+        ("--socks", "ADDR:PORT", "serve SOCKS5 and SOCKS4a there, or at the path of a Unix socket"),
+        ("--http", "ADDR:PORT", "serve an HTTP proxy there, or at the path of a Unix socket"),
+        (
+            "--forward",
+            "LISTEN=HOST:PORT",
+            "pass what connects to LISTEN on to HOST:PORT, whose name the exit resolves",
+        ),
+        ("--allow", "NETWORK", "also serve programs on hosts of this network (default: this host alone)"),
+    ):
+        proxy.add_argument(option, metavar=metavar, action="append", default=[], help=meaning)
+    proxy.add_argument(
+        "--users", metavar="FILE", type=_path, help="ask for a user and a password: NAME:PASSWORD, one a line"
+    )
+    _add_process_options(proxy)
 
 
 def _add_orders(commands: _Commands[Parser]) -> None:

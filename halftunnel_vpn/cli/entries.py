@@ -29,6 +29,12 @@ def healthcheck(options: Namespace) -> int:
     return healthcheck.run(options)
 
 
+def proxy(options: Namespace) -> int:
+    from halftunnel_vpn.cli import proxy
+
+    return proxy.run(options)
+
+
 def reconnect(options: Namespace) -> int:
     from halftunnel_vpn.cli import daemon_commands
 

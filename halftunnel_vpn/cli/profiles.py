@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from halftunnel_vpn.cli import environment
 from halftunnel_vpn.config.client import ClientProfile, parse_client
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.control.text_file import read_text
-from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.errors import ConfigError, HostError
 
 
 def find(name: str | None, directory: Path = PROFILES) -> Path:
@@ -54,6 +55,33 @@ def reader(name: str | None) -> Callable[[], ClientProfile]:
             return _from_environment
         raise
     return lambda: load(path)
+
+
+def user_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where a user's own profiles are: they need no root."""
+    base = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME') or '/nonexistent'}/.config"
+    return Path(base) / "halftunnel"
+
+
+def user_reader(name: str | None) -> Callable[[], ClientProfile]:
+    """As :func:`reader`, with the user's own directory before that of root, which need not be readable.
+
+    Raises ConfigError.
+    """
+    own = user_directory()
+    try:
+        names = ProfileStore(own).names()
+    except HostError:
+        names = []
+    in_environment = environment.read(environment.PROFILE).text is not None
+    if name in names or (name is None and names and not in_environment):
+        path = find(name, own)
+        return lambda: load(path)
+    try:
+        return reader(name)
+    except HostError:  # /etc/halftunnel/profiles is for root alone
+        what = "no profile" if name is None else f"no profile {name}"
+        raise ConfigError(f"there is {what} in {own}; put NAME.toml there, or name a file") from None
 
 
 def _from_environment() -> ClientProfile:

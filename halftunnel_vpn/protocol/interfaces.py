@@ -146,6 +146,11 @@ class StreamOpener(Protocol):
 class ProxyPort(Protocol):
     """A proxy whose connections are streams, as the owner of the session sees it."""
 
+    @property
+    def connections(self) -> int:
+        """How many programs are connected now."""
+        ...
+
     def open(self) -> None:
         """Claim every address; nobody is served yet. Raises HostError."""
         ...

@@ -51,7 +51,7 @@ class RoadResolver:
 
     def __init__(
         self,
-        mark: int,
+        mark: int | None,
         counters: Counters,
         *,
         only_directly: bool = False,

@@ -41,7 +41,18 @@ def test_an_example_mentions_every_key(name, kind):
 def test_the_client_example_shows_the_defaults(minimal_profile):
     example = parse_client((CONFIGS / "client.toml").read_text(encoding="utf-8"))
     minimal = parse_client(minimal_profile)
-    for section in ("tls", "proxy", "tun", "routes", "dns", "limits", "tcp", "control", "log"):
+    for section in (
+        "tls",
+        "proxy",
+        "proxy_server",
+        "tun",
+        "routes",
+        "dns",
+        "limits",
+        "tcp",
+        "control",
+        "log",
+    ):
         assert getattr(example, section) == getattr(minimal, section), section
 
 

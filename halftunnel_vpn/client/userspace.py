@@ -1,0 +1,124 @@
+"""A client without a TUN device: a connection to the exit, and the streams of a proxy through it.
+
+Nothing on the host is changed, and no privilege is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from halftunnel_vpn.client.address_memory import AddressMemory
+from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connector import Connector
+from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.host.road_resolver import RoadResolver
+from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
+from halftunnel_vpn.client.settings import dial_options
+from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.handshake_payloads import ExitHello
+from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
+from halftunnel_vpn.protocol.keys import KeyPair
+from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.transport.dial import DialOptions
+from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import endless
+
+log = logging.getLogger(__name__)
+
+
+class UserspaceClient:
+    """One profile, connected: :meth:`run` lasts until :meth:`stop`.
+
+    ``make_proxy`` makes what uses the streams. ``state_dir`` is where times, addresses and intervals are
+    remembered over a restart; None: nowhere. ``ready`` is called once, when the proxy serves.
+    """
+
+    def __init__(
+        self,
+        profile: ClientProfile,
+        driver: Driver,
+        counters: Counters,
+        *,
+        make_proxy: Callable[[StreamOpener], ProxyPort],
+        state_dir: Path | None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._profile = profile
+        self._driver = driver
+        self._ready = ready
+        self._stopping = asyncio.Event()
+        limits = profile.limits
+        keys = KeyPair(profile.client.private_key)
+        memory = None
+        if state_dir is not None:
+            memory = TimestampMemory(state_dir, keys.public, profile.exit.public_key)
+        self._resolver = RoadResolver(
+            None, counters, memory=None if state_dir is None else AddressMemory(state_dir)
+        )
+        intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
+        self._keepalive = None if state_dir is None else KeepaliveMemory(intervals, state_dir, driver)
+        self._connection = Connection(
+            profile,
+            Connector(profile, self._dial_options, counters, HandshakeClock(memory)),
+            driver,
+            counters,
+            session_made=self._session_made,
+            session_lost=lambda now: None,
+            intervals=intervals,
+        )
+        self.proxy = make_proxy(self._connection)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether both directions carry data."""
+        return self._connection.state is TunnelState.CONNECTED
+
+    def stop(self) -> None:
+        """Have :meth:`run` return."""
+        self._stopping.set()
+
+    def reconnect(self) -> None:
+        """Replace every leg at once; without a session, the next attempt begins now."""
+        self._connection.reconnect()
+
+    async def run(self) -> None:
+        """Connect, serve, and keep the connection up.
+
+        Raises HostError when an address is taken, RoadError or HandshakeError when it never connected.
+        """
+        self.proxy.open()
+        try:
+            if self._keepalive is not None:
+                self._keepalive.start()
+            async with asyncio.TaskGroup() as tasks:
+                stopping = tasks.create_task(self._serve())
+                await self._stopping.wait()
+                stopping.cancel()
+            await self._connection.drain()
+        finally:
+            self.proxy.close()
+            self._resolver.close()
+            self._connection.close()
+            if self._keepalive is not None:
+                self._keepalive.stop()
+
+    async def _serve(self) -> None:
+        await self._resolver.learn()
+        await self._connection.establish()
+        self.proxy.serve()
+        log.info("the proxy is up", extra=self._connection.log_fields)
+        self._ready()
+        await endless(self._connection.run(), "the connection")
+
+    def _session_made(self, hello: ExitHello) -> None:
+        self.proxy.session_made(self._driver.clock())
+
+    def _dial_options(self, road: RoadConfig) -> DialOptions:
+        # a mark needs CAP_NET_ADMIN, and there is no tunnel that it would lead around
+        return dataclasses.replace(dial_options(self._profile, road, self._resolver), mark=None)

@@ -1,0 +1,67 @@
+"""`htvpn proxy` on the client of a lab, as the user `nobody` with an empty capability set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from halftunnel_vpn.errors import HostError
+from lab.topology import CLIENT
+from lab.tunnel import CONNECT_TIMEOUT, LabTunnel
+
+NOBODY: Final = (
+    "setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+    "--inh-caps", "-all", "--bounding-set", "-all", "--no-new-privs",
+)  # fmt: skip
+"""What makes a command one of a user without any privilege."""
+
+NOBODY_ID: Final = 65534
+
+_POLL: Final = 0.05
+
+
+class LabProxy:
+    """A proxy through the exit of ``tunnel``. ``ports`` are the TCP ports that it is going to listen on."""
+
+    def __init__(self, tunnel: LabTunnel, *arguments: str, ports: tuple[int, ...]) -> None:
+        self.lab = tunnel.lab
+        self.directory: Path = tunnel.lab.directory / "nobody"
+        tunnel.lab.directory.chmod(0o711)
+        self.directory.mkdir(exist_ok=True)
+        profile = self.directory / "profile.toml"
+        shutil.copy(tunnel.profile, profile)
+        for path in (self.directory, profile):
+            os.chown(path, NOBODY_ID, NOBODY_ID)
+        profile.chmod(0o600)
+        argv = [*NOBODY, sys.executable, "-m", "halftunnel_vpn.cli", "proxy", str(profile), *arguments]
+        self.process: subprocess.Popen[str] = self.lab.start(
+            CLIENT, argv, env={"HOME": "/nonexistent", "STATE_DIRECTORY": ""}
+        )
+        self._wait(ports)
+
+    def output(self) -> str:
+        """What it has printed."""
+        return self.lab.output(self.process)
+
+    def stop(self) -> int:
+        """End it as SIGTERM does; its exit code."""
+        return self.lab.stop(self.process)
+
+    def hang_up(self) -> None:
+        """End it as a terminal does that is closed."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def _wait(self, ports: tuple[int, ...]) -> None:
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        while "the proxy is up" not in self.output():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise HostError(f"The proxy does not serve:\n{self.output()}")
+            time.sleep(_POLL)
+        for port in ports:
+            self.lab.wait_listening(CLIENT, port)
