@@ -11,12 +11,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from halftunnel_vpn.client.address_memory import AddressMemory
 from halftunnel_vpn.client.connection import Connection
-from halftunnel_vpn.client.connector import Connector
-from halftunnel_vpn.client.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.keepalive_memory import KeepaliveMemory
+from halftunnel_vpn.client.legs.connector import Connector
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
+from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status import TunnelState
@@ -62,7 +62,7 @@ class UserspaceClient:
             None, counters, memory=None if state_dir is None else AddressMemory(state_dir)
         )
         intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
-        self._keepalive = None if state_dir is None else KeepaliveMemory(intervals, state_dir, driver)
+        self._keepalive = None if state_dir is None else IntervalFile(intervals, state_dir, driver)
         self._connection = Connection(
             profile,
             Connector(profile, self._dial_options, counters, HandshakeClock(memory)),
