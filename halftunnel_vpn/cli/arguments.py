@@ -68,6 +68,7 @@ def build_parser() -> Parser:
     _add_profile(commands)
     _add_setup(commands, parser)
 
+    _add_audit(commands)
     demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep left")
@@ -141,6 +142,29 @@ def _add_orders(commands: _Commands[Parser]) -> None:
     repair = _command(commands, "repair", "undo what a killed client left on this host", entries.repair)
     repair.add_argument("--lift", action="store_true", help="also lift a kill switch that was left")
     _add_socket(repair)
+
+
+def _add_audit(commands: _Commands[Parser]) -> None:
+    audit = _command(commands, "audit", "score what the paths show to those who watch them", entries.audit)
+    audit.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=_path,
+        help="a log of 'htvpn audit record', or captures (pcap) of one time",
+    )
+    audit.add_argument("--json", action="store_true", help="as one JSON object")
+    audit.add_argument("--png", metavar="FILE", type=_path, help="also draw what each path shows")
+    audit.add_argument(
+        "--mode", choices=("off", "split", "balanced", "strong"), help="whose promise a capture is to keep"
+    )
+    audit.add_argument(
+        "--exit",
+        metavar="ADDR[:PORT]",
+        nargs="+",
+        action="extend",
+        help="of a capture: only connections to these (default: all)",
+    )
 
 
 def _add_profile(commands: _Commands[Parser]) -> None:

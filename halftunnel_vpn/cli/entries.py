@@ -95,6 +95,12 @@ def profile_use(options: Namespace) -> int:
     return profile.use(options)
 
 
+def audit(options: Namespace) -> int:
+    from halftunnel_vpn.cli import audit
+
+    return audit.run(options)
+
+
 def demo(options: Namespace) -> int:
     from halftunnel_vpn.cli import demo
 

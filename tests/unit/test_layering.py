@@ -19,14 +19,26 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 FLOORS = {
     "": 0, "errors": 0, "counters": 0, "timers": 0, "icmp_error": 0,
     "config": 1, "protocol": 1, "inet": 1,
-    "session": 2, "flow": 2, "storage": 2, "http1": 2,
+    "session": 2, "flow": 2, "audit": 2, "storage": 2, "http1": 2,
     "transport": 3, "tun": 3, "dns": 3, "host": 3, "control": 3, "observe": 3,
     "client": 4, "server": 4, "proxy": 4,
     "daemon": 5, "cli": 5,
 }  # fmt: skip
 """Rooms of the package; "" is its own __init__."""
 
-PURE = {"", "errors", "counters", "timers", "icmp_error", "config", "protocol", "inet", "session", "flow"}
+PURE = {
+    "",
+    "errors",
+    "counters",
+    "timers",
+    "icmp_error",
+    "config",
+    "protocol",
+    "inet",
+    "session",
+    "flow",
+    "audit",
+}
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "secrets", "threading"}
 
 OWNERS = {
@@ -39,6 +51,7 @@ OWNERS = {
     "tomli": "config",
     "h11": "http1",
     "prometheus_client": "observe",
+    "matplotlib": "audit",
     "systemd": "daemon",
 }
 """Third-party packages, each with the one room that imports it."""

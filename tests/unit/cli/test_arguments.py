@@ -35,6 +35,8 @@ CONTRACT = [
     "profile add NAME FILE",
     "profile remove NAME",
     "profile use NAME",
+    "audit FILE",
+    "audit A.pcap B.pcap --json --png P --mode strong --exit 192.0.2.1 [2001:db8::1]:443",
     "demo",
     "demo --keep",
 ]
