@@ -152,3 +152,34 @@ def _decode_error(payload: memoryview) -> ErrorRun:
         raise WireError("datagram-trailing-bytes", f"{len(payload) - end} bytes")
     assert isinstance(offender, bytes)
     return ErrorRun(kind, offender, address, port, mtu)
+
+
+def shortest_part(parts: tuple[Buffer, ...]) -> int:
+    """Return the bytes of the shortest run that :func:`split_run` can split off; all where it can not."""
+    size = _segment_size(parts)
+    return len(parts[0]) + size if size else sum(map(len, parts))
+
+
+def split_run(
+    parts: tuple[Buffer, ...], room: int
+) -> tuple[tuple[Buffer, Buffer], tuple[Buffer, Buffer]] | None:
+    """Split a run, given as its header and its data, so that the first part fits ``room`` bytes.
+
+    Return both parts, runs of whole datagrams; None for a run that cannot be split so.
+    """
+    size = _segment_size(parts)
+    if not size:
+        return None
+    header, data = parts[0], memoryview(parts[1])
+    fitting = (room - len(header)) // size * size
+    if fitting <= 0 or fitting >= len(data):
+        return None
+    return (header, data[:fitting]), (header, data[fitting:])
+
+
+def _segment_size(parts: tuple[Buffer, ...]) -> int:
+    """The size of the datagrams of a data run in two parts, 0 where there is one datagram or no such run."""
+    if len(parts) != 2 or len(parts[0]) < _RUN.size or parts[0][0] != RUN_DATA:
+        return 0
+    size: int = _RUN.unpack_from(parts[0])[5]
+    return size if size < len(parts[1]) else 0

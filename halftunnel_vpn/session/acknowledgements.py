@@ -42,6 +42,7 @@ class Acknowledgements:
         "_stateless",
         "_timer",
         "_wake",
+        "is_shaped",
         "riding",
     )
 
@@ -55,6 +56,8 @@ class Acknowledgements:
         self._due_receipts = False
         self.riding: dict[SessionLeg, None] = {}
         """Legs whose receipts leave with the next train."""
+        self.is_shaped = False
+        """Whether this end's own records run on a clock, in which receipts ride."""
         self._timer = wheel.timer(self._due)
         self._receipt_timer = wheel.timer(self._receipts_due)
 
@@ -102,7 +105,7 @@ class Acknowledgements:
         """Send a receipt for ``leg`` with the next train, within PADDING_RECEIPT_DELAY."""
         if leg not in self.riding:
             self.riding[leg] = None
-            if not self._receipt_timer.armed:
+            if not self.is_shaped and not self._receipt_timer.armed:
                 self._receipt_timer.arm(now + PADDING_RECEIPT_DELAY)
 
     def discard(self, receiving: ReceiveSide) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from halftunnel_vpn.protocol.datagram import shortest_part, split_run
 from halftunnel_vpn.protocol.interfaces import Buffer, DatagramHandler
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import (
@@ -145,6 +146,15 @@ class DatagramStream(Stream):
         """Whether a train would get a packet of this stream now."""
         return bool(self._runs) or self.sending.has_something_to_send
 
+    @property
+    def needs(self) -> int:
+        """Room in bytes without which :meth:`fill` adds nothing; 0 when it adds nothing anyway."""
+        sending = self.sending.needs
+        if sending or not self._runs:
+            return sending
+        length, parts = self._runs[0]
+        return HEADER_LENGTH + min(length, shortest_part(parts))
+
     def must_wait(self, leg: SessionLeg) -> bool:
         """Whether nothing may leave on ``leg`` now: OPEN is on another, or enough datagrams are under way."""
         sending = self.sending
@@ -168,9 +178,17 @@ class DatagramStream(Stream):
         while runs and added < limit and not under_way.is_full_of_datagrams:
             length, parts = runs[0]
             if length + HEADER_LENGTH > train.room:
-                break
-            runs.popleft()
-            self._held(-length)
+                halves = split_run(parts, train.room - HEADER_LENGTH) if train.is_cell else None
+                if halves is None:
+                    break
+                parts, rest = halves
+                left = length - len(parts[1])
+                runs[0] = (left, rest)
+                length = len(parts[0]) + len(parts[1])
+                self._held(len(parts[0]) - length)
+            else:
+                runs.popleft()
+                self._held(-length)
             sequence = self._sequence
             self._sequence = (sequence + 1) & SERIAL_MASK
             train.parts.append(

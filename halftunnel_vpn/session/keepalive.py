@@ -44,7 +44,18 @@ class LegKeepalive:
     learnt of the leg's domain; the exit follows.
     """
 
-    __slots__ = ("_context", "_interval", "_intervals", "_legs", "_random", "_timers", "_watches", "_wheel")
+    __slots__ = (
+        "_context",
+        "_interval",
+        "_intervals",
+        "_legs",
+        "_random",
+        "_timers",
+        "_watches",
+        "_wheel",
+        # Called with a leg, a packet and the time; returns True if the packet will leave later.
+        "divert",
+    )
 
     def __init__(
         self,
@@ -62,6 +73,7 @@ class LegKeepalive:
         self._intervals = intervals
         self._timers: dict[SessionLeg, Timer] = {}
         self._watches: dict[SessionLeg, Watch] = {}
+        self.divert: Callable[[SessionLeg, bytes, float], bool] | None = None
 
     def watch(self, leg: SessionLeg, now: float) -> None:
         """Watch ``leg``: send the first ping at once, which measures the round trip."""
@@ -159,4 +171,5 @@ class LegKeepalive:
         self._context.acknowledgements.riding.pop(leg, None)
         payload = message.encode(padding)
         header = encode_header(PacketType.KEEPALIVE, self._context.session_id, 0, 0, 0, len(payload))
-        leg.send_train([header, payload], now)
+        if self.divert is None or not self.divert(leg, header + payload, now):
+            leg.send_train([header, payload], now)

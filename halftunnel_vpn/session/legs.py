@@ -84,6 +84,7 @@ class SessionLeg:
         "ping_id",
         "ping_sent",
         "port",
+        "proof_record",
         "proofs",
         "proves_by_hearing",
         "records_received",
@@ -124,6 +125,8 @@ class SessionLeg:
         self.ping_sent = 0.0
         self.outstanding = self.proofs = 0
         self.owes_proof = False
+        # The record whose receipt is the proof that it owes (shaping); 0: no receipt is.
+        self.proof_record = 0
         self.proves_by_hearing = False
         self.is_watched = False
         self.draining = False
@@ -182,7 +185,7 @@ class Legs:
 class LegPolicy(Protocol):
     """Chooses the leg for the next train. Legs pull: only writable ones are offered, and at least one."""
 
-    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
+    def choose(self, writable: Sequence[SessionLeg], now: float) -> SessionLeg:
         """One of ``writable``."""
         ...
 
@@ -199,7 +202,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = 0
 
-    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
+    def choose(self, writable: Sequence[SessionLeg], now: float) -> SessionLeg:
         """The next in turn."""
         self._turn += 1
         return writable[self._turn % len(writable)]
@@ -214,7 +217,7 @@ class Weighted:
 
     __slots__ = ()
 
-    def choose(self, writable: Sequence[SessionLeg]) -> SessionLeg:
+    def choose(self, writable: Sequence[SessionLeg], now: float) -> SessionLeg:
         """The leg with the least load."""
         return min(writable, key=_load)
 

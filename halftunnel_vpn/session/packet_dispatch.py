@@ -30,9 +30,8 @@ from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 
-_PADDING: Final = bytes((PacketType.PADDING,))
-_NO_DATA: Final = (bytes((PacketType.KEEPALIVE,)), _PADDING)
-"""Flags of the first packet in a train that holds nothing but a keepalive, or nothing but padding."""
+_KEEPALIVE_BYTE: Final = bytes((PacketType.KEEPALIVE,))
+"""Flags of the first packet in a train that is a keepalive: without padding nothing follows it."""
 
 _ZEROS: Final = bytes(MAX_TRAIN)
 
@@ -87,12 +86,13 @@ class PacketDispatch:
         leg.last_received = now
         leg.records_received += 1
         leg.bytes_received += len(plaintext)
-        if leg.proves_by_hearing and plaintext[3:4] not in _NO_DATA:
+        streams = self._table.streams
+        packets = iter_train(plaintext, context.session_id)
+        is_padding = packets[-1].type is PacketType.PADDING and not _holds_data(packets)
+        if leg.proves_by_hearing and not is_padding and plaintext[3:4] != _KEEPALIVE_BYTE:
             leg.owes_proof = True  # when it falls silent from now on, it is pinged
             if not leg.is_watched:
                 self._keepalive.used(leg, now)
-        streams = self._table.streams
-        packets = iter_train(plaintext, context.session_id)
         for packet, behind in zip(packets, chain(islice(packets, 1, None), (None,)), strict=True):
             type_, _, stream_id, sequence, acknowledgement, payload = packet
             stream = streams.get(stream_id)
@@ -121,13 +121,13 @@ class PacketDispatch:
                 self._table.settle(stream)
         if leg.direction is not self._sends:
             leg.untold_bytes += len(plaintext)
-            if leg.untold_bytes >= RECEIPT_BYTES:
+            if is_padding:
+                if leg.untold_bytes >= RIDE_BYTES:
+                    context.acknowledgements.receipt_of_padding(leg, now)
+            elif leg.untold_bytes >= RECEIPT_BYTES:
                 context.acknowledgements.receipt(leg)
             elif leg.untold_bytes >= RIDE_BYTES:
-                if plaintext[3:4] == _PADDING:
-                    context.acknowledgements.receipt_of_padding(leg, now)
-                else:
-                    context.acknowledgements.receipt_soon(leg, now)
+                context.acknowledgements.receipt_soon(leg, now)
 
     def _packet_without_stream(
         self, leg: SessionLeg, packet: Packet, behind: Packet | None, now: float
@@ -210,3 +210,11 @@ class PacketDispatch:
         stream.offender = decode_offender(payload)
         stream.reset_received(code, now)
         self._table.discard(stream)
+
+
+def _holds_data(packets: list[Packet]) -> bool:
+    """Whether a padded train has anything for a stream, and not only receipts and keepalives."""
+    for packet in packets:
+        if packet.stream_id:
+            return True
+    return False

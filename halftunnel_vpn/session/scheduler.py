@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.wire import HEADER_LENGTH
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.stream import Stream
@@ -48,7 +47,7 @@ class Scheduler:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
         urgent, bulk = self._urgent, self._bulk
         in_flight = leg.under_way
-        size = in_flight.pacer.train
+        size = min(in_flight.pacer.train, train.size)
         if in_flight.is_full:
             self._serve(urgent, train, leg, size, 0, now)
             return
@@ -66,6 +65,26 @@ class Scheduler:
         self._serve(urgent, train, leg, size, 0, now)
         self._urgent_credit = credit + train.room
 
+    def needs(self, leg: SessionLeg) -> int:
+        """Return the room that some stream needs to send anything on ``leg``; 0 when none could."""
+        least = 0
+        for queue in (self._urgent, self._bulk):
+            for stream in queue:
+                if not stream.must_wait(leg):
+                    needed = stream.needs
+                    least = min(least or needed, needed)
+        return least
+
+    def waits(self, least: int) -> bool:
+        """Whether ``least`` bytes or more wait to be sent for the first time."""
+        count = 0
+        for queue in (self._urgent, self._bulk):
+            for stream in queue:
+                count += stream.sending.unsent_bytes
+                if count >= least:
+                    return True
+        return False
+
     def _serve(
         self, queue: deque[Stream], train: Train, leg: SessionLeg, size: int, reserve: int, now: float
     ) -> None:
@@ -73,7 +92,7 @@ class Scheduler:
 
         A turn of a stream is ``size`` bytes, on average.
         """
-        reserve = max(reserve, MAX_TRAIN - size)
+        reserve = max(reserve, train.size - size)
         turn_is_over = size // 2  # a deficit below which the rest of a turn waits for the next one
         idle_turns = 0  # streams in a row that could add nothing (their OPEN is on another leg)
         while queue and train.room > HEADER_LENGTH + reserve and idle_turns < len(queue):

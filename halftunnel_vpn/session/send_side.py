@@ -115,6 +115,16 @@ class SendSide:
         return self.fin_queued
 
     @property
+    def needs(self) -> int:
+        """Room in bytes without which :meth:`fill` adds nothing; 0 when it adds nothing anyway."""
+        for packet in self.resend:
+            if not packet.acknowledged:
+                return packet.length + HEADER_LENGTH
+        if self.control:
+            return len(self.control[0][1]) + HEADER_LENGTH
+        return HEADER_LENGTH + 1 if self.has_something_to_send else 0
+
+    @property
     def finished(self) -> bool:
         """Whether all that was ever queued is acknowledged."""
         return not (self.unsent or self.retained or self.control or self.fin_queued)
@@ -272,7 +282,7 @@ class SendSide:
                 taken += 1
                 size += length
                 continue
-            if limit == room and self._stays_whole(length, left):
+            if limit == room and not train.is_cell and self._stays_whole(length, left):
                 break
             view = memoryview(head)
             if left:

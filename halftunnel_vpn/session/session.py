@@ -24,6 +24,7 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.packet_dispatch import Acceptor, PacketDispatch
 from halftunnel_vpn.session.receipts import RECORD_COST
 from halftunnel_vpn.session.scheduler import Scheduler
+from halftunnel_vpn.session.shaping import Shaper, ShapingPlan
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 from halftunnel_vpn.session.train import Train
@@ -62,6 +63,7 @@ class Session:
         initial_credit: int = 0,
         intervals: IntervalTable | None = None,
         on_ended: Callable[[], None] = lambda: None,
+        shaping: ShapingPlan | None = None,
     ) -> None:
         self.on_ended = on_ended
         self._table = StreamTable(limits.memory)
@@ -89,6 +91,20 @@ class Session:
         self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, intervals)
         self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, sends, wheel)
         dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor, sends)
+        self.shaper: Shaper | None = None
+        """Sends on a clock; None: what waits leaves at once."""
+        if shaping is not None:
+            self.shaper = Shaper(
+                shaping,
+                self.context,
+                self._legs,
+                self._policy,
+                self._keepalive.used,
+                self._table.numbers,
+                sends,
+                wheel,
+            )
+            self._keepalive.divert = self.shaper.take_keepalive
         self.train_received = dispatch.train_received
         """Takes the opened record of a leg: :meth:`PacketDispatch.train_received`, called directly."""
 
@@ -167,6 +183,8 @@ class Session:
 
     def pump(self, now: float) -> None:
         """Send trains while a leg is writable and something waits."""
+        if self.shaper is not None and self.shaper.takes(now):
+            return
         senders = self._senders
         for _ in range(TRAINS_PER_PUMP):
             if not (self._acknowledgements or self._scheduler):
@@ -176,7 +194,7 @@ class Session:
             writable = [leg for leg in senders if leg.port.writable]
             sent = False
             while writable and not sent:
-                leg = writable[0] if len(writable) == 1 else self._policy.choose(writable)
+                leg = writable[0] if len(writable) == 1 else self._policy.choose(writable, now)
                 sent = self._send_train(leg, now)
                 if not sent and self._policy.waits(leg, now):
                     self._patience.arm(now + SHARE_PATIENCE)
@@ -265,6 +283,8 @@ class Session:
         self.leg_set.close_all()
         self._retry_timer.cancel()
         self._patience.cancel()
+        if self.shaper is not None:
+            self.shaper.close()
         self._acknowledgements.clear()
         if failure is not None:
             raise failure

@@ -62,6 +62,11 @@ class Stream:
         """Whether a train would get a packet of this stream now."""
         raise NotImplementedError
 
+    @property
+    def needs(self) -> int:
+        """Room in bytes without which :meth:`fill` adds nothing; 0 when it adds nothing anyway."""
+        return self.sending.needs
+
     def must_wait(self, leg: SessionLeg) -> bool:
         """Return whether nothing may leave on ``leg`` now."""
         raise NotImplementedError

@@ -9,13 +9,19 @@ from halftunnel_vpn.session.legs import SessionLeg
 
 
 class Train:
-    """Packets that leave together, in one record: buffers in order, and the bytes still free."""
+    """Packets that leave together, in one record: buffers in order, and the bytes still free.
 
-    __slots__ = ("datagram_bytes", "parts", "room")
+    A ``cell`` is a train of a fixed size: what does not fit is split wherever that can be done.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("datagram_bytes", "is_cell", "parts", "room", "size")
+
+    def __init__(self, cell: int = 0) -> None:
         self.parts: list[Buffer] = []
-        self.room = MAX_TRAIN
+        self.is_cell = cell > 0
+        # Bytes that there were room for at first.
+        self.size = cell or MAX_TRAIN
+        self.room = self.size
         self.datagram_bytes = 0
 
 

@@ -16,6 +16,7 @@ from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.shaping import ShapingPlan
 from halftunnel_vpn.timers import Wheel
 
 SESSION_ID = bytes(range(16))
@@ -107,6 +108,8 @@ class Pair:
         limits: SessionLimits | None = None,
         client_limits: SessionLimits | None = None,
         exit_limits: SessionLimits | None = None,
+        client_shaping: ShapingPlan | None = None,
+        exit_shaping: ShapingPlan | None = None,
     ) -> None:
         self.now = 100.0
         self.wheel = Wheel()
@@ -118,12 +121,18 @@ class Pair:
         self.refused_ids: set[int] = set()
         self.client_counters = Counters()
         self.exit_counters = Counters()
-        self.client = self._session(True, self.client_counters, client_limits or limits)
-        self.exit = self._session(False, self.exit_counters, exit_limits or limits)
+        self.client = self._session(True, self.client_counters, client_limits or limits, client_shaping)
+        self.exit = self._session(False, self.exit_counters, exit_limits or limits, exit_shaping)
         self.legs: list[MemoryLeg] = []
         self.numbers = dict.fromkeys(Direction, 0)
 
-    def _session(self, is_client: bool, counters: Counters, limits: SessionLimits | None) -> Session:
+    def _session(
+        self,
+        is_client: bool,
+        counters: Counters,
+        limits: SessionLimits | None,
+        shaping: ShapingPlan | None,
+    ) -> Session:
         return Session(
             SESSION_ID,
             is_client=is_client,
@@ -134,6 +143,7 @@ class Pair:
             counters=counters,
             now=self.now,
             acceptor=None if is_client else self,
+            shaping=shaping,
         )
 
     # --- the exit's Acceptor ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from halftunnel_vpn.session.legs import RoundRobin, Weighted
 def test_round_robin_takes_every_leg_in_turn(make_leg):
     legs = [make_leg() for _ in range(3)]
     policy = RoundRobin()
-    chosen = [policy.choose(legs).number for _ in range(9)]
+    chosen = [policy.choose(legs, 0.0).number for _ in range(9)]
     assert Counter(chosen) == {0: 3, 1: 3, 2: 3}
     assert all(one != other for one, other in itertools.pairwise(chosen))
 
@@ -19,14 +19,14 @@ def test_round_robin_takes_every_leg_in_turn(make_leg):
 def test_round_robin_with_one_leg_left_takes_it(make_leg):
     policy = RoundRobin()
     only = make_leg()
-    assert {policy.choose([only]) for _ in range(5)} == {only}
+    assert {policy.choose([only], 0.0) for _ in range(5)} == {only}
 
 
 def test_weights_share_bytes_in_proportion(make_leg):
     heavy, light = make_leg(weight=3), make_leg(weight=1)
     policy = Weighted()
     for _ in range(400):
-        policy.choose([heavy, light]).bytes_sent += 1000
+        policy.choose([heavy, light], 0.0).bytes_sent += 1000
     assert heavy.bytes_sent == 3 * light.bytes_sent
 
 

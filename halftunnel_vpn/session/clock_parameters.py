@@ -1,0 +1,142 @@
+"""The clock of one direction as data: how large, how often and how long its records leave.
+
+Each connection draws its own parameters from a seed, so that nobody can learn from one what all look like.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+UP_CELL: Final = 1400
+"""Bytes of an upstream record: one TCP segment with the headers of WebSocket and TLS."""
+
+DOWN_RATE: Final = 1_600_000
+"""Bytes a second of the downstream clock, unless another rate is asked for."""
+
+MIN_DOWN_RATE: Final = 100_000
+"""The least rate that a client may ask for."""
+
+MAX_CELL: Final = 60_000
+"""Bytes of a record at the most: it must fit a train, whatever rate is asked for."""
+
+TICK: Final = 0.01
+"""Seconds between two records: a multiple of the timer wheel's step."""
+
+TRICKLE_CELL: Final = 1024
+"""Bytes of a downstream record while nothing but a little waits, on streams that are open already."""
+
+SPREAD: Final = 0.2
+"""Part by which what a connection draws differs from the middle at the most."""
+
+HOLD: Final = 0.3
+"""Seconds beyond a round trip for which a clock goes on behind the last data."""
+
+FIRST_STOP: Final = 0.5
+"""Seconds after its start at which a clock may stop first, where it stops at fixed times,"""
+
+STOP_GROWTH: Final = 1.5
+"""and the factor to each later time."""
+
+MAX_STOP_GAP: Final = 20.0
+"""Seconds between two such times at the most; also those between two checks of the budget."""
+
+SLOW_TICK: Final = 0.05
+"""Seconds between two upstream records while a bulk transfer comes in, which is not hidden."""
+
+SPLIT_DELAY: Final = 1.0
+STRONG_DELAY: Final = 5.0
+"""Seconds for which more must wait than fits the clock until it counts as a bulk transfer, by mode."""
+
+
+BULK_IN: Final = 1.3
+"""Factor by which what comes in is faster than the downstream clock when it is a bulk transfer."""
+
+SEED_LENGTH: Final = 3
+"""Random bytes from which the parameters of one connection are drawn."""
+
+
+class ClockParameters:
+    """One direction's clock. Bytes are record bytes, times seconds."""
+
+    __slots__ = (
+        "bulk_after",
+        "bulk_in",
+        "cell",
+        "first_stop",
+        "follows",
+        "hold",
+        "stop_growth",
+        "stops",
+        "tick",
+        "trickle",
+    )
+
+    def __init__(
+        self,
+        *,
+        cell: int,
+        trickle: int,
+        tick: float = TICK,
+        hold: float = HOLD,
+        stops: bool = False,
+        follows: bool = False,
+        bulk_after: float = STRONG_DELAY,
+        bulk_in: float = 0.0,
+        first_stop: float = FIRST_STOP,
+        stop_growth: float = STOP_GROWTH,
+    ) -> None:
+        self.cell = cell
+        # The cell while only a little waits; the same as ``cell`` where there is no such phase.
+        self.trickle = trickle
+        self.tick = tick
+        # Seconds beyond a round trip for which it goes on behind the last data.
+        self.hold = hold
+        # Whether it stops at fixed times after its start only, and not as soon as nothing is active.
+        self.stops = stops
+        # Whether it goes on while the peer's clock does (exit).
+        self.follows = follows
+        # Seconds for which more must wait than fits the clock until it counts as a bulk transfer.
+        self.bulk_after = bulk_after
+        # Bytes a second from which on what comes in is one, and the clock may be slow; 0: never (exit).
+        self.bulk_in = bulk_in
+        self.first_stop = first_stop
+        self.stop_growth = stop_growth
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return self.cell / self.tick
+
+
+def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0) -> ClockParameters:
+    """Return the client's clock; ``rate`` is the downstream's, ``seed`` are SEED_LENGTH random bytes."""
+    cell = int(UP_CELL * (1 - _draw(seed[0]) * SPREAD / 2))  # never longer than a segment
+    return ClockParameters(
+        cell=cell,
+        trickle=cell,
+        stops=stops,
+        bulk_after=bulk_after,
+        bulk_in=(rate or DOWN_RATE) * BULK_IN,
+        first_stop=FIRST_STOP * _around(seed[1]),
+        stop_growth=1 + (STOP_GROWTH - 1) * _around(seed[2]),
+    )
+
+
+def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0) -> ClockParameters:
+    """Return the exit's clock for ``rate`` bytes a second, 0: DOWN_RATE; ``seed`` as above."""
+    middle = max(rate or DOWN_RATE, MIN_DOWN_RATE) * TICK
+    # no more than was asked for, so the middle of what is drawn lies below it where a rate is given
+    most = 1 if rate else 1 + SPREAD
+    cell = int(min(middle * (most - 2 * SPREAD * _draw(seed[0])), MAX_CELL))
+    trickle = min(int(TRICKLE_CELL * _around(seed[1])), cell)
+    return ClockParameters(cell=cell, trickle=trickle, follows=True, bulk_after=bulk_after)
+
+
+def _draw(byte: int) -> float:
+    """A number in [0, 1]."""
+    return byte / 255
+
+
+def _around(byte: int) -> float:
+    """A factor around 1."""
+    return 1 - SPREAD + 2 * SPREAD * _draw(byte)

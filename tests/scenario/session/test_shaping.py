@@ -1,0 +1,330 @@
+"""Directions on a clock: what leaves says nothing of what is in it, and nothing is lost or late for it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.records import TAG_LENGTH
+from halftunnel_vpn.protocol.stream_messages import StreamKind
+from halftunnel_vpn.protocol.wire import PacketType, iter_train
+from halftunnel_vpn.session.clock_parameters import TICK, downstream_clock, upstream_clock
+from halftunnel_vpn.session.padding_budget import PaddingBudget
+from halftunnel_vpn.session.shaping import ShaperState, ShapingPlan
+
+SEED = bytes([0, 128, 128])
+SESSION_ID = bytes(range(16))
+
+
+class Tap:
+    """Writes down what each leg of one end sends: time, leg, bytes, and the packets."""
+
+    def __init__(self, pair, owner) -> None:
+        self.records: list[tuple[float, int, int, list]] = []
+        for leg in pair.legs:
+            if leg.owner is owner:
+                self._listen(pair, leg)
+
+    def _listen(self, pair, leg) -> None:
+        send = leg.send_train
+
+        def send_train(parts):
+            train = b"".join(parts)
+            packets = iter_train(train, SESSION_ID)
+            self.records.append((pair.now, leg.state.number, len(train) + TAG_LENGTH, packets))
+            return send(parts)
+
+        leg.send_train = send_train
+
+    def of(self, direction_legs=None):
+        return [record for record in self.records if record[3][-1].type is PacketType.PADDING]
+
+    def others(self):
+        return [record for record in self.records if record[3][-1].type is not PacketType.PADDING]
+
+
+def plan(clock, *, overhead=0, budget=0):
+    notices: list[str] = []
+    made = ShapingPlan(clock, PaddingBudget(overhead=overhead, budget=budget), notices.append)
+    return made, notices
+
+
+@pytest.fixture
+def split(make_pair):
+    """A pair with the upstream on a clock."""
+
+    def make(**options):
+        legs = {"upstream": options.pop("upstream", 1), "downstream": options.pop("downstream", 1)}
+        shaping, notices = plan(upstream_clock(SEED, stops=False, bulk_after=1.0), **options)
+        pair = make_pair(**legs, client_shaping=shaping)
+        pair.notices = notices
+        pair.advance(2.0)  # the first pings
+        return pair
+
+    return make
+
+
+@pytest.fixture
+def strong(make_pair):
+    """A pair with both directions on a clock."""
+
+    def make(**options):
+        legs = {"upstream": options.pop("upstream", 1), "downstream": options.pop("downstream", 1)}
+        shaping, notices = plan(upstream_clock(SEED, stops=True, bulk_after=5.0), **options)
+        exit_shaping, _ = plan(downstream_clock(SEED, bulk_after=5.0))
+        pair = make_pair(**legs, client_shaping=shaping, exit_shaping=exit_shaping)
+        pair.notices = notices
+        pair.advance(2.0)
+        return pair
+
+    return make
+
+
+def gaps(records):
+    times = [record[0] for record in records]
+    return [round(after - before, 6) for before, after in pairwise(times)]
+
+
+def lengths(records):
+    """How long each activity took, in seconds."""
+    starts = [records[0][0]]
+    ends = []
+    for before, after in pairwise(record[0] for record in records):
+        if after - before > 2 * TICK:
+            ends.append(before)
+            starts.append(after)
+    ends.append(records[-1][0])
+    return [end - start + TICK for start, end in zip(starts, ends, strict=True)]
+
+
+def test_an_idle_session_has_no_slot(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    pair.advance(30.0)
+    assert not tap.of() and pair.client.shaper.slots == 0
+
+
+def test_an_activity_is_records_of_one_size_at_one_pace(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    user, other = pair.open()
+    user.stream.send(b"q" * 3000)
+    pair.advance(0.2)
+    other.stream.send(b"a" * 300_000)
+    pair.advance(3.0)
+    assert len(other.received) == 3000 and len(user.received) == 300_000
+    cells = tap.of()
+    assert {size for _, _, size, _ in cells} == {upstream_clock(SEED, stops=False, bulk_after=1.0).cell}
+    assert set(gaps(cells)[1:]) == {TICK}, "but for the first, which leaves at once"
+    assert pair.client.shaper.state is ShaperState.IDLE
+    assert not pair.client.shaper.escapes
+    assert all(records[3][-1].payload == bytes(len(records[3][-1].payload)) for records in cells)
+
+
+def test_data_never_waits_for_more_than_the_next_slot(split):
+    pair = split()
+    user, other = pair.open()
+    pair.advance(0.1)
+    for _ in range(20):
+        before = len(other.received)
+        sent_at = pair.now
+        user.stream.send(b"x" * 100)
+        while len(other.received) == before:
+            pair.advance(0.001)
+        assert pair.now - sent_at <= TICK + 0.001
+
+
+def test_the_clock_stops_some_time_after_the_last_data(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    pair.open()
+    pair.advance(5.0)
+    times = [record[0] for record in tap.of()]
+    assert 0.3 <= times[-1] - times[0] < 1.0
+
+
+def test_strong_stops_only_at_its_own_times(strong):
+    pair = strong()
+    clock = upstream_clock(SEED, stops=True, bulk_after=5.0)
+    stops = [clock.first_stop * clock.stop_growth**k for k in range(12)]
+    for wait in (0.05, 0.7, 1.3):
+        tap = Tap(pair, pair.client)
+        user, other = pair.open()
+        for _ in range(3):
+            pair.advance(wait)
+            other.stream.send(b"a" * 5000)
+        pair.advance(20.0)
+        for length in lengths(tap.of()):
+            assert min(abs(length - stop) for stop in stops) < 2 * TICK
+        assert len(user.received) == 15000
+    assert sum(pair.client.shaper.clock.stopped_at) == pair.client.shaper.clock.activities >= 3
+
+
+def test_both_clocks_run_together_and_end_together(strong):
+    pair = strong()
+    up, down = Tap(pair, pair.client), Tap(pair, pair.exit)
+    user, other = pair.open()
+    other.stream.send(b"a" * 200_000)
+    pair.advance(30.0)
+    assert len(user.received) == 200_000
+    assert abs(up.of()[0][0] - down.of()[0][0]) < 0.1
+    assert 0 <= down.of()[-1][0] - up.of()[-1][0] < 0.4
+    sizes = [size for _, _, size, _ in down.of()]
+    assert len(set(sizes)) == 1, "a stream was opened, so no trickle"
+    assert pair.exit.shaper.state is ShaperState.IDLE and pair.client.shaper.state is ShaperState.IDLE
+
+
+def test_a_poll_on_an_open_stream_is_a_trickle(strong):
+    pair = strong()
+    user, other = pair.open()
+    pair.advance(20.0)
+    tap = Tap(pair, pair.exit)
+    user.stream.send(b"any news?")
+    pair.advance(0.05)
+    other.stream.send(b"no" * 1000)
+    pair.advance(10.0)
+    assert len(user.received) == 2000
+    clock = downstream_clock(SEED, bulk_after=5.0)
+    assert {size for _, _, size, _ in tap.of()} == {clock.trickle}
+    other.stream.send(b"y" * 60_000)
+    pair.advance(10.0)
+    assert clock.cell in {size for _, _, size, _ in tap.of()}
+    assert len(user.received) == 62_000
+
+
+def test_keepalives_ride_in_slots_while_there_are_some(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    user, _ = pair.open()
+    for _ in range(400):
+        user.stream.send(b"x")
+        pair.advance(0.05)
+    alone = [record for record in tap.others() if record[1] == 0]
+    up = pair.end(pair.client, Direction.UPSTREAM)
+    riding = [
+        record for record in tap.of() if any(packet.type is PacketType.KEEPALIVE for packet in record[3])
+    ]
+    assert riding
+    assert up.state.ping_sent == 0.0 or pair.now - up.state.ping_sent < 1.0
+    assert len({size for _, _, size, _ in tap.of()}) == 1
+    assert alone == [] or all(record[3][0].type is PacketType.KEEPALIVE for record in alone)
+
+
+def test_a_long_upload_is_bulk_and_declared(split):
+    pair = split()
+    user, other = pair.open()
+    total = 0
+    while total < 3_000_000:
+        room = user.stream.room
+        if room:
+            user.stream.send(bytes(min(room, 60_000)))
+            total += min(room, 60_000)
+        pair.advance(0.01)
+    assert pair.client.shaper.state is ShaperState.BULK
+    assert pair.client.shaper.escapes["bulk"] == 1
+    pair.advance(5.0)
+    assert len(other.received) == total
+    assert pair.client.shaper.state is ShaperState.IDLE
+
+
+def test_a_packet_that_was_made_without_the_clock_is_sent_again_on_it(split):
+    pair = split(upstream=2)
+    user, other = pair.open()
+    shaper = pair.client.shaper
+    shaper.state = ShaperState.BULK  # as in the middle of an upload
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    leg.writable = leg.peer.writable = True
+    user.stream.send(bytes(65_000))
+    pair.client.pump(pair.now)
+    shaper.state = ShaperState.IDLE
+    carrier = next(one for one in pair.ends(pair.client, Direction.UPSTREAM) if one.road)
+    pair.kill(carrier)
+    pair.advance(3.0)
+    assert len(other.received) == 65_000
+    assert shaper.escapes["oversize"] == 1
+
+
+def test_long_datagrams_are_split_where_they_can_be(split):
+    pair = split()
+    user, other = pair.open(StreamKind.UDP)
+    header = bytes.fromhex("0104400000350258c6336407")  # segments of 600 bytes
+    user.stream.send(header, bytes(600 * 5))
+    single = bytes.fromhex("0104400000350000c6336407")
+    user.stream.send(single, bytes(1472))
+    pair.advance(1.0)
+    runs = [event for event in other.events if event.startswith("run")]
+    assert len(runs) == 4
+    assert pair.client.shaper.escapes == {"oversize": 1}
+
+
+def test_a_slot_whose_leg_cannot_be_written_is_skipped(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    user, _ = pair.open()
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    leg.capacity = 0
+    leg.writable = False
+    before = len(tap.of())
+    user.stream.send(b"data")
+    pair.advance(0.2)
+    assert len(tap.of()) == before
+    assert pair.client.shaper.slots_skipped >= 10
+
+
+def test_a_lost_leg_loses_nothing(split):
+    pair = split(upstream=2, downstream=2)
+    user, other = pair.open()
+    for index in range(50):
+        user.stream.send(bytes([index]) * 700)
+        pair.advance(0.01)
+        if index == 20:
+            pair.kill(pair.end(pair.client, Direction.UPSTREAM))
+        if index == 30:
+            pair.add_leg(Direction.UPSTREAM)
+    pair.advance(3.0)
+    assert other.received == b"".join(bytes([index]) * 700 for index in range(50))
+
+
+def test_a_budget_holds_ends_at_a_stop_and_says_so(split):
+    budget = 2_000_000
+    pair = split(budget=budget)
+    shaper = pair.client.shaper
+    for _ in range(120):
+        user, _ = pair.open()
+        user.stream.send(b"q" * 500)
+        pair.advance(2.0)
+    assert shaper.padding_bytes <= budget * 1.01
+    assert shaper.padding_bytes >= budget * 0.5
+    assert shaper.state is ShaperState.STEPPED_DOWN and shaper.escape == "budget"
+    assert shaper.escapes["budget"] == 1 and len(pair.notices) == 1
+    assert pair.client_counters.counted["shaping-stepped-down-budget"] == 1
+    user, other = pair.open()
+    user.stream.send(b"still works")
+    pair.advance(0.1)
+    assert bytes(other.received) == b"still works"
+    pair.advance(86_400.0)
+    assert shaper.state is ShaperState.IDLE and len(pair.notices) == 2
+
+
+def test_an_hour_has_no_more_padding_than_its_part(split):
+    pair = split(overhead=10)
+    shaper = pair.client.shaper
+    for _ in range(300):
+        user, _ = pair.open()
+        user.stream.send(b"q" * 5000)
+        pair.advance(2.0)
+    padding, other = shaper.budget.hour
+    assert padding <= (other * 0.1 + 8 * 2**20) * 1.01
+    assert shaper.state is ShaperState.STEPPED_DOWN and shaper.escape == "overhead"
+
+
+def test_without_shaping_at_the_other_end_everything_arrives(split, pair):
+    plain, shaped = pair, split()
+    for one in (plain, shaped):
+        user, other = one.open()
+        user.stream.send(b"q" * 100)
+        other.stream.send(b"a" * 100_000)
+        one.advance(2.0)
+        assert len(user.received) == 100_000 and bytes(other.received) == b"q" * 100
