@@ -13,6 +13,7 @@ from typing import Any
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
+from halftunnel_vpn.client.shaping import ClientShaping
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -28,7 +29,6 @@ from halftunnel_vpn.protocol.interfaces import (
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.session.intervals import IntervalTable
-from halftunnel_vpn.session.legs import RoundRobin, Weighted
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
@@ -88,6 +88,7 @@ class Connection:
         self.memory = Memory(limits.memory or min(MAX_MEMORY, resources.memory() // SHARE_OF_MEMORY))
         """What all streams may hold, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
+        self.shaping = ClientShaping(profile, counters, secrets.token_bytes)
         self._lost_since: float | None = None
         self._takes_hop_limits = False
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
@@ -172,6 +173,7 @@ class Connection:
 
     async def establish(self) -> NewSession:
         """One handshake. Raises RoadError or HandshakeError."""
+        self._connector.shaping_wish = self.shaping.wish(self._driver.clock())
         established = await self._connector.new_session()
         self._adopt(established)
         return established
@@ -198,6 +200,7 @@ class Connection:
     async def _establish_again(self) -> NewSession:
         backoff = Backoff(random.random)
         while True:
+            self._connector.shaping_wish = self.shaping.wish(self._driver.clock())
             attempt = asyncio.ensure_future(self._connector.new_session())
             moved = asyncio.ensure_future(self._waiting.wait())
             try:
@@ -226,6 +229,7 @@ class Connection:
         self.session_number += 1
         hello = established.exit_hello
         pump = self._driver.pump(lambda now: session.pump(now))
+        shaping = self.shaping.plan(hello)
         session = Session(
             established.session_id,
             is_client=True,
@@ -243,8 +247,9 @@ class Connection:
             now=self._driver.clock(),
             initial_credit=hello.stream_window,
             on_ended=self._ended_by_exit,
-            policy=Weighted() if self._profile.upstream.spread == "weighted" else RoundRobin(),
+            policy=self.shaping.policy(),
             intervals=self._intervals,
+            shaping=shaping,
         )
         self.session = session
         self.pump = pump

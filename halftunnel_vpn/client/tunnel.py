@@ -329,6 +329,7 @@ class Tunnel:
             protection=ProtectionStatus(
                 kill_switch="off", active=False, verified=False, inbound=self.profile.routes.inbound
             ),
+            shaping=self._connection.shaping.status(session, self._driver.clock()),
             dropped=dict(self.counters.dropped),
         )
 

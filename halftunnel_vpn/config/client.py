@@ -204,6 +204,20 @@ class TcpConfig:
     answer_known_at_once: bool = option(values.boolean, default=True)
 
 
+ShapingModeName = Literal["off", "split", "strong"]
+
+
+@config_table
+class ShapingConfig:
+    """``[shaping]``: what observers of the paths are kept from seeing, and how much that may cost."""
+
+    mode: ShapingModeName = option(values.one_of("off", "split", "strong"), default="off")
+    rate: int = option(values.size(100_000, 6_000_000), default=1_600_000)
+    overhead: int = option(values.integer(0, 100_000), default=0)
+    budget: int | None = option(values.optional(values.size(2**20, 2**50)), default=None)
+    delay: float | None = option(values.optional(values.duration(0.1, 60)), default=None)
+
+
 @config_table
 class ControlConfig:
     """``[control]``: where the running client can be asked."""
@@ -229,6 +243,7 @@ class ClientProfile:
     dns: DnsConfig = optional_section(default_factory=DnsConfig)
     limits: LimitsConfig = optional_section(default_factory=LimitsConfig)
     tcp: TcpConfig = optional_section(default_factory=TcpConfig)
+    shaping: ShapingConfig = optional_section(default_factory=ShapingConfig)
     control: ControlConfig = optional_section(default_factory=ControlConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 

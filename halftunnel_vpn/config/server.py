@@ -126,6 +126,17 @@ class ServerLimitsConfig:
     nice: int = option(values.integer(MIN_NICE, MAX_NICE), default=DEFAULT_NICE)
 
 
+ShapingMax = Literal["off", "split", "strong"]
+
+
+@config_table
+class ShapingConfig:
+    """``[shaping]``: how much of shaping clients may ask for; it costs traffic and processor time."""
+
+    max: ShapingMax = option(values.one_of("off", "split", "strong"), default="strong")
+    max_rate: int = option(values.size(100_000, 6_000_000), default=1_600_000)
+
+
 @config_table
 class MetricsConfig:
     """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set."""
@@ -143,6 +154,7 @@ class ServerConfig:
     egress: EgressConfig = optional_section(default_factory=EgressConfig)
     dns: ResolverConfig = optional_section(default_factory=ResolverConfig)
     limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
+    shaping: ShapingConfig = optional_section(default_factory=ShapingConfig)
     metrics: MetricsConfig = optional_section(default_factory=MetricsConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 

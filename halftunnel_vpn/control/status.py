@@ -84,6 +84,33 @@ class ProtectionStatus(TypedDict):
     """Whether replies to connections from outside leave outside the tunnel, kill switch or not."""
 
 
+class ShapingStatus(TypedDict):
+    """What observers of the paths are kept from seeing, and what that costs."""
+
+    wanted: str
+    """``off``, ``split`` or ``strong``: what the profile asks for."""
+    mode: str
+    """What the session has."""
+    state: str
+    """``off``, ``idle``, ``clock``, ``bulk`` (a bulk transfer, not hidden) or ``stepped-down``."""
+    sentence: str | None
+    """Why less is hidden than wanted; None when nothing is amiss."""
+    bits_per_activity: float | None
+    """The most that the length of one activity tells, in bits; None without shaping."""
+    activities: int
+    """Activities of the session so far."""
+    activities_per_hour: float
+    padding_bytes: int
+    """Bytes of padding of both directions since the process began."""
+    overhead: float
+    """The same for each byte of everything else."""
+    escapes: dict[str, int]
+    """Records off their slot or size, by reason; ``bulk``: transfers."""
+    slots: int
+    slots_skipped: int
+    """Slots in which no leg could be written."""
+
+
 class Status(TypedDict):
     """A whole status. Readers ignore keys that they do not know."""
 
@@ -115,6 +142,7 @@ class Status(TypedDict):
     """Flows now, by kind: ``tcp``, ``udp``, ``icmp``."""
     dns: NotRequired[DnsStatus]
     protection: ProtectionStatus
+    shaping: NotRequired[ShapingStatus]
     dropped: dict[str, int]
     """What was dropped, by reason."""
     leftovers: NotRequired[list[str]]

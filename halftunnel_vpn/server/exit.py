@@ -20,6 +20,7 @@ from halftunnel_vpn.host.kernel.addresses import Address, local_addresses
 from halftunnel_vpn.observe.logs import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
+from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.client_list import ClientList
 from halftunnel_vpn.server.client_nat import ClientNat
@@ -38,6 +39,7 @@ from halftunnel_vpn.server.guard_file import GuardFile
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.resolver_list import ResolverList
 from halftunnel_vpn.server.sessions import Registry
+from halftunnel_vpn.server.shaping import leg_policy, shaping_plan
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
@@ -170,7 +172,7 @@ class Exit:
         task.add_done_callback(self._running.discard)
         return task
 
-    def _make_session(self, session_id: bytes, client: str) -> Session:
+    def _make_session(self, session_id: bytes, client: str, terms: ShapingTerms | None) -> Session:
         limits = self.config.limits
         pump = self._driver.pump(lambda now: session.pump(now))
         session = Session(
@@ -190,6 +192,8 @@ class Exit:
             now=self._driver.clock(),
             acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
             on_ended=lambda: self.registry.ended(session_id),
+            policy=leg_policy(terms, secrets.token_bytes),
+            shaping=shaping_plan(terms, secrets.token_bytes),
         )
         return session
 

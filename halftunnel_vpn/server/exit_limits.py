@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 from halftunnel_vpn.config.server import ServerConfig, ServerLimitsConfig
 from halftunnel_vpn.host import resources
+from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server.dialing import DialLimits
 from halftunnel_vpn.server.gate import GateLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -60,6 +61,9 @@ def dial_limits(limits: ServerLimitsConfig) -> DialLimits:
     return DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout)
 
 
+_SHAPING = {"off": ShapingMode.OFF, "split": ShapingMode.SPLIT, "strong": ShapingMode.STRONG}
+
+
 def gate_limits(config: ServerConfig) -> GateLimits:
     """Return the bounds of new legs and sessions."""
     limits = config.limits
@@ -70,6 +74,8 @@ def gate_limits(config: ServerConfig) -> GateLimits:
         max_streams=limits.streams_per_client,
         idle_timeout=limits.session_idle,
         legs_per_client=min(limits.legs_per_client, max(limits.connections // SHARE_OF_LEGS, 1)),
+        shaping=_SHAPING[config.shaping.max],
+        shaping_rate=config.shaping.max_rate,
         shared_legs=_shared_legs(config),
     )
 

@@ -21,7 +21,7 @@ from halftunnel_vpn.protocol.handshake_payloads import (
 )
 from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, verify_join
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
-from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
 from halftunnel_vpn.server.newcomer import Newcomer
@@ -63,6 +63,9 @@ class GateLimits:
     idle_timeout: float
     # Legs of all sessions of one client.
     legs_per_client: int = 1024
+    # What clients get of shaping at the most: mode, and bytes a second downstream.
+    shaping: ShapingMode = ShapingMode.STRONG
+    shaping_rate: int = 0
     # Legs of one direction of all clients beyond which only first legs join.
     shared_legs: int = 3584
 
@@ -222,6 +225,7 @@ class Gate:
         if status is ExitStatus.OK:
             status = self._room_for(client)
         exit_nonce = self._random(NONCE_LENGTH)
+        shaping = self._shaping_for(hello)
         answer = ExitHello(
             status,
             int(self._wall_clock() * 1e6),
@@ -232,6 +236,7 @@ class Gate:
             has_ipv6=self._has_ipv6(),
             capabilities=TAKES_HOP_LIMITS | TAKES_PADDING,
             last_timestamp=self._guard.last(offer.client_public) if status is ExitStatus.STALE_TIME else 0,
+            shaping=shaping,
         )
         reply, keys = offer.answer(answer, self._random(32), padding=self._padding())
         self.forget(upstream)
@@ -242,13 +247,19 @@ class Gate:
             upstream.leg.close()
             downstream.leg.close()
             return
-        session = self._make_session(hello.session_id, client)
+        session = self._make_session(hello.session_id, client, shaping)
         member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")
         downstream.leg.send(reply)
         for newcomer in (upstream, downstream):
             newcomer.joined()
             member.join(newcomer.leg, newcomer.direction, 0, hello.nonce, exit_nonce)
+
+    def _shaping_for(self, hello: ClientHello) -> ShapingTerms | None:
+        """Return what the client gets of the shaping that it asks for; None if it asks for none."""
+        if hello.shaping is None or not hello.capabilities & TAKES_PADDING:
+            return None
+        return hello.shaping.granted(self._limits.shaping, self._limits.shaping_rate)
 
     def _room_for(self, client: str) -> ExitStatus:
         own = self._registry.sessions_of(client)

@@ -9,6 +9,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
+from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.fairness import Fairness
 from halftunnel_vpn.session.legs import SessionLeg
@@ -198,5 +199,5 @@ class Registry:
             member.close(code)
 
 
-SessionMaker = Callable[[bytes, str], Session]
-"""Makes a session from its id and its client's name."""
+SessionMaker = Callable[[bytes, str, ShapingTerms | None], Session]
+"""Makes a session from its id, its client's name and what it is granted of shaping."""

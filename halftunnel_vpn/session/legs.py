@@ -138,8 +138,8 @@ class SessionLeg:
         self.padding_sent = self.padding_received = 0
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
-        # Bytes sent and received, records sent and received, at the last :meth:`report`.
-        self.reported = (0, 0, 0, 0)
+        # Bytes, records and padding, sent and received, at the last :meth:`report`.
+        self.reported = (0, 0, 0, 0, 0, 0)
 
     def send_train(self, parts: Sequence[Buffer], now: float) -> None:
         """Send one train on this very leg and count it."""
@@ -150,12 +150,22 @@ class SessionLeg:
     def report(self, counters: Counters) -> None:
         """Add what the leg has carried since the last report to the totals of its direction."""
         name = self.direction.name.lower()
-        now = (self.bytes_sent, self.bytes_received, self.records_sent, self.records_received)
+        now = (
+            self.bytes_sent,
+            self.bytes_received,
+            self.records_sent,
+            self.records_received,
+            self.padding_sent,
+            self.padding_received,
+        )
         before, self.reported = self.reported, now
         counters.count(f"{name}-bytes-sent", now[0] - before[0])
         counters.count(f"{name}-bytes-received", now[1] - before[1])
         counters.count(f"{name}-messages-sent", now[2] - before[2])
         counters.count(f"{name}-messages-received", now[3] - before[3])
+        if now[4] or now[5]:
+            counters.count(f"{name}-padding-sent", now[4] - before[4])
+            counters.count(f"{name}-padding-received", now[5] - before[5])
 
     @property
     def path(self) -> str:

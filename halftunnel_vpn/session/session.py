@@ -103,6 +103,7 @@ class Session:
                 self._table.numbers,
                 sends,
                 wheel,
+                now,
             )
             self._keepalive.divert = self.shaper.take_keepalive
         self.train_received = dispatch.train_received

@@ -19,43 +19,29 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.keys import Direction
-from halftunnel_vpn.protocol.records import MAX_RECORD, MAX_TRAIN, TAG_LENGTH
-from halftunnel_vpn.protocol.wire import HEADER_LENGTH, PacketType, encode_header
+from halftunnel_vpn.protocol.records import TAG_LENGTH
 from halftunnel_vpn.session.activity_clock import ActivityClock
 from halftunnel_vpn.session.clock_parameters import SLOW_TICK, ClockParameters
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.legs import LegPolicy, Legs, SessionLeg
 from halftunnel_vpn.session.padding_budget import PaddingBudget
-from halftunnel_vpn.session.receipts import RECORD_COST
+from halftunnel_vpn.session.peer_traffic import PeerTraffic
+from halftunnel_vpn.session.slot_writer import SlotWriter
 from halftunnel_vpn.session.stream_ids import StreamNumbers
-from halftunnel_vpn.session.train import Train
 from halftunnel_vpn.timers import GRANULARITY, Timer, Wheel
 
 SURGE: Final = 32 * 1024
 """Bytes that wait on open streams and make the trickle a whole activity."""
 
-FOLLOW: Final = 0.1
-"""Seconds for which the exit's clock goes on after the last record of the client's."""
-
 IN_FLIGHT_TIME: Final = 0.5
 """Seconds beyond a round trip that the clock may be ahead of receipts; then slots are skipped."""
-
-FULL_ROOM: Final = 256
-"""Bytes left in a record with which it still counts as full, when more waits."""
 
 BULK_CHECK: Final = 0.1
 """Seconds between two checks whether a bulk transfer goes on,"""
 
 BULK_QUIET: Final = 5
 """and checks in a row that must find little before it is over."""
-
-BULK_IN_SECONDS: Final = 5
-"""Seconds in a row in which so much must come in that the upstream clock becomes a slow one."""
-
-KEEPALIVE_WAIT: Final = 0.5
-"""Seconds after which a keepalive whose leg gets no slot leaves without one."""
 
 RESUME_CHECK: Final = 60.0
 """Seconds between two checks whether a budget that has ended allows padding again."""
@@ -65,8 +51,6 @@ RESUME_TIME: Final = 20.0
 
 RESUME_PART: Final = 10
 """or 1/N of the day's budget, where that is less."""
-
-_ZEROS: Final = memoryview(bytes(MAX_TRAIN))
 
 
 class ShaperState(enum.Enum):
@@ -90,14 +74,6 @@ class ShapingPlan(NamedTuple):
     notify: Callable[[str], None] = lambda sentence: None
 
 
-class SentSlot(NamedTuple):
-    """The record that is being sent: bytes of its padding, the time of its slot, and why it is an escape."""
-
-    padding: int
-    deadline: float
-    escape: str
-
-
 class Shaper:
     """Sends what one end of a session has to send on a clock. ``used`` has a leg watched that owes an answer.
 
@@ -110,37 +86,26 @@ class Shaper:
         "_bulk_sent",
         "_context",
         "_full_since",
-        "_heard",
-        "_heard_at",
-        "_in_since",
-        "_in_windows",
         "_is_whole",
-        "_keepalives",
         "_legs",
         "_numbers",
         "_opened",
-        "_oversize",
-        "_oversize_leg",
         "_owed_slots",
         "_parameters",
+        "_peer",
         "_policy",
-        "_received",
         "_scheduler",
-        "_sends",
         "_step",
         "_timer",
         "_used",
+        "began",
         "budget",
         "clock",
-        "data_bytes",
-        "escapes",
         "notify",
-        "padding_bytes",
         "reason",
-        "sending",
-        "slots",
         "slots_skipped",
         "state",
+        "writer",
     )
 
     def __init__(
@@ -153,7 +118,9 @@ class Shaper:
         numbers: StreamNumbers,
         sends: Direction,
         wheel: Wheel,
+        now: float,
     ) -> None:
+        self.began = now
         self._parameters = plan.parameters
         self.budget = plan.budget
         self.notify = plan.notify
@@ -165,39 +132,24 @@ class Shaper:
         self._policy = policy
         self._used = used
         self._numbers = numbers
-        self._sends = sends
+        self._peer = PeerTraffic(legs, sends, plan.parameters.bulk_in)
         self.state = _IDLE
         self.clock = ActivityClock(plan.parameters)
         # Why the state is STEPPED_DOWN: a word of PaddingBudget.
         self.reason = ""
-        # Bytes of padding and of everything else in the records of the clock; slots used, and skipped.
-        self.padding_bytes = self.data_bytes = 0
-        self.slots = self.slots_skipped = 0
-        # Records that were no slot's or had another size, by reason.
-        self.escapes: dict[str, int] = {}
-        # What leaves just now, for a recording; None: not in a slot.
-        self.sending: SentSlot | None = None
+        self.writer = SlotWriter(context, legs, plan.budget)
+        # Slots in which no leg could be written.
+        self.slots_skipped = 0
         self._timer: Timer = wheel.timer(self._tick)
         # When the next slot is, in steps of the timer wheel.
         self._step = 0
-        # Keepalives that wait for a slot of their leg, and since when.
-        self._keepalives: dict[SessionLeg, tuple[float, list[bytes]]] = {}
         # Whether the cell is the whole one and not the trickle's.
         self._is_whole = True
         self._opened = 0
         # Since when more waits than fits; negative: it does not.
         self._full_since = -1.0
-        # Room that a packet needs which fits no cell, on which leg, and the slots that it takes up.
-        self._oversize = 0
-        self._oversize_leg: SessionLeg | None = None
+        # Slots that a record took up beside its own.
         self._owed_slots = 0
-        # Records of the peer so far, and when the last came (``follows``).
-        self._heard = 0
-        self._heard_at = 0.0
-        # Bytes of the other direction when its second began, and the busy seconds in a row (``bulk_in``).
-        self._received = 0
-        self._in_since = 0.0
-        self._in_windows = 0
         self._bulk_sent = self._bulk_quiet = 0
 
     # --- what the session calls ------------------------------------------------------------------
@@ -222,14 +174,14 @@ class Shaper:
     def take_keepalive(self, leg: SessionLeg, packet: bytes, now: float) -> bool:
         """Let a keepalive ride in the next slot of ``leg``; return False if it must leave by itself."""
         if self.state is _CLOCK and leg in self._legs.senders:
-            self._keepalives.setdefault(leg, (now, []))[1].append(packet)
+            self.writer.hold_keepalive(leg, packet, now)
             return True
         return False
 
     def close(self) -> None:
         """Stop: the session is over."""
         self._timer.cancel()
-        self._keepalives.clear()
+        self.writer.clear()
 
     @property
     def escape(self) -> str:
@@ -237,6 +189,12 @@ class Shaper:
         if self.state is _BULK:
             return "bulk"
         return self.reason or "keepalive"
+
+    @property
+    def explanation(self) -> str:
+        """Why the state is STEPPED_DOWN, in words."""
+        what = "the day's budget" if self.reason == "budget" else "the hour's share"
+        return f"{what} of padding is used up"
 
     # --- the clock -------------------------------------------------------------------------------
 
@@ -252,9 +210,7 @@ class Shaper:
         self._opened = self._numbers.highest
         self._full_since = -1.0
         self._owed_slots = 0
-        self._heard_at = now
-        self._in_since = now
-        self._received = self._bytes_received()
+        self._peer.begin(now)
         self._step = math.ceil(now / GRANULARITY)
         self._arm_slot(self._parameters.tick)
         self._slot(now, now)
@@ -268,7 +224,7 @@ class Shaper:
         if self.state is not _CLOCK:
             self._check_unshaped(now)
             return
-        tick = SLOW_TICK if self._in_windows >= BULK_IN_SECONDS else self._parameters.tick
+        tick = SLOW_TICK if self._peer.is_bulk(now) else self._parameters.tick
         deadline = self._step * GRANULARITY
         missed = int((now - deadline) / tick)
         if missed > 0:  # this process was held up: what it missed is not made up for
@@ -278,8 +234,6 @@ class Shaper:
         self._arm_slot(tick)
         if self._may_stop(now):
             return
-        if self._parameters.bulk_in and now - self._in_since >= 1.0:
-            self._measure_incoming(now)
         if not self._is_whole and self._is_surge():
             self._is_whole = True
             self._opened = self._numbers.highest
@@ -299,11 +253,10 @@ class Shaper:
             return True
         if is_check or not parameters.stops:
             is_over = clock.is_over(now, parameters.hold + self._context.round_trip)
-            if is_over and not (self._acknowledgements or self._scheduler) and not self._hears(now):
+            is_followed = parameters.follows and self._peer.is_heard(now)
+            if is_over and not is_followed and not (self._acknowledgements or self._scheduler):
                 self._stop(now)
                 return True
-        elif parameters.follows:
-            self._hears(now)
         if is_check:
             reason = self.budget.reason_against(self._rate * clock.gap_after(now), now)
             if reason:
@@ -313,19 +266,6 @@ class Shaper:
             clock.advance(now)
         return False
 
-    def _hears(self, now: float) -> bool:
-        """Whether the peer's clock runs, where this one follows it."""
-        if not self._parameters.follows:
-            return False
-        heard = 0
-        for leg in self._legs.all:
-            if leg.direction is not self._sends:
-                heard += leg.records_received
-        if heard != self._heard:
-            self._heard = heard
-            self._heard_at = now
-        return now - self._heard_at < FOLLOW
-
     def _is_surge(self) -> bool:
         """Whether a stream was opened, or much waits: then the trickle is not enough."""
         if self._numbers.highest != self._opened:
@@ -333,57 +273,37 @@ class Shaper:
         parameters = self._parameters
         return parameters.cell == parameters.trickle or self._scheduler.waits(SURGE)
 
-    def _measure_incoming(self, now: float) -> None:
-        received = self._bytes_received()
-        is_bulk = received - self._received >= self._parameters.bulk_in * (now - self._in_since)
-        self._in_windows = self._in_windows + 1 if is_bulk else 0
-        self._received = received
-        self._in_since = now
-
-    def _bytes_received(self) -> int:
-        received = 0
-        for leg in self._legs.all:
-            if leg.direction is not self._sends:
-                received += leg.bytes_received
-        return received
-
     def _stop(self, now: float) -> None:
         """End the activity."""
         self.state = _IDLE
         self.clock.stop()
         self._opened = self._numbers.highest
-        self._in_windows = 0
-        self._oversize_leg = None
+        self.writer.oversize_leg = None
         self._timer.cancel()
-        self._release_keepalives(now)
+        self.writer.release_keepalives(now)
 
     # --- one slot --------------------------------------------------------------------------------
 
     def _slot(self, now: float, deadline: float) -> None:
         """Send the record of this slot, whatever there is to send."""
+        writer = self.writer
         leg = self._choose(now)
         if leg is None:
             self.slots_skipped += 1
         else:
             parameters = self._parameters
             cell = parameters.cell if self._is_whole else parameters.trickle
-            if leg is self._oversize_leg:
-                self._send_oversize(leg, cell, now, deadline)
+            if leg is writer.oversize_leg:
+                self._owed_slots = writer.send_oversize(leg, cell, now, deadline) - 1
+                has_data = True
             else:
-                self._send(leg, cell - TAG_LENGTH, now, deadline, "")
-        if self._keepalives:
-            self._release_late_keepalives(now)
-
-    def _send_oversize(self, leg: SessionLeg, cell: int, now: float, deadline: float) -> None:
-        """Send a packet that fits no cell: it takes up several slots.
-
-        It was made when there was more room, or is one datagram that is longer.
-        """
-        count = math.ceil((self._oversize + TAG_LENGTH) / cell)
-        self._owed_slots = count - 1
-        self._oversize_leg = None
-        self._escaped("oversize")
-        self._send(leg, min(cell * count, MAX_RECORD) - TAG_LENGTH, now, deadline, "oversize")
+                has_data = writer.send(leg, cell - TAG_LENGTH, now, deadline)
+            if has_data:
+                self.clock.data(now)
+                if not leg.is_watched:
+                    self._used(leg, now)
+            self._note_backlog(now)
+        writer.release_late_keepalives(now)
 
     def _choose(self, now: float) -> SessionLeg | None:
         """The leg of this slot: what waits has no say in it, except a keepalive, which is for one leg."""
@@ -397,111 +317,25 @@ class Shaper:
             return None
         if len(writable) == 1:
             return writable[0]
-        for leg in self._keepalives:
-            if leg in writable:
-                return leg
-        leg_of_oversize = self._oversize_leg
-        if leg_of_oversize is not None and leg_of_oversize in writable:
-            return leg_of_oversize
+        wanted = self.writer.leg_of_keepalive(writable) or self.writer.oversize_leg
+        if wanted is not None and wanted in writable:
+            return wanted
         return self._policy.choose(writable, now)
 
-    def _send(self, leg: SessionLeg, size: int, now: float, deadline: float, escape: str) -> None:
-        """Send a train of ``size`` bytes on ``leg``."""
-        # the header of the padding always has room, except behind a packet of the greatest length
-        train = Train(size if escape else size - HEADER_LENGTH)
-        acknowledgements, scheduler = self._acknowledgements, self._scheduler
-        owed, leg.owes_proof = leg.owes_proof, False
-        if acknowledgements:
-            leg.owes_proof = True
-            acknowledgements.write(train)
-        if scheduler:
-            scheduler.fill(train, leg, now)
-        has_data = train.room < train.size
-        if acknowledgements.riding:
-            acknowledgements.write_receipts(train)
-        if leg in self._keepalives:
-            self._add_keepalives(train, leg)
-        room = train.room
-        parts: list[Buffer] = train.parts
-        if escape:
-            room -= HEADER_LENGTH
-        if room >= 0:
-            parts.append(encode_header(PacketType.PADDING, self._context.session_id, 0, 0, 0, room))
-            parts.append(_ZEROS[:room])
-            padding = HEADER_LENGTH + room
-        else:
-            padding = 0
-            size -= train.room
-        self.sending = SentSlot(padding, deadline, escape)
-        leg.send_train(parts, now)
-        self.sending = None
-        leg.padding_sent += padding
-        self.slots += 1
-        self.padding_bytes += padding
-        self.data_bytes += size - padding
-        self.budget.spent(padding, size - padding, now)
-        leg.under_way.sent(leg.records_sent, size + RECORD_COST, train.datagram_bytes, now)
-        if leg.owes_proof:
-            leg.proof_record = leg.records_sent
-        leg.owes_proof = leg.owes_proof or owed
-        if has_data:
-            self.clock.data(now)
-            if not leg.is_watched:
-                self._used(leg, now)
-        else:
-            leg.under_way.idle()
-        if not scheduler:
+    def _note_backlog(self, now: float) -> None:
+        """Let what waits go without the clock if more waits for long than fits."""
+        if not self.writer.is_full:
             self._full_since = -1.0
-        elif not has_data:
-            needs = scheduler.needs(leg)
-            if needs > train.size:
-                self._oversize = needs
-                self._oversize_leg = leg
-        elif room < FULL_ROOM or escape:
-            self._is_full(now)
-        else:
-            self._full_since = -1.0
-
-    def _is_full(self, now: float) -> None:
-        """More waits than fits."""
-        if self._full_since < 0:
+        elif self._full_since < 0:
             self._full_since = now
         elif now - self._full_since >= self._parameters.bulk_after:
             self._stop(now)
-            self._escaped("bulk")
+            self.writer.escaped("bulk")
             self.state = _BULK
             self._bulk_sent = self._bytes_sent()
             self._bulk_quiet = 0
             self._timer.arm(now + BULK_CHECK)
             self._context.wake()
-
-    # --- keepalives ------------------------------------------------------------------------------
-
-    def _add_keepalives(self, train: Train, leg: SessionLeg) -> None:
-        packets = self._keepalives[leg][1]
-        while packets and len(packets[0]) <= train.room:
-            packet = packets.pop(0)
-            train.parts.append(packet)
-            train.room -= len(packet)
-        if not packets:
-            del self._keepalives[leg]
-
-    def _release_late_keepalives(self, now: float) -> None:
-        late = [leg for leg, waiting in self._keepalives.items() if now - waiting[0] >= KEEPALIVE_WAIT]
-        for leg in late:
-            self._release(leg, now)
-
-    def _release_keepalives(self, now: float) -> None:
-        for leg in list(self._keepalives):
-            self._release(leg, now)
-
-    def _release(self, leg: SessionLeg, now: float) -> None:
-        """Send the keepalives of ``leg`` without a slot, unless it is gone."""
-        _, packets = self._keepalives.pop(leg)
-        if leg in self._legs.all:
-            for packet in packets:
-                self._escaped("keepalive")
-                leg.send_train([packet], now)
 
     # --- without the clock -----------------------------------------------------------------------
 
@@ -541,13 +375,8 @@ class Shaper:
         """Go on without shaping: a bound on padding is reached."""
         self.state = _STEPPED_DOWN
         self.reason = reason
-        self._escaped(reason)
+        self.writer.escaped(reason)
         self._timer.arm(now + RESUME_CHECK)
         self._context.counters.count(f"shaping-stepped-down-{reason}")
-        what = "the day's budget" if reason == "budget" else "the hour's share"
-        self.notify(f"shaping has stopped: {what} of padding is used up")
+        self.notify(f"shaping has stopped: {self.explanation}")
         self._context.wake()
-
-    def _escaped(self, reason: str) -> None:
-        self.escapes[reason] = self.escapes.get(reason, 0) + 1
-        self._context.counters.count(f"shaping-escapes-{reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -40,7 +41,9 @@ class Driver:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self.loop.call_later(max(0.0, deadline - self.clock()), self._run)
+        # whole milliseconds, rounded up: the loops round them, and one that wakes too early only spins
+        delay = math.ceil((deadline - self.clock()) * 1000) / 1000
+        self._alarm = self.loop.call_later(max(0.0, delay), self._run)
 
     def _run(self) -> None:
         self._alarm = None

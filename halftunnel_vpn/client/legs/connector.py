@@ -23,7 +23,7 @@ from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
-from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING
+from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingTerms
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
@@ -93,6 +93,8 @@ class Connector:
         self._counters = counters
         self.roads = Roads(profile)
         self._static = KeyPair(profile.client.private_key)
+        self.shaping_wish: ShapingTerms | None = None
+        """What the next handshake asks of shaping."""
 
     def road(self, direction: Direction) -> RoadConfig:
         """The configuration of the road of ``direction``."""
@@ -144,6 +146,7 @@ class Connector:
                 timestamp=await self.clock.next(),
                 nonce=secrets.token_bytes(NONCE_LENGTH),
                 capabilities=READS_STALE_TIME | TAKES_PADDING,
+                shaping=self.shaping_wish,
             )
             handshake = ClientHandshake(
                 self._static,

@@ -387,6 +387,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         upstream: dict[str, Any] | None = None,
         proxy: str | None = None,
         limits: dict[str, Any] | None = None,
+        shaping: dict[str, Any] | None = None,
         clock: HandshakeClock | None = None,
     ) -> RunningClient:
         document: dict[str, Any] = {
@@ -394,6 +395,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
             "exit": {"public_key": encode_key(exit_public or running_exit.keys.public)},
             "client": {"private_key": encode_key((keys or running_exit.admit(name)).private)},
             "limits": {"handshake_timeout": 3.0, "connect_timeout": 5.0, **(limits or {})},
+            "shaping": shaping or {},
         }
         if proxy is not None:
             document["proxy"] = {"url": proxy}

@@ -103,7 +103,7 @@ def test_an_idle_session_has_no_slot(split):
     pair = split()
     tap = Tap(pair, pair.client)
     pair.advance(30.0)
-    assert not tap.of() and pair.client.shaper.slots == 0
+    assert not tap.of() and pair.client.shaper.writer.slots == 0
 
 
 def test_an_activity_is_records_of_one_size_at_one_pace(split):
@@ -119,7 +119,7 @@ def test_an_activity_is_records_of_one_size_at_one_pace(split):
     assert {size for _, _, size, _ in cells} == {upstream_clock(SEED, stops=False, bulk_after=1.0).cell}
     assert set(gaps(cells)[1:]) == {TICK}, "but for the first, which leaves at once"
     assert pair.client.shaper.state is ShaperState.IDLE
-    assert not pair.client.shaper.escapes
+    assert not pair.client.shaper.writer.escapes
     assert all(records[3][-1].payload == bytes(len(records[3][-1].payload)) for records in cells)
 
 
@@ -223,7 +223,7 @@ def test_a_long_upload_is_bulk_and_declared(split):
             total += min(room, 60_000)
         pair.advance(0.01)
     assert pair.client.shaper.state is ShaperState.BULK
-    assert pair.client.shaper.escapes["bulk"] == 1
+    assert pair.client.shaper.writer.escapes["bulk"] == 1
     pair.advance(5.0)
     assert len(other.received) == total
     assert pair.client.shaper.state is ShaperState.IDLE
@@ -243,7 +243,7 @@ def test_a_packet_that_was_made_without_the_clock_is_sent_again_on_it(split):
     pair.kill(carrier)
     pair.advance(3.0)
     assert len(other.received) == 65_000
-    assert shaper.escapes["oversize"] == 1
+    assert shaper.writer.escapes["oversize"] == 1
 
 
 def test_long_datagrams_are_split_where_they_can_be(split):
@@ -256,7 +256,7 @@ def test_long_datagrams_are_split_where_they_can_be(split):
     pair.advance(1.0)
     runs = [event for event in other.events if event.startswith("run")]
     assert len(runs) == 4
-    assert pair.client.shaper.escapes == {"oversize": 1}
+    assert pair.client.shaper.writer.escapes == {"oversize": 1}
 
 
 def test_a_slot_whose_leg_cannot_be_written_is_skipped(split):
@@ -295,10 +295,10 @@ def test_a_budget_holds_ends_at_a_stop_and_says_so(split):
         user, _ = pair.open()
         user.stream.send(b"q" * 500)
         pair.advance(2.0)
-    assert shaper.padding_bytes <= budget * 1.01
-    assert shaper.padding_bytes >= budget * 0.5
+    assert shaper.writer.padding_bytes <= budget * 1.01
+    assert shaper.writer.padding_bytes >= budget * 0.5
     assert shaper.state is ShaperState.STEPPED_DOWN and shaper.escape == "budget"
-    assert shaper.escapes["budget"] == 1 and len(pair.notices) == 1
+    assert shaper.writer.escapes["budget"] == 1 and len(pair.notices) == 1
     assert pair.client_counters.counted["shaping-stepped-down-budget"] == 1
     user, other = pair.open()
     user.stream.send(b"still works")

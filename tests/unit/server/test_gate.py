@@ -81,7 +81,7 @@ class House:
         self._far_end = far_end
         self.ends = []
 
-    def _session(self, session_id, client):
+    def _session(self, session_id, client, terms=None):
         return Session(
             session_id,
             is_client=False,

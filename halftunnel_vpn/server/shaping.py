@@ -1,0 +1,31 @@
+"""The exit's side of shaping: what a session gets, by what was granted to its client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms
+from halftunnel_vpn.session.clock_parameters import SEED_LENGTH, STRONG_DELAY, downstream_clock
+from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
+from halftunnel_vpn.session.legs import LegPolicy
+from halftunnel_vpn.session.padding_budget import PaddingBudget
+from halftunnel_vpn.session.shaping import ShapingPlan
+
+log = logging.getLogger(__name__)
+
+
+def leg_policy(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> LegPolicy | None:
+    """Return what chooses the downstream leg of each record; None: as without shaping."""
+    if terms is None or terms.mode is ShapingMode.OFF or not terms.spreads:
+        return None
+    return BatchedWeightedRandom(random)
+
+
+def shaping_plan(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> ShapingPlan | None:
+    """Return what the downstream is shaped with; None: not at all."""
+    if terms is None or terms.mode is not ShapingMode.STRONG:
+        return None
+    clock = downstream_clock(random(SEED_LENGTH), bulk_after=STRONG_DELAY, rate=terms.rate)
+    budget = PaddingBudget(overhead=terms.overhead, budget=terms.budget)
+    return ShapingPlan(clock, budget, lambda sentence: log.info("%s", sentence))

@@ -1,0 +1,82 @@
+"""Shaping between a real client and a real exit, also when one of them knows nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from halftunnel_vpn.client import shaping as client_shaping
+from halftunnel_vpn.client.legs import connector
+from halftunnel_vpn.protocol.shaping_terms import ShapingMode
+from halftunnel_vpn.server import gate
+from halftunnel_vpn.session.shaping import ShaperState
+
+BODY = bytes(range(256)) * 2000
+
+
+async def carry(client, port):
+    """A request and its answer on one stream."""
+    user = client.open(port)
+    await user.heard("opened")
+    assert await user.echo(BODY[:5000]) == BODY[:5000]
+    return user
+
+
+@pytest.mark.parametrize("mode", ["split", "strong"])
+async def test_both_ends_shape_what_was_agreed(running_exit, make_client, echo_server, until, mode):
+    await running_exit.start()
+    client = await make_client(shaping={"mode": mode}).up()
+    await carry(client, echo_server.port)
+    session, (member,) = client.connection.session, running_exit.sessions()
+    shaper = session.shaper
+    assert shaper.writer.slots > 0 and shaper.writer.padding_bytes > 0
+    assert (member.session.shaper is not None) == (mode == "strong")
+    if mode == "strong":
+        assert member.session.shaper.writer.padding_bytes > 0
+    await until(lambda: shaper.state is ShaperState.IDLE, seconds=20)
+    client.counters.refresh()
+    status = client.connection.shaping.status(session, client.driver.clock())
+    assert status["mode"] == status["wanted"] == mode and status["sentence"] is None
+    assert status["activities"] >= 1 and status["padding_bytes"] > 0 and status["overhead"] > 0
+    assert status["bits_per_activity"] == (3.6 if mode == "strong" else 12.6)
+
+
+@pytest.mark.parametrize("most", ["off", "split"])
+async def test_an_exit_grants_no_more_than_it_allows(running_exit, make_client, echo_server, most):
+    running_exit.write(shaping={"max": most})
+    await running_exit.start()
+    client = await make_client(shaping={"mode": "strong"}).up()
+    await carry(client, echo_server.port)
+    shaping = client.connection.shaping
+    assert shaping.mode is ShapingMode[most.upper()]
+    assert shaping.sentence.endswith("the exit allows no more.")
+    assert running_exit.sessions()[0].session.shaper is None
+    assert (client.connection.session.shaper is None) == (most == "off")
+
+
+@pytest.mark.parametrize("old", ["exit", "client"])
+async def test_an_end_of_an_earlier_version_is_sent_no_padding(
+    running_exit, make_client, echo_server, monkeypatch, old
+):
+    if old == "exit":
+        monkeypatch.setattr(gate, "TAKES_PADDING", 0)
+    else:
+        monkeypatch.setattr(connector, "TAKES_PADDING", 0)
+        monkeypatch.setattr(client_shaping, "TAKES_PADDING", 0)
+    await running_exit.start()
+    client = await make_client(shaping={"mode": "strong"}).up()
+    await carry(client, echo_server.port)
+    assert client.connection.session.shaper is None and running_exit.sessions()[0].session.shaper is None
+    client.counters.refresh()
+    running_exit.exit.counters.refresh()
+    for counted in (client.counters.counted, running_exit.counted):
+        assert not any("padding" in name and count for name, count in counted.items())
+    if old == "exit":
+        assert "update it" in client.connection.shaping.sentence
+
+
+async def test_off_asks_for_nothing(running_exit, make_client, echo_server):
+    await running_exit.start()
+    client = await make_client().up()
+    await carry(client, echo_server.port)
+    assert client.connection.shaping.wish(client.driver.clock()) is None
+    assert client.hellos[0].shaping is None and client.connection.session.shaper is None
