@@ -29,6 +29,8 @@ class TunnelSteps:
     def __init__(self, kernel: KernelPort, resolver: ResolverStep) -> None:
         self.table: tuple[str, str | None] | None = None
         """Our table as it was installed, and its listing at that time. A journal may be out of date."""
+        self._setting_refused = False
+        """Whether the kernel did not let us make the setting, as in a container: then nobody can mend it."""
         self._kernel = kernel
         self._resolver = resolver
 
@@ -44,7 +46,7 @@ class TunnelSteps:
         self.apply_table(journal, desired)
         if SETTING not in journal.steps and original != "1":
             journal.record(SETTING, original=original)
-        warnings.append(sysctls.write(SOURCE_MARK, "1"))
+        warnings.append(self._make_setting())
         journal.record(ROUTING)
         self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
         warnings += self._apply_forwarding(journal, state)
@@ -57,7 +59,7 @@ class TunnelSteps:
         state = _tunnel_of(desired)
         self.apply_table(journal, desired)
         self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
-        self._kernel.sysctls.write(SOURCE_MARK, "1")
+        self._make_setting()
         self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
 
     def differences(self, journal: Journal | None, desired: Desired) -> list[str]:
@@ -70,7 +72,8 @@ class TunnelSteps:
             found.append(f"The nft table {nft.TABLE} is missing.")
         elif self._known_table(steps) != (nft.render(desired.table(self._kernel)), listing):
             found.append(f"The nft table {nft.TABLE} was changed.")
-        if SETTING in steps and self._kernel.sysctls.read(SOURCE_MARK) != "1":
+        is_made = self._setting_refused or self._kernel.sysctls.read(SOURCE_MARK) == "1"
+        if SETTING in steps and not is_made:
             found.append("The setting net.ipv4.conf.all.src_valid_mark is not 1.")
         return found
 
@@ -100,6 +103,11 @@ class TunnelSteps:
             originals = {key: sysctls.read(key) for key in wanted} | sysctls.forwarding_of_devices()
             journal.record(FORWARDING, originals={key: value for key, value in originals.items() if value})
         return [sysctls.write(*setting) for setting in wanted.items()]
+
+    def _make_setting(self) -> str | None:
+        problem = self._kernel.sysctls.write(SOURCE_MARK, "1")
+        self._setting_refused = problem is not None
+        return problem
 
     def _set_device(self, netlink: NetlinkPort, state: HostState) -> None:
         link = _link_of(netlink, state)

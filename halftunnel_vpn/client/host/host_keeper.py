@@ -47,6 +47,8 @@ class HostKeeper:
         self._policy: TrafficPolicy | None = None
         self._tunnel: HostState | None = None
         self._reopen: Callable[[], bool] | None = None
+        self._warnings: frozenset[str] = frozenset()
+        """Those of the last apply; each is logged when it comes up, and not at every apply."""
 
     @classmethod
     def of(cls, state_dir: Path, counters: Counters) -> HostKeeper:
@@ -150,5 +152,8 @@ class HostKeeper:
 
     async def _apply(self) -> None:
         """Apply what is desired when the turn has come."""
-        for warning in await self._in_turn(lambda: self._host.apply(self.desired)):
-            log.warning("%s", warning)
+        warnings = await self._in_turn(lambda: self._host.apply(self.desired))
+        for warning in warnings:
+            if warning not in self._warnings:
+                log.warning("%s", warning)
+        self._warnings = frozenset(warnings)

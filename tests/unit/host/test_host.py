@@ -52,6 +52,21 @@ def test_what_is_desired_is_there_and_applying_it_again_changes_nothing(
         assert len(kernel.tables) == tables
 
 
+def test_a_setting_that_the_kernel_refuses_is_a_warning_and_not_mended_for_ever(
+    host: Host, kernel: FakeKernel
+) -> None:
+    place = kernel.sysctls.root / SOURCE_MARK
+    place.unlink()
+    place.mkdir()  # cannot be written, as below the read-only /proc/sys of a container
+    warnings = host.apply(Desired(STATE, None))
+    assert (
+        [warning for warning in warnings if "src_valid_mark could not be set to 1" in warning]
+        == warnings
+        != []
+    )
+    assert host.differences() == [] and host.mend() == []
+
+
 def test_afterwards_nothing_of_ours_is_left(host: Host, kernel: FakeKernel, state_dir: Path) -> None:
     for desired in (LEGS, UP, OFF):
         host.apply(desired)

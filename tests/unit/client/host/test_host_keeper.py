@@ -12,6 +12,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
 from halftunnel_vpn.host.kernel.fake import FakeKernel
+from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
 
 STATE = HostState(addresses=("10.72.84.2/32",), dns=None, intercept_dns=False)
 POLICY = TrafficPolicy(own_ports=(443,))
@@ -55,6 +56,20 @@ async def test_what_is_intended_is_applied_by_the_next_check_and_is_nobodys_dama
     assert not keeper.is_verified
     assert await keeper.mend() == []
     assert keeper.is_verified and await keeper.mend() == []
+
+
+async def test_a_warning_is_logged_when_it_comes_up_and_not_at_every_apply(
+    keeper: HostKeeper, kernel: FakeKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = kernel.sysctls.root / SOURCE_MARK
+    place.unlink()
+    place.mkdir()  # cannot be written
+    await keeper.enforce(POLICY)
+    await keeper.enter(STATE, never)
+    for policy in (LOCKED, POLICY):
+        await keeper.enforce(policy)
+    assert len([text for text in caplog.messages if "src_valid_mark" in text]) == 1
+    assert await keeper.mend() == []
 
 
 async def test_what_failed_is_tried_again(keeper: HostKeeper, kernel: FakeKernel) -> None:
