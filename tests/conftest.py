@@ -210,6 +210,6 @@ def _problems(value, kind, where="status"):
 @pytest.fixture
 def status_problems() -> Callable[[object], list[str]]:
     """What is wrong with a status, by the types that docs/CONTROL.md describes."""
-    from halftunnel_vpn.control.status import Status
+    from halftunnel_vpn.control.status_schema import Status
 
     return lambda value: _problems(value, Status)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.cli import installation
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.errors import HalfTunnelError
 from halftunnel_vpn.host.external_program import ExternalProgram
@@ -200,7 +200,7 @@ def _daemons_profiles() -> list[str]:
     try:
         if _SYSTEMCTL.run(["is-active", "--quiet", "halftunnel.service"], timeout=ASK_TIMEOUT).returncode:
             return []
-        answer = client.command(DEFAULT_CONTROL_SOCKET, "GET", "/v1/profiles", timeout=ASK_TIMEOUT)
+        answer = requests.command(DEFAULT_CONTROL_SOCKET, "GET", "/v1/profiles", timeout=ASK_TIMEOUT)
     except HalfTunnelError:
         return []
     return [str(entry["name"]) for entry in answer["profiles"][:MAX_CANDIDATES]] if answer else []

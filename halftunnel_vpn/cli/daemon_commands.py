@@ -8,28 +8,28 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from halftunnel_vpn.cli import service
-from halftunnel_vpn.control import client
+from halftunnel_vpn.cli import daemon_process
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.errors import HostError
 
 
 def reconnect(options: Namespace) -> int:
     """Every leg anew; flows stay."""
-    service.command(options.socket, "POST", "/v1/reconnect")
+    daemon_process.command(options.socket, "POST", "/v1/reconnect")
     print("every connection is opened again")
     return 0
 
 
 def reload(options: Namespace) -> int:
     """The profile is read again."""
-    service.command(options.socket, "POST", "/v1/reload")
+    daemon_process.command(options.socket, "POST", "/v1/reload")
     print("the profile was read again")
     return 0
 
 
 def portal(options: Namespace) -> int:
     """Let a captive portal be reached for a while."""
-    service.command(options.socket, "POST", "/v1/portal", {"seconds": options.minutes * 60.0})
+    daemon_process.command(options.socket, "POST", "/v1/portal", {"seconds": options.minutes * 60.0})
     if options.minutes:
         print(f"open for {options.minutes:g} min: log in now; 'htvpn portal --minutes 0' closes it")
     else:
@@ -41,9 +41,9 @@ def repair(options: Namespace) -> int:
     """Undo what a killed client left: through the daemon where one runs, otherwise here, as root."""
     is_root = os.geteuid() == 0
     # To lift, a daemon that runs is asked, but none is started: it may be what a spoilt file prevents.
-    if client.is_served(options.socket) and not (options.lift and is_root and not _daemon_runs()):
+    if requests.is_served(options.socket) and not (options.lift and is_root and not _daemon_runs()):
         content = {"lift": True} if options.lift else {}
-        repaired = service.command(options.socket, "POST", "/v1/repair", content)["repaired"]
+        repaired = daemon_process.command(options.socket, "POST", "/v1/repair", content)["repaired"]
     elif not is_root:
         raise HostError("no daemon runs, so only root can repair this host; run this as root")
     else:

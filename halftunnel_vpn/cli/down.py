@@ -7,8 +7,8 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from halftunnel_vpn.control import client
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control import requests
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError
 
 PATIENCE = 20.0
@@ -20,8 +20,8 @@ INTERVAL = 0.05
 
 def run(options: Namespace) -> int:
     """Exit code 3 when nothing is up."""
-    status = client.read_status(options.socket)
-    if status is None or _is_down(status) or not client.request_stop(options.socket):
+    status = requests.read_status(options.socket)
+    if status is None or _is_down(status) or not requests.request_stop(options.socket):
         print("htvpn: not connected", file=sys.stderr)
         return 3
     deadline = time.monotonic() + PATIENCE
@@ -49,8 +49,8 @@ def _is_down(status: dict[str, object]) -> bool:
 def _status_while_it_ends(path: str) -> dict[str, Any] | None:
     """The status; None once nobody answers any more, which may be in the middle of an answer."""
     try:
-        return client.read_status(path)
+        return requests.read_status(path)
     except HostError:
-        if client.is_served(path):
+        if requests.is_served(path):
             raise
         return None

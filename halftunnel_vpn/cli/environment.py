@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from halftunnel_vpn.config.environment import FILE_SUFFIX, PREFIX
+from halftunnel_vpn.config.environment_variables import FILE_SUFFIX, PREFIX
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError
 

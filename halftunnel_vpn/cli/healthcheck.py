@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
-from halftunnel_vpn.config.environment import variable
+from halftunnel_vpn.config.environment_variables import variable
 from halftunnel_vpn.errors import HostError
 
 TIMEOUT = 3.0
@@ -32,10 +32,10 @@ def run(options: Namespace) -> int:
 
 def _client(path: str) -> int:
     """A client is healthy while both directions carry data."""
-    from halftunnel_vpn.control import client
-    from halftunnel_vpn.control.status import TunnelState
+    from halftunnel_vpn.control import requests
+    from halftunnel_vpn.control.status_schema import TunnelState
 
-    status = client.read_status(path)
+    status = requests.read_status(path)
     if status is None:
         print(f"not connected: no client answers at {path}")
         return NOT_CONNECTED

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.cli import daemon_commands, installation
+from halftunnel_vpn.cli.daemon_process import SYSTEMD
 from halftunnel_vpn.cli.installation import UNITS, Role
-from halftunnel_vpn.cli.service import SYSTEMD
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.external_program import ExternalProgram

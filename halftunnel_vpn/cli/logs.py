@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from halftunnel_vpn.cli import service
+from halftunnel_vpn.cli import daemon_process
 
 WAIT = 15.0
 """Seconds that one question waits for new lines."""
@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
 
 
 def _ask(path: str, since: int, wait: float) -> list[dict[str, Any]]:
-    answer = service.command(path, "GET", f"/v1/logs?since={since}&wait={wait:g}", timeout=wait + 10)
+    answer = daemon_process.command(path, "GET", f"/v1/logs?since={since}&wait={wait:g}", timeout=wait + 10)
     return list(answer["lines"])
 
 

@@ -8,12 +8,12 @@ from halftunnel_vpn.config import net
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.shared import LogConfig
 from halftunnel_vpn.errors import UsageError
-from halftunnel_vpn.observe import logs
+from halftunnel_vpn.observe import log_format
 
 
 def start_log(options: Namespace, config: LogConfig) -> None:
     """Log as the command line says, else as the configuration does."""
-    logs.configure(options.log_level or config.level, options.log_format or config.format)
+    log_format.configure(options.log_level or config.level, options.log_format or config.format)
 
 
 def metrics_endpoint(options: Namespace) -> net.Endpoint | None:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from urllib.parse import quote
 
-from halftunnel_vpn.cli import service
+from halftunnel_vpn.cli import daemon_process
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.control import text_file
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileEntry, ProfileStore
@@ -55,21 +55,21 @@ class DaemonProfiles:
 
     def entries(self) -> list[ProfileEntry]:
         """All profiles by name."""
-        told = service.command(self._socket, "GET", "/v1/profiles")["profiles"]
+        told = daemon_process.command(self._socket, "GET", "/v1/profiles")["profiles"]
         return [ProfileEntry(entry["name"], entry["chosen"], entry["problem"]) for entry in told]
 
     def put(self, name: str, text: str, *, replace: bool) -> None:
         """Keep a profile."""
         query = "" if replace else "?replace=no"
-        service.command(self._socket, "PUT", f"{_place(name)}{query}", text.encode())
+        daemon_process.command(self._socket, "PUT", f"{_place(name)}{query}", text.encode())
 
     def remove(self, name: str) -> None:
         """Forget a profile."""
-        service.command(self._socket, "DELETE", _place(name))
+        daemon_process.command(self._socket, "DELETE", _place(name))
 
     def use(self, name: str) -> None:
         """Have a profile meant when nobody names one."""
-        service.command(self._socket, "POST", f"{_place(name)}/use")
+        daemon_process.command(self._socket, "POST", f"{_place(name)}/use")
 
 
 def _profiles(options: Namespace) -> ProfileStore | DaemonProfiles:

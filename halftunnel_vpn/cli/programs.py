@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from halftunnel_vpn.cli import service
+from halftunnel_vpn.cli import daemon_process
 from halftunnel_vpn.errors import HostError, UsageError
 
 
@@ -14,7 +14,7 @@ def run(options: Namespace) -> int:
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise UsageError(f"name the command: htvpn {options.command} -- COMMAND")
-    service.command(options.socket, "POST", "/v1/programs", {"list": options.list})
+    daemon_process.command(options.socket, "POST", "/v1/programs", {"list": options.list})
     try:
         os.execvp(words[0], words)
     except OSError as error:

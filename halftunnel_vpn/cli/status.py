@@ -9,8 +9,8 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from halftunnel_vpn.control import client
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control import requests
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError
 
 CONNECTED_STATES = (TunnelState.CONNECTED, TunnelState.RECONNECTING)
@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
 
 
 def _read(options: Namespace) -> Mapping[str, Any]:
-    return client.read_status(options.socket) or {**DISCONNECTED, **_leftovers()}
+    return requests.read_status(options.socket) or {**DISCONNECTED, **_leftovers()}
 
 
 def _leftovers() -> dict[str, list[str]]:

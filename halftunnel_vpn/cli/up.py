@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from halftunnel_vpn.cli import service
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.cli import daemon_process
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def run(options: Namespace) -> int:
             raise UsageError(
                 f"--{option.replace('_', '-')} works only with --foreground; the daemon's unit sets it"
             )
-    path = service.ensure(options.socket)
-    name = service.import_profile(path, options.profile)
+    path = daemon_process.ensure(options.socket)
+    name = daemon_process.import_profile(path, options.profile)
     began = time.monotonic()
     seen = _last_serial(path)
     command = {} if name is None else {"profile": name}
-    service.command(path, "POST", "/v1/up", command)
+    daemon_process.command(path, "POST", "/v1/up", command)
     with _progress() as show:
         return _wait(path, seen, began, show)
 
@@ -52,10 +52,10 @@ def run(options: Namespace) -> int:
 def _wait(path: str, seen: int, began: float, show: Any) -> int:
     """Return when the daemon is connected. Raises HostError with the sentence of what failed."""
     sentence = None
-    status = service.command(path, "GET", "/v1/status")
+    status = daemon_process.command(path, "GET", "/v1/status")
     while status["state"] != TunnelState.CONNECTED:
         show(f"{status['state']} ({time.monotonic() - began:.0f} s)")
-        told = service.command(path, "GET", f"/v1/events?since={seen}&wait={TICK}", timeout=TICK + 10)
+        told = daemon_process.command(path, "GET", f"/v1/events?since={seen}&wait={TICK}", timeout=TICK + 10)
         for event in told["events"]:
             seen = event["serial"]
             sentence = event["sentence"] or sentence
@@ -69,7 +69,7 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
                 f"not connected within {PATIENCE:.0f} s; the daemon goes on trying, 'htvpn down' ends "
                 f"that{last}"
             )
-        status = service.command(path, "GET", "/v1/status")
+        status = daemon_process.command(path, "GET", "/v1/status")
     show(None)
     print(f"connected, profile {status['profile']}, device {status['device']}")
     for notice in status.get("notices", ()):
@@ -81,7 +81,7 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
 
 def _last_serial(path: str) -> int:
     """Serial of the last event before the command, so that an older failure is not taken for its own."""
-    events = service.command(path, "GET", "/v1/events?since=0&wait=0")["events"]
+    events = daemon_process.command(path, "GET", "/v1/events?since=0&wait=0")["events"]
     return int(events[-1]["serial"]) if events else 0
 
 

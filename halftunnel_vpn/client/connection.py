@@ -15,7 +15,7 @@ from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
 from halftunnel_vpn.client.shaping import ClientShaping
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.host import resources

@@ -11,10 +11,10 @@ from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import supervisor_routes
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.service import ControlService
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError, first_leaf
 from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.host.record.journal import state_directory

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.dns.cache import CacheLimits
-from halftunnel_vpn.dns.config import DnsServiceConfig
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig
 from halftunnel_vpn.dns.upstream import DNS_PORT
-from halftunnel_vpn.flow.config import FlowConfig
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
+from halftunnel_vpn.host.host_state import HostState, excluded_mark
 from halftunnel_vpn.host.kernel.traffic_policy import LAN_NETWORKS, TrafficPolicy
-from halftunnel_vpn.host.state import HostState, excluded_mark
 from halftunnel_vpn.transport.dial import DialOptions
 
 _HEADERS = {4: 40, 6: 60}

@@ -29,11 +29,11 @@ from halftunnel_vpn.client.settings import (
     host_state,
     traffic_policy,
 )
-from halftunnel_vpn.client.status import dns_status, road_status
+from halftunnel_vpn.client.tunnel_status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status import ProtectionStatus, RoadStatus, Status, TunnelState
+from halftunnel_vpn.control.status_schema import ProtectionStatus, RoadStatus, Status, TunnelState
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.dns.service import DnsService
+from halftunnel_vpn.dns.dns_service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowTracker
@@ -297,7 +297,7 @@ class Tunnel:
         return asdict(self._tracker.counts)
 
     def status(self) -> Status:
-        """As ``control/status.py`` describes it; without a kill switch, which is the daemon's."""
+        """As ``control/status_schema.py`` describes it; without a kill switch, which is the daemon's."""
         session = self._connection.session
         state = self.phase
         if state != self._seen_state:

@@ -128,7 +128,7 @@ class RoutesConfig:
     inbound: bool = option(values.boolean, default=True)
     programs: Programs = option(values.one_of("all", "only"), default="all")
     gateway: tuple[str, ...] = option(values.several(values.interface_name, maximum=16), default=())
-    # 4099 more follow it (host/state.py), and setsockopt takes an int.
+    # 4099 more follow it (host/host_state.py), and setsockopt takes an int.
     mark: int = option(values.integer(1, 2**31 - 8192), default=18516)
     priority: int = option(values.integer(1, 32000), default=18516)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 import tomli
 
-from halftunnel_vpn.config import environment
+from halftunnel_vpn.config import environment_variables
 from halftunnel_vpn.errors import ConfigError
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def parse(
 
     ``source`` names the file in messages; ``also`` yields problems between keys and is asked only when every
     single key is in order. ``variables`` of the environment replace the keys that they name
-    (``config/environment.py``). Raises :class:`ConfigError`.
+    (``config/environment_variables.py``). Raises :class:`ConfigError`.
     """
     variables = variables or {}
     if len(text) > MAX_TEXT:
@@ -172,8 +172,8 @@ def parse(
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, so is a number too long
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     report = Report(source)
-    for name in sorted(variables.keys() - set(environment.variables(kind))):
-        report.add(environment.unknown(name, kind))
+    for name in sorted(variables.keys() - set(environment_variables.variables(kind))):
+        report.add(environment_variables.unknown(name, kind))
     result = _read(kind, document, "", report, variables)
     report.raise_if_any()
     for problem in also(result) if also is not None else ():
@@ -192,7 +192,7 @@ def _read(
             report.add(_unknown(key, values[key], path, list(fields)))
     taken: dict[str, Any] = {}
     for name, field in fields.items():
-        where, variable = _where(path, name), environment.variable(path, name)
+        where, variable = _where(path, name), environment_variables.variable(path, name)
         if "section" in field.metadata:
             below = values.get(name, {})
             inner = f"{path}.{name}" if path else name
@@ -223,7 +223,7 @@ def _checked(metadata: Mapping[str, Any], value: object, where: str, report: Rep
 def _checked_text(metadata: Mapping[str, Any], text: str, where: str, report: Report) -> object:
     """Check a value that is written as text, in the first of its meanings that the key allows."""
     refusal: Rejected | RejectedElements | None = None
-    for value in environment.readings(text):
+    for value in environment_variables.readings(text):
         try:
             return metadata["check"](value)
         except Rejected as rejected:

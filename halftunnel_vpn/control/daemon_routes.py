@@ -10,11 +10,11 @@ from typing import Any, Protocol, TypedDict
 from urllib.parse import parse_qs
 
 from halftunnel_vpn.config.schema import MAX_TEXT
+from halftunnel_vpn.control.control_service import JSON, Handler, Request, Response, failure
 from halftunnel_vpn.control.peer import GROUP, may_control
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
-from halftunnel_vpn.control.service import JSON, Handler, Request, Response, failure
-from halftunnel_vpn.control.status import STATUS_PATH, Status
+from halftunnel_vpn.control.status_schema import STATUS_PATH, Status
 from halftunnel_vpn.control.text_file import decode
 from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from halftunnel_vpn.control.service import TEXT, Handler, Request, Response
+from halftunnel_vpn.control.control_service import TEXT, Handler, Request, Response
 
 
 def observation_routes(

@@ -8,7 +8,7 @@ from typing import Final
 
 from halftunnel_vpn.control.daemon_routes import LogLine
 from halftunnel_vpn.control.ring import Ring
-from halftunnel_vpn.observe.logs import NUMBERS, one_line
+from halftunnel_vpn.observe.log_format import NUMBERS, one_line
 
 MAX_LINES: Final = 1000
 """Lines kept."""

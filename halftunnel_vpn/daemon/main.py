@@ -16,19 +16,19 @@ from halftunnel_vpn.client.supervisor.machine import sentence_of
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net
 from halftunnel_vpn.config.schema import Rejected
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, LogLine, daemon_routes
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.peer import group_id
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
-from halftunnel_vpn.observe import logs
+from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
@@ -123,7 +123,7 @@ async def _main(options: Namespace) -> None:
         await observation.close()
         await control.close()
         driver.close()
-        logging.getLogger(logs.ROOT).removeHandler(lines)
+        logging.getLogger(log_format.ROOT).removeHandler(lines)
 
 
 async def _serve(options: Namespace, control: ControlService, observation: ControlService) -> None:
@@ -165,8 +165,8 @@ async def _reload_on_hangup(daemon: Daemon, hangups: asyncio.Event) -> None:
 
 
 def _start_log(options: Namespace, lines: LogRing) -> None:
-    logs.configure(options.log_level, options.log_format or "text")
-    root = logging.getLogger(logs.ROOT)
+    log_format.configure(options.log_level, options.log_format or "text")
+    root = logging.getLogger(log_format.ROOT)
     if options.log_format is None:
         journal = systemd.journal_handler(private=options.log_level == "debug")
         if journal is not None:

@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import Any, Final
 
-from halftunnel_vpn.observe.logs import NUMBERS, one_line
+from halftunnel_vpn.observe.log_format import NUMBERS, one_line
 
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _PRIORITIES: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}

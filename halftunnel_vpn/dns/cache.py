@@ -63,7 +63,7 @@ class CacheHit(NamedTuple):
     is_due: bool
 
 
-class _Entry:
+class _CacheEntry:
     """One answer. All times are the caller's clock."""
 
     __slots__ = ("answer", "cost", "expires", "is_stale", "refresh_at", "removed_at", "stored")
@@ -93,7 +93,7 @@ class DnsCache:
     def __init__(self, limits: CacheLimits, counters: Counters) -> None:
         self._limits = limits
         self._counted = counters.counted
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, _CacheEntry] = OrderedDict()
         self.bytes = 0
         """What all entries together are taken to cost."""
 
@@ -150,7 +150,7 @@ class DnsCache:
         while len(self._entries) >= limits.max_entries or self.bytes + cost > limits.max_bytes:
             self._remove(next(iter(self._entries)))
             self._counted["dns-cache-evicted"] += 1
-        self._entries[key] = _Entry(answer, cost, now, now + lifetime, limits)
+        self._entries[key] = _CacheEntry(answer, cost, now, now + lifetime, limits)
         self.bytes += cost
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from halftunnel_vpn.dns.config import DnsServiceConfig, Server, normal_name
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig, Server, normal_name
 from halftunnel_vpn.dns.message import LocalRecord, Query, local_answer, minimal_any, negative_authority
 from halftunnel_vpn.dns.message_reader import CLASS_IN, Rcode, RecordType
 

@@ -11,7 +11,7 @@ from itertools import islice
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
-from halftunnel_vpn.dns.config import Server
+from halftunnel_vpn.dns.dns_config import Server
 from halftunnel_vpn.dns.message import Query, address_query, parse_query
 from halftunnel_vpn.dns.message_reader import (
     FLAG_RESPONSE,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
+from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.icmp_flow import IcmpFlow
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.inet import icmp, ip

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from halftunnel_vpn.errors import SessionError, UpstreamUnavailable
-from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import FlowContext
 from halftunnel_vpn.flow.dns_stream import DnsStream
+from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.interfaces import StreamHandler, StreamOpener, StreamPort
 from halftunnel_vpn.flow.known_destinations import KnownDestinations
 from halftunnel_vpn.flow.openings import Openings

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
-from halftunnel_vpn.flow.config import FlowConfig
 from halftunnel_vpn.flow.datagrams import FlowContext
+from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.icmp_flows import IcmpFlows
 from halftunnel_vpn.flow.interfaces import (
     DnsPort,

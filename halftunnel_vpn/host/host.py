@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel import nft, route_table
 from halftunnel_vpn.host.kernel.cgroups import ONLY, ProgramLists
 from halftunnel_vpn.host.kernel.desired import Desired
@@ -21,7 +22,6 @@ from halftunnel_vpn.host.record.journal import DEFAULT_STATE_DIR, SUFFIX, Journa
 from halftunnel_vpn.host.record.policy_file import PolicyFile
 from halftunnel_vpn.host.resolver.resolv_conf_file import RESOLV_CONF
 from halftunnel_vpn.host.resolver.step import ResolverStep, Takeover
-from halftunnel_vpn.host.state import HostState
 from halftunnel_vpn.host.tunnel_steps import FORWARDING, PROGRAMS, SETTING, TunnelSteps, clear_device
 
 CHANGED_POLICY: Final = "The rules of the kill switch were changed."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel import nft, route_table
 from halftunnel_vpn.host.kernel.cgroups import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.kernel.desired import Desired, addresses_of, routing_of
@@ -13,7 +14,6 @@ from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
 from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
 from halftunnel_vpn.host.record.journal import Journal
 from halftunnel_vpn.host.resolver.step import ResolverStep
-from halftunnel_vpn.host.state import HostState
 
 DEVICE: Final = "device"
 NFT: Final = "nft"

@@ -17,7 +17,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.host.kernel.addresses import Address, local_addresses
-from halftunnel_vpn.observe.logs import PeerLog
+from halftunnel_vpn.observe.log_format import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms

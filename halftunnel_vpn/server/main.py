@@ -12,8 +12,8 @@ from pathlib import Path
 from halftunnel_vpn import __version__
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.config.server import ServerConfig
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.resources import tcp_memory

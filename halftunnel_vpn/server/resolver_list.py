@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from halftunnel_vpn.config.server import ServerConfig
-from halftunnel_vpn.dns.config import Server
+from halftunnel_vpn.dns.dns_config import Server
 from halftunnel_vpn.dns.upstream import DNS_PORT, parse_resolv_conf
 
 RESOLV_CONF = Path("/etc/resolv.conf")

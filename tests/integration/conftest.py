@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, Event, LogLine, daemon_routes
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import Ring
-from halftunnel_vpn.control.service import ControlService
-from halftunnel_vpn.control.status import ProtectionStatus, Status
+from halftunnel_vpn.control.status_schema import ProtectionStatus, Status
 from halftunnel_vpn.errors import HostError
 
 

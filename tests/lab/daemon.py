@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.errors import HostError
 from lab.topology import CLIENT, Lab
 
@@ -51,7 +51,7 @@ class LabDaemon:
         self.process = process = self.lab.start(CLIENT, argv, env=environment)
         self._outputs.append(process)
         deadline = time.monotonic() + START_TIMEOUT
-        while not client.is_served(self.socket):
+        while not requests.is_served(self.socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 self.lab.stop(process)
                 raise HostError(f"The daemon did not start:\n{self.output()}")
@@ -60,7 +60,7 @@ class LabDaemon:
 
     def command(self, method: str, target: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request. Raises HostError with the daemon's own sentence, or when it is not there."""
-        answer = client.command(self.socket, method, target, content)
+        answer = requests.command(self.socket, method, target, content)
         if answer is None:
             raise HostError(f"The daemon is not there:\n{self.output()}")
         return answer

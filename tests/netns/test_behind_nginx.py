@@ -15,7 +15,7 @@ from lab.certificates import make_certificate
 from lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, EXIT, TARGET, TARGET_ADDRESS
 
 from halftunnel_vpn.config.server import parse_server
-from halftunnel_vpn.control import client as control
+from halftunnel_vpn.control import requests as control
 
 pytestmark = pytest.mark.root
 

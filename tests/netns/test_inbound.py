@@ -16,7 +16,7 @@ from lab.host_tunnel import HostTunnel
 from lab.topology import CLIENT, CLIENT_A, CLIENT_A6, CLIENT_B, EXIT, EXIT_B, OUTSIDE, OUTSIDE6
 
 from halftunnel_vpn.host import Desired, Host, HostState, TrafficPolicy
-from halftunnel_vpn.host.state import inbound_mark
+from halftunnel_vpn.host.host_state import inbound_mark
 from halftunnel_vpn.tun import TunDevice
 
 pytestmark = pytest.mark.root

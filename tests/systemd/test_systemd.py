@@ -10,7 +10,7 @@ import pytest
 from lab.topology import CLIENT, EXIT_A, LAN_RESOLVER
 
 from halftunnel_vpn.config.shared import DEFAULT_NICE
-from halftunnel_vpn.host.state import DEFAULT_MARK
+from halftunnel_vpn.host.host_state import DEFAULT_MARK
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 

@@ -294,3 +294,42 @@ def test_right_imports_are_no_violations(tmp_path, path, source):
     file.parent.mkdir(exist_ok=True)
     file.write_text(source)
     assert violations(tmp_path) == []
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+MAY_REPEAT = {
+    "__init__": "Python's",
+    "__main__": "Python's",
+    "main": "the entry of a program",
+    "interfaces": "the structural types that a floor offers",
+}
+"""File names that several folders may have, and why."""
+
+
+def repeated_names(root: Path) -> dict[str, list[str]]:
+    """Names of files and classes that occur more than once below ``root``, with the places."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(root.rglob("*.py")):
+        where = path.relative_to(root).as_posix()
+        if path.stem not in MAY_REPEAT:
+            places.setdefault(path.name, []).append(where)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{where}:{node.lineno}")
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_a_name_means_one_thing_in_the_package() -> None:
+    assert repeated_names(ROOT) == {}
+
+
+def test_a_name_that_occurs_twice_is_found(tmp_path: Path) -> None:
+    for folder, source in (("a", "class Leg: ...\n"), ("b", "def f():\n    class Leg: ...\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "main.py").write_text(source)
+        (tmp_path / folder / "state.py").write_text("")
+    assert repeated_names(tmp_path) == {
+        "Leg": ["a/main.py:1", "b/main.py:2"],
+        "state.py": ["a/state.py", "b/state.py"],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from halftunnel_vpn.client.supervisor.states import START, STATES
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 
 DOCS = Path(__file__).parents[2] / "docs"
 DIAGRAM = DOCS / "ARCHITECTURE.md"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from halftunnel_vpn.config.client import ClientProfile, DnsConfig, TunConfig
-from halftunnel_vpn.host.state import Network
+from halftunnel_vpn.host.host_state import Network
 
 PLACES: Final[dict[int, tuple[str, ...]]] = {
     4: ("10.73.72.0", "172.30.72.0", "192.168.172.0", "100.127.72.0"),

@@ -11,10 +11,10 @@ from halftunnel_vpn.client.host.serial_thread import SerialThread
 from halftunnel_vpn.client.host.tamper_watch import Mender
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.host.host import Host
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel.desired import Desired
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.preflight import device_exists, preflight, preflight_host
-from halftunnel_vpn.host.state import HostState
 from halftunnel_vpn.tun.device import TunDevice
 
 _Result = TypeVar("_Result")

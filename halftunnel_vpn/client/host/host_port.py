@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.host.host import Host
-from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.tun.device import TunDevice
 
 _Result = TypeVar("_Result")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status import ProtectionStatus
+from halftunnel_vpn.control.status_schema import ProtectionStatus
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
@@ -87,7 +87,7 @@ class Enforcement:
         return await self.port.mend()
 
     def status(self, allows: Allows) -> ProtectionStatus:
-        """As ``control/status.py`` describes it."""
+        """As ``control/status_schema.py`` describes it."""
         is_active = allows(self.policies) is not None
         return ProtectionStatus(
             kill_switch=self._switch,

@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import Final
 
-from halftunnel_vpn.client.supervisor.state import State, Step
+from halftunnel_vpn.client.supervisor.base_state import State, Step
 from halftunnel_vpn.client.supervisor.states import Disconnected
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.ring import Ring
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HalfTunnelError
 
 MAX_EVENTS: Final = 256

@@ -14,11 +14,11 @@ from typing import ClassVar, Final
 
 from halftunnel_vpn.client.legs.connector import explain
 from halftunnel_vpn.client.supervisor import events
+from halftunnel_vpn.client.supervisor.base_state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.events import Event, Target, TunnelEvent
 from halftunnel_vpn.client.supervisor.retries import is_passing
-from halftunnel_vpn.client.supervisor.state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HandshakeError, HostError
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor import events, portals
+from halftunnel_vpn.client.supervisor.base_state import StateContext, Step
 from halftunnel_vpn.client.supervisor.captive_portal import PortalWatch
 from halftunnel_vpn.client.supervisor.enforcement import Enforcement
 from halftunnel_vpn.client.supervisor.events import Target, TunnelEvent
@@ -22,14 +23,13 @@ from halftunnel_vpn.client.supervisor.machine import Machine, sentence_of
 from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
 from halftunnel_vpn.client.supervisor.profile_source import ProfileSource
 from halftunnel_vpn.client.supervisor.retries import Retries
-from halftunnel_vpn.client.supervisor.state import StateContext, Step
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
-from halftunnel_vpn.client.supervisor.status import status_of
+from halftunnel_vpn.client.supervisor.supervisor_status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event
-from halftunnel_vpn.control.status import Status, TunnelState
+from halftunnel_vpn.control.status_schema import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
 from halftunnel_vpn.host.kernel.main_routes import networks_in_use
@@ -311,7 +311,7 @@ class Supervisor:
         return await self.machine.events(since, wait)
 
     def status(self) -> Status:
-        """As ``control/status.py`` describes it."""
+        """As ``control/status_schema.py`` describes it."""
         return status_of(
             self.machine,
             self._runner.tunnel,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status import ProtectionStatus, Status, TunnelState
+from halftunnel_vpn.control.status_schema import ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, HostError
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress
 
@@ -52,7 +52,7 @@ class TunnelPort(Protocol):
         ...
 
     def status(self) -> Status:
-        """As ``control/status.py`` describes it."""
+        """As ``control/status_schema.py`` describes it."""
         ...
 
     def flow_counts(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelEnded
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, first_leaf
 
 MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]

@@ -6,9 +6,9 @@ One connection is one :class:`~halftunnel_vpn.flow.tcp.endpoint.TcpEndpoint`. It
 ``syn_options``; ``lifecycle``.
 """
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import NewReno, Unlimited
 from halftunnel_vpn.flow.tcp.endpoint import TcpEndpoint
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.tcp.tcp_states import TcpState
 

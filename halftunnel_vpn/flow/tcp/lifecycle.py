@@ -7,8 +7,8 @@ from typing import Final, Self
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter, StreamPort
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing
 from halftunnel_vpn.flow.tcp.receiving import Receiver

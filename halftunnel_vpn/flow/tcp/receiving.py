@@ -11,7 +11,7 @@ from typing import Final
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import StreamPort
-from halftunnel_vpn.flow.tcp.config import MAX_WINDOW_FIELD
+from halftunnel_vpn.flow.tcp.endpoint_config import MAX_WINDOW_FIELD
 from halftunnel_vpn.flow.tcp.reassembly import Reassembly
 from halftunnel_vpn.inet.tcp import SEQUENCE_MASK, encode_options
 

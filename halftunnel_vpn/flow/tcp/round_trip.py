@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.timers import GRANULARITY
 
 _GAIN: Final = 1 / 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.congestion import CongestionControl
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.host_window import NEVER, HostWindow
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.outgoing import Outgoing

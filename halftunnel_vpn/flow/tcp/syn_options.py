@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.inet.ip import IPV4_HEADER_LENGTH, MAX_PACKET
 from halftunnel_vpn.inet.tcp import HEADER_LENGTH, HeaderTemplate, TcpSegment, encode_options
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel import route_table, ruleset
 from halftunnel_vpn.host.kernel.nft import Ruleset
 from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
 from halftunnel_vpn.host.kernel.routes import Route, Rule, wanted_routes, wanted_rules
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
-from halftunnel_vpn.host.state import HostState
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from halftunnel_vpn.host.host_state import LAN_NETWORKS, HostState, uplink_mark
 from halftunnel_vpn.host.kernel.accepted import MAX_ACCEPTED, Accepted, accepted_connections
 from halftunnel_vpn.host.kernel.nft import TABLE, Chain, NamedSet, Ruleset, marks
 from halftunnel_vpn.host.kernel.routes import Uplink
-from halftunnel_vpn.host.state import LAN_NETWORKS, HostState, uplink_mark
 
 MAX_PEERS: Final = 65536
 """Remembered remote UDP endpoints per IP version. Replies to further ones enter the tunnel."""

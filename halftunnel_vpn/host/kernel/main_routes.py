@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from halftunnel_vpn.host.state import Network
+from halftunnel_vpn.host.host_state import Network
 
 IPV4_ROUTES = Path("/proc/thread-self/net/route")
 """Interface, destination, gateway, flags, ..., mask. Addresses are 32-bit words in machine byte order."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.host_state import excluded_mark
 from halftunnel_vpn.host.kernel import nft
 from halftunnel_vpn.host.kernel.cgroups import EXCLUDED, group_of
 from halftunnel_vpn.host.kernel.nft import Chain
-from halftunnel_vpn.host.state import excluded_mark
 
 NFT_CGROUPS: Final = Path("/sys/fs/cgroup")
 """The directory in which nft looks up the control groups that a rule names."""

@@ -8,8 +8,8 @@ from typing import Final
 
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.external_program import ExternalProgram
+from halftunnel_vpn.host.host_state import LAN_NETWORKS, HostState
 from halftunnel_vpn.host.kernel.routes import DNS_PORT
-from halftunnel_vpn.host.state import LAN_NETWORKS, HostState
 
 TABLE: Final = "inet halftunnel"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel.port import NetlinkPort
 from halftunnel_vpn.host.kernel.routes import (
     LOOPBACK,
@@ -23,7 +24,6 @@ from halftunnel_vpn.host.kernel.routes import (
 )
 from halftunnel_vpn.host.kernel.sysctls import Sysctls
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
-from halftunnel_vpn.host.state import HostState
 
 
 def held_versions(sysctls: Sysctls, through_tun: Iterable[int] = ()) -> tuple[int, ...]:

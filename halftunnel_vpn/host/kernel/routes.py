@@ -42,7 +42,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from halftunnel_vpn.host.state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
+from halftunnel_vpn.host.host_state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
 
 PROTOCOL: Final = 72
 """Our number in the `proto` field of rules and routes (see `ip rule`). It identifies them as ours."""

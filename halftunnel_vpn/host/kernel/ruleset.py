@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel import mark_owners, nft, route_table, traffic_policy
 from halftunnel_vpn.host.kernel.inbound import Inbound
 from halftunnel_vpn.host.kernel.nft import Ruleset
 from halftunnel_vpn.host.kernel.port import KernelPort
 from halftunnel_vpn.host.kernel.routes import Uplink
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
-from halftunnel_vpn.host.state import HostState
 
 
 def with_tunnel(state: HostState, policy: TrafficPolicy | None, uplinks: Sequence[Uplink] = ()) -> Ruleset:

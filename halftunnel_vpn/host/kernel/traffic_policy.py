@@ -13,15 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from halftunnel_vpn.host.kernel.nft import Chain, marks
-from halftunnel_vpn.host.kernel.routes import DNS_PORT
-from halftunnel_vpn.host.state import (
+from halftunnel_vpn.host.host_state import (
     DEFAULT_MARK,
     DEFAULT_ROUTES,
     DEFAULT_RULE_PRIORITY,
     DEFAULT_TABLE,
     LAN_NETWORKS,
 )
+from halftunnel_vpn.host.kernel.nft import Chain, marks
+from halftunnel_vpn.host.kernel.routes import DNS_PORT
 
 __all__ = ["LAN_NETWORKS", "Opening", "TrafficPolicy", "chains"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.state import HostState
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.storage.atomic_file import remove_file, replace_file
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/halftunnel")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.preflight import device_exists
 from halftunnel_vpn.host.record.journal import Journal
 from halftunnel_vpn.host.resolver import backends
-from halftunnel_vpn.host.state import HostState
 
 NAME: Final = "resolver"
 """The name of the step in the journal."""

@@ -10,10 +10,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import MAX_PORTAL, MAX_PROFILE, daemon_routes
 from halftunnel_vpn.control.peer import Peer
 from halftunnel_vpn.control.profile_store import ProfileStore
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.session.intervals import MAX_DOMAINS, IntervalTable
 

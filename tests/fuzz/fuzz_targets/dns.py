@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import addresses_in, parse_answer, same_question
-from halftunnel_vpn.dns.config import DnsServiceConfig
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig
+from halftunnel_vpn.dns.dns_service import DnsService
 from halftunnel_vpn.dns.hints import ALL_HINTS, without_hints
 from halftunnel_vpn.dns.message import Query, address_query, local_answer, parse_query, refuse
 from halftunnel_vpn.dns.message_reader import HEADER, MAX_TTL, Rcode, RecordType, read_name
-from halftunnel_vpn.dns.service import DnsService
 from halftunnel_vpn.dns.upstream import parse_resolv_conf
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.protocol.dns_framing import MAX_MESSAGE

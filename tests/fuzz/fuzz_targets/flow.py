@@ -12,7 +12,7 @@ from fuzz_targets.packet import HOST, HOST_V6, SERVER, SERVER_V6, fragment_of, w
 from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionError
-from halftunnel_vpn.flow.config import FlowConfig
+from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import ip, tcp, vnet

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from fuzz_targets.script import Script
 from halftunnel_vpn.client.supervisor.captive_portal import judge
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, parse_request, parse_status
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from halftunnel_vpn import __build__
-from halftunnel_vpn.control.service import ControlService, Response
+from halftunnel_vpn.control.control_service import ControlService, Response
 
 QUICK = 4.0
 """Processor time of `htvpn --help` and `htvpn status`, in that of an interpreter with asyncio."""

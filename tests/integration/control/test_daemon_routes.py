@@ -8,13 +8,13 @@ import os
 
 import pytest
 
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE
 
 
 async def call(path, method, target, body=None):
     """Status and JSON of one request."""
-    answer = await asyncio.to_thread(client.ask, str(path), method, target, body=body)
+    answer = await asyncio.to_thread(requests.ask, str(path), method, target, body=body)
     return answer.status, json.loads(answer.body)
 
 

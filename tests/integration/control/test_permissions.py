@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.peer import Peer, may_control
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.control.unix_socket import claim
 
 STRANGER = 65534

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.control.status import DnsStatus, LegStatus, ProtectionStatus, RoadStatus, Status
+from halftunnel_vpn.control.status_schema import DnsStatus, LegStatus, ProtectionStatus, RoadStatus, Status
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "CONTROL.md"
 

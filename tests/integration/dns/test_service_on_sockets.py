@@ -11,8 +11,8 @@ from typing import Any
 from dnslib import RCODE, RR, DNSRecord
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.dns.config import DnsServiceConfig
-from halftunnel_vpn.dns.service import DnsService
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig
+from halftunnel_vpn.dns.dns_service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers, UpstreamResolver
 
 Ask = Callable[..., bytes]

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from halftunnel_vpn.observe import logs
+from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.protocol.keys import encode_key, log_id
 
 SECRET_NAME = "secret-destination.example.org"
@@ -18,12 +18,12 @@ SECRET_ADDRESS = b"\xc6\x33\x64\x4d"  # 198.51.100.77, which the exit's policy d
 @pytest.fixture
 def log_at():
     """Collects the log of both ends at a level, as JSON."""
-    root = logging.getLogger(logs.ROOT)
+    root = logging.getLogger(log_format.ROOT)
     before = root.handlers[:], root.level, root.propagate
     stream = io.StringIO()
 
     def configure(level):
-        logs.configure(level, "json", stream)
+        log_format.configure(level, "json", stream)
         return stream
 
     yield configure

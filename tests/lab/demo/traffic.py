@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halftunnel_vpn.control import client as control
+from halftunnel_vpn.control import requests as control
 from halftunnel_vpn.errors import HostError
 from lab import Lab
 from lab.topology import CLIENT, ROAD_A, ROAD_B

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from halftunnel_vpn.host.state import DEFAULT_MARK, inbound_mark
+from halftunnel_vpn.host.host_state import DEFAULT_MARK, inbound_mark
 from halftunnel_vpn.inet.checksum import internet_checksum
 from lab.topology import (
     CLIENT_A,

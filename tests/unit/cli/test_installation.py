@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.cli import demo, install, installation, service
+from halftunnel_vpn.cli import daemon_process, demo, install, installation
 from halftunnel_vpn.errors import HostError
 
 ROOT = Path(__file__).parents[3]
@@ -55,12 +55,12 @@ def test_a_daemon_that_is_not_installed_names_the_command_that_installs_it(from_
     systemctl.write_text("#!/bin/sh\necho 'Unit halftunnel.service not found.' >&2\nexit 5\n")
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(service, "SYSTEMD", tmp_path)
-    monkeypatch.setattr(service, "DEFAULT_CONTROL_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setattr(daemon_process, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(daemon_process, "DEFAULT_CONTROL_SOCKET", str(tmp_path / "none.sock"))
     with pytest.raises(
         HostError, match=r"as root run /opt/pipx/venvs/halftunnel-vpn/bin/htvpn install client"
     ):
-        service.ensure(None)
+        daemon_process.ensure(None)
 
 
 @pytest.mark.parametrize("role", installation.UNITS)

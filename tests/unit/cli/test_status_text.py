@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.cli import main as cli
 from halftunnel_vpn.cli.status_text import duration, volume
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
 
 ROAD = {
     "urls": ["wss://a.example.org:8443/secret"],
@@ -35,7 +35,7 @@ def answer(monkeypatch):
     """What the client's process would say; the socket is tested elsewhere."""
 
     def say(status):
-        monkeypatch.setattr(client, "read_status", lambda path: status)
+        monkeypatch.setattr(requests, "read_status", lambda path: status)
 
     return say
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from halftunnel_vpn.dns.config import DnsServiceConfig
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig
 from halftunnel_vpn.dns.message import parse_query
 from halftunnel_vpn.dns.rules import Rules, SuffixTable
 

@@ -12,7 +12,7 @@ from scapy.utils import checksum
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
-from halftunnel_vpn.flow.config import FlowConfig
+from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import vnet

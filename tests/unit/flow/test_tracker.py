@@ -12,8 +12,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.packet import Raw
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.inet import vnet
 from halftunnel_vpn.protocol.datagram import decode_run, encode_run_header
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind

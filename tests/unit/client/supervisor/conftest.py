@@ -14,7 +14,7 @@ from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.client.supervisor.tunnel_port import FakeTunnel
 from halftunnel_vpn.config.client import ClientProfile, parse_client
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.transport.driver import Driver
 

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from halftunnel_vpn.client.supervisor.base_state import State, Step
 from halftunnel_vpn.client.supervisor.events import TunnelEvent
 from halftunnel_vpn.client.supervisor.machine import MAX_EVENTS, Machine
-from halftunnel_vpn.client.supervisor.state import State, Step
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.client.supervisor.states import (
     START,
@@ -20,7 +20,7 @@ from halftunnel_vpn.client.supervisor.states import (
     Disconnecting,
     Reconnecting,
 )
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import IllegalTransition
 from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 

@@ -11,7 +11,7 @@ import pytest
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.supervisor.portals import OPENINGS
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError
 from halftunnel_vpn.host import Desired
 from halftunnel_vpn.host.record.wanted import Wanted

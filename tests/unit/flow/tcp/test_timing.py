@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.lazy_timer import Deadline
 from halftunnel_vpn.flow.tcp.round_trip import RoundTrip
 from halftunnel_vpn.timers import GRANULARITY, Wheel

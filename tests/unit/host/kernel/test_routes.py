@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halftunnel_vpn.host import HostState
+from halftunnel_vpn.host.host_state import RULE_SPAN
 from halftunnel_vpn.host.kernel.routes import (
     MAIN_TABLE,
     Rule,
@@ -18,7 +19,6 @@ from halftunnel_vpn.host.kernel.routes import (
     wanted_routes,
     wanted_rules,
 )
-from halftunnel_vpn.host.state import RULE_SPAN
 
 STATE = HostState(addresses=("10.72.84.2/32", "fd72:84::2/128"), table=900, mark=0x77, rule_priority=1000)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from halftunnel_vpn.client.status import road_status
+from halftunnel_vpn.client.tunnel_status import road_status
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.answer import Answer, parse_answer
 from halftunnel_vpn.dns.cache import DnsCache
-from halftunnel_vpn.dns.config import DnsServiceConfig, Server
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig, Server
 from halftunnel_vpn.dns.fakeip import FakePool, reverse_address
 from halftunnel_vpn.dns.hints import ALL_HINTS, IPV6_HINTS, without_hints
 from halftunnel_vpn.dns.message import (

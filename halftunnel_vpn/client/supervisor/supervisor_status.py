@@ -1,4 +1,4 @@
-"""The status of a supervisor, as ``control/status.py`` describes it."""
+"""The status of a supervisor, as ``control/status_schema.py`` describes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.supervisor.machine import Machine
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
-from halftunnel_vpn.control.status import ProtectionStatus, Status
+from halftunnel_vpn.control.status_schema import ProtectionStatus, Status
 from halftunnel_vpn.counters import Counters
 
 

@@ -7,7 +7,7 @@ import json
 import socket
 from typing import Any, NamedTuple
 
-from halftunnel_vpn.control.status import DOWN_PATH, STATUS_PATH
+from halftunnel_vpn.control.status_schema import DOWN_PATH, STATUS_PATH
 from halftunnel_vpn.errors import HostError
 
 TIMEOUT = 5.0
@@ -92,7 +92,7 @@ def command(
 
 
 def read_status(path: str) -> dict[str, Any] | None:
-    """The running client's status (see ``control/status.py``), None when none runs. Raises HostError."""
+    """Return the status of the running client; None if none runs. Raises HostError."""
     answer = ask(path, "GET", STATUS_PATH)
     if answer is None:
         return None

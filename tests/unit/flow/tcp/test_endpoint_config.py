@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 from halftunnel_vpn.flow.tcp.syn_options import MINIMUM_MSS, negotiate
 from halftunnel_vpn.inet.tcp import SYN, HeaderTemplate, TcpSegment
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.cache import REFRESH_INTERVAL, CacheLimits
-from halftunnel_vpn.dns.config import DnsServiceConfig, Server
-from halftunnel_vpn.dns.service import (
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig, Server
+from halftunnel_vpn.dns.dns_service import (
     MAX_QUERIES_IN_FLIGHT,
     MAX_REFRESHES,
     MAX_REPLIES_WAITING,

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
+from halftunnel_vpn.control.control_service import MAX_BODY, ControlService, Request, Response
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.service import MAX_BODY, ControlService, Request, Response
 from halftunnel_vpn.errors import HostError
 
 
@@ -202,14 +202,14 @@ async def test_status_and_down_through_the_unix_socket(tmp_path):
     stopped = threading.Event()
     async with running(path, lambda: {"state": "connected", "pid": 7}, stopped.set):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        assert await asyncio.to_thread(client.read_status, path) == {"state": "connected", "pid": 7}
-        assert await asyncio.to_thread(client.is_served, path)
-        assert await asyncio.to_thread(client.request_stop, path)
+        assert await asyncio.to_thread(requests.read_status, path) == {"state": "connected", "pid": 7}
+        assert await asyncio.to_thread(requests.is_served, path)
+        assert await asyncio.to_thread(requests.request_stop, path)
         assert stopped.is_set()
     assert os.listdir(tmp_path / "run") == []
-    assert client.read_status(path) is None
-    assert client.request_stop(path) is False
-    assert not client.is_served(path)
+    assert requests.read_status(path) is None
+    assert requests.request_stop(path) is False
+    assert not requests.is_served(path)
 
 
 async def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
@@ -221,16 +221,16 @@ async def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
         ):
             await second.serve_unix(path)
         await second.close()
-        assert await asyncio.to_thread(client.read_status, path) == {"pid": 1}
+        assert await asyncio.to_thread(requests.read_status, path) == {"pid": 1}
 
 
 async def test_what_a_dead_process_left_is_replaced(tmp_path):
     path = str(tmp_path / "control.sock")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    assert client.read_status(path) is None
+    assert requests.read_status(path) is None
     async with running(path, lambda: {"pid": 2}, lambda: None):
-        assert await asyncio.to_thread(client.read_status, path) == {"pid": 2}
+        assert await asyncio.to_thread(requests.read_status, path) == {"pid": 2}
 
 
 async def test_a_process_that_hangs_is_not_replaced(tmp_path):
@@ -239,7 +239,7 @@ async def test_a_process_that_hangs_is_not_replaced(tmp_path):
         hung.bind(path)
         hung.listen(0)
         waiting.connect(path)  # the queue is full now, and nobody takes from it
-        assert client.is_served(path)
+        assert requests.is_served(path)
         with pytest.raises(HostError, match="another htvpn is running"):
             await ControlService({}).serve_unix(path)
     assert os.listdir(tmp_path) == ["control.sock"]
@@ -264,7 +264,7 @@ async def test_the_socket_of_a_successor_is_left(tmp_path):
     writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
     await asked.wait()
     await service.close()
-    answer = await asyncio.to_thread(client.ask, path, "GET", "/nothing")
+    answer = await asyncio.to_thread(requests.ask, path, "GET", "/nothing")
     assert answer is not None and answer.status == 404
     await successor.close()
     assert os.listdir(tmp_path) == []
@@ -313,7 +313,7 @@ async def test_a_process_that_answers_nonsense_is_one_sentence(tmp_path, answer)
     server = await asyncio.start_unix_server(speak, path)
     async with server:
         with pytest.raises(HostError, match=r"does not answer|is not an htvpn client"):
-            await asyncio.to_thread(client.read_status, path)
+            await asyncio.to_thread(requests.read_status, path)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", json.dumps("x").encode()])
@@ -326,9 +326,9 @@ async def test_a_status_that_is_none_is_one_sentence(tmp_path, body):
     service = ControlService({("GET", "/v1/status"): tell})
     await service.serve_unix(path)
     with pytest.raises(HostError, match="is not an htvpn client of this version"):
-        await asyncio.to_thread(client.read_status, path)
+        await asyncio.to_thread(requests.read_status, path)
     with pytest.raises(HostError, match="is not an htvpn client of this version"):
-        await asyncio.to_thread(client.request_stop, path)
+        await asyncio.to_thread(requests.request_stop, path)
     await service.close()
 
 
@@ -338,4 +338,4 @@ async def test_a_process_that_hangs_is_given_up(tmp_path):
         silent.bind(path)
         silent.listen()
         with pytest.raises(HostError, match="does not answer"):
-            client.ask(path, "GET", "/", timeout=0.05)
+            requests.ask(path, "GET", "/", timeout=0.05)

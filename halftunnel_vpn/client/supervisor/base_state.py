@@ -13,7 +13,7 @@ from halftunnel_vpn.client.supervisor.portals import PortalOpening
 from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.client.supervisor.tunnel_runner import TunnelRunner
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import IllegalTransition
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 

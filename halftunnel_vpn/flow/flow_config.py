@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from halftunnel_vpn.flow.tcp.config import TcpEndpointConfig
+from halftunnel_vpn.flow.tcp.endpoint_config import TcpEndpointConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.host import HostState
-from halftunnel_vpn.host.state import MAX_RULE_PRIORITY
+from halftunnel_vpn.host.host_state import MAX_RULE_PRIORITY
 
 STATE = HostState(
     addresses=("10.72.84.2/32", "fd72:84::2/128"),

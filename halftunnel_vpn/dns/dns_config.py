@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class DnsServiceConfig:
-    """Settings of :class:`~halftunnel_vpn.dns.service.DnsService`. Raises ConfigError on a value not allowed.
+    """Settings of the DNS service. Raises ConfigError on a value that is not allowed.
 
     Names stand for themselves in ``hosts``, for themselves and all below them in ``block``, ``split`` and
     ``fake_exclude``. Times are seconds.

@@ -7,7 +7,7 @@ import ipaddress
 
 import pytest
 
-from halftunnel_vpn.config import environment
+from halftunnel_vpn.config import environment_variables
 from halftunnel_vpn.config.client import ClientProfile, parse_client
 from halftunnel_vpn.config.server import ServerConfig, parse_server
 from halftunnel_vpn.errors import ConfigError
@@ -17,10 +17,10 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 
 @pytest.mark.parametrize("kind", [ClientProfile, ServerConfig])
 def test_no_two_keys_have_one_variable(kind):
-    names = list(environment.variables(kind))
+    names = list(environment_variables.variables(kind))
     assert len(names) == len(set(names))
     assert {
-        name for name in names if name.removesuffix(environment.FILE_SUFFIX) in set(names) - {name}
+        name for name in names if name.removesuffix(environment_variables.FILE_SUFFIX) in set(names) - {name}
     } == set()
     # what `server run` makes an exit with, and whole files, have names of their own
     assert [name for name in names if name.startswith("HTVPN_INIT_")] == []

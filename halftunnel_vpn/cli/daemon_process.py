@@ -8,7 +8,7 @@ from typing import Any
 
 from halftunnel_vpn.cli.installation import how_to_install
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
-from halftunnel_vpn.control import client
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.errors import HostError
 
 UNIT = "halftunnel.service"
@@ -23,10 +23,10 @@ START_TIMEOUT = 90.0
 def ensure(path: str | None) -> str:
     """The control socket of a daemon that runs; starts it where systemd can. Raises HostError."""
     if path is not None:
-        if not client.is_served(path):
+        if not requests.is_served(path):
             raise HostError(f"no daemon answers at {path}; start it, or leave --socket out")
         return path
-    if client.ask(DEFAULT_CONTROL_SOCKET, "GET", "/v1/status") is None:
+    if requests.ask(DEFAULT_CONTROL_SOCKET, "GET", "/v1/status") is None:
         _start()
     return DEFAULT_CONTROL_SOCKET
 
@@ -40,7 +40,7 @@ def command(
     timeout: float = 30.0,
 ) -> dict[str, Any]:
     """One request to the daemon. Raises HostError with its sentence, or when it is not there."""
-    answer = client.command(path, method, target, content, timeout=timeout)
+    answer = requests.command(path, method, target, content, timeout=timeout)
     if answer is None:
         raise HostError("the daemon is not running; 'htvpn up' or 'systemctl start halftunnel' starts it")
     return answer

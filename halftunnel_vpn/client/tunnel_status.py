@@ -1,4 +1,4 @@
-"""What the tunnel says of its roads, its legs and its names, in the shape of ``control/status.py``."""
+"""What the tunnel says of its roads, its legs and its names, in the shape of ``control/status_schema.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.legs.keepers import LegInfo, describe
-from halftunnel_vpn.control.status import DnsStatus, LegStatus, RoadStatus
+from halftunnel_vpn.control.status_schema import DnsStatus, LegStatus, RoadStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.legs import SessionLeg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.dns.config import DnsServiceConfig, normal_name
+from halftunnel_vpn.dns.dns_config import DnsServiceConfig, normal_name
 from halftunnel_vpn.errors import ConfigError
 
 

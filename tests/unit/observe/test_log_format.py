@@ -9,14 +9,14 @@ import re
 
 import pytest
 
-from halftunnel_vpn.observe import logs
+from halftunnel_vpn.observe import log_format
 
 log = logging.getLogger("halftunnel_vpn.client.session")
 
 
 @pytest.fixture(autouse=True)
 def restored():
-    root = logging.getLogger(logs.ROOT)
+    root = logging.getLogger(log_format.ROOT)
     before = root.handlers[:], root.level, root.propagate
     yield
     root.handlers[:], root.level, root.propagate = before[0], before[1], before[2]
@@ -24,7 +24,7 @@ def restored():
 
 def written(level: str, form: str, speak) -> str:
     stream = io.StringIO()
-    logs.configure(level, form, stream)
+    log_format.configure(level, form, stream)
     speak()
     return stream.getvalue()
 
@@ -87,14 +87,14 @@ def test_an_unforeseen_failure_comes_with_its_traceback(form):
 
 
 def test_configuring_twice_does_not_say_everything_twice():
-    logs.configure("info", "text", io.StringIO())
+    log_format.configure("info", "text", io.StringIO())
     assert written("info", "text", lambda: log.info("once")).count("once") == 1
 
 
 def test_a_peer_gets_one_line_a_minute_and_the_rest_is_counted():
     stream = io.StringIO()
-    logs.configure("info", "text", stream)
-    peers = logs.PeerLog(log)
+    log_format.configure("info", "text", stream)
+    peers = log_format.PeerLog(log)
 
     assert peers.refused("192.0.2.1", "handshake-bad-tag", now=0.0)
     assert not any(peers.refused("192.0.2.1", "handshake-bad-tag", now=t) for t in range(1, 60))
@@ -108,8 +108,8 @@ def test_a_peer_gets_one_line_a_minute_and_the_rest_is_counted():
 
 
 def test_the_memory_of_peers_is_bounded_and_forgets_the_oldest():
-    logs.configure("info", "text", io.StringIO())
-    peers = logs.PeerLog(log, max_peers=2)
+    log_format.configure("info", "text", io.StringIO())
+    peers = log_format.PeerLog(log, max_peers=2)
     assert peers.refused("a", "x", now=0.0)
     assert peers.refused("b", "x", now=1.0)
     assert peers.refused("c", "x", now=2.0)
@@ -119,8 +119,8 @@ def test_the_memory_of_peers_is_bounded_and_forgets_the_oldest():
 
 
 def test_addresses_of_one_ipv6_network_are_one_peer():
-    logs.configure("info", "text", io.StringIO())
-    peers = logs.PeerLog(log)
+    log_format.configure("info", "text", io.StringIO())
+    peers = log_format.PeerLog(log)
     assert peers.refused("2001:db8::1", "x", now=0.0)
     assert not peers.refused("2001:db8::2", "x", now=1.0)
     assert peers.refused("2001:db8:0:1::1", "x", now=1.0)
@@ -129,10 +129,10 @@ def test_addresses_of_one_ipv6_network_are_one_peer():
 
 def test_many_peers_get_no_more_lines_than_a_minute_has():
     stream = io.StringIO()
-    logs.configure("info", "text", stream)
-    peers = logs.PeerLog(log)
+    log_format.configure("info", "text", stream)
+    peers = log_format.PeerLog(log)
     for number in range(5000):
         peers.refused(f"192.0.{number >> 8}.{number & 255}", "x", now=10.0 + number / 1000)
-    assert len(stream.getvalue().splitlines()) == logs.MAX_LINES
+    assert len(stream.getvalue().splitlines()) == log_format.MAX_LINES
     assert peers.refused("198.51.100.1", "x", now=71.0)
-    assert f"refused: {5000 - logs.MAX_LINES} more of other peers" in stream.getvalue().splitlines()[-2]
+    assert f"refused: {5000 - log_format.MAX_LINES} more of other peers" in stream.getvalue().splitlines()[-2]
