@@ -22,8 +22,8 @@ from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.config.proxy import ProxyServerConfig, destination, password, place, place_text, user_name
 from halftunnel_vpn.config.schema import Check, Rejected, RejectedElements
+from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.service import ControlService
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, HostError, UsageError, first_leaf

@@ -19,7 +19,7 @@ from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, Timestamp
 from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status import TunnelState
+from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener

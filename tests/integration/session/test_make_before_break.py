@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from halftunnel_vpn.client import backoff, connection
-from halftunnel_vpn.client.legs import slots
 from halftunnel_vpn.client.legs.circuit_breaker import Circuit
+from halftunnel_vpn.client.legs.keepers import slots
 from halftunnel_vpn.errors import UpstreamUnavailable
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import ResetCode
