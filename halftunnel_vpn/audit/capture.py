@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from halftunnel_vpn.audit.observation import Observation, Record, Source
+from halftunnel_vpn.audit.observation import AuditRecord, Observation, Source
 from halftunnel_vpn.audit.pcap import Segment
 from halftunnel_vpn.audit.record_log import MAX_RECORDS
 from halftunnel_vpn.errors import UsageError
@@ -59,7 +59,7 @@ def from_segments(
         raise UsageError("the capture has no TCP connection that carries data")
     servers_seen = _server_ends(kept)
     names = {ends: str(number) for number, ends in enumerate(sorted(kept, key=sorted), 1)}
-    records: list[Record] = []
+    records: list[AuditRecord] = []
     whole = True
     for direction, found in by_direction.items():
         ends = frozenset(direction)
@@ -78,9 +78,9 @@ def from_segments(
     return Observation(Source.CAPTURE, mode, records, whole)
 
 
-def tls_records(segments: list[Segment], up: bool, leg: str) -> list[Record] | None:
+def tls_records(segments: list[Segment], up: bool, leg: str) -> list[AuditRecord] | None:
     """Return the records of application data of one direction; None when their heads are not all there."""
-    found: list[Record] = []
+    found: list[AuditRecord] = []
     rest = b""
     early: dict[int, Segment] = {}
     expected: int | None = None
@@ -107,20 +107,20 @@ def tls_records(segments: list[Segment], up: bool, leg: str) -> list[Record] | N
                 if len(rest) < _TLS_HEAD + size:
                     break
                 if rest[0] == _APPLICATION_DATA:
-                    found.append(Record(current.at, up, leg, size))
+                    found.append(AuditRecord(current.at, up, leg, size))
                 rest = rest[_TLS_HEAD + size :]
     return found
 
 
-def joined(segments: list[Segment], up: bool, leg: str) -> list[Record]:
+def joined(segments: list[Segment], up: bool, leg: str) -> list[AuditRecord]:
     """Return a record for all segments of one direction that follow each other at once."""
-    found: list[Record] = []
+    found: list[AuditRecord] = []
     last = float("-inf")
     for segment in segments:
         if segment.at - last <= JOIN_GAP:
             found[-1] = found[-1]._replace(size=found[-1].size + segment.length)
         else:
-            found.append(Record(segment.at, up, leg, segment.length))
+            found.append(AuditRecord(segment.at, up, leg, segment.length))
         last = segment.at
     return found
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from halftunnel_vpn.audit.observation import Record
+from halftunnel_vpn.audit.observation import AuditRecord
 
 BIN: Final = 0.1
 """Seconds over which bytes are added up to compare two paths."""
@@ -42,7 +42,7 @@ def entropy(values: Sequence[int]) -> float:
     return -sum(count / total * math.log2(count / total) for count in counts) + 0.0 if total else 0.0
 
 
-def bins(records: Sequence[Record], length: float) -> list[float]:
+def bins(records: Sequence[AuditRecord], length: float) -> list[float]:
     """Return the bytes in each bin of ``length`` seconds of observation."""
     found = [0.0] * (int(length / BIN) + 1)
     for record in records:
@@ -58,13 +58,13 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
     return best
 
 
-def echo(up: Sequence[Record], down: Sequence[Record], length: float) -> float:
+def echo(up: Sequence[AuditRecord], down: Sequence[AuditRecord], length: float) -> float:
     """Return how far small upstream records follow the downstream's bytes: 0 not at all, 1 exactly."""
     small = [record for record in up if record.size < SMALL_RECORD]
     return correlation(bins(down, length), bins(small, length))
 
 
-def bits(activities: Sequence[Sequence[Record]], *, clocked: bool) -> float:
+def bits(activities: Sequence[Sequence[AuditRecord]], *, clocked: bool) -> float:
     """Return the bits by which the activities differ on what is watched.
 
     Unclocked, an activity shows its bytes in each direction (to a KiB); clocked, the stop at which it ended.
@@ -82,7 +82,7 @@ def bits(activities: Sequence[Sequence[Record]], *, clocked: bool) -> float:
     return -sum(count / total * math.log2(count / total) for count in shown.values()) + 0.0 if total else 0.0
 
 
-def four_bursts(records: Sequence[Record]) -> int:
+def four_bursts(records: Sequence[AuditRecord]) -> int:
     """Return how often four bursts in turn have the sizes of a TLS handshake in a tunnel.
 
     A model of ranges after Xue and others (USENIX Security 2024); theirs and nDPI's measure distances.
@@ -103,20 +103,20 @@ def four_bursts(records: Sequence[Record]) -> int:
     return found
 
 
-def cell_size(records: Sequence[Record]) -> int:
+def cell_size(records: Sequence[AuditRecord]) -> int:
     """Return the size that most records have; 0 without records."""
     counts = Counter(record.size for record in records)
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def is_padding_only(record: Record, least: int) -> bool:
+def is_padding_only(record: AuditRecord, least: int) -> bool:
     """Return whether nothing but padding is in a record; ``least`` is the least rest of any record."""
     return (
         record.pad is not None and record.pad > 0 and record.size - record.pad <= least + PURE_PADDING_SLACK
     )
 
 
-def lateness_auc(records: Sequence[Record]) -> float | None:
+def lateness_auc(records: Sequence[AuditRecord]) -> float | None:
     """Return how well lateness tells padding from data: 0.5 not at all, 1 always.
 
     None where there are too few records of one kind. It is the area under the ROC curve (Mann-Whitney).

@@ -21,7 +21,7 @@ class Source(Enum):
     CAPTURE = "capture"
 
 
-class Record(NamedTuple):
+class AuditRecord(NamedTuple):
     """One record. None stands for what a capture does not show."""
 
     at: float
@@ -46,7 +46,7 @@ class Observation:
 
     source: Source
     mode: str | None
-    records: Sequence[Record]
+    records: Sequence[AuditRecord]
     whole_records: bool = True
     """False: the capture has cut frames, and records are guessed from segments."""
     up_legs: frozenset[str] = field(init=False)
@@ -59,20 +59,20 @@ class Observation:
             balance[record.leg] = balance.get(record.leg, 0) + signed
         self.up_legs = frozenset(leg for leg, bytes_up in balance.items() if bytes_up > 0)
 
-    def path(self, letter: str) -> list[Record]:
+    def path(self, letter: str) -> list[AuditRecord]:
         """Return the records on path ``A`` or ``B``, in both directions; for any other letter all."""
         if letter not in ("A", "B"):
             return list(self.records)
         return [record for record in self.records if (record.leg in self.up_legs) == (letter == "A")]
 
-    def sent(self, letter: str) -> list[Record]:
+    def sent(self, letter: str) -> list[AuditRecord]:
         """Return the records of a path in its own direction: up on A, down on B."""
         return [record for record in self.path(letter) if record.up == (letter == "A")]
 
 
-def activities(records: Sequence[Record]) -> list[list[Record]]:
+def activities(records: Sequence[AuditRecord]) -> list[list[AuditRecord]]:
     """Return the records of each activity: what lies between two silences and is more than keepalives."""
-    found: list[list[Record]] = []
+    found: list[list[AuditRecord]] = []
     last = float("-inf")
     for record in records:
         if record.at - last > ACTIVITY_GAP:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from halftunnel_vpn.audit.observation import Observation, Record, Source
+from halftunnel_vpn.audit.observation import AuditRecord, Observation, Source
 from halftunnel_vpn.errors import UsageError
 
 VERSION: Final = 1
@@ -21,7 +21,7 @@ _MODES: Final = frozenset(("off", "split", "balanced", "strong"))
 def read_log(lines: Iterable[str]) -> Observation:
     """Return what a log holds. Raises UsageError, with the line, when it is not such a log."""
     mode: str | None = None
-    records: list[Record] = []
+    records: list[AuditRecord] = []
     for number, line in enumerate(lines, 1):
         try:
             data = json.loads(line)
@@ -57,7 +57,7 @@ def _mode(head: dict[str, Any]) -> str:
     return str(head["mode"])
 
 
-def _record(data: dict[str, Any], number: int) -> Record:
+def _record(data: dict[str, Any], number: int) -> AuditRecord:
     late, escape = data.get("late"), data.get("escape")
     right = (
         _is_number(data.get("t"))
@@ -72,7 +72,7 @@ def _record(data: dict[str, Any], number: int) -> Record:
     )
     if not right:
         raise UsageError(f"line {number} of the log is not a record")
-    return Record(
+    return AuditRecord(
         float(data["t"]), data["dir"] == "up", str(data["leg"]), data["size"], data["pad"],
         None if late is None else float(late), data["slot"], escape,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from halftunnel_vpn.audit.verdict import PathScore, Verdict
+from halftunnel_vpn.audit.verdict import AuditVerdict, PathScore
 
 _TITLES = {"A": "path A (upstream)", "B": "path B (downstream)", "all": "all paths together"}
 
@@ -16,12 +16,12 @@ _MEANING = {
 }
 
 
-def render(verdict: Verdict) -> str:
+def render(verdict: AuditVerdict) -> str:
     """Return the report, lines of text with a closing newline."""
     return "\n".join(_lines(verdict)) + "\n"
 
 
-def _lines(verdict: Verdict) -> Iterator[str]:
+def _lines(verdict: AuditVerdict) -> Iterator[str]:
     kind = "record log" if verdict.source == "log" else "capture"
     mode = verdict.mode or "unknown (name it with --mode to have its promise checked)"
     yield f"{kind} of {verdict.seconds:.0f} s, mode {mode}"

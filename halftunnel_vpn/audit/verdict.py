@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from halftunnel_vpn.audit import measures
-from halftunnel_vpn.audit.observation import Observation, Record, Source, activities
+from halftunnel_vpn.audit.observation import AuditRecord, Observation, Source, activities
 
 PROMISED: Final = {"off": "", "split": "A", "balanced": "AB", "strong": "AB"}
 """The paths on which records leave by a clock, by mode."""
@@ -48,7 +48,7 @@ class PathScore:
 
 
 @dataclass(slots=True)
-class Verdict:
+class AuditVerdict:
     """The scores of an observation, and in which ways the mode's promise is broken."""
 
     source: str
@@ -69,7 +69,7 @@ class Verdict:
         return asdict(self)
 
 
-def judge(observation: Observation) -> Verdict:
+def judge(observation: Observation) -> AuditVerdict:
     """Score an observation."""
     records = observation.records
     length = records[-1].at if records else 0.0
@@ -82,7 +82,7 @@ def judge(observation: Observation) -> Verdict:
     for score in paths:
         if score.path in clocked:
             _check(observation, score, broken, unjudged)
-    return Verdict(
+    return AuditVerdict(
         source=observation.source.value,
         mode=observation.mode,
         seconds=length,
@@ -120,7 +120,7 @@ def _score(observation: Observation, path: str, clocked: str) -> PathScore:
     return score
 
 
-def _score_clock(observation: Observation, score: PathScore, own: list[Record]) -> None:
+def _score_clock(observation: Observation, score: PathScore, own: list[AuditRecord]) -> None:
     in_clock = [record for record in own if record.escape is None]
     score.cell = measures.cell_size(in_clock)
     score.off_size = sum(record.size != score.cell for record in in_clock)

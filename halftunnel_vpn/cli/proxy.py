@@ -20,7 +20,14 @@ from halftunnel_vpn.client.userspace import UserspaceClient
 from halftunnel_vpn.config import net, values
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
-from halftunnel_vpn.config.proxy import ProxyServerConfig, destination, password, place, place_text, user_name
+from halftunnel_vpn.config.proxy_server import (
+    ProxyServerConfig,
+    destination,
+    password,
+    place,
+    place_text,
+    user_name,
+)
 from halftunnel_vpn.config.schema import Check, Rejected, RejectedElements
 from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.observation_routes import observation_routes

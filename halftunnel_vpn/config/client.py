@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net, values
-from halftunnel_vpn.config.proxy import ProxyServerConfig
+from halftunnel_vpn.config.proxy_server import ProxyServerConfig
 from halftunnel_vpn.config.schema import (
     config_table,
     entries,

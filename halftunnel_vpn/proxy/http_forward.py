@@ -17,12 +17,12 @@ from halftunnel_vpn.http1.exchange import (
 from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.protocol.interfaces import TransferableStream
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.proxy.context import OnClosed, ProxyContext
-from halftunnel_vpn.proxy.dial import Dial
 from halftunnel_vpn.proxy.forwarded_head import end_to_end, forwarded_request
 from halftunnel_vpn.proxy.http_negotiation import MAX_HEAD, answer, check_head
 from halftunnel_vpn.proxy.parting import Parting
+from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyContext
 from halftunnel_vpn.proxy.refusals import Refusal
+from halftunnel_vpn.proxy.stream_dial import StreamDial
 from halftunnel_vpn.transport.listening_socket import drop
 from halftunnel_vpn.transport.relay.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE
 
@@ -40,7 +40,7 @@ class HttpForward:
     """Serves the requests of one connection, one after the other, until either side has had enough.
 
     A stream is used again for the next request to the same destination. Implements StreamHandler and
-    Connection.
+    ProxyConnection.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class HttpForward:
         self._on_closed = on_closed
         self._stream: TransferableStream | None = None
         self._origin: ClientSide | None = None
-        self._dial: Dial | None = None
+        self._dial: StreamDial | None = None
         # The request that is served now, as it goes to the destination.
         self._head: RequestHead | None = None
         self._destination: tuple[Host, int] | None = None
@@ -106,7 +106,7 @@ class HttpForward:
             return
         self._leave_origin()
         self._destination = destination
-        self._dial = Dial(self._context, *destination, connected=self._connected, refused=self._refused)
+        self._dial = StreamDial(self._context, *destination, connected=self._connected, refused=self._refused)
         self._watch_program()
         self._dial.start(now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from halftunnel_vpn.proxy.context import OnClosed, ProxyContext
+from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyContext
 from halftunnel_vpn.transport.listening_socket import drop
 from halftunnel_vpn.transport.relay.socket_watch import HUNG_UP, READABLE
 
@@ -18,7 +18,7 @@ READ_SIZE = 65_536
 class Parting:
     """Sends FIN, discards what the program still sends, closes ``sock`` and calls ``on_closed`` once.
 
-    The kernel answers bytes that nobody has read with RST. Implements Connection.
+    The kernel answers bytes that nobody has read with RST. Implements ProxyConnection.
     """
 
     __slots__ = ("_is_closed", "_on_closed", "_patience", "_sock", "_watch")

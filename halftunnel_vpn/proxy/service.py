@@ -7,18 +7,18 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from halftunnel_vpn.config.proxy import Place, ProxyServerConfig
-from halftunnel_vpn.config.proxy import place as place_of
+from halftunnel_vpn.config.proxy_server import Place, ProxyServerConfig
+from halftunnel_vpn.config.proxy_server import place as place_of
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.host.resources import open_files
 from halftunnel_vpn.protocol.interfaces import StreamOpener
-from halftunnel_vpn.proxy.context import ProxyContext
 from halftunnel_vpn.proxy.destination import authority_of
 from halftunnel_vpn.proxy.http_negotiation import HttpNegotiation
 from halftunnel_vpn.proxy.listeners import ProxyListener, check_place, place_text
 from halftunnel_vpn.proxy.negotiation import FixedDestination, Negotiation
+from halftunnel_vpn.proxy.proxy_client import ProxyClient
+from halftunnel_vpn.proxy.proxy_context import ProxyContext
 from halftunnel_vpn.proxy.socks import SocksNegotiation
-from halftunnel_vpn.proxy.visitor import Visitor
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.listening_socket import drop
 from halftunnel_vpn.transport.relay.socket_watch import SocketWatch
@@ -49,7 +49,7 @@ class ProxyService:
         self._context = ProxyContext(opener, driver, self._watch, counters, config.users)
         self._limit = min(config.connections, open_files() // SHARE_OF_FILES)
         self._listeners: list[ProxyListener] = []
-        self._visitors: set[Visitor] = set()
+        self._visitors: set[ProxyClient] = set()
 
     @property
     def connections(self) -> int:
@@ -118,6 +118,6 @@ class ProxyService:
             drop(sock)
             return
         counters.count("proxy-connections")
-        visitor = Visitor(sock, make(), self._context, lambda: self._visitors.discard(visitor))
+        visitor = ProxyClient(sock, make(), self._context, lambda: self._visitors.discard(visitor))
         self._visitors.add(visitor)
         visitor.start()

@@ -9,7 +9,7 @@ from halftunnel_vpn.errors import SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.protocol.datagram import DataRun, decode_run, encode_run_header
 from halftunnel_vpn.protocol.interfaces import DatagramPort
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
-from halftunnel_vpn.proxy.context import OnClosed, ProxyContext
+from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyContext
 from halftunnel_vpn.proxy.socks import datagram_header, read_datagram
 from halftunnel_vpn.transport.relay.socket_watch import HUNG_UP, READABLE
 
@@ -30,7 +30,7 @@ class UdpAssociation:
     """Lasts as long as the TCP connection ``control`` of the program; calls ``on_closed`` once.
 
     The first datagram that comes from the program's host tells its port; those from elsewhere are dropped.
-    Implements DatagramHandler and Connection.
+    Implements DatagramHandler and ProxyConnection.
     """
 
     __slots__ = (

@@ -26,8 +26,8 @@ from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.browser_request import upgrade_headers
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress, connect, resolve
 from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
+from halftunnel_vpn.transport.http_proxy import connect_through, parse_proxy
 from halftunnel_vpn.transport.leg import Leg, LegListener
-from halftunnel_vpn.transport.proxy import connect_through, parse_proxy
 from halftunnel_vpn.transport.tls import EarlyBytes, client_context, encrypt
 from halftunnel_vpn.transport.tls_failure import certificate_failure, tls_failure
 from halftunnel_vpn.transport.websockets_log import WEBSOCKET_LOGGER

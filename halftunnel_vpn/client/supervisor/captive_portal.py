@@ -23,7 +23,7 @@ from halftunnel_vpn.errors import HalfTunnelError, PeerError
 from halftunnel_vpn.transport.browser_request import USER_AGENT
 from halftunnel_vpn.transport.connect import Resolver, connect
 from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
-from halftunnel_vpn.transport.proxy import bracketed
+from halftunnel_vpn.transport.http_proxy import bracketed
 
 PROBE_TIMEOUT: Final = 5.0
 """Seconds from the name to the end of the answer's head."""

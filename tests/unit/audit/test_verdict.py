@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.audit import measures
-from halftunnel_vpn.audit.observation import Observation, Record, Source, activities
+from halftunnel_vpn.audit.observation import AuditRecord, Observation, Source, activities
 from halftunnel_vpn.audit.record_log import read_log
 from halftunnel_vpn.audit.report import render
-from halftunnel_vpn.audit.verdict import Verdict, judge
+from halftunnel_vpn.audit.verdict import AuditVerdict, judge
 from halftunnel_vpn.cli.main import main
 from halftunnel_vpn.errors import UsageError
 
@@ -41,7 +41,7 @@ def clocked(mode: str, change: Change = lambda record: None, *, activities: int 
     return [f"{line}\n" for line in lines]
 
 
-def verdict(lines: Iterable[str]) -> Verdict:
+def verdict(lines: Iterable[str]) -> AuditVerdict:
     return judge(read_log(lines))
 
 
@@ -144,26 +144,29 @@ def test_a_log_that_is_still_written_may_end_in_the_middle_of_a_line():
 def test_entropy_and_bits_are_those_of_the_definition():
     assert measures.entropy([1, 2, 3, 4]) == 2.0
     assert measures.entropy([7] * 9) == measures.entropy([]) == 0.0
-    unlike = [[Record(0, True, "1", 4096 * (number + 1))] for number in range(8)]
+    unlike = [[AuditRecord(0, True, "1", 4096 * (number + 1))] for number in range(8)]
     assert measures.bits(unlike, clocked=False) == 3.0
     assert measures.bits(unlike, clocked=True) == 0.0
-    stops = [[Record(0, True, "1", 1), Record(0.5 * 1.5**k, True, "1", 1)] for k in (0, 1, 1, 0)]
+    stops = [[AuditRecord(0, True, "1", 1), AuditRecord(0.5 * 1.5**k, True, "1", 1)] for k in (0, 1, 1, 0)]
     assert measures.bits(stops, clocked=True) == 1.0
 
 
 def test_the_echo_of_acknowledgements_is_heard_and_a_clock_is_silent():
     draw = random.Random(1)
-    down = [Record(draw.choice((1, 2, 5, 8)) + draw.random() * 0.3, False, "2", 1400) for _ in range(600)]
-    acknowledgements = [Record(record.at + 0.03, True, "1", 90) for record in down[::10]]
-    clock = [Record(number * 0.01, True, "1", 1400) for number in range(1000)]
+    down = [
+        AuditRecord(draw.choice((1, 2, 5, 8)) + draw.random() * 0.3, False, "2", 1400) for _ in range(600)
+    ]
+    acknowledgements = [AuditRecord(record.at + 0.03, True, "1", 90) for record in down[::10]]
+    clock = [AuditRecord(number * 0.01, True, "1", 1400) for number in range(1000)]
     assert measures.echo(acknowledgements, down, 10.0) > 0.7
     assert measures.echo(clock, down, 10.0) == 0.0
 
 
-def handshake(at: float) -> list[Record]:
+def handshake(at: float) -> list[AuditRecord]:
     return [
-        Record(at, True, "1", 640), Record(at + 0.05, False, "2", 1400), Record(at + 0.051, False, "2", 1700),
-        Record(at + 0.1, True, "1", 180), Record(at + 0.15, False, "2", 900),
+        AuditRecord(at, True, "1", 640),
+        AuditRecord(at + 0.05, False, "2", 1400), AuditRecord(at + 0.051, False, "2", 1700),
+        AuditRecord(at + 0.1, True, "1", 180), AuditRecord(at + 0.15, False, "2", 900),
     ]  # fmt: skip
 
 
@@ -172,22 +175,23 @@ def test_handshakes_are_found_on_merged_paths_alone_and_never_in_a_clock():
     seen = Observation(Source.CAPTURE, None, both)
     assert [path.four_bursts for path in judge(seen).paths] == [0, 0, 5]
     ticks = sorted(
-        [Record(number * 0.01, True, "1", 1400) for number in range(500)]
-        + [Record(number * 0.002 + 0.001, False, "2", 1400) for number in range(2500)]
+        [AuditRecord(number * 0.01, True, "1", 1400) for number in range(500)]
+        + [AuditRecord(number * 0.002 + 0.001, False, "2", 1400) for number in range(2500)]
     )
     assert measures.four_bursts(ticks) == 0
 
 
 def test_activities_end_with_a_second_of_silence_and_keepalives_are_none():
-    records = [Record(at, True, "1", size) for at, size in ((0, 9000), (0.9, 100), (2, 80), (4, 5000))]
+    records = [AuditRecord(at, True, "1", size) for at, size in ((0, 9000), (0.9, 100), (2, 80), (4, 5000))]
     assert [len(each) for each in activities(records)] == [2, 1]
 
 
 def test_lateness_with_ties_is_worth_half():
-    same = [Record(0, True, "1", 1400, pad, 0.001, True) for pad in [1300] * 60 + [10] * 60]
+    same = [AuditRecord(0, True, "1", 1400, pad, 0.001, True) for pad in [1300] * 60 + [10] * 60]
     assert measures.lateness_auc(same) == 0.5
     apart = [
-        Record(0, True, "1", 1400, pad, late, True) for pad, late in [(1300, 0.1)] * 60 + [(10, 0.2)] * 60
+        AuditRecord(0, True, "1", 1400, pad, late, True)
+        for pad, late in [(1300, 0.1)] * 60 + [(10, 0.2)] * 60
     ]
     assert measures.lateness_auc(apart) == 1.0
     assert measures.lateness_auc(same[:70]) is None

@@ -9,7 +9,7 @@ import pytest
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.transport.connect import _in_order
 from halftunnel_vpn.transport.happy_eyeballs import MAX_ADDRESSES
-from halftunnel_vpn.transport.proxy import Proxy, parse_proxy
+from halftunnel_vpn.transport.http_proxy import Proxy, parse_proxy
 from halftunnel_vpn.transport.tls import client_context, server_context
 from halftunnel_vpn.transport.tls_failure import tls_failure
 

@@ -6,13 +6,13 @@ import socket
 
 from halftunnel_vpn.protocol.interfaces import TransferableStream
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.proxy.context import Connection, OnClosed, ProxyContext
-from halftunnel_vpn.proxy.dial import Dial
 from halftunnel_vpn.proxy.http_forward import HttpForward
 from halftunnel_vpn.proxy.http_negotiation import HttpNegotiation
 from halftunnel_vpn.proxy.negotiation import Command, Negotiation, ProxyRequest
 from halftunnel_vpn.proxy.parting import Parting
+from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyConnection, ProxyContext
 from halftunnel_vpn.proxy.refusals import Refusal
+from halftunnel_vpn.proxy.stream_dial import StreamDial
 from halftunnel_vpn.proxy.udp_association import UdpAssociation
 from halftunnel_vpn.transport.listening_socket import drop
 from halftunnel_vpn.transport.relay.socket_watch import HUNG_UP, READABLE
@@ -25,8 +25,8 @@ READ_SIZE = 4096
 """Bytes asked of a socket at once before the request is known."""
 
 
-class Visitor:
-    """Owns ``sock`` until it is closed; calls ``on_closed`` then. Implements Connection."""
+class ProxyClient:
+    """Owns ``sock`` until it is closed; calls ``on_closed`` then. Implements ProxyConnection."""
 
     __slots__ = (
         "_context",
@@ -47,9 +47,9 @@ class Visitor:
         self._negotiation = negotiation
         self._context = context
         self._on_closed = on_closed
-        self._dial: Dial | None = None
+        self._dial: StreamDial | None = None
         # Who has taken over the socket, unless it is a relay: that one ends with its stream.
-        self._next: Connection | None = None
+        self._next: ProxyConnection | None = None
         self._stream: TransferableStream | None = None
         self._is_closed = False
         self._patience = context.driver.wheel.timer(self._too_slow)
@@ -122,7 +122,7 @@ class Visitor:
             # until the exit has answered only the end of the connection is of interest
             context.watch.set(self._sock, 0, self._ended_while_dialling)
             context.counters.count("proxy-connects")
-            self._dial = Dial(
+            self._dial = StreamDial(
                 context, request.host, request.port, connected=self._connected, refused=self._refused
             )
             self._dial.start(now)

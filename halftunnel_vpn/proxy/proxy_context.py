@@ -40,7 +40,7 @@ class ProxyContext:
     buffer: bytearray = field(default_factory=lambda: bytearray(MAX_DATAGRAM))
 
 
-class Connection(Protocol):
+class ProxyConnection(Protocol):
     """One connection of a program, in whatever phase."""
 
     def close(self) -> None:

@@ -8,14 +8,14 @@ from halftunnel_vpn.errors import SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.protocol.interfaces import StreamHandler, TransferableStream
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
-from halftunnel_vpn.proxy.context import ProxyContext
+from halftunnel_vpn.proxy.proxy_context import ProxyContext
 from halftunnel_vpn.proxy.refusals import Refusal, refusal_of
 
 SESSION_WAIT = 10.0
 """Seconds that a request waits for a session before it is refused."""
 
 
-class Dial:
+class StreamDial:
     """Calls ``connected`` with the stream, whose handler must be set then, or ``refused``; never both.
 
     Implements StreamHandler until the exit has answered.
@@ -105,7 +105,7 @@ class Dial:
         """Nothing waits to be sent."""
 
 
-class _Nobody:
+class _NoListener:
     """The user of a stream that was given up."""
 
     __slots__ = ()
@@ -118,4 +118,4 @@ class _Nobody:
     def room_grew(self, now: float) -> None: ...
 
 
-_NOBODY: StreamHandler = _Nobody()
+_NOBODY: StreamHandler = _NoListener()
