@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status import ShapingStatus
+from halftunnel_vpn.control.status_schema import ShapingStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
