@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.client_shaping import ClientShaping
 from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
-from halftunnel_vpn.client.shaping import ClientShaping
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters

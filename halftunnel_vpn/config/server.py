@@ -130,7 +130,7 @@ ShapingMax = Literal["off", "split", "strong"]
 
 
 @config_table
-class ShapingConfig:
+class ExitShapingConfig:
     """``[shaping]``: how much of shaping clients may ask for; it costs traffic and processor time."""
 
     max: ShapingMax = option(values.one_of("off", "split", "strong"), default="strong")
@@ -154,7 +154,7 @@ class ServerConfig:
     egress: EgressConfig = optional_section(default_factory=EgressConfig)
     dns: ResolverConfig = optional_section(default_factory=ResolverConfig)
     limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
-    shaping: ShapingConfig = optional_section(default_factory=ShapingConfig)
+    shaping: ExitShapingConfig = optional_section(default_factory=ExitShapingConfig)
     metrics: MetricsConfig = optional_section(default_factory=MetricsConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 

@@ -39,7 +39,7 @@ from halftunnel_vpn.server.guard_file import GuardFile
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.resolver_list import ResolverList
 from halftunnel_vpn.server.sessions import Registry
-from halftunnel_vpn.server.shaping import leg_policy, shaping_plan
+from halftunnel_vpn.server.shaping_grant import leg_policy, shaping_plan
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
