@@ -1,4 +1,4 @@
-"""Half-Tunnel: a full-tunnel VPN whose two directions never share a road."""
+"""Half-Tunnel: a full-tunnel VPN whose two directions never share a network path."""
 
 from importlib import machinery
 
@@ -8,4 +8,4 @@ _found = machinery.PathFinder.find_spec(f"{__name__}.timers", __path__)
 _is_compiled = _found is not None and isinstance(_found.loader, machinery.ExtensionFileLoader)
 
 __build__ = f"{__version__} (compiled)" if _is_compiled else __version__
-"""The version for people: also whether the pure floors are compiled (scripts/compile)."""
+"""The version for people. It also says whether the pure floors are compiled (scripts/compile)."""

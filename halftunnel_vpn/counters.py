@@ -1,4 +1,4 @@
-"""Plain integers that the data path increments; nothing else happens there.
+"""Plain integers that the data path increments.
 
 A collector in ``observe`` turns them into metrics at each request.
 """
@@ -12,9 +12,8 @@ from collections.abc import Callable
 class Counters:
     """Counts of one component, by label.
 
-    ``dropped`` maps a reason (``ip-bad-checksum``) to how often something was dropped for it;
-    ``counted`` maps the name of an event (``handshakes-accepted``) or of a quantity (``bytes-sent``) to its
-    running total.
+    ``dropped`` maps a reason (``ip-bad-checksum``) to the number of drops for it. ``counted`` maps the name
+    of an event (``handshakes-accepted``) or of a quantity (``bytes-sent``) to its total.
     """
 
     __slots__ = ("_refreshers", "counted", "dropped")
@@ -29,11 +28,11 @@ class Counters:
         self.dropped[reason] += count
 
     def count(self, name: str, count: int = 1) -> None:
-        """Add ``count`` to the running total ``name``."""
+        """Add ``count`` to the total ``name``."""
         self.counted[name] += count
 
     def add_refresher(self, refresh: Callable[[], None]) -> None:
-        """Call ``refresh`` before the counts are read; it adds what its owner has counted by itself."""
+        """Call ``refresh`` before the counts are read. It must add what its owner has counted itself."""
         self._refreshers.append(refresh)
 
     def remove_refresher(self, refresh: Callable[[], None]) -> None:
@@ -41,6 +40,6 @@ class Counters:
         self._refreshers.remove(refresh)
 
     def refresh(self) -> None:
-        """Bring the counts up to date; call it before reading them."""
+        """Update the counts. Call it before reading them."""
         for refresh in self._refreshers:
             refresh()

@@ -1,43 +1,42 @@
-"""Every error that crosses a module boundary, grouped by whose fault it is.
+"""Every error that crosses a module boundary, grouped by its origin.
 
 The message of an error that can reach the user is one sentence that tells the user what to do.
-``reason`` is a short, stable, lower-case label with hyphens: the label under which a drop or a
-refusal is counted.
+``reason`` is a short, stable, lower-case label with hyphens, under which a drop or a refusal is counted.
 """
 
 from __future__ import annotations
 
 
 class HalfTunnelError(Exception):
-    """Root of the tree."""
+    """The base class of all errors."""
 
 
-# --- the person's fault: what was asked for cannot be meant -------------------------------------
+# --- errors of the user: the request is invalid -------------------------------------------------
 
 
 class UsageError(HalfTunnelError):
-    """A command line that cannot be carried out as written (exit code 2)."""
+    """A command line that is invalid (exit code 2)."""
 
 
 class ConfigError(HalfTunnelError):
-    """A configuration or profile that names an unknown key or holds a value that is not allowed."""
+    """A configuration or profile with an unknown key or an invalid value."""
 
 
-# --- this host's fault --------------------------------------------------------------------------
+# --- errors of this host ------------------------------------------------------------------------
 
 
 class HostError(HalfTunnelError):
-    """This machine lacks something (root, /dev/net/tun, nft) or has it in use."""
+    """This machine lacks something (root, /dev/net/tun, nft), or another program uses it."""
 
 
-# --- our own fault ------------------------------------------------------------------------------
+# --- errors of this program ---------------------------------------------------------------------
 
 
 class UnexpectedEnd(HalfTunnelError):
-    """A task that must live as long as its process has ended: the process ends, and is started again."""
+    """A task that must live as long as its process has ended. The process must end and be restarted."""
 
 
-# --- the road's fault ---------------------------------------------------------------------------
+# --- errors of the network path -----------------------------------------------------------------
 
 
 class RoadError(HalfTunnelError):
@@ -49,14 +48,14 @@ class RoadError(HalfTunnelError):
 
 
 class UpstreamUnavailable(RoadError):
-    """No leg of a direction can be had."""
+    """No leg of a direction is available."""
 
 
-# --- the peer's fault ---------------------------------------------------------------------------
+# --- errors of the peer -------------------------------------------------------------------------
 
 
 class PeerError(HalfTunnelError):
-    """The other end sent something that it must not send. Counted under ``reason``."""
+    """The other end sent something that it must not send. It is counted under ``reason``."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -64,7 +63,7 @@ class PeerError(HalfTunnelError):
 
 
 class WireError(PeerError):
-    """Bytes that are no packet of the wire format."""
+    """Bytes that are not a valid packet of the wire format."""
 
 
 class RecordError(PeerError):
@@ -76,7 +75,7 @@ class HandshakeError(PeerError):
 
 
 class FlowControlError(PeerError):
-    """Data beyond the credit that was granted, or an acknowledgement of what was never sent."""
+    """Data beyond the granted credit, or an acknowledgement of data that was never sent."""
 
 
 class PacketError(PeerError):
@@ -87,7 +86,7 @@ class DnsError(PeerError):
     """A DNS message that is malformed."""
 
 
-# --- the session's life -------------------------------------------------------------------------
+# --- errors of the session ----------------------------------------------------------------------
 
 
 class SessionError(HalfTunnelError):
@@ -95,19 +94,19 @@ class SessionError(HalfTunnelError):
 
 
 class SessionExpired(SessionError):
-    """The exit does not know the session any more."""
+    """The exit no longer knows the session."""
 
 
 class StreamClosed(SessionError):
-    """The stream is closed for what was asked of it."""
+    """The stream is closed for this operation."""
 
 
 class IllegalTransition(SessionError):
-    """A state machine was given an event that its state does not list."""
+    """A state machine received an event that its present state does not list."""
 
 
 def first_leaf(error: BaseException) -> BaseException:
-    """The first error inside nested exception groups: what a TaskGroup's body or task really raised."""
+    """Return the first error inside nested exception groups, i.e. the one that a task of a group raised."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

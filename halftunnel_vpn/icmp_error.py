@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class IcmpErrorKind(IntEnum):
-    """What an ICMP or ICMPv6 error reports, in terms that both families have (RFC 792, RFC 4443)."""
+    """What an ICMP or ICMPv6 error reports, in terms of both families (RFC 792, RFC 4443)."""
 
     NET_UNREACHABLE = 1
     HOST_UNREACHABLE = 2

@@ -1,7 +1,7 @@
 """One timer wheel for a whole process: thousands of deadlines, one wake-up.
 
-Time is an argument everywhere (seconds, a monotonic clock). Deadlines are rounded up to the wheel's
-granularity, so arming, re-arming and cancelling are a dictionary operation each.
+Time is an argument everywhere (seconds, a monotonic clock). Deadlines are rounded up to the granularity of
+the wheel, so arming, re-arming and cancelling cost one dictionary operation each.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 GRANULARITY: Final = 0.005
-"""Seconds a deadline may be late by, at the most, beyond the wake-up's own lateness."""
+"""The most seconds by which a deadline may be late, in addition to the wake-up's own delay."""
 
 
 class Timer:
-    """A deadline that can be armed again and again. Made by :meth:`Wheel.timer`."""
+    """A deadline that can be armed repeatedly. Created by :meth:`Wheel.timer`."""
 
     __slots__ = ("_bucket", "_callback", "_wheel")
 
@@ -27,12 +27,12 @@ class Timer:
 
     @property
     def armed(self) -> bool:
-        """Whether the callback is going to be called."""
+        """Whether a deadline is set."""
         return self._bucket >= 0
 
     def arm(self, deadline: float) -> None:
-        """Call the callback with ``now`` once ``deadline`` has passed; replaces an earlier deadline."""
-        # never into the bucket that is being run: a callback that keeps arming for now must not stop time
+        """Call the callback with ``now`` once ``deadline`` has passed. Replaces an earlier deadline."""
+        # Never use the bucket that is being run: a callback that arms for now would run again and again.
         bucket = max(math.ceil(deadline / GRANULARITY), self._wheel._running + 1)
         if bucket == self._bucket:
             return
@@ -42,7 +42,7 @@ class Timer:
         self._wheel._insert(bucket, self)
 
     def cancel(self) -> None:
-        """Forget the deadline; does nothing when none is set."""
+        """Remove the deadline. Do nothing if none is set."""
         if self._bucket >= 0:
             self._wheel._remove(self._bucket, self)
             self._bucket = -1
@@ -53,11 +53,10 @@ class Timer:
 
 
 class Wheel:
-    """All timers of a process; the owner of the clock calls :meth:`run`.
+    """All timers of a process. The owner of the clock must call :meth:`run`.
 
-    ``alarm`` is called with the new :attr:`next_deadline` whenever that comes earlier than it was.
-    ``failed`` is called with what a callback has raised; without it, :meth:`run` raises the first of these at
-    its end.
+    ``alarm`` is called with the new :attr:`next_deadline` whenever it becomes earlier. ``failed`` is called
+    with each exception that a callback raises. Without it, :meth:`run` raises the first of them at its end.
     """
 
     __slots__ = ("_alarm", "_buckets", "_failed", "_order", "_running")
@@ -74,12 +73,12 @@ class Wheel:
         self._running = -1
 
     def timer(self, callback: Callable[[float], None]) -> Timer:
-        """A new timer, not armed; ``callback`` gets the time at which it was run."""
+        """Return a new timer that is not armed. ``callback`` receives the time of the run."""
         return Timer(self, callback)
 
     @property
     def next_deadline(self) -> float | None:
-        """When :meth:`run` should be called next; None while nothing is armed."""
+        """The time at which :meth:`run` should be called next; None while nothing is armed."""
         while self._order:
             bucket = self._order[0]
             if self._buckets.get(bucket):
@@ -89,7 +88,7 @@ class Wheel:
         return None
 
     def run(self, now: float) -> None:
-        """Call back every timer whose deadline has passed. A callback that raises stops no other."""
+        """Call the callback of every timer that is due. One that raises does not stop the others."""
         first: Exception | None = None
         while self._order and self._order[0] * GRANULARITY <= now:
             bucket = self._running = heapq.heappop(self._order)

@@ -1,1 +1,1 @@
-"""The command line. Nothing heavy is imported here before a command needs it."""
+"""The command line. Heavy modules are imported only by the commands that need them."""

@@ -1,4 +1,4 @@
-"""What can be typed: the contract of the command line, as an argparse parser."""
+"""The contract of the command line, as an argparse parser."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from halftunnel_vpn.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises instead of leaving the process."""
+    """An argparse parser that raises an exception instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises UsageError with one sentence."""
+        """Raise UsageError with one sentence."""
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
 def build_parser() -> Parser:
-    """The parser of `htvpn`; the chosen command is ``options.run``."""
+    """Return the parser of `htvpn`. The function of the chosen command is ``options.run``."""
     parser = Parser(
         prog="htvpn",
-        description="A full-tunnel VPN whose two directions never share a road.",
+        description="A full-tunnel VPN whose two directions never share a network path.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not connected.",
     )
     parser.add_argument("--version", action="version", version=f"htvpn {__build__}")
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
         metavar="PROFILE",
         help="a name in /etc/halftunnel/profiles, or a file; not needed where there is only one",
     )
-    up.add_argument("--foreground", action="store_true", help="stay here and log on standard error")
+    up.add_argument("--foreground", action="store_true", help="do not use the daemon; log on standard error")
     _add_process_options(up)
     up.add_argument(
         "--socket",
@@ -47,11 +47,11 @@ def build_parser() -> Parser:
         help="control socket (default: the daemon's, or as the profile says)",
     )
 
-    down = _command(commands, "down", "disconnect, and put everything back", entries.down)
+    down = _command(commands, "down", "disconnect and restore the host", entries.down)
     _add_socket(down)
 
     status = _command(commands, "status", "show the state of the tunnel", entries.status)
-    status.add_argument("--json", action="store_true", help="as one JSON object (docs/CONTROL.md)")
+    status.add_argument("--json", action="store_true", help="print one JSON object (docs/CONTROL.md)")
     status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     _add_socket(status)
 
@@ -64,14 +64,14 @@ def build_parser() -> Parser:
     healthcheck.add_argument(
         "--socket", metavar="PATH", type=_path, help="ask the client at this control socket"
     )
-    _add_orders(commands)
+    _add_daemon_commands(commands)
     _add_profile(commands)
     _add_setup(commands, parser)
 
     _add_audit(commands)
-    demo = _command(commands, "demo", "a whole tunnel in namespaces of its own, and a verdict", entries.demo)
+    demo = _command(commands, "demo", "try a whole tunnel in namespaces on this host", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
-    demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep left")
+    demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep has left")
     return parser
 
 
@@ -105,22 +105,20 @@ def _add_proxy(commands: _Commands[Parser]) -> None:
     _add_process_options(proxy)
 
 
-def _add_orders(commands: _Commands[Parser]) -> None:
-    reconnect = _command(commands, "reconnect", "open every connection again; flows stay", entries.reconnect)
+def _add_daemon_commands(commands: _Commands[Parser]) -> None:
+    reconnect = _command(commands, "reconnect", "reopen every connection; flows stay", entries.reconnect)
     _add_socket(reconnect)
 
-    reload = _command(commands, "reload", "let the daemon read its profile again", entries.reload)
+    reload = _command(commands, "reload", "make the daemon read its profile again", entries.reload)
     _add_socket(reload)
 
-    logs = _command(commands, "logs", "the daemon's last log lines", entries.logs)
-    logs.add_argument("-f", "--follow", action="store_true", help="follow new lines")
+    logs = _command(commands, "logs", "show the daemon's last log lines", entries.logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines")
     logs.add_argument("-n", "--lines", type=_natural, default=1000, metavar="N", help="at most the last N")
     logs.add_argument("--json", action="store_true", help="one JSON object per line")
     _add_socket(logs)
 
-    portal = _command(
-        commands, "portal", "let the login page of a network be reached for a while", entries.portal
-    )
+    portal = _command(commands, "portal", "open a network's login page for a while", entries.portal)
     portal.add_argument(
         "--minutes", type=_minutes, default=5.0, metavar="N", help="0 to 60; 0 closes it (default: 5)"
     )
@@ -168,12 +166,12 @@ def _add_audit(commands: _Commands[Parser]) -> None:
 
 
 def _add_profile(commands: _Commands[Parser]) -> None:
-    profile = commands.add_parser("profile", help="the profiles of this host")
+    profile = commands.add_parser("profile", help="manage the profiles of this host")
     actions = profile.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, meaning, run in (
         ("list", "list the profiles; * marks the active one", entries.profile_list),
-        ("add", "check a profile and keep it", entries.profile_add),
-        ("remove", "forget a profile and its key", entries.profile_remove),
+        ("add", "check a profile and store it", entries.profile_add),
+        ("remove", "remove a profile and its key", entries.profile_remove),
         ("use", "make a profile the active one", entries.profile_use),
     ):
         action = _command(actions, name, meaning, run)
@@ -215,7 +213,7 @@ def _add_setup(commands: _Commands[Parser], whole: Parser) -> None:
 
 
 def _path(text: str) -> str:
-    """Refuse an empty path, which would mean the working directory."""
+    """Return a path; refuse an empty one, which would mean the working directory."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
@@ -260,10 +258,10 @@ def _add_server(commands: _Commands[Parser]) -> None:
             nargs="+",
             action="extend",
             required=True,
-            help=f"where clients reach the {direction} listener (domain {letter}), ws:// or wss://",
+            help=f"URL of the {direction} listener for clients (domain {letter}), ws:// or wss://",
         )
     for direction in ("upstream", "downstream"):
-        init.add_argument(f"--listen-{direction}", metavar="ADDR:PORT", help="where to listen for these legs")
+        init.add_argument(f"--listen-{direction}", metavar="ADDR:PORT", help="listen here for its legs")
     init.add_argument(
         "--allow-egress",
         metavar="NETWORK",
@@ -278,7 +276,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="resolvers to ask (default: those of /etc/resolv.conf)",
+        help="resolvers to query (default: those of /etc/resolv.conf)",
     )
     init.add_argument(
         "--certificate", metavar="FILE", type=_path, help="TLS certificate chain (default: one of our own)"
@@ -287,7 +285,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
     init.add_argument(
         "--behind-proxy",
         action="store_true",
-        help="listen without TLS: a reverse proxy on this machine does that",
+        help="listen without TLS: a reverse proxy on this machine terminates it",
     )
 
     add = _command(actions, "add-client", "admit a client, and write its profile", entries.add_client)
@@ -330,7 +328,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
         "--direction",
         choices=("upstream", "downstream"),
         action="append",
-        help="the listener that shows it (default: both)",
+        help="the listener that presents it (default: both)",
     )
     _add_directory(certificate)
 
@@ -343,7 +341,7 @@ def _add_server(commands: _Commands[Parser]) -> None:
 
 def _command(commands: _Commands[Parser], name: str, meaning: str, run: object) -> Parser:
     parser = commands.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
-    parser.add_argument("--debug", action="store_true", help="on failure, also show where in the program")
+    parser.add_argument("--debug", action="store_true", help="on failure, also print a traceback")
     parser.set_defaults(run=run)
     return parser
 

@@ -1,4 +1,4 @@
-"""Short orders to the daemon: `htvpn reconnect`, `reload`, `portal`, `repair`."""
+"""Short commands for the daemon: `htvpn reconnect`, `reload`, `portal`, `repair`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from halftunnel_vpn.errors import HostError
 
 
 def reconnect(options: Namespace) -> int:
-    """Every leg anew; flows stay."""
+    """Make the daemon reopen every leg. Flows stay."""
     daemon_process.command(options.socket, "POST", "/v1/reconnect")
-    print("every connection is opened again")
+    print("reopening every connection")
     return 0
 
 
 def reload(options: Namespace) -> int:
-    """The profile is read again."""
+    """Make the daemon read its profile again."""
     daemon_process.command(options.socket, "POST", "/v1/reload")
     print("the profile was read again")
     return 0
 
 
 def portal(options: Namespace) -> int:
-    """Let a captive portal be reached for a while."""
+    """Open a captive portal for a while."""
     daemon_process.command(options.socket, "POST", "/v1/portal", {"seconds": options.minutes * 60.0})
     if options.minutes:
         print(f"open for {options.minutes:g} min: log in now; 'htvpn portal --minutes 0' closes it")
@@ -38,9 +38,9 @@ def portal(options: Namespace) -> int:
 
 
 def repair(options: Namespace) -> int:
-    """Undo what a killed client left: through the daemon where one runs, otherwise here, as root."""
+    """Undo what a killed client left: by the daemon if one runs, otherwise in this process as root."""
     is_root = os.geteuid() == 0
-    # To lift, a daemon that runs is asked, but none is started: it may be what a spoilt file prevents.
+    # --lift uses a running daemon but starts none: a corrupt file may prevent its start.
     if requests.is_served(options.socket) and not (options.lift and is_root and not _daemon_runs()):
         content = {"lift": True} if options.lift else {}
         repaired = daemon_process.command(options.socket, "POST", "/v1/repair", content)["repaired"]
@@ -48,7 +48,7 @@ def repair(options: Namespace) -> int:
         raise HostError("no daemon runs, so only root can repair this host; run this as root")
     else:
         repaired = _repair_here(lift=options.lift)
-    print("\n".join(f"put back: {what}" for what in repaired) if repaired else "there was nothing to restore")
+    print("\n".join(f"restored: {what}" for what in repaired) if repaired else "there was nothing to restore")
     return 0
 
 
@@ -61,7 +61,7 @@ def _daemon_runs() -> bool:
 
 
 def _repair_here(*, lift: bool) -> list[str]:
-    """Repair while no other process of ours may change this host. Raises HostError when one does."""
+    """Repair while no other process of ours may change this host. Raises HostError if one does."""
     from halftunnel_vpn.host.record.journal import state_directory
     from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
@@ -73,7 +73,7 @@ def _repair_here(*, lift: bool) -> list[str]:
         if busy.holder.role is Role.DAEMON:
             socket = shlex.quote(str(busy.holder.socket))
             raise HostError(
-                f"the daemon runs but does not answer at this socket; name its socket: --socket {socket}"
+                f"the daemon runs but does not answer at this socket; name its socket with --socket {socket}"
             ) from None
         raise
 
@@ -84,11 +84,11 @@ def _repair_alone(state_dir: Path, *, lift: bool) -> list[str]:
     from halftunnel_vpn.host.record.wanted import Wanted
 
     host = Host(state_dir)
-    after = None if lift else host.remembered()  # no gap while the kill switch is to stay
+    after = None if lift else host.remembered()  # without a gap if the kill switch is to stay
     repaired = [f"what the tunnel {device} had changed" for device in host.recover(after)]
     if lift and host.has_traces():
         host.apply(Desired())
-        Wanted.forget(state_dir)  # or the next start of a daemon would put back what its profile says
+        Wanted.forget(state_dir)  # otherwise the next start of a daemon would enforce it again
         repaired.append("the kill switch")
     elif after is not None:
         print("htvpn: the kill switch stays; 'htvpn repair --lift' lifts it", file=sys.stderr)

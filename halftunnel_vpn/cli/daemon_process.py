@@ -1,4 +1,4 @@
-"""The daemon as the commands see it: started where it is down, asked, told."""
+"""The daemon as the commands use it: start it if it is down, send it requests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from halftunnel_vpn.errors import HostError
 UNIT = "halftunnel.service"
 
 SYSTEMD = Path("/run/systemd/system")
-"""There where systemd runs (sd_booted(3))."""
+"""This directory exists if systemd runs (sd_booted(3))."""
 
 START_TIMEOUT = 90.0
-"""Seconds that systemd may take to start the daemon."""
+"""Seconds within which systemd must start the daemon."""
 
 
 def ensure(path: str | None) -> str:
-    """The control socket of a daemon that runs; starts it where systemd can. Raises HostError."""
+    """Return the control socket of a running daemon; start it if systemd can. Raises HostError."""
     if path is not None:
         if not requests.is_served(path):
-            raise HostError(f"no daemon answers at {path}; start it, or leave --socket out")
+            raise HostError(f"no daemon answers at {path}; start it, or omit --socket")
         return path
     if requests.ask(DEFAULT_CONTROL_SOCKET, "GET", "/v1/status") is None:
         _start()
@@ -39,7 +39,7 @@ def command(
     *,
     timeout: float = 30.0,
 ) -> dict[str, Any]:
-    """One request to the daemon. Raises HostError with its sentence, or when it is not there."""
+    """Send one request to the daemon. Raises HostError when it refuses or does not run."""
     answer = requests.command(path, method, target, content, timeout=timeout)
     if answer is None:
         raise HostError("the daemon is not running; 'htvpn up' or 'systemctl start halftunnel' starts it")
@@ -47,7 +47,7 @@ def command(
 
 
 def import_profile(path: str, profile: str | None) -> str | None:
-    """The name of a profile of the daemon's; a file is first handed over to it, under its own name."""
+    """Return the name of a profile of the daemon; a file is first stored there under its own name."""
     if profile is None or not ("/" in profile or profile.endswith(".toml")):
         return profile
     from halftunnel_vpn.config.client import parse_client
@@ -87,4 +87,4 @@ def _start() -> None:
         )
     if "authentication" in done.stderr or "Access denied" in done.stderr:
         raise HostError("the daemon is not running, and only root may start it; run this as root")
-    raise HostError("the daemon did not start; 'journalctl -u halftunnel' says why")
+    raise HostError("the daemon did not start; see 'journalctl -u halftunnel'")

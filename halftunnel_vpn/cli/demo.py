@@ -1,4 +1,4 @@
-"""`htvpn demo`: run the demo of the source tree, where there is one."""
+"""`htvpn demo`: run the demo of the source tree, if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halftunnel_vpn.errors import HostError
 
 
 def run(options: Namespace) -> int:
-    """Replace this process by ``scripts/demo``. Raises HostError where there is no source tree."""
+    """Replace this process by ``scripts/demo``. Raises HostError if there is no source tree."""
     tree = source_tree()
     if tree is None:
         raise HostError(

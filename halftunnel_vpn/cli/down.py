@@ -1,4 +1,4 @@
-"""`htvpn down`: disconnect, and wait until the host is as it was."""
+"""`htvpn down`: disconnect, and wait until the host is restored."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError
 
 PATIENCE = 20.0
-"""Seconds that the client may take to put everything back."""
+"""Seconds within which the client must restore the host."""
 
 INTERVAL = 0.05
-"""Seconds between two looks."""
+"""The poll interval in seconds."""
 
 
 def run(options: Namespace) -> int:
-    """Exit code 3 when nothing is up."""
+    """Disconnect. Return exit code 3 if nothing is up."""
     status = requests.read_status(options.socket)
     if status is None or _is_down(status) or not requests.request_stop(options.socket):
         print("htvpn: not connected", file=sys.stderr)
@@ -47,7 +47,7 @@ def _is_down(status: dict[str, object]) -> bool:
 
 
 def _status_while_it_ends(path: str) -> dict[str, Any] | None:
-    """The status; None once nobody answers any more, which may be in the middle of an answer."""
+    """Return the status; None when the client has ended, even in the middle of an answer."""
     try:
         return requests.read_status(path)
     except HostError:

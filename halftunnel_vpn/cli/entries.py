@@ -1,4 +1,4 @@
-"""The entry of each command. Its module is imported when it runs: `htvpn --help` loads none of them."""
+"""The entry of each command. It imports the command's module when it runs: `htvpn --help` loads none."""
 
 from __future__ import annotations
 

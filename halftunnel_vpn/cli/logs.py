@@ -1,4 +1,4 @@
-"""`htvpn logs`: the daemon's last lines, and on request those that come."""
+"""`htvpn logs`: the daemon's last lines and, with --follow, new ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from halftunnel_vpn.cli import daemon_process
 
 WAIT = 15.0
-"""Seconds that one question waits for new lines."""
+"""Seconds that one request waits for new lines."""
 
 
 def run(options: Namespace) -> int:
-    """Print the last lines; with ``--follow`` go on until the daemon ends or SIGINT."""
+    """Print the last lines. With ``--follow`` go on until the daemon ends or SIGINT."""
     lines = _ask(options.socket, 0, 0.0)
     _show(lines[-options.lines :] if options.lines else [], options.json)
     while options.follow:
@@ -37,10 +37,10 @@ def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def text_of(line: Mapping[str, Any]) -> str:
-    """``2026-01-31 12:00:00 INFO client: the tunnel is up session=1``, in local time."""
+    """Format a line: ``2026-01-31 12:00:00 INFO client: the tunnel is up session=1``, in local time."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["time"]))
     where = str(line["logger"]).removeprefix("halftunnel_vpn.")
     fields = "".join(f" {name}={value}" for name, value in line["fields"].items())
     text = f"{moment} {str(line['level']).upper()} {where}: {line['message']}{fields}"
-    # The daemon keeps what peers said; on a terminal nothing of it may move the cursor.
+    # The log contains texts from peers. Control characters in them must not reach the terminal.
     return "".join(character if character.isprintable() else "?" for character in text)

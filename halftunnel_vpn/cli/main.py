@@ -1,4 +1,4 @@
-"""`htvpn`: finds the command, runs it, and turns whatever goes wrong into one sentence and an exit code.
+"""`htvpn`: find the command, run it, and turn every failure into one sentence and an exit code.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not connected.
 """
@@ -17,7 +17,7 @@ DONE, FAILED, WRONG_USAGE = range(3)
 
 
 def entry_point() -> None:
-    """The console script."""
+    """Run the console script."""
     if os.getpid() == 1:
         from halftunnel_vpn.cli import first_process
 
@@ -26,13 +26,13 @@ def entry_point() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code."""
+    """Run one command line; return its exit code."""
     try:
         options = _parse(arguments)
     except UsageError as error:
         return _say(str(error), WRONG_USAGE)
     except BrokenPipeError:
-        return _nobody_reads()
+        return _stop_output()
     except OSError as error:
         return _say(f"{error.strerror or error}", FAILED)
     try:
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", FAILED)
     except BrokenPipeError:
-        return _nobody_reads()
+        return _stop_output()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
         return _fail(options, HostError(f"{what}"), FAILED)
     except Exception as error:
-        known = _known_cause(error)
+        known = _known_error(error)
         if known is not None:
             return _fail(options, known, FAILED)
         if options.debug:
@@ -63,27 +63,27 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> Namespace:
     try:
         return build_parser().parse_args(arguments)
-    except SystemExit:  # the help, or the version, is printed
+    except SystemExit:  # argparse has printed the help or the version
         _flush()
         raise
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # it is None when whoever called us had closed it
+    if sys.stdout is not None:  # it is None if the calling process had closed it
         sys.stdout.flush()
 
 
-def _nobody_reads() -> int:
-    # Whoever read our output has gone. The interpreter must not complain about it once more at exit.
+def _stop_output() -> int:
+    # The reader of our output has closed the pipe. The interpreter must not report it again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 
 
-def _known_cause(error: BaseException) -> HalfTunnelError | None:
-    """The first error of ours among those that a group of tasks failed with."""
+def _known_error(error: BaseException) -> HalfTunnelError | None:
+    """Return our own exception among those of a task group; None if there is none."""
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
-            known = _known_cause(member)
+            known = _known_error(member)
             if known is not None:
                 return known
     return error if isinstance(error, HalfTunnelError) else None

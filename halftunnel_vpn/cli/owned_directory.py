@@ -1,9 +1,8 @@
-"""A directory that belongs to somebody else, and the files that root writes there.
+"""A directory of another user, and the files that root writes there.
 
-An exit runs without privileges, and its directory is its own. A compromised exit can put a symbolic link, or
-another directory, wherever root is about to write. So root does nothing there by its own right: the
-directory is opened once, and every access is relative to that descriptor and made with the rights of the
-directory's owner.
+An exit runs without privileges and owns its directory. A compromised exit can put a symbolic link, or another
+directory, wherever root is about to write. So root does not use its own rights there. The directory is opened
+once. Every access is relative to that descriptor and uses the rights of the directory's owner.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class OwnedDirectory:
     """An open directory. Names are relative to it.
 
-    Every method raises HostError or ConfigError with one sentence.
-    Close it, or use it as a context manager.
+    Every method raises HostError or ConfigError with one sentence. Close it, or use it as a context manager.
     """
 
     def __init__(self, path: Path, descriptor: int, owner: tuple[int, int]) -> None:
@@ -36,7 +34,7 @@ class OwnedDirectory:
 
     @classmethod
     def open(cls, path: Path, *, missing: str) -> OwnedDirectory:
-        """Open an existing directory. ``missing`` is the sentence of the ConfigError when there is none."""
+        """Open an existing directory. ``missing`` is the sentence of the ConfigError if there is none."""
         try:
             descriptor = os.open(path, _OPEN_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
@@ -47,7 +45,7 @@ class OwnedDirectory:
 
     @classmethod
     def make(cls, path: Path) -> OwnedDirectory:
-        """Open a directory; make it first if there is none, with its parents, each for its owner alone."""
+        """Open a directory. Create it and its parents if missing, accessible to their owner only."""
         missing: list[str] = []
         existing = path.absolute()
         while not existing.exists() and existing != existing.parent:
@@ -71,7 +69,7 @@ class OwnedDirectory:
         os.close(self._descriptor)
 
     def subdirectory(self, name: str, *, make: bool = False) -> OwnedDirectory:
-        """Open the directory ``name``, which ``make`` makes first if there is none."""
+        """Open the directory ``name``. With ``make``, create it if missing."""
         path = self.path / name
         try:
             with self._rights():
@@ -82,13 +80,13 @@ class OwnedDirectory:
         except OSError as error:
             verb = "made" if make else "read"
             raise HostError(f"the directory {path} cannot be {verb}: {error.strerror}") from error
-        # Rights are only given up: what somebody else's directory leads to is never used as root.
+        # Rights are only ever given up. Nothing that another user's directory leads to is used as root.
         return OwnedDirectory(
             path, descriptor, self._owner if self._owner[0] != ROOT else _owner_of(descriptor)
         )
 
     def exists(self, name: str) -> bool:
-        """Return whether there is a file ``name``, or a link of that name."""
+        """Return whether a file or a link ``name`` exists."""
         try:
             with self._rights():
                 os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
@@ -99,7 +97,7 @@ class OwnedDirectory:
         return True
 
     def names(self, suffix: str) -> list[str]:
-        """Return the names of the files that end in ``suffix``, without it, sorted."""
+        """Return the names of the files that end in ``suffix``, without the suffix, sorted."""
         with self._rights():
             found = os.listdir(self._descriptor)
         return sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix))
@@ -115,7 +113,7 @@ class OwnedDirectory:
             )
 
     def write_new(self, name: str, content: str | bytes) -> None:
-        """Create the file ``name`` for its owner alone, whole or not at all. ConfigError when it exists."""
+        """Create the file ``name`` atomically, for its owner only. Raises ConfigError if it exists."""
         try:
             with self._rights():
                 atomic_file.create_at(self._descriptor, name, content)
@@ -127,7 +125,7 @@ class OwnedDirectory:
             raise HostError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
     def replace(self, name: str, content: str | bytes) -> None:
-        """Create or replace the file ``name``, for its owner alone, whole or not at all."""
+        """Create or replace the file ``name`` atomically, for its owner only."""
         try:
             with self._rights():
                 atomic_file.replace_at(self._descriptor, name, content)
@@ -148,7 +146,7 @@ class OwnedDirectory:
 
     @contextlib.contextmanager
     def _rights(self) -> Iterator[str]:
-        """As root, act as the owner of the directory. Yields who acts, to complete a sentence."""
+        """As root, act as the owner of the directory. Yield the actor as the end of a sentence."""
         user, group = self._owner
         if os.geteuid() != ROOT or user == ROOT:
             yield "this user; run this as its owner or as root"

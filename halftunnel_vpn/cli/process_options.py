@@ -1,4 +1,4 @@
-"""What `server run` and `up --foreground` have in common: where they log and serve metrics."""
+"""Options that `server run` and `up --foreground` share: the log and the metrics."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from halftunnel_vpn.observe import log_format
 
 
 def start_log(options: Namespace, config: LogConfig) -> None:
-    """Log as the command line says, else as the configuration does."""
+    """Start the log as set on the command line, otherwise as in the configuration."""
     log_format.configure(options.log_level or config.level, options.log_format or config.format)
 
 
 def metrics_endpoint(options: Namespace) -> net.Endpoint | None:
-    """What ``--metrics`` asks for. Raises UsageError."""
+    """Return the endpoint of ``--metrics``; None without it. Raises UsageError."""
     if options.metrics is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`htvpn profile list|add|remove|use`: root changes the files, others ask the daemon to."""
+"""`htvpn profile list|add|remove|use`: root changes the files itself, other users through the daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from halftunnel_vpn.control.profile_store import PROFILES, ProfileEntry, Profile
 
 
 def show(options: Namespace) -> int:
-    """One line a profile; ``*`` marks the active one."""
+    """Print one line per profile. ``*`` marks the active one."""
     entries = _profiles(options).entries()
     for entry in entries:
         problem = f": {entry.problem.splitlines()[0]}" if entry.problem else ""
@@ -26,7 +26,7 @@ def show(options: Namespace) -> int:
 
 
 def add(options: Namespace) -> int:
-    """Check a profile and keep it."""
+    """Check a profile and store it."""
     text = _text(options.file)
     _profiles(options).put(options.name, text, replace=options.replace)
     print(f"profile {options.name} is stored")
@@ -34,46 +34,46 @@ def add(options: Namespace) -> int:
 
 
 def remove(options: Namespace) -> int:
-    """Forget a profile and its key."""
+    """Remove a profile and its key."""
     _profiles(options).remove(options.name)
     print(f"profile {options.name} is removed")
     return 0
 
 
 def use(options: Namespace) -> int:
-    """Have a profile meant when nobody names one."""
+    """Make a profile the active one."""
     _profiles(options).use(options.name)
     print(f"profile {options.name} is the active one now; 'htvpn up' connects through it")
     return 0
 
 
 class DaemonProfiles:
-    """The daemon's profiles, changed by itself. Every method raises HostError with its sentence."""
+    """The daemon's profiles, changed by the daemon. Every method raises HostError with its sentence."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
 
     def entries(self) -> list[ProfileEntry]:
-        """All profiles by name."""
+        """Return all profiles by name."""
         told = daemon_process.command(self._socket, "GET", "/v1/profiles")["profiles"]
         return [ProfileEntry(entry["name"], entry["chosen"], entry["problem"]) for entry in told]
 
     def put(self, name: str, text: str, *, replace: bool) -> None:
-        """Keep a profile."""
+        """Store a profile."""
         query = "" if replace else "?replace=no"
         daemon_process.command(self._socket, "PUT", f"{_place(name)}{query}", text.encode())
 
     def remove(self, name: str) -> None:
-        """Forget a profile."""
+        """Remove a profile."""
         daemon_process.command(self._socket, "DELETE", _place(name))
 
     def use(self, name: str) -> None:
-        """Have a profile meant when nobody names one."""
+        """Make a profile the active one."""
         daemon_process.command(self._socket, "POST", f"{_place(name)}/use")
 
 
 def _profiles(options: Namespace) -> ProfileStore | DaemonProfiles:
-    """The files themselves for root or a directory that is named; the daemon's for others."""
+    """Return the files themselves for root or a given directory, otherwise the daemon's profiles."""
     if options.dir is None and os.geteuid() != 0:
         return DaemonProfiles(options.socket)
     return ProfileStore(Path(options.dir) if options.dir is not None else PROFILES)
@@ -86,5 +86,5 @@ def _text(file: str) -> str:
 
 
 def _place(name: str) -> str:
-    # What was typed may be no text at all; the daemon refuses what is left of it.
+    # The argument may not be valid text. The daemon refuses what remains of it.
     return f"/v1/profiles/{quote(name, safe='', errors='replace')}"

@@ -1,4 +1,4 @@
-"""Where profiles are, and which one is active."""
+"""Find and load profiles."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from halftunnel_vpn.errors import ConfigError, HostError
 
 
 def find(name: str | None, directory: Path = PROFILES) -> Path:
-    """The file of the profile ``name``: a name in ``directory``, or a file; for None the active one.
+    """Return the file of the profile ``name``: a name in ``directory``, or a file; None means the active one.
 
-    Raises ConfigError when there is none or too many to choose from, HostError when that cannot be seen.
+    Raises ConfigError when there is none or no unique one, HostError when the directory cannot be read.
     """
     store = ProfileStore(directory)
     if name is None:
@@ -95,9 +95,9 @@ def _from_environment() -> ClientProfile:
 
 
 def load(path: Path) -> ClientProfile:
-    """Read a profile, with the environment's settings.
+    """Read a profile with the environment's settings; warn if other users may read its private key.
 
-    Raises ConfigError; warns when others may read its private key.
+    Raises ConfigError.
     """
     text = read_text(path, missing=f"there is no file {path}")
     variables = environment.read(environment.PROFILE).variables

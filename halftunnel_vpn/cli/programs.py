@@ -1,4 +1,4 @@
-"""`htvpn exclude -- COMMAND` and `htvpn only -- COMMAND`: one program that goes another way than the rest."""
+"""`htvpn exclude -- COMMAND` and `htvpn only -- COMMAND`: run a program outside or inside the tunnel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halftunnel_vpn.errors import HostError, UsageError
 
 
 def run(options: Namespace) -> int:
-    """Have this process listed, then become the command; it and its children stay listed."""
+    """Add this process to the list, then execute the command. Its children stay in the list."""
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise UsageError(f"name the command: htvpn {options.command} -- COMMAND")

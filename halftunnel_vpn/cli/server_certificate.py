@@ -1,4 +1,4 @@
-"""`htvpn server check` and `htvpn server certificate`: before and after certificates are renewed."""
+"""`htvpn server check` and `htvpn server certificate`: check files, install a renewed certificate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIRECTIONS = ("upstream", "downstream")
 
 
 def check(options: Namespace) -> int:
-    """Read everything as the exit does at its start and when it reloads."""
+    """Read all files as the exit does when it starts and when it reloads."""
     directory = Path(options.dir)
     config = server_directory.load(directory)
     from halftunnel_vpn.server.exit_files import ExitFiles
@@ -27,7 +27,7 @@ def check(options: Namespace) -> int:
 
 
 def install(options: Namespace) -> int:
-    """Copy a certificate and its key to where the exit reads them."""
+    """Copy a certificate and its key into the exit's directory."""
     certificate, key = Path(options.certificate), Path(options.certificate_key)
     texts = [read_text(path, missing=f"there is no file {path}") for path in (certificate, key)]
     check_pair(certificate, key)
@@ -46,7 +46,7 @@ def install(options: Namespace) -> int:
                 f"([public.{direction}] ca); clients that have it accept no certificate of another one",
                 file=sys.stderr,
             )
-    print("The certificate is installed; a running exit shows it within some seconds.")
+    print("The certificate is installed; a running exit presents it within some seconds.")
     return 0
 
 
@@ -62,11 +62,11 @@ def check_pair(certificate: Path, key: Path) -> None:
 
 
 def _names(config: ServerConfig, direction: str) -> tuple[str, str]:
-    """Return the names of the certificate and of the key of ``direction`` in the exit's directory."""
+    """Return the file names of the certificate and of the key of ``direction`` in the exit's directory."""
     listener: ListenerConfig = getattr(config.listen, direction)
     if not listener.tls:
         raise ConfigError(
-            f"[listen.{direction}] has tls = false, so no certificate is shown there; give it to the proxy"
+            f"[listen.{direction}] has tls = false, so no certificate is used there; give it to the proxy"
         )
     for key, name in (("certificate", listener.certificate), ("certificate_key", listener.certificate_key)):
         if Path(name).name != name:

@@ -1,4 +1,4 @@
-"""`htvpn server add-client` and `remove-client`: who may use this exit."""
+"""`htvpn server add-client` and `remove-client`: the clients that may use this exit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEADER = """\
 
 
 def add(options: Namespace) -> int:
-    """Admit a client: its public key is kept here, its profile goes to one new file or to standard output."""
+    """Admit a client: store its public key here, write its profile to a new file or standard output."""
     name = _name(options.name)
     if options.output is None and _others_may_read(sys.stdout):
         print(
@@ -55,7 +55,7 @@ def add(options: Namespace) -> int:
                 else:
                     _write_new(options.output, profile)
             except BaseException:
-                # Nobody has the private key, so the public key is worth nothing.
+                # Nobody received the private key, so the public key is useless.
                 clients.remove(name + server_directory.CLIENT_SUFFIX)
                 raise
     return 0
@@ -64,17 +64,17 @@ def add(options: Namespace) -> int:
 def _others_may_read(stream: TextIO) -> bool:
     try:
         mode = os.fstat(stream.fileno()).st_mode
-    except (OSError, ValueError):  # it is no file of the kernel's
+    except (OSError, ValueError):  # it has no file descriptor
         return False
     return stat.S_ISREG(mode) and bool(mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _write_new(path: str, text: str) -> None:
-    """Write ``text`` to a new file of mode 0600. Raises HostError, and leaves no file, when that fails."""
+    """Write ``text`` to a new file of mode 0600. On failure remove the file and raise HostError."""
     try:
         create_file(Path(path), text)
     except FileExistsError:
-        raise HostError(f"{path} is there already and is not replaced; name another file") from None
+        raise HostError(f"{path} exists already and is not replaced; name another file") from None
     except OSError as error:
         raise HostError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -97,7 +97,7 @@ def _admit(clients: OwnedDirectory, limit: int, name: str, key: KeyPair) -> None
 
 
 def remove(options: Namespace) -> int:
-    """Forget a client."""
+    """Remove a client."""
     name = _name(options.name)
     with server_directory.open_directory(Path(options.dir)) as directory:
         server_directory.read_configuration(directory)
@@ -107,7 +107,7 @@ def remove(options: Namespace) -> int:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:20]) or 'none'}"
                 raise ConfigError(f"this exit has no client {name}; {hint}")
-    print(f"{name} is removed; the exit does not accept it any more.")
+    print(f"{name} is removed; the exit no longer accepts it.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The exit's directory: the names of its files, and how they are read."""
+"""The exit's directory: the names of its files, and how to read them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CLIENT_SUFFIX = ".toml"
 
 
 def load(directory: Path) -> ServerConfig:
-    """Return the configuration of the exit that this process is about to be. Raises ConfigError."""
+    """Return the configuration of an exit that is about to start. Raises ConfigError."""
     path = directory / CONFIGURATION
     return _parse(path, lambda: read_text(path, missing=_missing(directory), opener=os.open))
 
 
 def open_directory(path: Path) -> OwnedDirectory:
-    """Open the directory of an exit, to change it. Raises ConfigError when there is none."""
+    """Open the directory of an exit to change it. Raises ConfigError if there is none."""
     return OwnedDirectory.open(path, missing=_missing(path))
 
 

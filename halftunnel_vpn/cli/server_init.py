@@ -28,28 +28,28 @@ from halftunnel_vpn.protocol.certificates import draw_shape, make_authority, mak
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
 
 VALIDITY = timedelta(days=3650)
-"""How long certificates of our own are valid, at the least."""
+"""The minimum validity of our own certificates."""
 
 MAX_EXTRA = 3650
-"""Days, at the most, for which they are valid beyond that."""
+"""The most days that are added to the validity at random."""
 
 MAX_AGE = 180 * 86400
-"""Seconds, at the most, by which their validity begins earlier than it must."""
+"""The most seconds by which the validity begins earlier, at random."""
 
 LOOKUP_TIMEOUT = 3.0
-"""Seconds that `init` waits for the addresses of the hosts, to warn when both directions have one."""
+"""Seconds that `init` waits for the addresses of the hosts, to warn if both directions share one."""
 
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid)\.?$")
-# Names that have no address of anybody (RFC 2606, RFC 6761).
+# Names without a real address (RFC 2606, RFC 6761).
 
 CLOCK_SLACK = timedelta(days=2)
-"""How far into the past their validity begins: clocks of clients are wrong sometimes."""
+"""How far in the past the validity begins, because clocks of clients may be wrong."""
 
 SECRET_PATH_BYTES = 18
-"""Randomness in the path that only clients know."""
+"""Random bytes in the secret path of the URLs."""
 
 DEFAULT_ADDRESS = "::"
-"""Every address of the machine, IPv4 and IPv6."""
+"""All addresses of the machine, IPv4 and IPv6."""
 
 DEFAULT_PORTS = {"wss": 443, "ws": 80}
 
@@ -61,7 +61,7 @@ HEADER = """\
 
 
 class Road(NamedTuple):
-    """One direction as it was asked for: complete URLs, and where the legs arrive."""
+    """One direction as requested: complete URLs, and where to listen for its legs."""
 
     urls: list[str]
     hosts: list[str]
@@ -71,7 +71,7 @@ class Road(NamedTuple):
 
 
 def run(options: Namespace) -> int:
-    """Make the directory of an exit; nothing that exists is overwritten."""
+    """Create the directory of an exit. Nothing that exists is overwritten."""
     directory = Path(options.dir)
     roads = {
         name: _road(name, getattr(options, name), getattr(options, f"listen_{name}"), options.behind_proxy)
@@ -89,7 +89,7 @@ def run(options: Namespace) -> int:
     contents: dict[str, str | bytes] = {
         server_directory.PRIVATE_KEY: encode_key(key.private) + "\n",
         **made,
-        # Last: where this file is, everything that it names is there too.
+        # Write this one last: if it exists, all files that it names exist too.
         server_directory.CONFIGURATION: text,
     }
     _write(directory, contents)
@@ -97,7 +97,7 @@ def run(options: Namespace) -> int:
     quoted = shlex.quote(str(directory))
     print(f"Admit a client:  htvpn server add-client NAME --dir {quoted} --output NAME.toml")
     print(f"Run the exit:    htvpn server run --dir {quoted}")
-    print("Strangers see the same page at every new exit: set [server] site or fallback in server.toml.")
+    print("Every new exit shows strangers the same page: set [server] site or fallback in server.toml.")
     _warn_of_common_addresses(roads)
     return 0
 
@@ -116,7 +116,7 @@ def _write(path: Path, contents: dict[str, str | bytes]) -> None:
                 directory.write_new(name, content)
                 written.append(name)
         except BaseException:
-            # Half an exit is useless, and would be in the way of the next try.
+            # An incomplete exit is useless and would prevent the next attempt.
             for name in written:
                 directory.remove(name)
             raise
@@ -135,7 +135,7 @@ def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool
     if listen is not None:
         endpoint = _checked(net.endpoint, listen, f"--listen-{name}")
     elif behind_proxy:
-        raise UsageError(f"with --behind-proxy, say where to listen: --listen-{name} 127.0.0.1:PORT")
+        raise UsageError(f"--behind-proxy needs an address to listen on: --listen-{name} 127.0.0.1:PORT")
     else:
         endpoint = net.Endpoint(DEFAULT_ADDRESS, first.port or DEFAULT_PORTS[first.scheme])
     return Road(
@@ -148,7 +148,7 @@ def _road(name: str, urls: Sequence[str], listen: str | None, behind_proxy: bool
 
 
 class CertificateNames(NamedTuple):
-    """Names of files in the exit's directory, or absolute; ``authority`` is what profiles pin."""
+    """Names of files in the exit's directory, or absolute paths. Profiles pin ``authority``."""
 
     certificate: str
     key: str
@@ -168,10 +168,10 @@ def _given_certificate(options: Namespace) -> CertificateNames | None:
 
 
 def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[str, CertificateNames]]:
-    """What to write, and under which names each path finds its own.
+    """Return the files to write, and the names of each direction's own files.
 
-    Two paths get two authorities with keys, dates and shapes that are drawn independently, so that whoever
-    sees both certificates cannot tell that they belong together, also on one port.
+    Two directions get two authorities. Their keys, dates and shapes are chosen independently, so that an
+    observer of both certificates cannot see that they belong together, even on one port.
     """
     made: dict[str, bytes] = {}
     found: dict[str, CertificateNames] = {}
@@ -186,21 +186,21 @@ def _make_certificates(roads: dict[str, Road]) -> tuple[dict[str, bytes], dict[s
         hosts = road.hosts
         if shared:
             hosts = list(dict.fromkeys(host for one in roads.values() for host in one.hosts))
-        # The authority and the server's certificate have a shape each, and the dates of an installation.
+        # The authority and the server's certificate have different shapes and the dates of an installation.
         validity = _draw_validity()
         authority = make_authority(hosts[0], shape=draw_shape(secrets.randbelow), **validity)
         server = make_server_certificate(authority, hosts, shape=draw_shape(secrets.randbelow), **validity)
-        # The authority's private key is forgotten: whoever takes over the exit can sign nothing with it.
+        # The authority's private key is not stored, so an attacker who takes the exit can sign nothing.
         made[f"{stem}-ca.pem"] = authority.certificate
         made[f"{stem}.pem"], made[f"{stem}.key"] = server.certificate, server.private_key
     return made, found
 
 
 def _need_one_certificate(upstream: Road, downstream: Road) -> bool:
-    """Whether the port cannot tell by the name that a client asks for which certificate it needs."""
+    """Return whether both directions share a port that cannot select the certificate by name (SNI)."""
     if upstream.listen != downstream.listen:
         return False
-    # Who asks for an address asks for no name.
+    # A client that connects to an address sends no name.
     both_have_addresses = all(any(map(_is_address, road.hosts)) for road in (upstream, downstream))
     return both_have_addresses or bool(set(upstream.hosts) & set(downstream.hosts))
 
@@ -219,7 +219,7 @@ def _draw_validity() -> dict[str, datetime]:
 
 
 def _warn_of_common_addresses(roads: dict[str, Road]) -> None:
-    """Say so when the hosts of both paths lead to one address: whoever watches it sees both."""
+    """Warn if the hosts of both directions have a common address: an observer of it sees both."""
     found: dict[str, frozenset[str]] = {}
 
     def look_up() -> None:
@@ -227,15 +227,15 @@ def _warn_of_common_addresses(roads: dict[str, Road]) -> None:
             hosts = [host for host in road.hosts if not _RESERVED.search(host)]
             found[name] = frozenset(address for host in hosts for address in _addresses(host))
 
-    # A resolver that does not answer must not hold up the installation.
+    # A resolver that does not answer must not delay the installation.
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
     thread.join(LOOKUP_TIMEOUT)
     common = found.get("upstream", frozenset()) & found.get("downstream", frozenset())
     if common:
         print(
-            f"Warning: the hosts of both directions lead to one address ({', '.join(sorted(common))}), so "
-            "whoever watches it sees both; use two addresses, or a CDN for one of them.",
+            f"Warning: the hosts of both directions have a common address ({', '.join(sorted(common))}), so "
+            "an observer of it sees both directions; use two addresses, or a CDN for one of them.",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""`htvpn server run`: the exit, in the foreground."""
+"""`htvpn server run`: run the exit in the foreground."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halftunnel_vpn.errors import ConfigError, UsageError
 
 
 def run(options: Namespace) -> int:
-    """Run until SIGINT or SIGTERM; SIGHUP reads everything again."""
+    """Run until SIGINT or SIGTERM. SIGHUP reads all files again."""
     metrics = process_options.metrics_endpoint(options)
     directory = Path(options.dir)
     _make_if_told(directory)

@@ -1,4 +1,4 @@
-"""`htvpn status`: how the running client is doing."""
+"""`htvpn status`: the state of the running client."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError
 
 CONNECTED_STATES = (TunnelState.CONNECTED, TunnelState.RECONNECTING)
-"""States in which flows are alive; in every other one the exit code is 3."""
+"""States in which flows are alive. In every other state the exit code is 3."""
 
 DISCONNECTED: Mapping[str, Any] = {"state": TunnelState.DISCONNECTED}
 
 INTERVAL = 1.0
-"""Seconds between two looks with ``--watch``."""
+"""The poll interval in seconds with ``--watch``."""
 
 CLEAR = "\x1b[H\x1b[J"
 
 
 def run(options: Namespace) -> int:
-    """Print the status, with ``--watch`` again and again; exit code 3 when not connected."""
+    """Print the status, repeatedly with ``--watch``. Return exit code 3 if not connected."""
     status = _read(options)
     _show(options, status, before="")
     try:
@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
             status = _read(options)
             _show(options, status, before=CLEAR if sys.stdout.isatty() else "\n")
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # SIGINT ends --watch
     return 0 if status.get("state") in CONNECTED_STATES else 3
 
 
@@ -43,7 +43,7 @@ def _read(options: Namespace) -> Mapping[str, Any]:
 
 
 def _leftovers() -> dict[str, list[str]]:
-    """Return what a client that is gone left on this host, under the key that a status has for it."""
+    """Return what an earlier client left on this host, under the status key ``leftovers``."""
     from halftunnel_vpn.host.record.journal import state_directory
     from halftunnel_vpn.host.record.leftovers import leftovers
 

@@ -1,4 +1,4 @@
-"""A status as people read it."""
+"""Format a status for people."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 DIRECTIONS = ("upstream", "downstream")
 
 MOST_DROPPED = 5
-"""Reasons of drops that are shown."""
+"""Reasons of drops that are shown, the most frequent ones."""
 
 
 def lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """What the client tells, and nothing for what it does not."""
+    """Yield the lines of a status. Unknown values are left out."""
     first = str(status.get("state", "unknown"))
     if "uptime" in status:
         first += f", up {duration(status['uptime'])}"
@@ -45,7 +45,7 @@ def _roads(status: Mapping[str, Any]) -> Iterator[str]:
         road = status.get(direction)
         if not isinstance(road, Mapping):
             continue
-        # The path of a URL is a secret; the host is enough to recognise the road.
+        # The path of a URL is a secret. The host identifies the direction.
         hosts = ", ".join(urlsplit(str(url)).netloc for url in road.get("urls", ()))
         legs = road.get("legs", 0)
         yield _line(
@@ -105,7 +105,7 @@ def _printable(text: str) -> str:
 
 
 def volume(count: float) -> str:
-    """Bytes for people: ``1.5 MiB``."""
+    """Format a number of bytes: ``1.5 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -114,7 +114,7 @@ def volume(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: ``2 h 5 min``."""
+    """Format a duration in seconds: ``2 h 5 min``."""
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

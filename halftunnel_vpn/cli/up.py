@@ -1,4 +1,4 @@
-"""`htvpn up`: this host, through the tunnel."""
+"""`htvpn up`: connect this host through the tunnel."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from halftunnel_vpn.config.client import ClientProfile
 
 PATIENCE = 60.0
-"""Seconds until a connection that does not come up is given up (the daemon goes on trying)."""
+"""Seconds to wait for the connection (the daemon goes on trying after that)."""
 
 TICK = 1.0
-"""Seconds between two redraws of the progress display."""
+"""Seconds between two updates of the progress display."""
 
 ENDED = (TunnelState.DISCONNECTED, TunnelState.BLOCKED)
-"""States that a failure leads to."""
+"""States after a failure."""
 
 GIVEN_UP = (TunnelState.DISCONNECTING, TunnelState.DISCONNECTED)
-"""States that nothing leads out of by itself."""
+"""States that the daemon does not leave by itself."""
 
 
 def run(options: Namespace) -> int:
-    """Connect: in the foreground until SIGINT, SIGTERM or `htvpn down`; or let the daemon do it, and wait."""
+    """Connect: through the daemon, or in the foreground until SIGINT, SIGTERM or `htvpn down`."""
     if options.foreground:
         return _foreground(options)
     for option in ("metrics", "log_format", "log_level"):
@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
 
 
 def _wait(path: str, seen: int, began: float, show: Any) -> int:
-    """Return when the daemon is connected. Raises HostError with the sentence of what failed."""
+    """Wait until the daemon is connected. Raises HostError with the sentence of the failure."""
     sentence = None
     status = daemon_process.command(path, "GET", "/v1/status")
     while status["state"] != TunnelState.CONNECTED:
@@ -80,14 +80,14 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
 
 
 def _last_serial(path: str) -> int:
-    """Serial of the last event before the command, so that an older failure is not taken for its own."""
+    """Return the serial of the last event before the command. Older failures are not ours."""
     events = daemon_process.command(path, "GET", "/v1/events?since=0&wait=0")["events"]
     return int(events[-1]["serial"]) if events else 0
 
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """Shows one line on a terminal and takes it away in the end; shows nothing elsewhere."""
+    """Show one line on a terminal and remove it at the end. Show nothing if it is no terminal."""
     visible = sys.stderr.isatty()
 
     def show(text: str | None) -> None:

@@ -31,7 +31,7 @@ from halftunnel_vpn.client.settings import (
 )
 from halftunnel_vpn.client.tunnel_status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status_schema import ProtectionStatus, RoadStatus, Status, TunnelState
+from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.dns_service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
@@ -333,7 +333,7 @@ class Tunnel:
             dropped=dict(self.counters.dropped),
         )
 
-    def _road_status(self, direction: Direction) -> RoadStatus:
+    def _road_status(self, direction: Direction) -> DirectionStatus:
         session = self._connection.session
         legs = session.legs_of(direction) if session is not None else []
         urls = self._connector.road(direction).urls

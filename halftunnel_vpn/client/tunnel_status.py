@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.legs.keepers import LegInfo, describe
-from halftunnel_vpn.control.status_schema import DnsStatus, LegStatus, RoadStatus
+from halftunnel_vpn.control.status_schema import DirectionStatus, DnsStatus, LegStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.legs import SessionLeg
@@ -14,11 +14,11 @@ from halftunnel_vpn.session.legs import SessionLeg
 
 def road_status(
     direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
-) -> RoadStatus:
+) -> DirectionStatus:
     """One direction: its legs of now, and what all legs there ever were have carried, as last refreshed."""
     name = direction.name.lower()
     counted = counters.counted
-    return RoadStatus(
+    return DirectionStatus(
         urls=[without_path(url) for url in urls],
         legs=len(legs),
         open_legs=[leg_status(describe(leg, now)) for leg in sorted(legs, key=lambda leg: leg.number)],

@@ -1,1 +1,1 @@
-"""The door through which a running process is asked and told things: HTTP/1.1 on TCP or a Unix socket."""
+"""The control interface of a running process: HTTP/1.1 on a Unix socket or TCP."""

@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 service: a table of routes, bounded in size, time and connections.
+"""A small HTTP/1.1 service: a table of routes, with bounds on size, time and connections.
 
-It serves numbers and a few commands, never the public: on TCP it belongs on a loopback or a private address.
+It serves metrics and a few commands, never the public. On TCP it must use a loopback or private address.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from halftunnel_vpn.http1.exchange import MalformedMessage, RequestHead, Respons
 log = logging.getLogger(__name__)
 
 MAX_HEAD = 16 * 1024
-"""Bytes of a request line with its headers."""
+"""The most bytes of a request line with its headers."""
 
 MAX_BODY = 64 * 1024
-"""Bytes of a request's body."""
+"""The most bytes of a request's body."""
 
 MAX_CONNECTIONS = 32
-"""Connections at once; further ones are closed unread."""
+"""Simultaneous connections. Further ones are closed unread."""
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds for one request to arrive, from its first byte awaited, and as many for its answer to leave."""
+"""Seconds within which a request must arrive, and also within which its answer must be sent."""
 
 HANDLER_TIMEOUT = 60.0
 """Seconds that a handler may take for its answer (a long poll takes MAX_WAIT of ``control/ring.py``)."""
 
 READ_SIZE = 16 * 1024
-"""Bytes asked of the socket at a time."""
+"""Bytes of one read from the socket."""
 
 KEEPS_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-"""Python 3.13 and later remove a Unix socket's file with its server, also one that systemd keeps."""
+"""Python 3.13 and later remove a Unix socket's file with its server, even if systemd owns the file."""
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
 class Request(NamedTuple):
-    """One request, whole."""
+    """One complete request."""
 
     method: str
     path: str
     query: str
     body: bytes
     peer: Peer | None = None
-    """Who asks; None over TCP."""
+    """The process that sent it; None over TCP."""
     captured: str = ""
-    """What stands for the ``*`` of the route."""
+    """The part of the path that matches the ``*`` of the route."""
 
 
 class Response(NamedTuple):
-    """One answer, whole."""
+    """One complete answer."""
 
     status: int
     content_type: str
@@ -69,13 +69,13 @@ class Response(NamedTuple):
 
 
 def failure(status: int, sentence: str) -> Response:
-    """The answer to what cannot be done: ``{"error": SENTENCE}``."""
+    """Return the answer to a failed request: ``{"error": SENTENCE}``."""
     return Response(status, JSON, json.dumps({"error": sentence}).encode() + b"\n")
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 Routes = Mapping[tuple[str, str], Handler]
-"""(method, path) to handler; one segment of a path may be ``*``, which stands for any."""
+"""Maps (method, path) to a handler. One segment of a path may be ``*``, which matches any."""
 
 
 class ControlService:
@@ -98,7 +98,7 @@ class ControlService:
         self._unix_paths: list[str] = []
 
     async def serve_tcp(self, host: str, port: int) -> int:
-        """Listen on ``host``; returns the port (which one, if 0 was asked for). Raises HostError."""
+        """Listen on ``host``; return the port (the chosen one for 0). Raises HostError."""
         try:
             server = await asyncio.start_server(self._accept, host, port, limit=READ_SIZE)
         except OSError as error:
@@ -109,21 +109,21 @@ class ControlService:
         return int(server.sockets[0].getsockname()[1])
 
     async def serve_unix(self, path: str, *, group: int | None = None) -> None:
-        """Listen on the Unix socket ``path``, for its owner alone or also for ``group``. Raises HostError."""
+        """Listen on the Unix socket ``path``, for its owner only or also for ``group``. Raises HostError."""
         listener = unix_socket.claim(path, group=group)
         self._unix_paths.append(path)
         await self.serve_socket(listener)
 
     async def serve_socket(self, listener: socket.socket) -> None:
-        """Serve a Unix socket that was made by somebody else (socket activation), who will also remove it."""
+        """Serve a Unix socket that another process made (socket activation) and will remove."""
         listener.setblocking(False)
         server = await asyncio.start_unix_server(self._accept, sock=listener, limit=READ_SIZE, **KEEPS_FILE)
         self._servers.append(server)
 
     async def close(self) -> None:
-        """Remove the Unix sockets, stop listening, end every connection."""
+        """Remove the Unix sockets, stop listening, close every connection."""
         for path in self._unix_paths:
-            # First: what is at this path once nobody listens any more may be the next process's.
+            # Do this first. Once nothing listens, the socket at this path may be that of the next process.
             unix_socket.release(path)
         self._unix_paths.clear()
         for server in self._servers:
@@ -145,9 +145,9 @@ class ControlService:
         try:
             await self._converse(reader, writer, _peer(writer))
         except (OSError, TimeoutError):
-            pass  # The other side is gone or too slow: there is nobody to tell.
+            pass  # The other side has closed or is too slow. Nobody could receive a report.
         except asyncio.CancelledError:
-            pass  # close() ends this connection; the task has no one else to report to.
+            pass  # close() ends this connection; the task has no caller to report to.
         finally:
             self._connections.discard(task)
             writer.close()
@@ -155,7 +155,7 @@ class ControlService:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer | None = None
     ) -> None:
-        """Requests and answers, one after the other, until either side has had enough."""
+        """Handle requests one after the other until either side closes."""
         exchange = ServerSide(max_head=MAX_HEAD)
         while True:
             async with asyncio.timeout(self._timeout):
@@ -180,19 +180,19 @@ class ControlService:
         method = "GET" if request.method == "HEAD" else request.method
         found = match(self._routes, method, request.path)
         if found is None:
-            return failure(404, "there is nothing at this path")
+            return failure(404, "no such path")
         handler, captured = found
         if handler is None:
-            return failure(405, "this path is not served for that method")
+            return failure(405, "this method is not supported for this path")
         try:
             return await handler(request._replace(captured=captured))
         except Exception:
             log.exception("the handler of %s %s failed", request.method, request.path)
-            return failure(500, "an unexpected error occurred; the log says what")
+            return failure(500, "an unexpected error occurred; see the log")
 
 
 def match(routes: Routes, method: str, path: str) -> tuple[Handler | None, str] | None:
-    """The handler and what ``*`` stands for; no handler if the method is wrong, None if the path is."""
+    """Return the handler and the match of ``*``; (None, "") for a wrong method, None for a wrong path."""
     handler = routes.get((method, path))
     if handler is not None:
         return handler, ""
@@ -209,7 +209,7 @@ def match(routes: Routes, method: str, path: str) -> tuple[Handler | None, str] 
 
 
 def _peer(writer: asyncio.StreamWriter) -> Peer | None:
-    """Who is at the other end. The transport's own socket object is a stand-in that cannot be asked."""
+    """Return the peer's credentials. The transport's own socket object is a wrapper without getsockopt."""
     stand_in = writer.get_extra_info("socket")
     if stand_in is None or stand_in.family != socket.AF_UNIX:
         return None
@@ -218,18 +218,18 @@ def _peer(writer: asyncio.StreamWriter) -> Peer | None:
 
 
 class _BadRequest(Exception):
-    """A request that cannot be served: the status and the sentence of its answer."""
+    """A request that cannot be served, with the status and the sentence of its answer."""
 
     def __init__(self, status: int, sentence: str, head: RequestHead | None) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
         self.head_only = head is not None and head.method == b"HEAD"
-        """An answer to HEAD has no body, an error included (RFC 9110, section 9.3.2)."""
+        """Whether the method was HEAD: then even errors have no body (RFC 9110, section 9.3.2)."""
 
 
 async def _receive(exchange: ServerSide, reader: asyncio.StreamReader, max_body: int) -> Request | None:
-    """Return one whole request, or None if the other side has hung up. Raises _BadRequest."""
+    """Return one complete request, or None if the other side has closed. Raises _BadRequest."""
     head: RequestHead | None = None
     body = bytearray()
     while True:
@@ -250,7 +250,7 @@ async def _receive(exchange: ServerSide, reader: asyncio.StreamReader, max_body:
         elif part is Signal.END and head is not None:
             try:
                 target = urlsplit(head.target.decode("ascii", "replace"))
-            except ValueError:  # "//[": an authority that is none
+            except ValueError:  # "//[": an invalid authority
                 raise _BadRequest(400, "malformed request target", head) from None
             return Request(head.method.decode("ascii"), target.path, target.query, bytes(body))
         else:

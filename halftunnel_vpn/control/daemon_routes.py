@@ -1,4 +1,4 @@
-"""The routes of a client: what `htvpn` may ask and tell it (docs/CONTROL.md)."""
+"""The routes of a client: the queries and commands of `htvpn` (docs/CONTROL.md)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from halftunnel_vpn.control.text_file import decode
 from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 
 MAX_PORTAL = 3600.0
-"""Seconds for which a captive portal may be reached at most."""
+"""The longest time in seconds for which a captive portal may be reached."""
 
 MAX_PROFILE = MAX_TEXT
-"""Bytes of a request's body, which is a profile at most (``max_body`` of the daemon's ControlService)."""
+"""Bytes of a request's body. The longest one is a profile (``max_body`` of the daemon's ControlService)."""
 
 
 class Event(TypedDict):
-    """A change of state, or a failure that changed none."""
+    """A change of state, or a failure that changed no state."""
 
     serial: int
-    """Rises by one from 1 in each process."""
+    """Increases by one, from 1, in each process."""
     time: float
     """Seconds since 1970 (UTC)."""
     state: str
-    """The state from then on."""
+    """The state after the event."""
     sentence: str | None
-    """What happened, for people; None when the state says it all."""
+    """What happened, for people; None if the state says everything."""
 
 
 class LogLine(TypedDict):
-    """One line of the log at the level it is kept at: no destination, name or key."""
+    """One line of the log, at the level that is kept. It has no destination, name or key."""
 
     serial: int
     time: float
@@ -47,77 +47,77 @@ class LogLine(TypedDict):
     logger: str
     message: str
     fields: dict[str, object]
-    """Numbers that join lines: ``session``, ``stream``, ``leg``, ``direction``."""
+    """Values that connect lines: ``session``, ``stream``, ``leg``, ``direction``."""
 
 
 class SupervisorPort(Protocol):
-    """What runs the tunnel, in the daemon or in the foreground, as its routes see it.
+    """What runs the tunnel, in the daemon or in the foreground, as its routes use it.
 
-    Commands raise a HalfTunnelError, one sentence, when they cannot be begun; they return once they are
-    begun (``repair``: done). What becomes of them is told by ``events`` and ``status``.
+    A command raises a HalfTunnelError with one sentence if it cannot begin. It returns when it has begun
+    (``repair``: when it is done). Its outcome is reported by ``events`` and ``status``.
     """
 
     def status(self) -> Status:
-        """How things are now."""
+        """Return the present status."""
         ...
 
     async def up(self, profile: str | None) -> None:
-        """Connect through the profile of that name, None for the one that is meant.
+        """Connect through the profile of that name; None means the active one.
 
-        Already up: another profile is changed to, the same one is no error.
+        If a tunnel is up, change to another profile, or do nothing for the same one.
         """
         ...
 
     async def down(self) -> None:
-        """Disconnect, put the host back (but a kill switch ``always`` stays). Already down is no error."""
+        """Disconnect and restore the host (a kill switch ``always`` stays). Do nothing if already down."""
         ...
 
     async def reconnect(self) -> None:
-        """Open every leg anew. Raises when nothing is up."""
+        """Reopen every leg. Raises when nothing is up."""
         ...
 
     async def portal(self, seconds: float) -> None:
-        """Open what a captive portal needs, for ``seconds``; 0 closes it again."""
+        """Open what a captive portal needs for ``seconds``; 0 closes it."""
         ...
 
     async def reload(self) -> None:
-        """Read the profile again and apply what changed."""
+        """Read the profile again and apply its changes."""
         ...
 
     async def repair(self, *, lift: bool) -> list[str]:
-        """Undo whatever an earlier process left on this host; what was put back, one sentence each.
+        """Undo what an earlier process left on this host; return what was restored, a sentence each.
 
-        ``lift``: also a kill switch, which no start brings back until the next ``up``. Raises when something
-        is up.
+        ``lift``: also lift a kill switch; no start enforces it again until the next ``up``. Raises when a
+        tunnel is up.
         """
         ...
 
     async def adopt(self, pid: int, programs: str) -> None:
-        """Count ``pid`` and its children from now on among ``programs``: ``excluded`` or ``only``."""
+        """Add ``pid`` and its future children to the list ``programs``: ``excluded`` or ``only``."""
         ...
 
     async def events(self, since: int, wait: float) -> list[Event]:
-        """Events after serial ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
+        """Return events after serial ``since``, oldest first; wait up to ``wait`` seconds for one."""
         ...
 
 
 class DaemonPort(SupervisorPort, Protocol):
-    """The daemon as its routes see it."""
+    """The daemon as its routes use it."""
 
     async def logs(self, since: int, wait: float) -> list[LogLine]:
-        """Lines after serial ``since`` of those that are still kept, oldest first; waits like ``events``."""
+        """Return the kept lines after serial ``since``, oldest first; wait like ``events``."""
         ...
 
 
 def supervisor_routes(supervisor: SupervisorPort, *, group: str = GROUP) -> dict[tuple[str, str], Handler]:
-    """The routes of every client, each for root, the client's own user and members of ``group`` alone."""
+    """Return the routes of every client, for root, the client's own user and members of ``group``."""
     return _guarded_all(_commands(supervisor) | _events(supervisor), group)
 
 
 def daemon_routes(
     daemon: DaemonPort, profiles: ProfileStore, *, group: str = GROUP
 ) -> dict[tuple[str, str], Handler]:
-    """All routes, each for root and members of ``group`` alone."""
+    """Return all routes of the daemon, for root and members of ``group``."""
     own = _guarded_all(_logs(daemon) | _profiles(profiles), group)
     return supervisor_routes(daemon, group=group) | own
 
@@ -166,7 +166,7 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         programs = _body(request).get("list")
         if programs not in ("excluded", "only"):
             raise UsageError('list must be "excluded" or "only"')
-        assert request.peer is not None  # who is not known may nothing
+        assert request.peer is not None  # an unknown peer has been refused
         await daemon.adopt(request.peer.pid, programs)
         return _json({"pid": request.peer.pid})
 
@@ -226,7 +226,7 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
 
 
 def _guarded(handler: Callable[[Request], Awaitable[Response]], group: str) -> Handler:
-    """``handler`` for those who may; what it raises of ours becomes an answer with that sentence."""
+    """Restrict ``handler`` to permitted peers; turn our own exceptions into answers with their sentence."""
 
     async def guarded(request: Request) -> Response:
         if not may_control(request.peer, group):
@@ -250,7 +250,7 @@ def _begun() -> Response:
 
 
 def _body(request: Request) -> dict[str, Any]:
-    """The JSON object of a request; an empty body is an empty one. Raises UsageError."""
+    """Return the JSON object of a request; an empty body is an empty object. Raises UsageError."""
     if not request.body.strip():
         return {}
     try:
@@ -263,7 +263,7 @@ def _body(request: Request) -> dict[str, Any]:
 
 
 def _poll(request: Request, *, default_wait: float) -> tuple[int, float]:
-    """``since`` and ``wait`` of the query. Raises UsageError."""
+    """Return ``since`` and ``wait`` of the query. Raises UsageError."""
     asked = parse_qs(request.query)
     try:
         since = int(asked.get("since", ["0"])[-1][:20])

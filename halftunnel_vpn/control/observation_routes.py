@@ -1,4 +1,4 @@
-"""The routes that both sides serve for machines: metrics and health."""
+"""The routes for monitoring that both sides serve: metrics and health."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halftunnel_vpn.control.control_service import TEXT, Handler, Request, Respo
 def observation_routes(
     render: Callable[[], tuple[str, bytes]], ready: Callable[[], bool]
 ) -> dict[tuple[str, str], Handler]:
-    """``/metrics``, ``/healthz`` (this process answers) and ``/readyz`` (it also does its work)."""
+    """Return ``/metrics``, ``/healthz`` (the process answers) and ``/readyz`` (it can also do its work)."""
 
     async def metrics(_request: Request) -> Response:
         return Response(200, *render())

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, as the kernel says (unix(7), socket(7))."""
+"""The process at the other end of a Unix socket, as the kernel reports it (unix(7), socket(7))."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import struct
 from typing import NamedTuple
 
 GROUP = "halftunnel"
-"""Members of this group may do what root may on the control socket."""
+"""Members of this group have root's rights on the control socket."""
 
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
 _MOST_GROUPS = 256
-"""socket.getsockopt takes 1024 bytes at most."""
+"""The most bytes that socket.getsockopt accepts."""
 
 
 class Peer(NamedTuple):
-    """Credentials of the process that connected, at the moment it did."""
+    """The credentials of the connecting process at the time of its connect."""
 
     pid: int
     uid: int
@@ -29,7 +29,7 @@ class Peer(NamedTuple):
 
 
 def peer_of(connection: socket.socket) -> Peer | None:
-    """Who connected; None where the kernel does not know (no Unix socket)."""
+    """Return who connected; None if the kernel does not know (not a Unix socket)."""
     if connection.family != socket.AF_UNIX:
         return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -41,7 +41,7 @@ def _groups_of(connection: socket.socket, uid: int, gid: int) -> frozenset[int]:
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
     except OSError:
-        # More groups than Python can take (ERANGE), or a kernel before 4.13: what the account's groups are.
+        # More groups than Python accepts (ERANGE), or a kernel before 4.13: use the account's groups.
         try:
             return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
         except (KeyError, OSError):
@@ -50,7 +50,7 @@ def _groups_of(connection: socket.socket, uid: int, gid: int) -> frozenset[int]:
 
 
 def group_id(name: str = GROUP) -> int | None:
-    """Number of the group ``name``; None when this host has none."""
+    """Return the number of the group ``name``; None if this host has no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
@@ -58,7 +58,7 @@ def group_id(name: str = GROUP) -> int | None:
 
 
 def may_control(peer: Peer | None, group: str = GROUP) -> bool:
-    """Whether ``peer`` is root, the user this process runs as, or in ``group``."""
+    """Return whether ``peer`` is root, the user of this process, or in ``group``."""
     if peer is None:
         return False
     if peer.uid in (0, os.geteuid()):

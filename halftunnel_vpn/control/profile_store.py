@@ -1,4 +1,4 @@
-"""The profiles of this host: one TOML file each in a directory of root's, and which one is meant."""
+"""The profiles of this host, one TOML file each in a directory of root's, and the active one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from halftunnel_vpn.errors import ConfigError, HostError
 from halftunnel_vpn.storage.atomic_file import replace_file
 
 PROFILES = Path("/etc/halftunnel/profiles")
-"""Where profiles are unless said otherwise."""
+"""The default directory of profiles."""
 
 MAX_PROFILES = 1000
-"""Profiles in one store."""
+"""The most profiles in one store."""
 
 _SUFFIX = ".toml"
 _CHOICE = ".default"
-"""The file that holds the name of the profile `htvpn profile use` chose."""
+"""The file with the name of the profile that `htvpn profile use` has made the active one."""
 
 
 class ProfileEntry(NamedTuple):
-    """One profile of a store; ``problem`` is why it cannot be used, in one sentence, None when it can."""
+    """One profile of a store. ``problem`` is why it cannot be used, in one sentence; None if it can."""
 
     name: str
     chosen: bool
@@ -39,12 +39,12 @@ class ProfileStore:
         self.directory = directory
 
     def entries(self) -> list[ProfileEntry]:
-        """All profiles by name, each read and checked."""
+        """Return all profiles by name. Each one is read and checked."""
         chosen = self.chosen()
         return [ProfileEntry(name, name == chosen, self._problem(name)) for name in self.names()]
 
     def names(self) -> list[str]:
-        """Names of the profiles, in order."""
+        """Return the names of the profiles, sorted."""
         try:
             with os.scandir(self.directory) as files:
                 found = sorted(
@@ -59,7 +59,7 @@ class ProfileStore:
         return [name for name in found if _is_name(name)][:MAX_PROFILES]
 
     def chosen(self) -> str | None:
-        """The profile that is meant when nobody names one: the chosen one, else the only one, else None."""
+        """Return the active profile: the one chosen by `profile use`, or the only one; otherwise None."""
         names = self.names()
         try:
             name = (self.directory / _CHOICE).read_text(encoding="utf-8").strip()
@@ -70,7 +70,7 @@ class ProfileStore:
         return names[0] if len(names) == 1 else None
 
     def resolve(self, name: str | None) -> str:
-        """The name of an existing profile: ``name`` itself, or for None the one that is meant."""
+        """Return the name of an existing profile: ``name``, or for None the active profile."""
         if name is not None:
             self._existing(name)
             return name
@@ -93,9 +93,9 @@ class ProfileStore:
         return parse_client(read_text(path), source=str(path))
 
     def put(self, name: str, text: str, *, replace: bool = True) -> None:
-        """Check a profile and keep it under ``name``, mode 0600.
+        """Check a profile and store it under ``name``, mode 0600.
 
-        It replaces the one that was there; with ``replace`` false, another one is left, and that is an error.
+        It replaces an existing one. With ``replace`` false, a different existing one is an error.
         """
         path = self._path(name)
         parse_client(text, source=name)
@@ -110,7 +110,7 @@ class ProfileStore:
         self._write(path, text)
 
     def remove(self, name: str) -> None:
-        """Forget a profile."""
+        """Remove a profile."""
         path = self._existing(name)
         try:
             path.unlink()
@@ -118,7 +118,7 @@ class ProfileStore:
             raise HostError(f"{path} cannot be removed: {error.strerror}") from error
 
     def use(self, name: str) -> None:
-        """Have ``name`` meant from now on when nobody names a profile."""
+        """Make ``name`` the active profile."""
         self._existing(name)
         self._write(self.directory / _CHOICE, name + "\n")
 
@@ -146,7 +146,7 @@ class ProfileStore:
         return path
 
     def _write(self, path: Path, text: str) -> None:
-        """Whole or not at all, for root alone, on disk when this returns."""
+        """Write atomically, readable by root only. The file is on disk when this returns."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(path, text)

@@ -1,4 +1,4 @@
-"""The other end of the control socket: what `htvpn` asks and tells a running client with."""
+"""The client of the control socket, with which `htvpn` queries and controls a running process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from halftunnel_vpn.control.status_schema import DOWN_PATH, STATUS_PATH
 from halftunnel_vpn.errors import HostError
 
 TIMEOUT = 5.0
-"""Seconds until a process that does not answer is given up."""
+"""Seconds until the process must answer."""
 
 MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of an answer."""
+"""The most bytes of an answer."""
 
 
 class ControlAnswer(NamedTuple):
-    """Status code and body."""
+    """Status code and body of an answer."""
 
     status: int
     body: bytes
@@ -38,9 +38,9 @@ class _UnixConnection(http.client.HTTPConnection):
 def ask(
     path: str, method: str, target: str, *, body: bytes | None = None, timeout: float = TIMEOUT
 ) -> ControlAnswer | None:
-    """One request to the process behind the Unix socket ``path``; None when there is no such process.
+    """Send one request over the Unix socket ``path``; return None if no process serves it.
 
-    Raises HostError when it may not be asked or does not answer.
+    Raises HostError when access is denied or the process does not answer.
     """
     connection = _UnixConnection(path, timeout)
     try:
@@ -69,7 +69,7 @@ def command(
     *,
     timeout: float = TIMEOUT,
 ) -> dict[str, Any] | None:
-    """One request, answered with a JSON object; None when no process is there.
+    """Send one request and return the JSON object of the answer; None if no process serves ``path``.
 
     Raises HostError with the sentence of the other side when it refuses.
     """
@@ -82,8 +82,8 @@ def command(
         return told
     if answer.status in (404, 405):
         raise HostError(
-            f"what answers at {path} is no daemon that can do this; 'htvpn up --foreground' has one profile "
-            "and writes its log to its own terminal"
+            f"{path} belongs to 'htvpn up --foreground', which cannot do this: it has one profile and writes "
+            "its log to its own terminal"
         )
     sentence = None if told is None else told.get("error")
     if not isinstance(sentence, str):
@@ -105,7 +105,7 @@ def read_status(path: str) -> dict[str, Any] | None:
 
 
 def request_stop(path: str) -> bool:
-    """Tell the running client to stop; False when none runs. Raises HostError."""
+    """Ask the running client to stop; return False if none runs. Raises HostError."""
     answer = ask(path, "POST", DOWN_PATH)
     if answer is not None and answer.status == 403:
         raise HostError("only root and members of the group halftunnel may use htvpn here")
@@ -115,7 +115,7 @@ def request_stop(path: str) -> bool:
 
 
 def is_served(path: str) -> bool:
-    """Whether a process listens at ``path``, be it one that is too busy or may not be asked."""
+    """Return whether a process listens at ``path``, also if it is busy or denies access."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(TIMEOUT)
         try:
@@ -123,12 +123,12 @@ def is_served(path: str) -> bool:
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
         except OSError:
-            return True  # whoever asks it next is told what is wrong
+            return True  # the next request reports what is wrong
     return True
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object of an answer, None when it is none."""
+    """Return the JSON object of an answer; None if it is not one."""
     try:
         content = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The last things that happened, numbered, for readers that come back for more (long poll)."""
+"""The latest entries of a log, numbered, for readers that poll for more (long poll)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_WAIT = 20.0
-"""Seconds that one reader may wait for something new."""
+"""The longest time in seconds that one reader may wait for a new entry."""
 
 
 class Ring(Generic[T]):
-    """At most ``size`` entries with serial numbers from 1; the oldest make room. For one event loop."""
+    """At most ``size`` entries with serial numbers from 1. Old ones are discarded. For one event loop."""
 
     __slots__ = ("_changed", "_entries", "_last")
 
@@ -24,11 +24,11 @@ class Ring(Generic[T]):
 
     @property
     def last_serial(self) -> int:
-        """Serial number of the newest entry, 0 while there is none."""
+        """The serial number of the newest entry; 0 if there is none."""
         return self._last
 
     def append(self, entry: T) -> int:
-        """Add an entry and wake whoever waits; returns its serial number."""
+        """Add an entry and wake all waiting readers; return its serial number."""
         self._last += 1
         self._entries.append((self._last, entry))
         changed, self._changed = self._changed, asyncio.Event()
@@ -36,13 +36,13 @@ class Ring(Generic[T]):
         return self._last
 
     def since(self, serial: int) -> list[tuple[int, T]]:
-        """Entries after ``serial``, oldest first. A serial of the future is an earlier process's: all."""
+        """Return entries after ``serial``, oldest first; all, if ``serial`` is of an earlier process."""
         if serial > self._last:
             serial = 0
         return [entry for entry in self._entries if entry[0] > serial]
 
     async def read(self, serial: int, wait: float) -> list[tuple[int, T]]:
-        """As :meth:`since`, but waits up to ``wait`` seconds (at most MAX_WAIT) for a first one."""
+        """Like :meth:`since`, but wait up to ``wait`` seconds (at most MAX_WAIT) for the first entry."""
         found = self.since(serial)
         if not found and wait > 0:
             changed = self._changed

@@ -1,4 +1,4 @@
-"""What a running client says of itself at ``GET /v1/status``: one JSON object (docs/CONTROL.md)."""
+"""The status of a running client, ``GET /v1/status``: one JSON object (docs/CONTROL.md)."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ DOWN_PATH = "/v1/down"
 
 
 class TunnelState(StrEnum):
-    """What the tunnel of a host is doing: the ``state`` of a status and of an event."""
+    """The state of the tunnel of a host: the ``state`` of a status and of an event."""
 
     DISCONNECTED = "disconnected"
     """No tunnel is wanted."""
     CONNECTING = "connecting"
-    """The first session is being made."""
+    """The first session is being set up."""
     CONNECTED = "connected"
     """Both directions carry data."""
     RECONNECTING = "reconnecting"
-    """A direction or the session is lost; the device and the routes stay."""
+    """A direction or the session is lost. The device and the routes stay."""
     BLOCKED = "blocked"
-    """A tunnel is wanted and cannot be had, and the kill switch holds."""
+    """A tunnel is wanted but not possible, and the kill switch holds."""
     DISCONNECTING = "disconnecting"
-    """The host is being put back."""
+    """The host is being restored."""
 
 
 class LegStatus(TypedDict):
-    """One WebSocket connection that is open now. Bytes are WebSocket payload since it joined."""
+    """One open WebSocket connection. Bytes are WebSocket payload since it joined."""
 
     number: int
     domain: str
-    """Host and port of its URL; never the path, which is a secret."""
+    """Host and port of its URL. The path is a secret and never shown."""
     address: str | None
-    """IP address that it is connected to (a proxy's, where there is one); None when not known."""
+    """The connected IP address (that of a proxy, if there is one); None if unknown."""
     round_trip: float | None
-    """Seconds, last measured on this leg."""
+    """The last round-trip time on this leg in seconds."""
     age: float
     """Seconds since it joined."""
     sent_bytes: int
     received_bytes: int
 
 
-class RoadStatus(TypedDict):
-    """One direction's road since the process began; bytes are WebSocket payload, without frames and TLS."""
+class DirectionStatus(TypedDict):
+    """One direction since the process began. Bytes are WebSocket payload, without frames and TLS."""
 
     urls: list[str]
-    """Scheme, host and port of each; never the path, which is a secret."""
+    """Scheme, host and port of each URL. The paths are secret and never shown."""
     legs: int
-    """Legs that are open now."""
+    """The number of open legs."""
     open_legs: list[LegStatus]
-    """The same, one by one, by number."""
+    """The open legs, by number."""
     sent_bytes: int
-    """Payload that went from the client to the exit on this road."""
+    """Payload bytes from the client to the exit on this path."""
     received_bytes: int
-    """Payload that came from the exit to the client on this road."""
+    """Payload bytes from the exit to the client on this path."""
     sent_messages: int
     received_messages: int
 
@@ -65,7 +65,7 @@ class DnsStatus(TypedDict):
     mode: str
     """``forward``, ``fake-ip`` or ``off``."""
     backend: str | None
-    """What points programs to the tunnel: ``resolved``, ``resolvconf`` or ``file``; None: nothing does."""
+    """How programs are configured for the tunnel: ``resolved``, ``resolvconf`` or ``file``; None if not."""
     cache_hits: int
     cache_misses: int
     cache_entries: int
@@ -79,9 +79,9 @@ class ProtectionStatus(TypedDict):
     active: bool
     """Whether its rules are in the kernel now."""
     verified: bool
-    """Whether they were read back and are the ones that this state asks for."""
+    """Whether the rules were read back and are those of this state."""
     inbound: bool
-    """Whether replies to connections from outside leave outside the tunnel, kill switch or not."""
+    """Whether replies to connections from outside leave outside the tunnel, with or without kill switch."""
 
 
 class ShapingStatus(TypedDict):
@@ -112,15 +112,15 @@ class ShapingStatus(TypedDict):
 
 
 class Status(TypedDict):
-    """A whole status. Readers ignore keys that they do not know."""
+    """A complete status. Readers must ignore unknown keys."""
 
     version: str
     state: str
-    """A word of :class:`TunnelState`."""
+    """A value of :class:`TunnelState`."""
     since: float
     """When this state began: seconds since 1970 (UTC)."""
     sentence: str | None
-    """The last failure, in one sentence; None when there was none since the last success."""
+    """The last failure, in one sentence; None if there was none since the last success."""
     profile: str | None
     """None while nothing is up."""
     pid: int
@@ -128,22 +128,22 @@ class Status(TypedDict):
     """Seconds since the start of the process."""
     device: str | None
     session: int
-    """Number of the session in this process; the log names the same. 0 before the first."""
+    """The number of the session in this process, as in the log; 0 before the first session."""
     round_trip: float | None
-    """Seconds from a keepalive to its answer, last measured."""
-    upstream: NotRequired[RoadStatus]
-    """Both roads are there as soon as a profile is up."""
-    downstream: NotRequired[RoadStatus]
+    """The last measured seconds from a keepalive to its answer."""
+    upstream: NotRequired[DirectionStatus]
+    """Both directions, as soon as a profile is up."""
+    downstream: NotRequired[DirectionStatus]
     lost: list[str]
-    """Directions without a leg now, of ``upstream`` and ``downstream``."""
+    """Directions without a leg at present: ``upstream``, ``downstream``."""
     notices: NotRequired[list[str]]
-    """What the user should know although the tunnel works, a sentence each."""
+    """Notices for the user although the tunnel works, a sentence each."""
     flows: dict[str, int]
-    """Flows now, by kind: ``tcp``, ``udp``, ``icmp``."""
+    """The number of flows by kind: ``tcp``, ``udp``, ``icmp``."""
     dns: NotRequired[DnsStatus]
     protection: ProtectionStatus
     shaping: NotRequired[ShapingStatus]
     dropped: dict[str, int]
-    """What was dropped, by reason."""
+    """The number of drops by reason."""
     leftovers: NotRequired[list[str]]
-    """What a client that is gone left on this host, and what to do about it; only while none runs."""
+    """What an earlier client left on this host, and what to do about it. Only set while no client runs."""

@@ -1,4 +1,4 @@
-"""Text that people wrote: configurations, profiles, keys, certificates; read whole, within a bound."""
+"""Text files that people write: configurations, profiles, keys, certificates. Their size is bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from halftunnel_vpn.errors import ConfigError, HostError
 from halftunnel_vpn.storage.bounded_file import Opener, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
-"""Some editors begin a file with it."""
+"""The byte order mark, with which some editors begin a file."""
 
 
 def read_text(
@@ -19,11 +19,11 @@ def read_text(
     reader: str = "this user; run this as its owner or as root",
     opener: Opener | None = None,
 ) -> str:
-    """Return the text of a file. Raises HostError when it cannot be read, ConfigError as :func:`decode` does.
+    """Return the text of a file. Raises HostError if it cannot be read, ConfigError as :func:`decode` does.
 
     ``missing`` is the sentence of the ConfigError when there is no file, None for the usual HostError.
-    ``reader`` completes the sentence "it may not be read by". With an ``opener`` only a regular file is read:
-    nobody can make the caller wait by putting a pipe there.
+    ``reader`` completes the sentence "it may not be read by". With an ``opener`` only a regular file is read,
+    so that a pipe cannot block the caller.
     """
     try:
         if opener is not None:
@@ -43,7 +43,7 @@ def read_text(
 
 
 def decode(raw: bytes, source: str) -> str:
-    """``raw`` as text; ``source`` names it. Raises ConfigError for more than MAX_TEXT bytes, or no UTF-8."""
+    """Return ``raw`` as text. ``source`` names it. Raises ConfigError if too long or not UTF-8."""
     if len(raw) > MAX_TEXT:
         raise ConfigError(f"{source}: longer than {MAX_TEXT} bytes, so it is not read")
     try:

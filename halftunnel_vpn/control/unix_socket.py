@@ -11,18 +11,18 @@ from pathlib import Path
 from halftunnel_vpn.errors import HostError
 
 MAX_PATH = 107
-"""Bytes of a Unix socket's path (sockaddr_un, unix(7))."""
+"""The most bytes of a Unix socket's path (sockaddr_un, unix(7))."""
 
 
 CONTROL = "control socket"
 
 
 def claim(path: str, *, group: int | None = None, purpose: str = CONTROL) -> socket.socket:
-    """A bound socket at ``path``, not yet listening: mode 0600, or 0660 for the group of number ``group``.
+    """Return a bound socket at ``path``, not yet listening: mode 0600, or 0660 for the group ``group``.
 
-    A dead one that was left there is replaced. ``purpose`` names it in messages.
+    A socket that a dead process left is replaced. ``purpose`` names the socket in messages.
 
-    Raises HostError when another process serves it, or when it cannot be made.
+    Raises HostError when another process serves it, or when it cannot be created.
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise HostError(
@@ -34,7 +34,7 @@ def claim(path: str, *, group: int | None = None, purpose: str = CONTROL) -> soc
         claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             claimed.bind(path)
-            # Nobody can connect between these lines: the socket does not listen yet.
+            # Nobody can connect before the mode is set: the socket does not listen yet.
             os.chmod(path, 0o600)
             if group is not None:
                 os.chown(path, -1, group)
@@ -57,7 +57,7 @@ def release(path: str) -> None:
 
 
 def _clear(path: str, purpose: str) -> None:
-    """Remove what a dead process left at ``path``."""
+    """Remove the socket of a dead process at ``path``."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise HostError(f"{path} is in the way of the {purpose} and is not a socket; remove it")
@@ -65,7 +65,7 @@ def _clear(path: str, purpose: str) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            with contextlib.suppress(BlockingIOError):  # one that hangs has not taken the last who came
+            with contextlib.suppress(BlockingIOError):  # a full queue of a process that hangs: it is alive
                 probe.connect(path)
         except ConnectionRefusedError:
             release(path)

@@ -1,1 +1,1 @@
-"""The daemon: it owns the tunnel of this host, and decides at every moment what may leave outside it."""
+"""The daemon. It owns the tunnel of this host and always decides what may leave outside it."""

@@ -1,7 +1,7 @@
-"""Early at boot, before the network: the kill switch as it was when the host went down.
+"""Early at boot, before the network: enforce the kill switch that was in force at shutdown.
 
-``python -m halftunnel_vpn.daemon.lockdown`` reads the file of ``host/record/policy_file.py``, applies the
-policy in it, and ends. A file that cannot be read locks everything: nobody can tell any more what was meant.
+``python -m halftunnel_vpn.daemon.lockdown`` reads the file of ``host/record/policy_file.py``, enforces the
+policy in it, and ends. If the file cannot be read, the policy is unknown, so all traffic is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from halftunnel_vpn.host.record.lock import HostBusy, HostLock, Role
 
 
 def main() -> int:
-    """Return 0 when what was remembered is in place (or nothing was), 1 after one sentence otherwise.
+    """Return 0 when the saved policy is in force (or there is none), otherwise 1 after one sentence.
 
-    A client that runs already has put in place what is remembered, and stays in charge.
+    If a client runs already, it has enforced the saved policy itself and stays in charge.
     """
     state_dir = state_directory()
     try:

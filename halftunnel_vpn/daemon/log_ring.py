@@ -11,14 +11,14 @@ from halftunnel_vpn.control.ring import Ring
 from halftunnel_vpn.observe.log_format import NUMBERS, one_line
 
 MAX_LINES: Final = 1000
-"""Lines kept."""
+"""Lines that are kept."""
 
 MAX_MESSAGE: Final = 1000
-"""Characters kept of one message."""
+"""Characters that are kept of one message."""
 
 
 class LogRing(logging.Handler):
-    """Keeps lines without what is private, whatever the level. Records of other threads are handed over."""
+    """Keeps log lines without private data, whatever the level. Other threads use the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class LogRing(logging.Handler):
         self._lines: Ring[LogLine] = Ring(MAX_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
+        """Keep the line of one record."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._keep, record)
 
@@ -43,5 +43,5 @@ class LogRing(logging.Handler):
         )
 
     async def lines(self, since: int, wait: float) -> list[LogLine]:
-        """Lines after ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
+        """Return lines after ``since``, oldest first; wait up to ``wait`` seconds for the first one."""
         return [line for _, line in await self._lines.read(since, wait)]

@@ -1,4 +1,4 @@
-"""The daemon's process: arguments, log, control socket, signals, and what systemd wants to hear."""
+"""The daemon's process: arguments, log, control socket, signals, and reports to systemd."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Daemon(Supervisor):
-    """The supervisor of the profiles in a store, with the lines of its log. Implements ``DaemonPort``."""
+    """The supervisor of the profiles in a store, with its log lines. Implements ``DaemonPort``."""
 
     def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing) -> None:
         super().__init__(driver, store, state_directory(), remembers=True)
@@ -55,7 +55,7 @@ def entry_point() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT. Exit code 0; 1 after one sentence on standard error."""
+    """Run until SIGTERM or SIGINT. Return exit code 0, or 1 after one sentence on standard error."""
     options = _parser().parse_args(arguments)
     try:
         with HostLock(state_directory(), Role.DAEMON, socket=options.socket):
@@ -112,7 +112,7 @@ async def _main(options: Namespace) -> None:
         watchdog.start(driver.clock())
         async with asyncio.TaskGroup() as tasks:
             helpers = [
-                tasks.create_task(endless(_tell_states(daemon), "the report of states to systemd")),
+                tasks.create_task(endless(_report_states(daemon), "the report of states to systemd")),
                 tasks.create_task(endless(_reload_on_hangup(daemon, hangups), "the wait for SIGHUP")),
             ]
             await daemon.run()
@@ -140,8 +140,8 @@ async def _serve(options: Namespace, control: ControlService, observation: Contr
         await observation.serve_tcp(str(endpoint.host), endpoint.port)
 
 
-async def _tell_states(daemon: Daemon) -> None:
-    """`systemctl status` shows the state, and what went wrong last."""
+async def _report_states(daemon: Daemon) -> None:
+    """Report each state and the last failure to systemd, for `systemctl status`."""
     since = 0
     while True:
         for event in await daemon.machine.events(since, MAX_WAIT):

@@ -1,6 +1,6 @@
-"""The sockets that systemd hands over (sd_listen_fds(3)), and its journal.
+"""The sockets that systemd passes to the process (sd_listen_fds(3)), and its journal.
 
-The journal needs systemd-python; without it, it gets plain lines. Without systemd every call does nothing.
+Without systemd-python the journal receives plain lines. Without systemd every call does nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PRIORITIES: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL
 
 
 def listeners() -> list[socket.socket]:
-    """The sockets that systemd has made for us; no child shall take them for its own."""
+    """Return the sockets that systemd has made for us. Remove the variables, so that no child uses them."""
     pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not number.isdigit():
@@ -31,7 +31,7 @@ def listeners() -> list[socket.socket]:
 
 
 def journal_handler(*, private: bool) -> logging.Handler | None:
-    """A handler for the journal, when standard error leads there and systemd-python is installed."""
+    """Return a handler for the journal if standard error leads there and systemd-python is installed."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(sys.stderr.fileno())
@@ -44,10 +44,10 @@ def journal_handler(*, private: bool) -> logging.Handler | None:
 
 
 class JournalHandler(logging.Handler):
-    """One entry a record, with the numbers as fields: SESSION, STREAM, LEG, DIRECTION, REASON, PEER.
+    """Writes one journal entry per record, with these fields: SESSION, STREAM, LEG, DIRECTION, REASON, PEER.
 
-    CORRELATION_ID joins the entries of one session, or of one stream of it, at both ends: it is what the
-    session's ``id`` is in other logs, with the stream's number.
+    CORRELATION_ID connects the entries of one session, or of one of its streams, at both ends. It is the
+    session's ``id`` of other logs, with the number of the stream.
     """
 
     def __init__(self, send: Any, *, private: bool) -> None:
@@ -58,13 +58,13 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one entry."""
         try:
-            # journal.send wants this one as a number.
+            # journal.send expects this one as a number.
             self._send(one_line(record.getMessage()), **self.fields(record) | {"CODE_LINE": record.lineno})
         except OSError:
             self.handleError(record)
 
     def fields(self, record: logging.LogRecord) -> dict[str, str]:
-        """Everything but the message."""
+        """Return every field except the message."""
         fields = {
             "PRIORITY": str(_PRIORITIES.get(record.levelname, 6)),
             "SYSLOG_IDENTIFIER": "halftunnel",

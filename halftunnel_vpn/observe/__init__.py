@@ -1,1 +1,1 @@
-"""What others may see of a running process: its log and its metrics."""
+"""What other processes may see of a running process: its log and its metrics."""

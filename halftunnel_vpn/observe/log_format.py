@@ -1,9 +1,9 @@
-"""The log: one line an event on standard error, as text or as JSON.
+"""The log: one line per event on standard error, as text or as JSON.
 
-Numbers travel in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. ``id`` is the
-session's correlation id (``log_id`` in ``protocol/keys.py``): with ``stream`` it joins lines of both ends.
-What reveals who talks to whom (a destination, a name) goes into ``extra={"private": {...}}`` and is written
-at level ``debug`` alone.
+Fields are passed in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. ``id`` is
+the session's correlation id (``log_id`` in ``protocol/keys.py``). With ``stream`` it connects lines of both
+ends. What reveals who communicates with whom (a destination, a name) belongs into ``extra={"private":
+{...}}``; it is only written at level ``debug``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 ROOT = "halftunnel_vpn"
-"""Name of the logger above all of ours."""
+"""The name of the logger above all of ours."""
 
 NUMBERS = ("id", "session", "stream", "leg", "direction", "reason", "peer")
-"""Fields of ``extra`` that a line carries at every level."""
+"""Fields of ``extra`` that are written at every level."""
 
 PEER_INTERVAL = 60.0
-"""Seconds for which a peer that was logged stays silent."""
+"""Seconds after a logged refusal for which further ones of the same peer are only counted."""
 
 MAX_PEERS = 4096
-"""Peers remembered by one :class:`PeerLog`; the one longest unheard of makes room."""
+"""Peers that one :class:`PeerLog` remembers. The one without a refusal for the longest time is discarded."""
 
 MAX_LINES = 60
-"""Lines of one :class:`PeerLog` in a PEER_INTERVAL, however many peers there are."""
+"""Lines of one :class:`PeerLog` per PEER_INTERVAL, whatever the number of peers."""
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -48,7 +48,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def _fields(record: logging.LogRecord, private: bool) -> dict[str, object]:
-    """The fields of ``extra`` that this record carries and this log may show."""
+    """Return the fields of ``extra`` in this record that this log may show."""
     fields = {name: getattr(record, name) for name in NUMBERS if hasattr(record, name)}
     hidden = getattr(record, "private", None)
     if private and isinstance(hidden, Mapping):
@@ -57,7 +57,7 @@ def _fields(record: logging.LogRecord, private: bool) -> dict[str, object]:
 
 
 def one_line(text: str) -> str:
-    """Peers choose some of what is logged: without control characters it forges no line, moves no cursor."""
+    """Remove control characters. Peers choose parts of the log; they must not forge lines or move cursors."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -69,7 +69,7 @@ class TextFormatter(logging.Formatter):
         self._private = private
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; below it the traceback, where there is one."""
+        """Return one line; below it the traceback, if there is one."""
         where = record.name.removeprefix(ROOT + ".")
         line = f"{_time(record)} {record.levelname} {where}: {one_line(record.getMessage())}"
         for name, value in _fields(record, self._private).items():
@@ -80,14 +80,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
 
     def __init__(self, *, private: bool) -> None:
         super().__init__()
         self._private = private
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds."""
+        """Return one line, whatever the message contains."""
         entry: dict[str, object] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -107,9 +107,10 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class PeerLog:
-    """A log of refusals that no peer can flood: a line per peer and minute, and MAX_LINES a minute of all.
+    """A log of refusals that no peer can flood: a line per peer and minute, and MAX_LINES a minute in total.
 
-    The rest is only counted. Addresses of one IPv6 /64 are one peer: one host can have all of them.
+    All others are only counted. The addresses of one IPv6 /64 count as one peer: one host can have all of
+    them.
     """
 
     __slots__ = ("_interval", "_lines", "_logger", "_max_peers", "_peers", "_since", "_unsaid")
@@ -126,7 +127,7 @@ class PeerLog:
         self._unsaid = 0
 
     def refused(self, peer: str, reason: str, now: float) -> bool:
-        """Note that ``peer`` was refused for ``reason``; True when that was worth a line now."""
+        """Note that ``peer`` was refused for ``reason``; return True if a line was written."""
         key = _network_of(peer)
         spoken, silent = self._peers.pop(key, (None, 0))
         if spoken is not None and now - spoken < self._interval:
@@ -142,7 +143,7 @@ class PeerLog:
         return True
 
     def _may_speak(self, now: float) -> bool:
-        """Whether one line more fits the interval; what did not fit is summed up at the begin of the next."""
+        """Return whether one more line fits the interval. The rest is summed up in the next one."""
         if now - self._since >= self._interval:
             if self._unsaid:
                 self._logger.warning("refused: %d more of other peers, not listed", self._unsaid)
@@ -156,7 +157,7 @@ class PeerLog:
 
 
 def _network_of(peer: str) -> str:
-    """``peer``, or the /64 it is in when it is an IPv6 address."""
+    """Return ``peer``, or the /64 network of an IPv6 address."""
     if ":" not in peer:
         return peer
     try:

@@ -1,7 +1,7 @@
-"""Metrics: a collector that reads plain integers at each request, and costs the data path nothing.
+"""Metrics: a collector that reads plain integers at each request, so the data path has no cost.
 
 Names and labels: ``halftunnel_dropped_total{component, reason}``, ``halftunnel_events_total{component,
-event}``, and a gauge ``halftunnel_NAME`` for every callable that was added. Exposition by prometheus_client.
+event}``, and a gauge ``halftunnel_NAME`` for every added callable. prometheus_client formats the output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LabelledGauge = Callable[[], Mapping[str, float]]
 
 
 class Metrics(Collector):
-    """All numbers of one process, in a registry of its own."""
+    """All metrics of one process, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -34,27 +34,27 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def add_counters(self, component: str, counters: Counters) -> None:
-        """Show ``counters`` from now on; those of one component are added up."""
+        """Export ``counters`` from now on. Those of one component are added up."""
         self._counters.append((component, counters))
 
     def add_gauge(self, name: str, meaning: str, read: Gauge) -> None:
-        """Show ``halftunnel_NAME``, whose value ``read`` returns."""
+        """Export ``halftunnel_NAME``. ``read`` returns its value."""
         self._gauges[name] = (meaning, read)
 
     def add_labelled_gauge(self, name: str, meaning: str, label: str, read: LabelledGauge) -> None:
-        """Show ``halftunnel_NAME{label=...}``; ``read`` returns the value of every label value."""
+        """Export ``halftunnel_NAME{label=...}``. ``read`` returns the value for each label value."""
         self._labelled[name] = (meaning, label, read)
 
     def render(self) -> tuple[str, bytes]:
-        """Content type and body of an answer to a scrape."""
+        """Return content type and body of the answer to a scrape."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Nothing: names are known only once there are counts."""
+        """Return nothing: the names are only known once there are counts."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything (called by the registry)."""
+        """Read all values (called by the registry)."""
         for _, counters in self._counters:
             counters.refresh()
         yield self._totals("dropped", "What was dropped or refused, by reason.", "reason")

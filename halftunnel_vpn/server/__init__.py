@@ -1,1 +1,1 @@
-"""The exit server: sessions on one side, ordinary sockets on the other. Needs no privilege."""
+"""The exit server: sessions on one side, ordinary sockets on the other. It needs no privileges."""

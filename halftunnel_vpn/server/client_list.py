@@ -1,4 +1,4 @@
-"""The allow-list: one small file for each client, read again when it changes."""
+"""The allow-list of clients: one small file per client, read again when it changes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.storage.bounded_file import read_regular
 
 MAX_CLIENT_FILE = 64 * 1024
-"""Bytes of the file of one client, which has some hundred."""
+"""The most bytes of the file of one client. Usually it has some hundred."""
 
 SETTLED_AFTER = 1_000_000_000
-"""Nanoseconds after its last change from which on a file or directory that looks the same is the same."""
+"""Nanoseconds since the last change after which an unchanged stamp means an unchanged file."""
 
 SHARE_OF_TIME = 20
-"""For unknown keys, all files are checked during at most 1/N of the time: strangers may ask often."""
+"""For unknown keys, files are checked during at most 1/N of the time, because strangers may ask often."""
 
 Stamp = tuple[int, int, int]
 """mtime_ns, size and inode."""
 
 NO_STAMP: Stamp = (0, -1, 0)
-"""Of a file that cannot be looked at."""
+"""The stamp of a file whose status cannot be read."""
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 """Errors that do not concern the file itself."""
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What a client file said when it was read; without a name and key when it could not be used."""
+    """The content of a client file when it was read. Without name and key if it could not be used."""
 
     stamp: Stamp
     is_settled: bool
@@ -46,7 +46,7 @@ class _File:
 
 
 class ClientList:
-    """Who may use the exit. ``changed`` is called after the list has changed in any way."""
+    """The clients that may use the exit. ``changed`` is called after every change of the list."""
 
     def __init__(self, directory: Path, *, limit: int, changed: Callable[[], None]) -> None:
         self._directory = directory
@@ -56,9 +56,9 @@ class ClientList:
         self._files: dict[str, _File] = {}
         # Client and file name by public key.
         self._clients: dict[bytes, tuple[str, str]] = {}
-        # The directory when its files were listed last; None when it has to be listed again.
+        # The stamp of the directory when its files were last listed; None if it must be listed again.
         self._stamp: Stamp | None = None
-        # Until then unknown keys are looked up in the list as it is (monotonic time in ns).
+        # Until this time (monotonic, in ns) unknown keys are only looked up in the present list.
         self._rest_until = 0
         self._problem = ""
         self._is_over_limit = False
@@ -73,7 +73,7 @@ class ClientList:
         return len(self._clients)
 
     def name_of(self, public_key: bytes) -> str | None:
-        """The client with ``public_key`` now, None for a stranger; a file that has changed is read first."""
+        """Return the client with ``public_key``, None for a stranger. Read a changed file first."""
         known = self._clients.get(public_key)
         if known is None:
             if time.monotonic_ns() >= self._rest_until or self._has_changed(self._directory, self._stamp):
@@ -89,24 +89,24 @@ class ClientList:
         return self.listed(public_key)
 
     def listed(self, public_key: bytes) -> str | None:
-        """The client with ``public_key`` when the files were last read; None for a stranger."""
+        """Return the client with ``public_key`` as of the last reading of the files; None for a stranger."""
         known = self._clients.get(public_key)
         return None if known is None else known[0]
 
     def refresh(self) -> None:
-        """Read again what has changed since; the list stays as it is when that cannot be found out now."""
+        """Read changed files again. The list stays as it is if they cannot be read now."""
         began = time.monotonic_ns()
         try:
             stamp = _stamp_of(self._directory)
             files = self._read() if stamp is not None else {}
-        except OSError as error:  # for example no descriptor is left: that must not cut clients off
+        except OSError as error:  # e.g. out of descriptors: this must not disconnect clients
             self._stamp = None
             if self._problem != str(error):
                 self._problem = str(error)
                 log.warning("the list of clients stays as it is: %s", error)
             return
         self._problem = ""
-        # A change within the same tick of the clock would leave no other trace.
+        # A second change within the same clock tick would not change the stamp.
         self._stamp = stamp if stamp is not None and _is_settled(stamp) else None
         self._files = files
         before, self._clients = self._clients, self._clients_in(files)
@@ -122,7 +122,7 @@ class ClientList:
             return True
 
     def _read(self) -> dict[str, _File]:
-        """Every client file; one that looks as it did is not opened. Raises OSError."""
+        """Read every client file; one with an unchanged stamp is not opened. Raises OSError."""
         files: dict[str, _File] = {}
         with os.scandir(self._directory) as entries:
             names = sorted(entry.name for entry in entries if Path(entry.name).suffix == ".toml")
@@ -153,8 +153,8 @@ class ClientList:
             problem = str(error)
         else:
             return _File(stamp, is_settled, entry.name, entry.public_key)
-        if before is None or before.name or before.stamp != stamp:  # once for each change
-            log.warning("a client file is left out: %s", problem)
+        if before is None or before.name or before.stamp != stamp:  # warn once per change
+            log.warning("a client file is ignored: %s", problem)
         return _File(stamp, is_settled)
 
     def _clients_in(self, files: dict[str, _File]) -> dict[bytes, tuple[str, str]]:
@@ -173,7 +173,7 @@ class ClientList:
 
 
 def _stamp_of(path: Path) -> Stamp | None:
-    """None when there is no such file. Raises OSError."""
+    """Return the stamp of a file; None if there is no such file. Raises OSError."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _stamp_of(path: Path) -> Stamp | None:
 
 
 def _raise_if_short(error: OSError) -> None:
-    """Raise ``error`` if it does not concern the file itself: then the list stays as it is."""
+    """Raise ``error`` if it does not concern the file itself. Then the list stays as it is."""
     if error.errno in SHORTAGES:
         raise error
 

@@ -1,4 +1,4 @@
-"""Opens the streams of one client: which socket or question serves which stream."""
+"""Opens the streams of one client: each stream gets a socket or a DNS query."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from halftunnel_vpn.session.datagram_stream import DatagramStream
 log = logging.getLogger(__name__)
 
 ICMP_IDLE = 60.0
-"""Seconds without an echo after which an ICMP stream is forgotten."""
+"""Seconds without an echo after which an ICMP stream ends."""
 
 
 class ClientNat:
     """Opens streams for one client; implements Acceptor.
 
-    ``opening`` is called for every stream that is opened. A question to resolvers is cancelled when the
-    stream that asks it ends.
+    ``opening`` is called for every stream that is opened. A DNS query is cancelled when its stream ends.
     """
 
     __slots__ = ("_client", "_context", "_nat", "_opening")
@@ -42,7 +41,7 @@ class ClientNat:
         )
 
     def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
-        """A TCP connection or a DNS query."""
+        """Return the handler of a TCP connection or a DNS query."""
         nat = self._nat
         if not self._admits(stream, request):
             return _OVER
@@ -58,7 +57,7 @@ class ClientNat:
         return opening
 
     def datagrams_opened(self, stream: DatagramStream, request: OpenRequest, now: float) -> DatagramHandler:
-        """A UDP endpoint or a series of echo requests."""
+        """Return the handler of a UDP endpoint or a series of echo requests."""
         nat = self._nat
         if not self._admits(stream, request):
             return _OVER
@@ -72,7 +71,7 @@ class ClientNat:
         return relay(stream, self._context, idle_timeout, place.room_for, place.give_back)
 
     def _admits(self, stream: ByteStream | DatagramStream, request: OpenRequest) -> bool:
-        """Count a new stream of the client; reset it, and return False, where it may not be."""
+        """Count a new stream of the client. If it is not permitted, reset it and return False."""
         if log.isEnabledFor(logging.DEBUG):
             _log_stream(stream, request)
         self._opening()
@@ -140,7 +139,7 @@ def _log_stream(stream: ByteStream | DatagramStream, request: OpenRequest) -> No
 
 
 class _Over:
-    """Handler of a stream that was refused at once: nothing that still arrives matters."""
+    """The handler of a stream that was refused at once. It ignores everything that still arrives."""
 
     def opened(self, now: float) -> None: ...
     def refused(self, code: ResetCode, now: float) -> None: ...

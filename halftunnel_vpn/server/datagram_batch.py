@@ -12,22 +12,22 @@ from typing import Final, NamedTuple
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS
 
 SLOTS: Final = MAX_RUN_SEGMENTS
-"""Datagrams read by one call, at the most: as many as one run may have."""
+"""The most datagrams that one call reads: as many as one run may have."""
 
 SLOT_SIZE: Final = 65536
-"""Bytes of the longest datagram, or of what UDP_GRO makes of several. Pages never used take no memory."""
+"""Bytes of the longest datagram, or of several that UDP_GRO joins. Unused pages take no memory."""
 
 MAX_JOINED: Final = 65000
-"""Bytes of datagrams that are joined, at the most: they fit one run."""
+"""The most bytes of datagrams that are joined. They fit into one run."""
 
 FIRST_SIZE: Final = 1472
-"""Bytes that a datagram is expected to have before there were any: what an Ethernet has room for."""
+"""The expected size of the first datagram: what an Ethernet frame has room for."""
 
 MANY: Final = 8
-"""Datagrams of one read from which on the sender is taken to have more."""
+"""From this many datagrams in one read on, the sender probably has more."""
 
 MAX_LAYOUTS: Final = 32
-"""Expected sizes whose tables for the kernel are kept; with one more all are rebuilt."""
+"""Expected sizes whose kernel tables are cached. All are rebuilt when there are more."""
 
 UDP_GRO: Final = 104
 
@@ -69,11 +69,11 @@ _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 _recvmmsg.restype = ctypes.c_int
 
 Received = tuple[bytes, int, bytes, int]
-"""Source address (4 or 16 bytes), its port, data, and the size of each datagram in it, 0 for one alone."""
+"""Source address (4 or 16 bytes), port, data, and the size of each datagram in it; 0 for a single one."""
 
 
 class Reading(NamedTuple):
-    """What one read has brought: ``runs``, whether there may be ``more``, and the size to expect next."""
+    """The result of one read: ``runs``, whether there may be ``more``, and the size to expect next."""
 
     runs: list[Received]
     more: bool
@@ -81,7 +81,7 @@ class Reading(NamedTuple):
 
     @property
     def has_many(self) -> bool:
-        """Whether it has MANY datagrams or more; of those of one size and source the last run tells."""
+        """Whether it has MANY datagrams or more. Those of one size and source are in the last run."""
         if len(self.runs) >= MANY:
             return True
         *_, data, segment_size = self.runs[-1]
@@ -89,10 +89,10 @@ class Reading(NamedTuple):
 
 
 class DatagramBatch:
-    """Buffers for the datagrams of one read; one is enough for all sockets of a process.
+    """Buffers for the datagrams of one read. One instance serves all sockets of a process.
 
-    Datagrams of the size that is expected come to lie one behind the other, so that a flood of one size and
-    source needs no joining; what is longer goes on in a buffer of its own.
+    Datagrams of the expected size lie next to each other in memory, so that a flood of one size and source
+    needs no joining. The rest of a longer datagram goes to another buffer.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class DatagramBatch:
                 _CONTROL_SIZE,
                 0,
             )
-        self._messages = messages  # kept, since the kernel is given its address
+        self._messages = messages  # keep a reference: the kernel uses its address
         self._vectors = memoryview(vectors).cast("B")
         self._address = ctypes.addressof(messages)
         self._start = data_at
@@ -146,10 +146,11 @@ class DatagramBatch:
         self._expected = 0
 
     def receive(self, sock: socket.socket, expected: int, *, join: bool) -> Reading:
-        """What waits, as far as it fits one run, if datagrams have ``expected`` bytes each.
+        """Read the waiting datagrams that fit into one run, of ``expected`` bytes each.
 
-        With ``join`` those alike in a row are one run. Begin with FIRST_SIZE, and go on with what the last
-        reading says. Raises OSError as recvmsg(2) does, BlockingIOError when nothing is there.
+        With ``join`` consecutive datagrams of one source and size become one run. Begin with FIRST_SIZE, and
+        continue with the size in the last reading. Raises OSError like recvmsg(2), BlockingIOError if no
+        datagram waits.
         """
         if expected != self._expected:
             self._expect(expected)
@@ -189,7 +190,7 @@ class DatagramBatch:
         return Reading(runs, count == limit, longest or expected)
 
     def _expect(self, size: int) -> None:
-        """Lay the buffers out for datagrams of ``size`` bytes."""
+        """Arrange the buffers for datagrams of ``size`` bytes."""
         layout = self._layouts.get(size)
         if layout is None:
             if len(self._layouts) >= MAX_LAYOUTS:
@@ -205,7 +206,7 @@ class DatagramBatch:
     def _sorted_out(
         self, count: int, lengths: list[int], controls: list[int], names: bytes, *, join: bool
     ) -> list[Received]:
-        """What a reading becomes that is not all of one size and source."""
+        """Return the runs of a reading with several sizes or sources."""
         runs: list[Received] = []
         first = 0
         while first < count:
@@ -227,7 +228,7 @@ class DatagramBatch:
         return segment if level == socket.IPPROTO_UDP and kind == UDP_GRO else 0
 
     def _piece(self, slot: int, length: int) -> bytes:
-        """The datagram of ``length`` bytes in a slot."""
+        """Return the datagram of ``length`` bytes in a slot."""
         size, data = self._expected, self._data
         start = slot * size
         if length <= size:
@@ -239,7 +240,7 @@ class DatagramBatch:
 def _end_of_run(
     first: int, count: int, lengths: list[int], controls: list[int], names: bytes, name: bytes
 ) -> int:
-    """Behind the last datagram that can go with ``first``: of one source and size, the last maybe shorter."""
+    """Return the end of the run that begins with ``first``: one source and size, the last maybe shorter."""
     size = lengths[first]
     if not size:
         return first + 1
@@ -255,7 +256,7 @@ def _end_of_run(
 
 
 def _source(name: bytes) -> tuple[bytes, int]:
-    """Address and port in a sockaddr."""
+    """Return address and port of a sockaddr."""
     return name[4:8] if name[:2] == _INET else name[8:24], name[2] << 8 | name[3]
 
 

@@ -1,4 +1,4 @@
-"""Names of destinations in one datagram stream: resolved once, and put on what comes back."""
+"""Names of destinations in one datagram stream. Each is resolved once and labels the answers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from halftunnel_vpn.protocol.datagram import DataRun
 from halftunnel_vpn.server.egress import EgressPolicy
 
 MAX_NAMES = 256
-"""Names of destinations that one stream remembers, to label what comes back."""
+"""Names of destinations that one stream remembers to label the answers."""
 
 MAX_UNRESOLVED = 64
-"""Runs of one stream that wait until the names of their destinations are resolved."""
+"""Runs of one stream that wait for the resolution of their names."""
 
 Resolve = Callable[[str, Callable[[list[bytes]], None]], Callable[[], object]]
-"""Starts to resolve a name, and calls back with its addresses, the best first, or none.
+"""Starts to resolve a name; calls back with its addresses, the best first, or with none.
 
-What it returns cancels the question, and may be called at any time."""
+It returns a function that cancels the query and may be called at any time."""
 
 
 class DatagramNames:
-    """``send`` is called with the address and a run; ``not_found`` with a run whose name has no address."""
+    """``send`` is called with an address and a run, ``not_found`` with a run whose name has no address."""
 
     __slots__ = (
         "_addresses",
@@ -56,14 +56,14 @@ class DatagramNames:
         self._is_closed = False
 
     def host_of(self, address: bytes) -> bytes | str:
-        """Return the name that ``address`` was last used for, or the address itself."""
+        """Return the name that was last used for ``address``, or the address itself."""
         return self._names.get(address, address)
 
     def send(self, name: str, run: DataRun) -> None:
-        """Send ``run`` to the address of ``name``, once that is known."""
+        """Send ``run`` to the address of ``name`` as soon as it is known."""
         address = self._addresses.get(name)
         if address is not None:
-            self._names[address] = name  # of several names of one address the last one counts
+            self._names[address] = name  # if several names have one address, the last one is used
             self._send(address, run)
             return
         if sum(map(len, self._unresolved.values())) >= MAX_UNRESOLVED:
@@ -95,7 +95,7 @@ class DatagramNames:
             self.send(name, run)
 
     def close(self) -> None:
-        """Discard the runs that wait, and cancel their questions."""
+        """Drop the waiting runs and cancel their queries."""
         self._is_closed = True
         self._unresolved.clear()
         for cancel in self._lookups.values():

@@ -1,4 +1,4 @@
-"""Connections to destinations: a bounded number at once, and happy eyeballs (RFC 8305) among addresses."""
+"""Connections to destinations: a bounded number at once, with happy eyeballs (RFC 8305) among addresses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from halftunnel_vpn.transport.happy_eyeballs import ATTEMPT_DELAY, MAX_ADDRESSES
 from halftunnel_vpn.transport.relay.socket_watch import ENDED, WRITABLE, SocketWatch
 
 KEEPALIVE_IDLE = 60
-"""Seconds of silence after which the kernel probes a destination, and between two probes: NATs and firewalls
-on the way forget idle connections, some after five minutes."""
+"""Seconds of silence after which the kernel probes a destination, and between two probes. NATs and firewalls
+on the path forget idle connections, some after five minutes."""
 
 DEFAULT_HOPS = -1
-"""Stands for the system's hop limit in setsockopt (ip(7), ipv6(7))."""
+"""The value in setsockopt for the system's default hop limit (ip(7), ipv6(7))."""
 
 KEEPALIVE_PROBES = 10
-"""Unanswered probes after which a destination is taken for dead."""
+"""Unanswered probes after which a destination is considered dead."""
 
 _CODES = {
     errno.ECONNREFUSED: ResetCode.REFUSED,
@@ -45,13 +45,13 @@ _CODES = {
 
 
 def reset_code(number: int | None) -> ResetCode:
-    """What a failed connect means to the client; ``number`` is an errno."""
+    """Return the reset code for a failed connect. ``number`` is an errno."""
     return _CODES.get(number or 0, ResetCode.HOST_UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class DialLimits:
-    """Bounds on dials: under way and waiting, per client and in all; and seconds that one may take."""
+    """Limits of dials, running and waiting, per client and in total; and seconds for one dial."""
 
     per_client: int = 256
     total: int = 1024
@@ -61,7 +61,7 @@ class DialLimits:
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """Probe the destination: the application's own keepalives end at the client."""
+    """Enable probes of the destination. The application's own keepalives end at the client."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_IDLE)
@@ -69,7 +69,7 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 def _limit_hops(sock: socket.socket, hop_limit: int) -> None:
-    """Send with ``hop_limit`` and keep the routers' errors; 0 goes back to what the system does."""
+    """Send with ``hop_limit`` and keep ICMP errors of routers; 0 restores the system's default."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit or DEFAULT_HOPS)
     else:
@@ -78,9 +78,9 @@ def _limit_hops(sock: socket.socket, hop_limit: int) -> None:
 
 
 class Dialer:
-    """Opens TCP connections for clients, within limits; each dial ends with exactly one callback.
+    """Opens TCP connections for clients, within limits. Each dial ends with exactly one callback.
 
-    Clients whose dials wait take turns: one with many does not delay one with few.
+    Clients with waiting dials take turns: one with many does not delay one with few.
     """
 
     def __init__(self, driver: Driver, limits: DialLimits, counters: Counters) -> None:
@@ -88,7 +88,7 @@ class Dialer:
         self.counters = counters
         self.limits = limits
         self.watch = SocketWatch(driver.loop)
-        self._waiting: dict[Hashable, dict[Dial, None]] = {}  # the client whose turn is next comes first
+        self._waiting: dict[Hashable, dict[Dial, None]] = {}  # the next client's dials come first
         self._waiting_total = 0
         self._under_way: dict[Hashable, int] = {}
         self._total = 0
@@ -103,11 +103,11 @@ class Dialer:
         *,
         hop_limit: int = 0,
     ) -> Dial:
-        """Connect to the first of ``addresses`` that answers; ``client`` is whom the limits count.
+        """Connect to the first of ``addresses`` that answers. The limits of ``client`` apply.
 
-        ``connected`` gets a connected, non-blocking socket, which :attr:`watch` goes on watching: its new
-        owner has to say for what. ``failed`` gets the reason. Neither is called before this method has
-        returned, and neither after ``Dial.cancel``. ``hop_limit`` is that of the SYN; 0: the system's.
+        ``connected`` gets a connected, non-blocking socket, which :attr:`watch` goes on watching; its new
+        owner must choose the events. ``failed`` gets the reason. Neither is called before this method has
+        returned, nor after ``Dial.cancel``. ``hop_limit`` is that of the SYN; 0 means the system's default.
         """
         dial = Dial(self, client, addresses[:MAX_ADDRESSES], port, connected, failed, hop_limit)
         if self._may_start(client):
@@ -133,7 +133,7 @@ class Dialer:
         dial.start(self.driver.clock())
 
     def ended(self, client: Hashable) -> None:
-        """A dial that was started is over: let the next one that waits and may start begin."""
+        """Note that a started dial has ended; start the next waiting dial that may start."""
         self._total -= 1
         self._under_way[client] -= 1
         if not self._under_way[client]:
@@ -142,13 +142,13 @@ class Dialer:
             if self._may_start(waiting):
                 dials = self._waiting.pop(waiting)
                 dial = next(iter(dials))
-                self._waiting[waiting] = dials  # behind everybody else
+                self._waiting[waiting] = dials  # to the end of the queue
                 self.given_up(dial)
                 self._start(dial)
                 return
 
     def given_up(self, dial: Dial) -> None:
-        """A dial that was never started is over, or about to start."""
+        """Remove a waiting dial: it is cancelled or about to start."""
         dials = self._waiting.get(dial.client, {})
         if dial in dials:
             del dials[dial]
@@ -200,14 +200,14 @@ class Dial:
         self._started = False
         self._last_code = ResetCode.HOST_UNREACHABLE
         self._deadline: Timer | None = None
-        self._stagger: Timer | None = None  # most dials have one address
+        self._stagger: Timer | None = None  # most dials have only one address and need none
 
     def cancel(self) -> None:
-        """Give up; no callback follows."""
+        """Cancel the dial. No callback follows."""
         self._end()
 
     def start(self, now: float) -> None:
-        """Begin with the first address."""
+        """Try the first address."""
         self._started = True
         self._deadline = self._dialer.driver.wheel.timer(self._timed_out)
         self._deadline.arm(now + self._dialer.limits.timeout)
@@ -236,7 +236,7 @@ class Dial:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
-            # An urgent byte stays in its place in the stream (RFC 6093 section 6) instead of being lost.
+            # Keep an urgent byte at its place in the stream (RFC 6093 section 6); otherwise it would be lost.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             if self._hop_limit:
                 _limit_hops(sock, self._hop_limit)
@@ -258,7 +258,7 @@ class Dial:
 
     def _settled(self, sock: socket.socket, events: int) -> None:
         self._pending.discard(sock)
-        # an error or the end is reported whenever there is one; else the connection stands
+        # The kernel reports an error or hang-up if there is one; otherwise the connection is established.
         status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & ENDED else 0
         if status:
             if self._hop_limit:
@@ -285,7 +285,7 @@ class Dial:
         self.fail(ResetCode.TIMED_OUT)
 
     def _stop_timers(self) -> None:
-        """Release them: what is over must not wait for the garbage collector."""
+        """Release the timers, so that an ended dial does not wait for the garbage collector."""
         for timer in (self._deadline, self._stagger):
             if timer is not None:
                 timer.cancel()

@@ -1,4 +1,4 @@
-"""Egress policy: where the exit opens sockets for its clients, and where it never does."""
+"""Egress policy: the addresses to which the exit opens sockets for its clients, and those it refuses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from halftunnel_vpn.inet.special_purpose import DENIED_BY_DEFAULT, Address, Network, embedded_ipv4, in_any
 
 MAX_REMEMBERED = 4096
-"""Decisions that are remembered, by address."""
+"""Cached decisions, by address."""
 
 
 class EgressPolicy:
     """Decides whether a client may reach an address.
 
-    ``allow`` wins over everything but ``deny``; the exit's own addresses are denied unless allowed.
-    Without a rule that names it, an address is reachable unless DENIED_BY_DEFAULT has it, in whatever
-    spelling. The strictest reading of an IPv6 address that embeds an IPv4 address counts.
+    ``deny`` has precedence over ``allow``, and ``allow`` over everything else. The exit's own addresses are
+    denied unless allowed. An address without a rule is permitted unless DENIED_BY_DEFAULT contains it in any
+    notation. For an IPv6 address that embeds an IPv4 address, the strictest decision counts.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class EgressPolicy:
         deny: Iterable[Network] = (),
         nat64: Iterable[ipaddress.IPv6Network] = (),
     ) -> None:
-        """``nat64`` are the prefixes of the network's own translators (RFC 6052 section 2.2)."""
+        """``nat64`` are the prefixes of the translators of the exit's network (RFC 6052 section 2.2)."""
         self._own: frozenset[Address] | None = frozenset()
         self._remembered: dict[bytes, bool] = {}
         self.set_rules(allow=allow, deny=deny, nat64=nat64)
@@ -38,20 +38,20 @@ class EgressPolicy:
         deny: Iterable[Network] = (),
         nat64: Iterable[ipaddress.IPv6Network] = (),
     ) -> None:
-        """Decide by these rules from now on."""
+        """Use these rules from now on."""
         self._allow = tuple(allow)
         self._deny = tuple(deny)
         self._nat64 = tuple(nat64)
         self._remembered.clear()
 
     def set_own_addresses(self, own: frozenset[Address] | None) -> None:
-        """Set the exit's own addresses. None: they are not known, and only ``allow`` permits an address."""
+        """Set the exit's own addresses. None means unknown; then only ``allow`` permits an address."""
         if own != self._own:
             self._own = own
             self._remembered.clear()
 
     def permits(self, address: bytes) -> bool:
-        """Whether a socket may be opened to ``address`` (4 or 16 bytes)."""
+        """Return whether a socket may be opened to ``address`` (4 or 16 bytes)."""
         decision = self._remembered.get(address)
         if decision is None:
             decision = self._decide(ipaddress.ip_address(address))
@@ -64,7 +64,7 @@ class EgressPolicy:
         if not self._decide_one(address):
             return False
         if isinstance(address, ipaddress.IPv6Address):
-            # a network that is allowed by name in IPv6 does not speak for what it embeds
+            # An allowed IPv6 network does not allow the IPv4 addresses embedded in it.
             return int(address) < 2 or all(
                 self._decide_one(inner) for inner in embedded_ipv4(address, self._nat64)
             )
@@ -76,5 +76,5 @@ class EgressPolicy:
         if in_any(address, self._allow):
             return True
         if self._own is None:
-            return False  # it might be the exit's own
+            return False  # it might be one of the exit's own addresses
         return address not in self._own and not in_any(address, DENIED_BY_DEFAULT)

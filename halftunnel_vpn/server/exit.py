@@ -1,4 +1,4 @@
-"""The exit server, wired together."""
+"""The exit server: creates its parts and connects them."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ from halftunnel_vpn.transport.faults import contained
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_INTERVAL = 5.0
-"""Seconds between two looks at what may have changed outside: clients, own addresses, IPv6."""
+"""The poll interval in seconds for external changes: clients, own addresses, IPv6."""
 
 DRAIN_LOOK = 0.02
-"""Seconds between two looks whether everything is delivered, while the exit stops."""
+"""The poll interval in seconds for undelivered data while the exit stops."""
 
 _UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
 
 
 class Exit:
-    """Everything of a running exit but its listeners. ``tasks`` owns what it starts."""
+    """A running exit, except its listeners. ``tasks`` owns the tasks that it starts."""
 
     def __init__(
         self, directory: Path, config: ServerConfig, driver: Driver, tasks: asyncio.TaskGroup
@@ -122,11 +122,11 @@ class Exit:
 
     @property
     def memory(self) -> Memory:
-        """The memory of all sessions together."""
+        """The memory budget of all sessions together."""
         return self._sessions_memory.total
 
     async def drain(self) -> None:
-        """Refuse new streams, and wait until clients have what the others sent, or for stop_timeout."""
+        """Refuse new streams. Wait until all data for the clients is delivered, or for stop_timeout."""
         self.nat.is_stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.limits.stop_timeout):
@@ -137,22 +137,22 @@ class Exit:
         return all(member.session.leg_set.owes_nothing for member in self.registry)
 
     def close(self) -> None:
-        """End every session cleanly and notify the clients at once."""
+        """End every session cleanly and notify the clients."""
         self._housekeeping.cancel()
         self.registry.close_all(ResetCode.SHUTDOWN)
 
     def log_refusal(self, peer: str, reason: str) -> None:
-        """One line per peer and minute."""
+        """Log a refusal, at most one line per peer and minute."""
         self._peer_log.refused(peer, reason, self._driver.clock())
 
     def cancel_tasks(self) -> None:
-        """Give up what is still being asked of resolvers, and put on disk what is not there yet."""
+        """Cancel pending DNS queries and save what is not on disk yet."""
         for task in self._running:
             task.cancel()
         self._guard_file.save()
 
     def apply(self, config: ServerConfig, keys: KeyPair) -> None:
-        """Go on with another configuration and key. What runs goes on as it began, under the new totals."""
+        """Use another configuration and key. Running sessions go on as they began, under the new totals."""
         limits = config.limits
         self.config = config
         self._sessions_memory.set_limit(memory_limit(limits))
@@ -198,7 +198,7 @@ class Exit:
         return session
 
     def _revoke_unlisted(self) -> None:
-        """End whatever belongs to a key that is not on the list now: sessions, and handshakes that wait."""
+        """End everything of keys that are no longer listed: sessions and waiting handshakes."""
         self.gate.drop_unlisted(self.clients.listed)
         self.registry.close_unlisted(self.clients.listed)
 
@@ -209,7 +209,7 @@ class Exit:
         self._revoke_unlisted()
         try:
             own = local_addresses()
-        except OSError as error:  # no descriptor is left, for example: those of the last time count on
+        except OSError as error:  # e.g. out of descriptors: the last addresses stay valid
             if not self.counters.dropped["addresses-not-read"]:
                 log.warning("the addresses of this machine cannot be read: %s", error)
             self.counters.drop("addresses-not-read")
@@ -220,7 +220,7 @@ class Exit:
 
 
 def _has_ipv6(own: frozenset[Address]) -> bool:
-    """Whether one of the exit's own addresses is good for more than its own network."""
+    """Return whether one of the exit's own addresses can reach beyond its own network."""
     return any(
         isinstance(address, ipaddress.IPv6Address)
         and not (address.is_loopback or address.is_link_local or address in _UNIQUE_LOCAL)

@@ -1,4 +1,4 @@
-"""What an exit reads from its directory, at its start and when it reloads: read and checked as a whole."""
+"""The files that an exit reads from its directory at start and at reload, checked as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from halftunnel_vpn.transport.certificate_store import CertificateFiles, Certifi
 from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
 
 MAX_KEY_FILE = 4096
-"""Bytes of the file of the exit's key, which has 45."""
+"""The most bytes of the exit's key file, which has 45."""
 
 Place = tuple[str, int]
 """Address and port of a listener."""
@@ -26,12 +26,12 @@ Sites = tuple[Site, dict[str, Site]]
 """What a listener shows: the page for unknown hosts, and the page of each host."""
 
 Stamps = tuple[tuple[int, int, int], ...]
-"""mtime_ns, size and inode of each file; zeros for one that is not there."""
+"""mtime_ns, size and inode of each file; zeros for a missing file."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExitFiles:
-    """The configuration, the exit's key pair, and what each listener shows. Clients are not part of it."""
+    """The configuration, the exit's key pair, and what each listener shows. Without the clients."""
 
     config: ServerConfig
     keys: KeyPair
@@ -40,7 +40,7 @@ class ExitFiles:
 
     @classmethod
     def read(cls, directory: Path, config: ServerConfig) -> ExitFiles:
-        """Read everything that ``config`` names. Raises ConfigError with one sentence."""
+        """Read all files that ``config`` names. Raises ConfigError with one sentence."""
         return cls(
             config,
             read_keys(directory / config.server.private_key),
@@ -50,7 +50,7 @@ class ExitFiles:
 
 
 def served(config: ServerConfig) -> dict[Place, list[tuple[Direction, ListenerConfig]]]:
-    """Return which directions arrive at each address and port: one listener may serve both."""
+    """Return the directions of each address and port. One listener may serve both directions."""
     places: dict[Place, list[tuple[Direction, ListenerConfig]]] = {}
     for direction, listener in (
         (Direction.UPSTREAM, config.listen.upstream),
@@ -61,7 +61,7 @@ def served(config: ServerConfig) -> dict[Place, list[tuple[Direction, ListenerCo
 
 
 def read_certificates(directory: Path, config: ServerConfig) -> dict[Place, CertificateStore | None]:
-    """Read the certificates and their keys. None stands for a listener without TLS. Raises ConfigError."""
+    """Read the certificates and their keys; None for a listener without TLS. Raises ConfigError."""
     return {
         place: CertificateStore(
             CertificateFiles(directory / listener.certificate, directory / listener.certificate_key)
@@ -74,7 +74,7 @@ def read_certificates(directory: Path, config: ServerConfig) -> dict[Place, Cert
 
 
 def certificate_stamps(directory: Path, config: ServerConfig) -> Stamps:
-    """Return what changes when a certificate or key is written again."""
+    """Return stamps that differ when a certificate or key file is written again."""
 
     def stamps() -> Iterator[tuple[int, int, int]]:
         for listener in (config.listen.upstream, config.listen.downstream):
@@ -98,7 +98,7 @@ def read_keys(path: Path) -> KeyPair:
 
 
 def _read_sites(directory: Path, config: ServerConfig) -> dict[Place, Sites]:
-    """A path whose URL has an address is asked for without a name: its page is then the one for everybody."""
+    """Return the pages by host. With an address in the URL the page for unknown hosts is used."""
     sites: dict[Place, Sites] = {}
     for place, members in served(config).items():
         plainest = Site(page=DEFAULT_PAGE)

@@ -1,4 +1,4 @@
-"""The bounds of an exit, computed from its configuration and its machine."""
+"""The limits of an exit, computed from its configuration and its machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARE_OF_LEGS = 4
 """The legs of one client are at most 1/N of the connections of a listener."""
 
 RESERVED_LEGS = 8
-"""1/N of the connections of a listener is kept for the first legs of sessions."""
+"""1/N of the connections of a listener is reserved for first legs of sessions."""
 
 SHARE_OF_MEMORY = 2
 """All sessions together may hold 1/N of the exit's memory, unless configured."""
@@ -25,14 +25,14 @@ SHARE_OF_CLIENT = 4
 
 
 class SessionsMemory:
-    """The memory of all sessions of an exit, and of those of each client."""
+    """The memory budgets of all sessions of an exit, and of those of each client."""
 
     def __init__(self, limit: int) -> None:
         self.total = Memory(limit)
         self._of_client: WeakValueDictionary[str, Memory] = WeakValueDictionary()
 
     def of_client(self, client: str) -> Memory:
-        """Return what all sessions of ``client`` share; it is forgotten with the last of them."""
+        """Return the budget of all sessions of ``client``. It is discarded with the last of them."""
         memory = self._of_client.get(client)
         if memory is None:
             memory = Memory(self.total.limit // SHARE_OF_CLIENT, self.total)
@@ -40,7 +40,7 @@ class SessionsMemory:
         return memory
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit; each client keeps its share of it."""
+        """Change the limit. Each client keeps its fraction of it."""
         self.total.limit = limit
         for memory in self._of_client.values():
             memory.limit = limit // SHARE_OF_CLIENT
@@ -52,12 +52,12 @@ def memory_limit(limits: ServerLimitsConfig) -> int:
 
 
 def max_streams(limits: ServerLimitsConfig) -> int:
-    """Return how many streams there may be, by the files that the process may open."""
+    """Return the most streams, bounded by the files that the process may open."""
     return min(limits.max_streams, resources.open_files() * 3 // 4)  # the rest is for legs
 
 
 def dial_limits(limits: ServerLimitsConfig) -> DialLimits:
-    """Return the bounds of dials to destinations."""
+    """Return the limits of dials to destinations."""
     return DialLimits(limits.dials_per_client, limits.max_dials, timeout=limits.dial_timeout)
 
 
@@ -65,7 +65,7 @@ _SHAPING = {"off": ShapingMode.OFF, "split": ShapingMode.SPLIT, "strong": Shapin
 
 
 def gate_limits(config: ServerConfig) -> GateLimits:
-    """Return the bounds of new legs and sessions."""
+    """Return the limits of new legs and sessions."""
     limits = config.limits
     return GateLimits(
         handshake_timeout=limits.handshake_timeout,
@@ -81,9 +81,9 @@ def gate_limits(config: ServerConfig) -> GateLimits:
 
 
 def _shared_legs(config: ServerConfig) -> int:
-    """Legs of one direction beyond which only first legs join."""
+    """Return the number of legs of one direction beyond which only first legs may join."""
     up, down = config.listen.upstream, config.listen.downstream
     connections = config.limits.connections
     if (up.address, up.port) == (down.address, down.port):
-        connections //= 2  # one listener has the legs of both
+        connections //= 2  # one listener has the legs of both directions
     return connections - connections // RESERVED_LEGS

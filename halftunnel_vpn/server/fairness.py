@@ -1,8 +1,8 @@
-"""The exit's processor, shared between clients: a client that causes more work than data is slowed down.
+"""Sharing the exit's processor between clients: a client that causes more work than data is slowed down.
 
-A record costs time in proportion to its bytes when it carries data, and a hundred times as much when it is
-full of streams to open, of pings or of nonsense. What goes beyond the price of data is charged to the client.
-Once it has used up its allowance while others are served as well, its legs are not read until it has it back.
+A record with data costs time in proportion to its bytes. A record full of streams to open, of pings or of
+nonsense costs a hundred times as much. The excess over the price of data is charged to the client. If it has
+used up its allowance while other clients are active, its legs are not read until it has paid.
 """
 
 from __future__ import annotations
@@ -10,50 +10,50 @@ from __future__ import annotations
 from weakref import WeakValueDictionary
 
 SHARE = 0.1
-"""Seconds of such work that a client gets in each second in which others are served."""
+"""Seconds of excess work per second that a client gets while others are active."""
 
 BURST = 0.1
-"""Seconds of such work that a client may use up at once."""
+"""Seconds of excess work that a client may use at once."""
 
 RECORD_PRICE = 30e-6
-"""Seconds that a record may take, whatever is in it."""
+"""Seconds that a record may take, whatever its content."""
 
 BYTE_PRICE = 20e-9
-"""Seconds that each byte of a record may take: four times what moving it takes."""
+"""Seconds that each byte of a record may take: four times the cost of moving it."""
 
 OPENING_PRICE = 150e-6
-"""Seconds charged for a stream that is opened: most of its work comes later, when its socket connects."""
+"""Seconds charged for opening a stream. Most of its work comes later, when its socket connects."""
 
 ACTIVE_WITHIN = 0.25
-"""Seconds for which a client counts as being served after a record of its own."""
+"""Seconds for which a client counts as active after one of its records."""
 
 
 class Fairness:
-    """Tracks which clients are being served; ``share_of`` returns what all sessions of a client share."""
+    """Tracks the active clients. ``share_of`` returns the share that all sessions of a client use."""
 
     def __init__(self) -> None:
         self._shares: WeakValueDictionary[str, CpuShare] = WeakValueDictionary()
-        # Shares in debt, at most one for each client: a debt outlives the client's last session.
+        # Shares in debt, at most one per client. A debt outlives the client's last session.
         self._in_debt: set[CpuShare] = set()
         self._latest: CpuShare | None = None
         self._latest_at = self._another_at = float("-inf")
 
     def share_of(self, client: str) -> CpuShare:
-        """The share of ``client``; forgotten with its last session, unless it is in debt."""
+        """Return the share of ``client``. It is discarded with its last session, unless it is in debt."""
         share = self._shares.get(client)
         if share is None:
             share = self._shares[client] = CpuShare(self)
         return share
 
     def set_debt(self, share: CpuShare, *, owes: bool) -> None:
-        """Keep ``share`` while it owes something."""
+        """Keep ``share`` while it is in debt."""
         if owes:
             self._in_debt.add(share)
         else:
             self._in_debt.discard(share)
 
     def note(self, share: CpuShare, now: float) -> bool:
-        """A record of ``share`` was served; return whether another client is being served, too."""
+        """Note that a record of ``share`` was served; return whether another client is active, too."""
         if share is not self._latest:
             self._another_at = self._latest_at
             self._latest = share
@@ -62,7 +62,7 @@ class Fairness:
 
 
 class CpuShare:
-    """What one client may still make the exit do, in seconds of its processor's time."""
+    """The work that one client may still cause, in seconds of the exit's processor."""
 
     __slots__ = ("__weakref__", "_fairness", "_left", "_updated")
 
@@ -72,11 +72,11 @@ class CpuShare:
         self._updated = 0.0
 
     def opening(self) -> None:
-        """A stream is being opened for the client."""
+        """Charge the opening of a stream."""
         self._left -= OPENING_PRICE
 
     def served(self, length: int, seconds: float, now: float) -> float:
-        """A record of ``length`` bytes took ``seconds``; returns those for which its leg should rest."""
+        """Charge a record of ``length`` bytes that took ``seconds``; return its leg's rest in seconds."""
         others = self._fairness.note(self, now)
         self._left = min(BURST, self._left + (now - self._updated) * SHARE)
         self._updated = now
@@ -84,6 +84,6 @@ class CpuShare:
         if extra > 0:
             self._left -= extra
         if not others and self._left <= 0:
-            self._left = BURST  # no other client waits: no work is too much
+            self._left = BURST  # no other client is waiting, so all work is free
         self._fairness.set_debt(self, owes=self._left <= 0)
         return 0.0 if self._left > 0 else -self._left / SHARE

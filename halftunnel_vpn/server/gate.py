@@ -1,6 +1,6 @@
 """The first message of a new leg: a handshake, the token of one, or a join. Anything else is refused.
 
-Nothing lasting is kept for a peer that has not proven its key: a leg that waits holds one entry in a bounded
+Nothing permanent is kept for a peer that has not proven its key. A waiting leg has one entry in a bounded
 table until its deadline.
 """
 
@@ -32,46 +32,46 @@ from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
 
 MAX_WAITING = 1024
-"""Legs that have not said who they are, and halves of handshakes that wait for the other half."""
+"""Legs that have not identified themselves, and half handshakes that wait for the other half."""
 
 NORMAL_CLOSURE = 1000
-"""The code in our Close frame, which reveals nothing (RFC 6455 section 7.4.1)."""
+"""The code in our Close frame. It reveals nothing (RFC 6455 section 7.4.1)."""
 
 MAX_LEGS = 512
-"""Legs of one direction of a session: twice a profile's most, as new ones come before old ones go."""
+"""Legs of one direction of a session: twice a profile's most, because new ones join before old ones end."""
 
 FIRST_LEGS = 2
-"""Legs of one direction of a session that join whatever the client's bound and however few are left.
+"""Legs of one direction of a session that may always join, whatever the limits.
 
-One, and the one that replaces it."""
+They are one leg and its replacement."""
 
 MAX_HOLD = 1.0
-"""Seconds after which a newcomer whose client owes processor time is looked at again, at the latest."""
+"""The longest interval in seconds between two checks of a newcomer whose client is in processor debt."""
 
 MAX_PADDING = 256
-"""Bytes of padding in a reply, at the most."""
+"""The most bytes of padding in a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """How long a new leg may take, and how many sessions there may be."""
+    """How long a new leg may take to join, and how many sessions there may be."""
 
     handshake_timeout: float
     sessions_per_client: int
     max_sessions: int
     max_streams: int
     idle_timeout: float
-    # Legs of all sessions of one client.
+    # The most legs of all sessions of one client.
     legs_per_client: int = 1024
-    # What clients get of shaping at the most: mode, and bytes a second downstream.
+    # The most shaping that clients get: the mode, and bytes per second downstream.
     shaping: ShapingMode = ShapingMode.STRONG
     shaping_rate: int = 0
-    # Legs of one direction of all clients beyond which only first legs join.
+    # Legs of one direction of all clients beyond which only first legs may join.
     shared_legs: int = 3584
 
 
 class Gate:
-    """Lets legs in; implements NewcomerOwner.
+    """Admits legs; implements NewcomerOwner.
 
     ``client_of`` returns the name of the client with a public key, None for a stranger. ``refused`` is called
     with the peer's address and the reason of every refusal, for the log.
@@ -111,15 +111,15 @@ class Gate:
         self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
     def set_terms(self, keys: KeyPair, limits: GateLimits) -> None:
-        """Use another key pair and other limits for the handshakes that begin from now on."""
+        """Use another key pair and other limits for handshakes that begin from now on."""
         self._keys = keys
         self._limits = limits
         self._pending.per_client = limits.sessions_per_client
 
     def newcomer(self, direction: Direction, leg: Leg, joined: Callable[[], None]) -> Newcomer:
-        """The listener of a leg that has just been opened on the road of ``direction``.
+        """Return the listener of a leg that has just been opened for ``direction``.
 
-        ``joined`` is called when it has become one of a session.
+        ``joined`` is called when the leg has become part of a session.
         """
         newcomer = Newcomer(self, direction, leg, joined, self._driver.wheel.timer)
         self._newcomers[newcomer] = None
@@ -129,7 +129,7 @@ class Gate:
         return newcomer
 
     def forget(self, newcomer: Newcomer) -> None:
-        """The leg of ``newcomer`` has joined or is gone."""
+        """Discard ``newcomer``: its leg has joined or is closed."""
         self._newcomers.pop(newcomer, None)
         newcomer.deadline.cancel()
         newcomer.held.cancel()
@@ -141,14 +141,14 @@ class Gate:
             self.refuse(newcomer, "handshake-unknown-client")
 
     def refuse(self, newcomer: Newcomer, reason: str) -> None:
-        """Close the leg of ``newcomer`` without a word of why; the reason is counted and logged."""
+        """Close the leg of ``newcomer`` without giving the peer a reason. Count and log ``reason``."""
         self.counters.drop(reason)
         self._refused(newcomer.leg.peer, reason)
         self.forget(newcomer)
         newcomer.leg.refuse(NORMAL_CLOSURE)
 
     def first_message(self, newcomer: Newcomer, message: Buffer) -> None:
-        """The first message of a leg. Raises PeerError when it opens no door."""
+        """Handle the first message of a leg. Raises PeerError when it is not acceptable."""
         packet = peek(message)
         if packet.type is PacketType.HANDSHAKE:
             if newcomer.direction is not Direction.UPSTREAM:
@@ -161,7 +161,7 @@ class Gate:
         else:
             raise HandshakeError("join-on-wrong-road")
 
-    # --- a new session: two halves meet ----------------------------------------------------------
+    # --- a new session from two half handshakes --------------------------------------------------
 
     def _hello_received(self, newcomer: Newcomer, message: Buffer) -> None:
         offer = receive_hello(message, self._keys)
@@ -189,9 +189,9 @@ class Gate:
         self._meet(hello.join_token)
 
     def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
-        """Return the status for a proven client whose timestamp is refused; None for silence.
+        """Return the status for a proven client whose timestamp is refused; None for no answer.
 
-        The very message that was accepted last is a replay, for which its first sender does not wait.
+        A message equal to the last accepted one is a replay. Its original sender does not wait for an answer.
         """
         if reason == "handshake-clock-skew":
             return ExitStatus.CLOCK_SKEW
@@ -205,21 +205,21 @@ class Gate:
         self._meet(token)
 
     def _meet(self, token: bytes) -> None:
-        """Make the session if both halves are there: it is here that its key, id and limits must hold."""
+        """Create the session if both halves have arrived. Its key, id and limits are checked again here."""
         pair = self._pending.pair(token)
         if pair is None:
             return
         half, downstream = pair
         upstream, offer, hello, status = half.newcomer, half.offer, half.hello, half.status
         if not (upstream.is_open and downstream.is_open):
-            return  # each is forgotten with its leg
+            return  # each half is discarded with its leg
         client = self._client_of(offer.client_public)
         if client is not None and self._is_held(downstream, client, lambda: self._meet(token)):
             return
         if client is None or hello.session_id in self._registry:
             reason = "handshake-unknown-client" if client is None else "handshake-replayed"
             for newcomer in (upstream, downstream):
-                if newcomer.is_open:  # a list that has changed may have closed it just now
+                if newcomer.is_open:  # a change of the client list may have closed it just now
                     self.refuse(newcomer, reason)
             return
         if status is ExitStatus.OK:
@@ -267,7 +267,7 @@ class Gate:
             abandoned = [session for session in own if not session.session.legs]
             if not abandoned:
                 return ExitStatus.SESSION_LIMIT
-            abandoned[0].close(ResetCode.LIMIT)  # a client that starts again has left it behind
+            abandoned[0].close(ResetCode.LIMIT)  # a client that has restarted no longer uses it
         return ExitStatus.OK if len(self._registry) < self._limits.max_sessions else ExitStatus.OVERLOADED
 
     # --- a further leg ---------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class Gate:
         member.join(newcomer.leg, direction, number, client_nonce, exit_nonce)
 
     def _is_held(self, newcomer: Newcomer, client: str, again: Callable[[], None]) -> bool:
-        """Whether ``client`` owes processor time to the others; then ``again`` is called when it has paid."""
+        """Return whether ``client`` is in processor debt. If so, ``again`` is called when it has paid."""
         now = self._driver.clock()
         seconds = self._registry.fairness.share_of(client).served(0, 0.0, now)
         if seconds <= 0:

@@ -1,4 +1,4 @@
-"""The last accepted timestamp of each client, on disk, so that a restart forgets no handshake."""
+"""The last accepted timestamp of each client on disk, so that replays are refused after a restart."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from halftunnel_vpn.storage.bounded_file import read_regular
 GUARD_FILE = "handshakes.json"
 
 MAX_FILE = 16 * 1024 * 1024
-"""Bytes of it that are read: MAX_REPLAY_CLIENTS entries have 70 each."""
+"""The most bytes that are read: MAX_REPLAY_CLIENTS entries have 70 each."""
 
 log = logging.getLogger(__name__)
 
 
 class GuardFile:
-    """Keeps ``guard`` in ``directory``. ``start`` runs a coroutine as an owned task.
+    """Saves ``guard`` in ``directory``. ``start`` runs a coroutine as an owned task.
 
-    Writing waits for the disk, so it happens in a thread, one write at a time: what changes during a write is
-    in the next one. Dropped: ``guard-not-saved``.
+    Writing waits for the disk, so it happens in a thread, one write at a time. A change during a write is in
+    the next one. Dropped: ``guard-not-saved``.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class GuardFile:
         self._start = start
         self._counters = counters
         self._is_writing = False
-        # Counts the changes; what is on disk is that of change _saved.
+        # The number of changes. The file on disk is that of change _saved.
         self._changes = 0
         self._saved = 0
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Take over what an earlier process has accepted."""
+        """Load what an earlier process has accepted."""
         try:
             self._guard.load(json.loads(read_regular(self._path, MAX_FILE)))
         except FileNotFoundError:
@@ -58,14 +58,14 @@ class GuardFile:
             log.warning("%s cannot be read and starts empty: %s", GUARD_FILE, error)
 
     def changed(self) -> None:
-        """A handshake was accepted: write it down soon."""
+        """Save soon: a handshake was accepted."""
         self._changes += 1
         if not self._is_writing:
             self._is_writing = True
             self._start(self._write())
 
     def save(self) -> None:
-        """Write now what is not on disk yet, before the process ends."""
+        """Save the last changes at once, before the process ends."""
         self._replace(self._text(), self._changes)
 
     async def _write(self) -> None:
@@ -88,7 +88,7 @@ class GuardFile:
                 replace_file(self._path, text)
                 self._saved = change
             except OSError as error:
-                # Replays stay refused until a restart; after it the clock alone bounds them.
+                # Replays are still refused until a restart. After it only the clock bounds them.
                 if not self._counters.dropped["guard-not-saved"]:
                     log.warning("%s cannot be written: %s", self._path, error.strerror)
                 self._counters.drop("guard-not-saved")

@@ -1,4 +1,4 @@
-"""ICMP errors that came back for a socket's datagrams, read from its error queue (ip(7), IP_RECVERR)."""
+"""ICMP errors about a socket's datagrams, read from its error queue (ip(7), IP_RECVERR)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_ERRORS_PER_WAKE = 32
 """Errors read from one socket before other events get their turn."""
 
 _QUOTE = 2048
-"""Bytes of the datagram that met the error which are asked back."""
+"""Bytes of the failed datagram that are read."""
 
 _ICMP4 = {
     (3, 0): IcmpErrorKind.NET_UNREACHABLE,
@@ -42,7 +42,7 @@ _ICMP6 = {
 
 
 class SocketError(NamedTuple):
-    """One ICMP error: who sent it, about which destination, and the first bytes of what had been sent."""
+    """One ICMP error: its sender, the destination, and the first bytes of the failed datagram."""
 
     kind: IcmpErrorKind
     offender: bytes
@@ -53,7 +53,7 @@ class SocketError(NamedTuple):
 
 
 def enable(sock: socket.socket, *, on: bool = True) -> None:
-    """Have the kernel queue ICMP errors for ``sock``, or not any more."""
+    """Make the kernel queue ICMP errors for ``sock``, or stop it."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, int(on))
     else:
@@ -61,7 +61,7 @@ def enable(sock: socket.socket, *, on: bool = True) -> None:
 
 
 def read(sock: socket.socket) -> list[SocketError]:
-    """The errors that wait, at most MAX_ERRORS_PER_WAKE; reading takes them off the queue."""
+    """Return the queued errors, at most MAX_ERRORS_PER_WAKE, and remove them from the queue."""
     errors: list[SocketError] = []
     for _ in range(MAX_ERRORS_PER_WAKE):
         try:

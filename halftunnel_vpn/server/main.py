@@ -1,4 +1,4 @@
-"""Entry of `htvpn server run`: an exit with its listeners, until it is stopped."""
+"""The entry of `htvpn server run`: an exit with its listeners, until it is stopped."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def run_server(
     reloaded: Callable[[ServerConfig], None],
     metrics: Endpoint | None,
 ) -> int:
-    """Be the exit until SIGINT or SIGTERM; return the exit code 0.
+    """Run the exit until SIGINT or SIGTERM; return the exit code 0.
 
-    On SIGHUP all files were read again: ``load`` gives the configuration, ``reloaded`` gets one that was
-    applied.
-    Raises ConfigError or HostError, each one sentence, when it cannot start.
+    ``load`` returns the configuration; SIGHUP calls it again. ``reloaded`` is called with a configuration
+    that was applied by a reload. Raises ConfigError or HostError, each with one sentence, when the exit
+    cannot start.
     """
     _open_as_many_files_as_allowed()
     run(_main(directory, config, load, reloaded, metrics), nice=config.limits.nice)
@@ -49,7 +49,7 @@ def run_server(
 
 
 def _open_as_many_files_as_allowed() -> None:
-    """Each stream needs a socket; the soft limit, often 1024, is there for programs that use select(2)."""
+    """Raise the soft limit. Each stream needs a socket; the usual 1024 exists for users of select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -65,7 +65,7 @@ async def _main(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         driver.loop.add_signal_handler(number, stop.set)
-    driver.loop.add_signal_handler(signal.SIGHUP, lambda: None)  # everything is about to be read anyway
+    driver.loop.add_signal_handler(signal.SIGHUP, lambda: None)  # ignored: all files are about to be read
     numbers = Metrics(__version__)
     observation = ControlService(observation_routes(numbers.render, lambda: not stop.is_set()))
     try:

@@ -1,4 +1,4 @@
-"""What all clients of an exit share, and how many streams they may have: each, and all together."""
+"""What all clients of an exit share, and the limits of streams: per client and in total."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ class Nat:
         self._streams: dict[str, int] = {}
         self.total = 0
         self.is_stopping = False
-        """Whether new streams are refused because the exit goes away."""
+        """Whether new streams are refused because the exit stops."""
 
     def set_limits(self, *, streams_per_client: int, max_streams: int) -> None:
-        """Change how many streams there may be; those beyond stay until they end."""
+        """Change the limits of streams. Those beyond them stay until they end."""
         self._streams_per_client = streams_per_client
         self._max_streams = max_streams
 
     def take(self, client: str) -> bool:
-        """Count one more stream of ``client``, or socket of one; False at a limit."""
+        """Count one more stream of ``client``, or one more socket of a stream; return False at a limit."""
         used = self._streams.get(client, 0)
         if used >= self._streams_per_client or self.total >= self._max_streams:
             self.counters.drop("stream-limit")
@@ -69,16 +69,16 @@ class Nat:
         return True
 
     def give_back(self, client: str) -> None:
-        """A stream of ``client`` is over."""
+        """Note that a stream of ``client`` has ended."""
         self.total -= 1
         self._streams[client] -= 1
         if not self._streams[client]:
             del self._streams[client]
 
     async def addresses_of(self, client: str, name: str) -> list[bytes]:
-        """The addresses of ``name``, IPv6 and IPv4 in turn (RFC 8305 section 4); empty if it has none.
+        """Return the addresses of ``name``, alternately IPv6 and IPv4 (RFC 8305 section 4); empty if none.
 
-        Raises DnsError when the resolvers cannot be asked, or not for ``client`` now (see ClientTurns).
+        Raises DnsError when the resolvers cannot be queried, or not for ``client`` now (see ClientTurns).
         """
         found: dict[int, list[bytes]] = {6: [], 4: []}
         failure: DnsError | None = None
@@ -99,7 +99,7 @@ class Nat:
 
 
 class StreamPlace:
-    """That of one stream of ``client`` in the NAT table: one for its socket, and one for each further one."""
+    """The places of one stream of ``client`` in the NAT table: one per socket, but at least one."""
 
     __slots__ = ("_client", "_nat", "_taken")
 
@@ -109,7 +109,7 @@ class StreamPlace:
         self._taken = 1
 
     def room_for(self, sockets: int) -> bool:
-        """Whether the stream may have ``sockets`` sockets; at most one more than before."""
+        """Return whether the stream may have ``sockets`` sockets; at most one more than before."""
         if sockets > self._taken:
             if not self._nat.take(self._client):
                 return False
@@ -117,7 +117,7 @@ class StreamPlace:
         return True
 
     def give_back(self) -> None:
-        """The stream is over; told again it does nothing."""
+        """Note that the stream has ended. Further calls do nothing."""
         for _ in range(self._taken):
             self._nat.give_back(self._client)
         self._taken = 0

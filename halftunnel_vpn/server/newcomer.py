@@ -14,7 +14,7 @@ from halftunnel_vpn.transport.leg_phase import PEER_FAULTS, LegPhase
 
 
 class NewcomerOwner(Protocol):
-    """Decides about newcomers; the gate implements it."""
+    """Decides about newcomers. The gate implements it."""
 
     def first_message(self, newcomer: Newcomer, message: Buffer) -> None:
         """Handle the first message of a leg. Raises PeerError when it is not acceptable."""
@@ -51,11 +51,11 @@ class Newcomer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the leg is not being closed: an exit that stops also closes newcomers cleanly."""
+        """Whether the leg is not being closed. An exit that stops also closes newcomers cleanly."""
         return self.leg.state is LegPhase.OPEN
 
     def hold(self, again: Callable[[], None], until: float) -> None:
-        """Call ``again`` at ``until``, unless the leg is gone by then."""
+        """Call ``again`` at ``until``, unless the leg is closed before."""
         self._again = again
         self.held.arm(until)
 
@@ -70,10 +70,10 @@ class Newcomer:
             self._owner.refuse(self, error.reason)
 
     def leg_opened(self, leg: Leg) -> None:
-        """The HTTP upgrade is done; the clock runs since the connection was accepted."""
+        """Do nothing: the deadline counts from the accepted connection, not from the HTTP upgrade."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
-        """Hand the first message to the owner; refuse a second one."""
+        """Pass the first message to the owner. Refuse a second one."""
         if not self.is_open:
             return  # the exit stops
         if self.has_spoken:
@@ -83,11 +83,11 @@ class Newcomer:
         self._attempt(lambda: self._owner.first_message(self, record))
 
     def leg_writable(self, leg: Leg) -> None:
-        """Nothing waits to be written."""
+        """Do nothing: no data waits for the leg."""
 
-    def leg_closed(self, leg: Leg, cause: str) -> None:
-        """Gone before it joined."""
-        if cause in PEER_FAULTS:
-            self._owner.refuse(self, cause)
+    def leg_closed(self, leg: Leg, reason: str) -> None:
+        """Discard the newcomer: its leg was closed before it joined."""
+        if reason in PEER_FAULTS:
+            self._owner.refuse(self, reason)
         else:
             self._owner.forget(self)

@@ -16,9 +16,9 @@ from halftunnel_vpn.transport.relay.write_backlog import Backlog, keep
 
 
 class TcpOpening:
-    """Waits for the dial and keeps what the client sends meanwhile; then a TcpRelay takes over.
+    """Keeps the client's data until the dial has ended. Then a TcpRelay takes over.
 
-    What waits is bounded by the stream's window. ``on_closed`` is called when either is over.
+    The stream's window bounds the data. ``on_closed`` is called when the opening or the relay ends.
     Implements StreamHandler.
     """
 
@@ -48,7 +48,7 @@ class TcpOpening:
         self._finished = False
 
     def connected(self, sock: socket.socket) -> None:
-        """The destination has answered."""
+        """Start the relay: the destination is connected."""
         stream = self._stream
         now = self.driver.clock()
         name = sock.getsockname()
@@ -62,7 +62,7 @@ class TcpOpening:
             relay.finished(now)
 
     def failed(self, code: ResetCode) -> None:
-        """The destination cannot be had."""
+        """Refuse the stream: the destination cannot be reached."""
         if self.is_over:
             return
         self.is_over = True
@@ -73,19 +73,19 @@ class TcpOpening:
         """Never called at the exit."""
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The client gave up, or its session is gone."""
+        """Cancel the dial: the client has reset the stream, or its session has ended."""
         self.aborted(code, now)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """Bytes that came before the connection."""
+        """Keep data that arrives before the connection."""
         keep(self._early, data)
 
     def finished(self, now: float) -> None:
-        """A FIN that came before the connection."""
+        """Keep a FIN that arrives before the connection."""
         self._finished = True
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client gave up, or its session is gone."""
+        """Cancel the dial: the client has reset the stream, or its session has ended."""
         self.is_over = True
         if self.pending is not None:
             self.pending.cancel()
@@ -94,4 +94,4 @@ class TcpOpening:
         self._on_closed()
 
     def room_grew(self, now: float) -> None:
-        """Nothing to send yet."""
+        """Do nothing: there is no data to send yet."""

@@ -1,7 +1,7 @@
-"""NAT egress of one datagram stream: what UDP and ICMP echo have in common.
+"""NAT egress of one datagram stream: the common part of UDP and ICMP echo.
 
-A stream has one socket per family, used for every destination. How a run becomes datagrams of the socket and
-what is read from it becomes a run is up to the subclass.
+A stream has one socket per address family for all destinations. A subclass turns a run into datagrams of the
+socket, and received datagrams into a run.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""
 
 MAX_PAUSE = 0.01
-"""Seconds for which a socket is left unread because enough waits for a leg; then the oldest give way."""
+"""Seconds for which a socket stays unread because enough data waits for a leg. Then the oldest is dropped."""
 
 DEFAULT_HOP_LIMIT = 64
-"""For a run that states none."""
+"""The hop limit of a run that states none."""
 
 _KINDS = {
     errno.ENETUNREACH: IcmpErrorKind.NET_UNREACHABLE,
@@ -52,7 +52,7 @@ _KINDS = {
     errno.EPERM: IcmpErrorKind.ADMIN_PROHIBITED,
     errno.ECONNREFUSED: IcmpErrorKind.PORT_UNREACHABLE,
 }
-"""What an errno of sending, or of making the socket, means to the client; any other is HOST_UNREACHABLE."""
+"""The reset code for an errno of sending or of opening the socket. Any other is HOST_UNREACHABLE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class DatagramRelay(ABC):
     """
 
     label: ClassVar[str]
-    """What counted events begin with."""
+    """The prefix of the names of its counters."""
 
     joins: ClassVar[bool]
     """Whether several datagrams may travel as one run."""
@@ -112,28 +112,28 @@ class DatagramRelay(ABC):
         self._paused_at = 0.0
         self._pause = driver.wheel.timer(self._pause_is_over)
 
-    # --- what differs ----------------------------------------------------------------------------
+    # --- what a subclass implements --------------------------------------------------------------
 
     @abstractmethod
     def _make_socket(self, family: socket.AddressFamily) -> socket.socket:
-        """A socket to send from, non-blocking and bound; OSError when there is none."""
+        """Return a non-blocking, bound socket to send from. Raises OSError."""
 
     @abstractmethod
     def _transmit(self, sock: socket.socket, family: int, run: DataRun, address: str) -> None:
-        """Send what ``run`` holds to ``address`` and its port. Raises OSError as sending does."""
+        """Send the datagrams of ``run`` to ``address`` and the run's port. Raises OSError."""
 
     @abstractmethod
     def _understand(self, family: int, received: Received) -> tuple[int, Buffer] | None:
-        """Port and data of the run that ``received`` becomes; None for what is not for the client."""
+        """Return port and data of the run for ``received``; None if it is not for the client."""
 
     @abstractmethod
     def _port_of(self, error: icmp_errors.SocketError) -> int | None:
-        """The port in a run whose datagram met ``error``; None when that cannot be told."""
+        """Return the port of the run whose datagram caused ``error``; None if unknown."""
 
     # --- DatagramHandler -------------------------------------------------------------------------
 
     def run_received(self, data: memoryview, now: float) -> None:
-        """Datagrams of the client."""
+        """Send datagrams of the client."""
         self._last_used = now
         try:
             run = decode_run(data)
@@ -148,11 +148,11 @@ class DatagramRelay(ABC):
             self._send(run.address, run)
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The client has forgotten the stream."""
+        """Close: the client has ended the stream."""
         self._close()
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client has forgotten the stream, or its session is gone."""
+        """Close: the client has ended the stream, or its session has ended."""
         self._close()
 
     # --- towards the Internet --------------------------------------------------------------------
@@ -180,7 +180,7 @@ class DatagramRelay(ABC):
                 self._counters.drop(f"{self.label}-send-buffer-full")
                 return
             except OSError as error:
-                # an ICMP error of an earlier datagram surfaces here: read it, then send this one
+                # The kernel reports an ICMP error of an earlier datagram here. Read it, then send this one.
                 errors = icmp_errors.read(sock)
                 self._pass_on(errors)
                 if not errors or attempt == 2:
@@ -242,11 +242,11 @@ class DatagramRelay(ABC):
                     self._send_run(received[0], *understood, received[3])
             if not reading.more:
                 if reading.has_many:
-                    give_way()  # read too early: a sender on this machine has more, and one run can hold more
+                    give_way()  # read too early: a sender on this machine may add more datagrams to the run
                 return
 
     def _leave_unread(self, sock: socket.socket, now: float) -> None:
-        """What waits in ``sock`` would only push out what waits for a leg, after it had cost a read."""
+        """Stop reading ``sock`` for a while: its datagrams would only displace those that wait for a leg."""
         if sock in self._paused:
             return
         self._watch.set(sock, 0, self._ready)
@@ -267,7 +267,7 @@ class DatagramRelay(ABC):
             return
         if now >= self._paused_at + MAX_PAUSE:
             self._paused_at = now
-            # The legs are slow, or gone: what is new is worth more than what is old.
+            # The legs are slow or lost. New data is worth more than old data.
             for sock in self._paused:
                 self._read(sock, now, may_wait=False)
         self._pause.arm(self._paused_at + MAX_PAUSE)

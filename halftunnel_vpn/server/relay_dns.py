@@ -1,4 +1,4 @@
-"""DNS streams at the exit: one query each, framed as over TCP (RFC 7766 section 8)."""
+"""DNS streams at the exit: one query each, framed as in TCP (RFC 7766 section 8)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from halftunnel_vpn.session.memory_budget import KEEP_TO_SEND, MIN_SEND
 from halftunnel_vpn.transport.driver import Driver
 
 MAX_QUERY = 4096
-"""Bytes of the longest query that is taken: a question, and what EDNS adds to it."""
+"""Bytes of the longest accepted query: a question, and what EDNS adds to it."""
 
 
 class DnsRelay:
     """Answers one query on ``stream``; implements StreamHandler.
 
-    ``start`` runs a coroutine as an owned task, ``query`` asks the resolvers. The question is cancelled when
-    the stream ends before the answer.
+    ``start`` runs a coroutine as an owned task, ``query`` asks the resolvers. The query is cancelled if the
+    stream ends before the answer.
     """
 
     __slots__ = (
@@ -60,14 +60,14 @@ class DnsRelay:
         """Never called at the exit."""
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The client gave up."""
+        """Cancel the query: the client has reset the stream."""
         self.aborted(code, now)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """The query, in one piece or several; one with a length above MAX_QUERY is refused."""
+        """Take the query, in one piece or several. One longer than MAX_QUERY is refused."""
         self._stream.consumed(len(data), now)
         if self._is_over or self._asking is not None:
-            return  # one query a stream: what follows it is not kept
+            return  # one query per stream: everything after it is ignored
         self._reader.feed(data)
         try:
             message = self._reader.take()
@@ -80,19 +80,19 @@ class DnsRelay:
             self._asking = self._start(self._answer(message))
 
     def finished(self, now: float) -> None:
-        """The client asks nothing more."""
+        """Note that the client sends nothing more."""
         if self._asking is None and not self._is_over:
             self._end(ResetCode.PROTOCOL_ERROR)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The client gave up, or its session is gone: no answer is needed."""
+        """Cancel the query: the client has reset the stream, or its session has ended."""
         self._is_over = True
         if self._asking is not None:
             self._asking.cancel()
         self._on_closed()
 
     def room_grew(self, now: float) -> None:
-        """An answer is sent at once or not at all."""
+        """Do nothing: an answer is sent at once or not at all."""
 
     async def _answer(self, message: bytes) -> None:
         try:

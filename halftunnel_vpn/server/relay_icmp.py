@@ -1,6 +1,6 @@
 """NAT egress of one ICMP stream: echo requests of one identifier, through unprivileged ping sockets.
 
-A ping socket (icmp(7), since Linux 3.11) needs no capability, only a group inside net.ipv4.ping_group_range.
+A ping socket (icmp(7), since Linux 3.11) needs no capability, only a group within net.ipv4.ping_group_range.
 The kernel chooses the identifier on the wire, so the client's own never leaves the exit.
 """
 
@@ -23,7 +23,7 @@ _PROTOCOL = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROT
 
 
 class IcmpRelay(DatagramRelay):
-    """One program that pings. The port of a run is the sequence number of its echo."""
+    """The echo requests of one program. The port field of a run carries the sequence number of the echo."""
 
     label = "icmp"
     joins = False
@@ -32,7 +32,7 @@ class IcmpRelay(DatagramRelay):
         return socket.socket(family, _FLAGS, _PROTOCOL[family])
 
     def _transmit(self, sock: socket.socket, family: int, run: DataRun, address: str) -> None:
-        # the kernel fills in the identifier and the checksum
+        # The kernel fills in the identifier and the checksum.
         header = _ECHO.pack(_REQUEST[family], 0, 0, 0, run.port)
         sock.sendmsg((header, run.data), (), 0, (address, 0))
 

@@ -1,7 +1,7 @@
 """NAT egress of one UDP stream.
 
-The socket is bound once and used for every destination, so the mapping is endpoint-independent, and what
-comes in is passed on from any sender: endpoint-independent filtering (RFC 4787, REQ-1 and REQ-8).
+One bound socket is used for every destination, so the mapping is endpoint-independent. Datagrams are accepted
+from any sender: endpoint-independent filtering (RFC 4787, REQ-1 and REQ-8).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from halftunnel_vpn.transport.kernel.scheduling import give_way
 UDP_SEGMENT = 103
 
 SOCKET_BUFFER = 1024 * 1024
-"""Bytes asked of the kernel for each direction of a socket: room for a burst."""
+"""Requested buffer size in bytes for each direction of a socket: room for a burst."""
 
 _FLAGS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _NOT_SEGMENTED = {errno.EMSGSIZE, errno.EINVAL, errno.EIO}
-"""The kernel segments nothing beyond the MTU of the path, or for a device without checksum offload."""
+"""Errors if the kernel cannot segment: beyond the MTU of the path, or without checksum offload."""
 
 _SEGMENT_SIZE = struct.Struct("=H")
 
 
 class UdpRelay(DatagramRelay):
-    """One local endpoint of the client. Runs leave and come in by the kernel's segmentation offload."""
+    """One local endpoint of the client. Runs use the kernel's segmentation offload in both directions."""
 
     label = "udp"
     joins = True
@@ -58,7 +58,7 @@ class UdpRelay(DatagramRelay):
         segmented = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
         try:
             sock.sendmsg((data,), segmented, 0, destination)
-            give_way()  # the reader here must get its turn: a socket has room for about a hundred
+            give_way()  # a socket has room for about a hundred datagrams, so its reader needs a turn
         except OSError as error:
             if error.errno not in _NOT_SEGMENTED:
                 raise

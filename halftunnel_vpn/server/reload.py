@@ -1,7 +1,7 @@
-"""Reading files again while the exit runs: all of them on SIGHUP, certificates also when their files change.
+"""Reading files again while the exit runs: all on SIGHUP, and certificates when their files change.
 
-Running legs, sessions and streams go on. What is new counts for what begins afterwards. A set of files with a
-mistake in it is refused as a whole, and what was in force stays in force.
+Running legs, sessions and streams go on. New values apply to what begins afterwards. A set of files with a
+mistake is refused as a whole; the old values stay in force.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from halftunnel_vpn.transport.http_upgrade import LegFactory
 from halftunnel_vpn.transport.listen import Listener
 
 POLL_INTERVAL = 5.0
-"""Seconds between two checks whether a certificate was renewed."""
+"""The poll interval in seconds for renewed certificates."""
 
 log = logging.getLogger(__name__)
 
 
 def listen_limits(config: ServerConfig) -> ListenLimits:
-    """Return the bounds of each listener."""
+    """Return the limits of each listener."""
     limits = config.limits
     return ListenLimits(
         max_connections=limits.connections,
@@ -55,7 +55,7 @@ def leg_paths(config: ServerConfig, place: Place, exit_: Exit) -> dict[str, LegF
 
 
 class Reloader:
-    """Applies what is on disk to a running exit. ``load`` reads the configuration, and raises ConfigError.
+    """Applies the files on disk to a running exit. ``load`` reads the configuration; it raises ConfigError.
 
     Counted: ``reloads``, ``certificates-renewed``. Dropped: ``reload-refused``, ``certificates-refused``.
     """
@@ -74,9 +74,9 @@ class Reloader:
         self._exit = exit_
         self._listeners = listeners
         self._driver = driver
-        # The configuration with which the process started, for what only a restart changes.
+        # The configuration with which the process started. Some of it changes only with a restart.
         self._started = config
-        # The configuration whose certificates are shown.
+        # The configuration whose certificates are in use.
         self._shown = config
         self._stamps = certificate_stamps(directory, config)
         self._failed: Stamps | None = None
@@ -88,7 +88,7 @@ class Reloader:
         self._timer.cancel()
 
     def reload(self) -> ServerConfig | None:
-        """Read all files and apply them; return the new configuration, None when it was refused."""
+        """Read all files and apply them; return the new configuration, None if it was refused."""
         try:
             config = self._load()
             stamps = certificate_stamps(self._directory, config)
@@ -128,7 +128,7 @@ class Reloader:
         try:
             certificates = read_certificates(self._directory, self._shown)
         except ConfigError as error:
-            # Perhaps one of the two files is still to come: only what fails twice is a mistake.
+            # Perhaps only one of the two files has been written yet. A second failure is an error.
             if stamps == self._failed:
                 self._stamps = stamps
                 self._exit.counters.drop("certificates-refused")
@@ -145,7 +145,7 @@ class Reloader:
 
 
 def _needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:
-    """Return the keys with new values that a running process cannot take over."""
+    """Return the keys with new values that need a restart."""
     values: dict[str, Callable[[ServerConfig], object]] = {
         "[limits] congestion": lambda config: config.limits.congestion,
         "[limits] nice": lambda config: config.limits.nice,

@@ -1,4 +1,4 @@
-"""Which resolvers the exit asks: those of its configuration, otherwise those that its host uses now."""
+"""The resolvers that the exit asks: those of its configuration, otherwise those of its host."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from halftunnel_vpn.dns.upstream import DNS_PORT, parse_resolv_conf
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 MAX_RESOLV_CONF = 64 * 1024
-"""Bytes of it that are read."""
+"""The most bytes that are read of it."""
 
 log = logging.getLogger(__name__)
 
 
 class ResolverList:
-    """The resolvers of one configuration. A resolv.conf may come, change or go while the exit runs."""
+    """The resolvers of one configuration. The host's resolv.conf may change or vanish while the exit runs."""
 
     def __init__(self, config: ServerConfig, path: Path = RESOLV_CONF) -> None:
         self._named = [(str(address), DNS_PORT) for address in config.dns.resolvers]
@@ -26,7 +26,7 @@ class ResolverList:
         self._is_known_empty = False
 
     def current(self) -> list[Server]:
-        """Return the resolvers to ask now. Warn once while there are none."""
+        """Return the resolvers to ask now. Warn once if there are none."""
         servers = self._named or self._of_host()
         if not servers and not self._is_known_empty:
             log.warning("no resolver is known: name them in [dns] resolvers of server.toml")

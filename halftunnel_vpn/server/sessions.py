@@ -1,4 +1,4 @@
-"""The sessions of an exit: who they belong to, by which labels their legs may join, and when they leave."""
+"""The sessions of an exit: their clients, the labels with which their legs may join, and their end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ExitSession:
-    """One client's session at the exit, with the labels under which further legs join it."""
+    """One client's session at the exit, with the labels with which further legs join it."""
 
     __slots__ = ("_idle", "_registry", "_share", "client", "keys", "public_key", "session", "windows")
 
@@ -41,7 +41,7 @@ class ExitSession:
     def join(
         self, leg: Leg, direction: Direction, number: int, client_nonce: bytes, exit_nonce: bytes
     ) -> None:
-        """Let ``leg`` carry trains from now on."""
+        """Make ``leg`` part of the session, so that it carries trains."""
         registry = self._registry
         keys = self.keys.leg_keys(direction, number, client_nonce, exit_nonce)
         owner = LegOwner(
@@ -59,7 +59,7 @@ class ExitSession:
         self.session.leg_joined(sealed.state, sealed.state.opened_at)
 
     def start_idle_timer(self) -> None:
-        """Leave after the idle timeout unless a leg joins."""
+        """End the session after the idle timeout unless a leg joins."""
         self._idle.arm(self._registry.driver.clock() + self._registry.idle_timeout)
 
     def close(self, code: ResetCode) -> None:
@@ -71,7 +71,7 @@ class ExitSession:
         now = self._registry.driver.clock()
         self._share.served(0, now - began, now)
 
-    def _leg_lost(self, leg: SessionLeg, cause: str) -> None:
+    def _leg_lost(self, leg: SessionLeg, reason: str) -> None:
         self._registry.counters.count(f"legs-lost-{leg.direction.name.lower()}")
         leg.report(self._registry.counters)
         self._registry.leg_left(self.client, leg.direction)
@@ -84,9 +84,9 @@ class ExitSession:
 
 
 class Registry:
-    """Every session of an exit, found by the label of a leg that wants to join.
+    """Every session of an exit, found by the label of a joining leg.
 
-    ``refused`` is called with the peer's address and the reason when a leg breaks the protocol.
+    ``refused`` is called with the peer's address and the reason when a leg violates the protocol.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class Registry:
         self.fairness = Fairness()
         self._sessions: dict[bytes, ExitSession] = {}
         self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
-        # Legs that have joined and whose sockets are open, of all clients.
+        # Joined legs of all clients whose sockets are open.
         self.legs = dict.fromkeys(Direction, 0)
-        # The same of each client, in both directions.
+        # The same per client, in both directions.
         self._legs_of: dict[str, int] = {}
         counters.add_refresher(self._report_legs)
 
@@ -125,7 +125,7 @@ class Registry:
         return session_id in self._sessions
 
     def sessions_of(self, client: str) -> list[ExitSession]:
-        """The sessions of one client, the oldest first."""
+        """Return the sessions of one client, the oldest first."""
         return [session for session in self._sessions.values() if session.client == client]
 
     def add(self, client: str, public_key: bytes, session: Session, keys: SessionKeys) -> ExitSession:
@@ -144,11 +144,11 @@ class Registry:
         return member
 
     def find(self, label: bytes) -> tuple[ExitSession, Direction, int] | None:
-        """The session, direction and leg number that ``label`` stands for."""
+        """Return the session, direction and leg number of ``label``; None if unknown."""
         return self._labels.get(label)
 
     def use(self, member: ExitSession, direction: Direction, number: int) -> None:
-        """Leg ``number`` has joined: its label is gone, and the window moves on. Raises HandshakeError."""
+        """Use up the label of leg ``number``, which has joined. Raises HandshakeError."""
         removed, added = member.windows[direction].use(number)
         for label in removed:
             self._labels.pop(label, None)
@@ -156,7 +156,7 @@ class Registry:
             self._labels[label] = (member, direction, new)
 
     def forget(self, member: ExitSession) -> None:
-        """The session is over."""
+        """Discard the session: it has ended."""
         if self._sessions.pop(member.session.session_id, None) is None:
             return
         log.info("session over", extra={"id": log_id(member.session.session_id)})
@@ -165,13 +165,13 @@ class Registry:
                 self._labels.pop(label, None)
 
     def ended(self, session_id: bytes) -> None:
-        """The client said goodbye; its session is closed already."""
+        """Discard the session: the client has ended it cleanly."""
         member = self._sessions.get(session_id)
         if member is not None:
             member.close(ResetCode.SHUTDOWN)
 
     def legs_of(self, client: str) -> int:
-        """Open legs of all sessions of ``client``."""
+        """Return the number of open legs of all sessions of ``client``."""
         return self._legs_of.get(client, 0)
 
     def leg_joined(self, client: str, direction: Direction) -> None:
@@ -180,14 +180,14 @@ class Registry:
         self._legs_of[client] = self._legs_of.get(client, 0) + 1
 
     def leg_left(self, client: str, direction: Direction) -> None:
-        """The socket of a leg of ``client`` is closed."""
+        """Note that the socket of a leg of ``client`` is closed."""
         self.legs[direction] -= 1
         self._legs_of[client] -= 1
         if not self._legs_of[client]:
             del self._legs_of[client]
 
     def close_unlisted(self, client_of: Callable[[bytes], str | None]) -> None:
-        """End every session whose key ``client_of`` does not know under the client's name any more."""
+        """End every session whose key ``client_of`` no longer maps to the client's name."""
         for member in self:
             if client_of(member.public_key) != member.client:
                 self.counters.count("sessions-revoked")
@@ -200,4 +200,4 @@ class Registry:
 
 
 SessionMaker = Callable[[bytes, str, ShapingTerms | None], Session]
-"""Makes a session from its id, its client's name and what it is granted of shaping."""
+"""Creates a session from its id, its client's name and the granted shaping."""

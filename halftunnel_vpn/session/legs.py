@@ -46,8 +46,8 @@ class LegPort(Protocol):
         """How far its bytes have come; NO_MOVEMENT where nobody knows."""
         ...
 
-    def close(self, cause: str) -> None:
-        """Close the leg in good order; ``cause`` is a counted label."""
+    def close(self, reason: str) -> None:
+        """Close the leg in good order; ``reason`` is a counted label."""
         ...
 
 

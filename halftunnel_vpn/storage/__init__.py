@@ -1,1 +1,1 @@
-"""Files that must survive a crash, a power cut and a hostile neighbour."""
+"""Files that must survive a crash, a power failure and an attack by other users."""

@@ -1,7 +1,7 @@
-"""Write a file as a whole or not at all; it is on disk when the call returns.
+"""Write a file atomically. It is on disk when the call returns.
 
 Every function raises OSError. None follows a symbolic link at the name that it writes: a draft is created
-under a name of its own (O_EXCL), and then takes the place of whatever stands at the final name.
+under a name of its own (O_EXCL), and then replaces whatever has the final name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PRIVATE: Final = 0o600
 """Mode of a file that only its owner may read."""
 
 _WITHOUT_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Errors of link(2) on file systems without hard links: those of USB sticks."""
+"""Errors of link(2) on file systems without hard links, such as those of USB sticks."""
 
 
 def replace_file(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
@@ -28,7 +28,7 @@ def replace_file(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> No
 
 
 def create_file(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
-    """Create the file at ``path``. FileExistsError if something of that name exists."""
+    """Create the file at ``path``. Raises FileExistsError if something of that name exists."""
     with _opened(path.parent) as directory:
         create_at(directory, path.name, content, mode=mode)
 
@@ -41,7 +41,7 @@ def replace_at(directory: int, name: str, content: str | bytes, *, mode: int = P
 
 
 def create_at(directory: int, name: str, content: str | bytes, *, mode: int = PRIVATE) -> None:
-    """Create ``name`` in the directory with the descriptor ``directory``. FileExistsError if it exists."""
+    """Create ``name`` in the directory with the descriptor ``directory``. Raises FileExistsError."""
     with _draft(directory, name, content, mode) as draft:
         try:
             os.link(draft, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
@@ -65,7 +65,7 @@ def remove_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _draft(directory: int, name: str, content: str | bytes, mode: int) -> Iterator[str]:
-    """Yield the name of a complete file that is on disk; remove the draft if it is still there afterwards."""
+    """Yield the name of a complete file that is on disk. Remove the draft afterwards if it still exists."""
     draft = f".{name}.{threading.get_native_id()}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft, dir_fd=directory)  # left by a killed process with the same number

@@ -1,4 +1,4 @@
-"""Read a file that somebody else may have put there: at once, and within a bound."""
+"""Read a file that another user may control: without blocking, and within a size limit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 Opener = Callable[[str, int], int]
-"""Opens a path with flags, as that of :func:`open`."""
+"""Opens a path with flags, like the ``opener`` of :func:`open`."""
 
 
 def read_regular(path: Path, limit: int, *, opener: Opener = os.open) -> bytes:
-    """Return what the file at ``path`` holds, without waiting: a pipe or a device may hold nothing yet.
+    """Return the content of a regular file. Never block, as opening a pipe or a device could.
 
-    Raises OSError, also for what is not a regular file, and for one of more than ``limit`` bytes.
+    Raises OSError, also if it is not a regular file, or larger than ``limit`` bytes.
     """
     descriptor = opener(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:

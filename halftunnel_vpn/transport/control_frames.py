@@ -26,10 +26,10 @@ A_SECOND = 16.0
 
 
 class Verdict(NamedTuple):
-    """What one frame has brought: a ``record`` that it completes, or the ``cause`` of the leg's end."""
+    """What one frame has brought: a ``record`` that it completes, or the ``reason`` of the leg's end."""
 
     record: bytes | None = None
-    cause: str | None = None
+    reason: str | None = None
     is_goodbye: bool = False
     """Whether the peer has sent its Close frame."""
 
@@ -60,21 +60,21 @@ class SideFrames:
         websocket = self._websocket
         if self._is_one_too_many(len(frame), received, now):
             websocket.fail(CloseCode.POLICY_VIOLATION, "too many frames")
-            return Verdict(cause="side-frame-flood")
+            return Verdict(reason="side-frame-flood")
         record: bytes | None = None
         websocket.receive_data(frame)
         for event in websocket.events_received():
             opcode = getattr(event, "opcode", None)
             if opcode is Opcode.TEXT:
                 websocket.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
-                return Verdict(cause="text-frame")
+                return Verdict(reason="text-frame")
             if opcode is Opcode.BINARY or opcode is Opcode.CONT:
                 record = self._put_together(event.data, event.fin)  # type: ignore[union-attr]
         if websocket.parser_exc is not None:
             too_big = isinstance(websocket.parser_exc, PayloadTooBig)
-            return Verdict(cause="message-too-big" if too_big else "websocket-protocol-error")
+            return Verdict(reason="message-too-big" if too_big else "websocket-protocol-error")
         if websocket.close_rcvd is not None:
-            return Verdict(cause=f"peer-closed-{websocket.close_rcvd.code:d}", is_goodbye=True)
+            return Verdict(reason=f"peer-closed-{websocket.close_rcvd.code:d}", is_goodbye=True)
         return NOTHING if record is None else Verdict(record)
 
     def _is_one_too_many(self, length: int, received: int, now: float) -> bool:

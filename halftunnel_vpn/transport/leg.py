@@ -40,7 +40,7 @@ class LegListener(Protocol):
     def leg_writable(self, leg: Leg) -> None:
         """``leg.writable`` has become True again."""
 
-    def leg_closed(self, leg: Leg, cause: str) -> None:
+    def leg_closed(self, leg: Leg, reason: str) -> None:
         """Nothing will be received any more. The last call; never made from within a call of the leg."""
 
 
@@ -59,7 +59,6 @@ class Leg(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_cause",
         "_clock",
         "_deadline",
         "_frame",
@@ -70,6 +69,7 @@ class Leg(asyncio.BufferedProtocol):
         "_pace",
         "_paused",
         "_pong",
+        "_reason",
         "_resting",
         "_side",
         "_state",
@@ -110,7 +110,7 @@ class Leg(asyncio.BufferedProtocol):
         self._clock = clock
         self._lost = lost
         self._state = LegPhase.OPEN
-        self._cause = "connection-lost"
+        self._reason = "connection-lost"
         self._told = False
         self._deadline: asyncio.TimerHandle | None = None
         self._held = b""
@@ -187,7 +187,7 @@ class Leg(asyncio.BufferedProtocol):
         if self._state is not LegPhase.OPEN:
             return
         self._enter(LegPhase.CLOSING)
-        self._cause = "closed"
+        self._reason = "closed"
         self._websocket.send_close(code, reason)
         self._write_out()
 
@@ -197,17 +197,17 @@ class Leg(asyncio.BufferedProtocol):
         Idempotent; ``leg_closed`` follows soon, not at once.
         """
         if self._state < LegPhase.DEAF:
-            self._cause = "refused"
+            self._reason = "refused"
             self._websocket.fail(code, reason)
             self._write_out()
             self._enter(LegPhase.DEAF)
-            asyncio.get_running_loop().call_soon(self._finish, self._cause)
+            asyncio.get_running_loop().call_soon(self._finish, self._reason)
 
-    def abort(self, cause: str = "aborted") -> None:
+    def abort(self, reason: str = "aborted") -> None:
         """Drop the connection without a Close frame. Idempotent; ``leg_closed`` follows soon, not at once."""
         if self._state is LegPhase.GONE:
             return
-        self._cause = cause
+        self._reason = reason
         if self._state < LegPhase.DEAF:
             self._enter(LegPhase.DEAF)
         self._transport.abort()
@@ -294,10 +294,10 @@ class Leg(asyncio.BufferedProtocol):
             self._held = bytes(view[position:end])
 
     def eof_received(self) -> None:
-        self._finish(self._cause)  # None makes the transport close itself
+        self._finish(self._reason)  # None makes the transport close itself
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish(self._cause)
+        self._finish(self._reason)
         self._enter(LegPhase.GONE)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -307,14 +307,14 @@ class Leg(asyncio.BufferedProtocol):
     # --- everything that is no whole binary message ---------------------------------------------------
 
     def _side_frame(self, data: bytes) -> None:
-        record, cause, is_goodbye = self._side.take(data, self.bytes_in, self.last_received_at)
+        record, reason, is_goodbye = self._side.take(data, self.bytes_in, self.last_received_at)
         if record is not None:
             self.bytes_in += len(record)
             self.listener.record_received(self, record)
-        elif cause is not None:
+        elif reason is not None:
             self._write_out()
             we_asked = is_goodbye and self._state is LegPhase.CLOSING
-            self._finish(self._cause if we_asked else cause)
+            self._finish(self._reason if we_asked else reason)
         elif self.writable:
             self._write_out()
         else:
@@ -330,12 +330,12 @@ class Leg(asyncio.BufferedProtocol):
             else:
                 self._transport.close()
 
-    def _finish(self, cause: str) -> None:
+    def _finish(self, reason: str) -> None:
         if self._state < LegPhase.DEAF:
             self._enter(LegPhase.DEAF)
         if not self._told:
             self._told = True
-            self.listener.leg_closed(self, cause)
+            self.listener.leg_closed(self, reason)
 
     def _enter(self, state: LegPhase) -> None:
         if state <= self._state:

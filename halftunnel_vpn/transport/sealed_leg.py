@@ -118,11 +118,11 @@ class SealedLeg:
         """How far the bytes of the leg have come."""
         return self._leg.movement()
 
-    def close(self, cause: str) -> None:
+    def close(self, reason: str) -> None:
         """Close the leg; nothing is sent on it any more, and what it carried is sent again."""
-        self._counters.count(f"legs-closed-{cause}")
-        if cause == LEG_SILENT:
-            self._leg.abort(cause)  # nobody would answer a goodbye
+        self._counters.count(f"legs-closed-{reason}")
+        if reason == LEG_SILENT:
+            self._leg.abort(reason)  # nobody would answer a goodbye
         else:
             self._leg.close()
         self._lost()
@@ -173,12 +173,12 @@ class SealedLeg:
             pacer.holds(leg.unsent, self._clock())
         self._session.wake()
 
-    def leg_closed(self, leg: Leg, cause: str) -> None:
+    def leg_closed(self, leg: Leg, reason: str) -> None:
         """The WebSocket is gone."""
-        if cause in PEER_FAULTS:
-            self._broken(cause)
+        if reason in PEER_FAULTS:
+            self._broken(reason)
         self._lost()
-        self._on_lost(self.state, cause)
+        self._on_lost(self.state, reason)
 
     def _lost(self) -> None:
         """Report the loss to the session. With many streams that is work, which counts as the client's."""

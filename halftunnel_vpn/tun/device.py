@@ -1,6 +1,6 @@
 """A TUN device with virtio-net headers and segmentation offloads: Linux Documentation/networking/tuntap.rst.
 
-Only what needs the device's own file descriptor or must happen before the link is up lives here; addresses,
+Only what needs the device's own file descriptor or must happen before the link is up is here. Addresses,
 bring-up and routes belong to ``host``.
 """
 
@@ -23,14 +23,14 @@ MAX_FRAME: Final = 10 + 65535
 """Bytes of the largest frame: the virtio-net header and one IP packet."""
 
 BURST_BYTES: Final = 120 * 1024
-"""Bytes of frames read in one burst: two of the largest, sealed while the processor's cache has them.
+"""Bytes of frames read in one burst: two of the largest, which stay in the processor's cache for sealing.
 
-A bulk flow reaches this bound, small packets the number of frames."""
+Bulk flows reach this bound. Small packets reach the bound on the number of frames."""
 
 MAX_NAME_LENGTH: Final = 15
-"""Bytes of a device name (IFNAMSIZ without its closing zero)."""
+"""The most bytes of a device name (IFNAMSIZ without its terminating zero)."""
 
-# include/uapi/linux/if_tun.h; request numbers as x86, Arm and RISC-V encode them.
+# include/uapi/linux/if_tun.h. Request numbers as on x86, Arm and RISC-V.
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
@@ -67,10 +67,10 @@ _REMEDIES: Final = {
 
 
 class TunDevice:
-    """One open TUN device; it vanishes from the host when it is closed or the process ends.
+    """One open TUN device. It vanishes from the host when it is closed or the process ends.
 
     A *frame* is a 10-byte little-endian virtio-net header followed by one IP packet of up to 65535 bytes.
-    ``uso``: whether the kernel also sends, and so accepts, UDP in aggregates.
+    ``uso`` is True if the kernel sends, and so accepts, several UDP datagrams in one frame.
     """
 
     __slots__ = ("_counters", "_sizes", "fd", "name", "uso")
@@ -86,10 +86,10 @@ class TunDevice:
     def open(
         cls, name: str, *, mtu: int, txqueuelen: int = 1000, counters: Counters | None = None
     ) -> TunDevice:
-        """Make the device ``name`` (at most 15 bytes), down and without addresses.
+        """Create the device ``name`` (at most 15 bytes), down and without addresses.
 
         ``mtu`` is in bytes, ``txqueuelen`` in frames that wait for :meth:`read`. Raises HostError with one
-        sentence: no root, no driver, the name is taken or not allowed.
+        sentence: no root, no driver, or the name is taken or not allowed.
         """
         fd, uso = _open(name, mtu, txqueuelen)
         device = cls(fd, name, uso=uso, counters=Counters() if counters is None else counters)
@@ -97,15 +97,15 @@ class TunDevice:
         return device
 
     def reopen(self) -> None:
-        """Create the device again after it was deleted. Raises HostError as :meth:`open` does.
+        """Create the device again after it was deleted. Raises HostError like :meth:`open`.
 
-        The new one has the old one's sizes, but no addresses and no routes.
+        The new device has the sizes of the old one, but no addresses and no routes.
         """
         self.close()
         self.fd, self.uso = _open(self.name, *self._sizes)
 
     def read(self) -> bytes:
-        """The next frame the host sends; BlockingIOError when none waits, HostError when the device went."""
+        """Return the next frame of the host. Raises BlockingIOError if none waits, HostError if deleted."""
         try:
             return os.read(self.fd, MAX_FRAME)
         except BlockingIOError:
@@ -114,9 +114,9 @@ class TunDevice:
             raise self._gone(error) from error
 
     def read_burst(self, limit: int, room: int = BURST_BYTES) -> list[bytes]:
-        """Frames that wait now, oldest first: up to ``limit``, and none more once they have ``room`` bytes.
+        """Return waiting frames, oldest first: up to ``limit``, or until they have ``room`` bytes.
 
-        Raises HostError when the device went.
+        Raises HostError when the device was deleted.
         """
         frames: list[bytes] = []
         append = frames.append
@@ -136,7 +136,7 @@ class TunDevice:
         return frames
 
     def write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Give the host one frame, in parts. A frame the kernel refuses is counted as ``tun-write-ERRNO``."""
+        """Write one frame to the host, in parts. Count one that the kernel refuses as ``tun-write-ERRNO``."""
         try:
             os.writev(self.fd, parts)
         except OSError as error:
@@ -147,16 +147,16 @@ class TunDevice:
         return HostError(f"The device {self.name} is gone ({error.strerror}): bring the tunnel up again.")
 
     def close(self) -> None:
-        """Let the device go; harmless when it is closed already."""
+        """Close the device. Harmless when it is closed already."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def _open(name: str, mtu: int, txqueuelen: int) -> tuple[int, bool]:
-    """The descriptor, and whether the kernel hands over UDP in aggregates."""
+    """Return the descriptor, and whether the kernel sends several UDP datagrams in one frame."""
     encoded = name.encode()
-    # A percent sign would ask the kernel for a number of its own choice.
+    # A percent sign would make the kernel choose a number.
     if not 0 < len(encoded) <= MAX_NAME_LENGTH or b"%" in encoded:
         raise _bad_name(name)
     fd = _open_clone_device(name)
@@ -190,7 +190,7 @@ def _set_up(fd: int, name: bytes) -> None:
 
 
 def _set_offloads(fd: int) -> bool:
-    """Let the kernel hand over unsegmented TCP and, where it can (Linux 6.2), UDP; True with UDP."""
+    """Make the kernel send unsegmented TCP and, if it can (Linux 6.2), UDP; return True with UDP."""
     try:
         fcntl.ioctl(fd, _TUNSETOFFLOAD, _BASE_OFFLOADS | _USO_OFFLOADS)
         return True
@@ -206,7 +206,7 @@ def _set_link_integer(encoded: bytes, request: int, value: int, what: str, name:
         try:
             fcntl.ioctl(control, request, _INTERFACE_INTEGER.pack(encoded, value))
         except OSError as error:
-            raise HostError(f"The device {name} does not take {what}: {error.strerror}.") from error
+            raise HostError(f"The device {name} does not accept {what}: {error.strerror}.") from error
 
 
 def _explained(error: OSError, name: str) -> HostError:

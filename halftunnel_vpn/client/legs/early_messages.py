@@ -23,13 +23,13 @@ class EarlyMessages:
 
     def __init__(self) -> None:
         self._messages: deque[bytes] = deque()
-        self._cause: str | None = None
+        self._reason: str | None = None
         self._changed = asyncio.Event()
 
     async def next_message(self) -> bytes:
         """The next message. Raises LegClosed when the leg is gone before one comes."""
         while not self._messages:
-            if self._cause is not None:
+            if self._reason is not None:
                 raise self.loss()
             self._changed.clear()
             await self._changed.wait()
@@ -41,12 +41,12 @@ class EarlyMessages:
             "The exit closed a connection before it answered: check that this client is still on the "
             "exit's list and that the profile is the one it gave; the exit's log tells which: "
             "handshake-unknown-client, or handshake-bad-tag for the key of another exit.",
-            reason=f"leg-closed-{self._cause}",
+            reason=f"leg-closed-{self._reason}",
         )
 
     async def wait_closed(self) -> None:
         """Return when the leg is gone."""
-        while self._cause is None:
+        while self._reason is None:
             self._changed.clear()
             await self._changed.wait()
 
@@ -55,8 +55,8 @@ class EarlyMessages:
         leg.listener = sealed
         while self._messages:
             sealed.record_received(leg, self._messages.popleft())
-        if self._cause is not None:
-            sealed.leg_closed(leg, self._cause)
+        if self._reason is not None:
+            sealed.leg_closed(leg, self._reason)
 
     def leg_opened(self, leg: Leg) -> None:
         """The upgrade is done."""
@@ -72,7 +72,7 @@ class EarlyMessages:
     def leg_writable(self, leg: Leg) -> None:
         """Nothing waits to be written."""
 
-    def leg_closed(self, leg: Leg, cause: str) -> None:
+    def leg_closed(self, leg: Leg, reason: str) -> None:
         """The leg is gone."""
-        self._cause = cause
+        self._reason = reason
         self._changed.set()

@@ -233,11 +233,11 @@ class LegKeepers:
         name = leg.direction.name.lower()
         clock = self._driver.clock
 
-        def on_lost(state: SessionLeg, cause: str) -> None:
-            log.info("leg lost: %s", cause, extra={"direction": name, "leg": leg.number})
+        def on_lost(state: SessionLeg, reason: str) -> None:
+            log.info("leg lost: %s", reason, extra={"direction": name, "leg": leg.number})
             self._counters.count(f"legs-lost-{name}")
             state.report(self._counters)
-            self._learn(state, cause)
+            self._learn(state, reason)
             if state.round_trip is not None:
                 self._roads.round_trips[state.direction][state.name] = state.round_trip
             slot.lost(state, clock())
@@ -259,13 +259,13 @@ class LegKeepers:
         self._counters.count(f"legs-joined-{name}")
         self._changed()
 
-    def _learn(self, leg: SessionLeg, cause: str) -> None:
+    def _learn(self, leg: SessionLeg, reason: str) -> None:
         """Whether the leg was cut because it had been silent for too long."""
         if leg.draining:
             return
-        if cause == LEG_SILENT:
+        if reason == LEG_SILENT:
             silence = leg.silence  # before the ping that nobody answered
-        elif cause.startswith(IDLE_CUTS):
+        elif reason.startswith(IDLE_CUTS):
             silence = self._driver.clock() - max(leg.last_sent, leg.last_received)
         else:
             return

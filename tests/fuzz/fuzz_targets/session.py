@@ -64,7 +64,7 @@ class _Leg:
     def movement(self) -> Movement:
         return NO_MOVEMENT
 
-    def close(self, cause: str) -> None:
+    def close(self, reason: str) -> None:
         self.owner.lose(self)
 
 

@@ -125,7 +125,7 @@ async def test_short_orders(serve_daemon, on, store, profile_text):
         assert opened.returncode == 0 and "open for 2 min" in opened.stdout
         assert (await on("portal", "--minutes", "0")).stdout == "closed\n"
         repaired = await on("repair")
-        assert repaired.stdout == "put back: the route table 18516 was removed\n"
+        assert repaired.stdout == "restored: the route table 18516 was removed\n"
         assert "lift" not in daemon.told
     assert daemon.told[1:] == ["reconnect", "reload", ("portal", 120.0), ("portal", 0.0)]
 

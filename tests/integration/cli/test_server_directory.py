@@ -92,7 +92,7 @@ def test_init_overwrites_nothing(exit_directory, htvpn):
         ([*PAIR, "--dns", "resolver"], 2, "--dns resolver: must be an IPv4 or IPv6 address"),
         ([*PAIR, "--certificate", "x"], 2, "--certificate and --certificate-key belong together"),
         ([*PAIR, "--certificate", "/x", "--certificate-key", "/y"], 1, "there is no file /x"),
-        ([*PAIR, "--behind-proxy"], 2, "with --behind-proxy, say where to listen: --listen-upstream"),
+        ([*PAIR, "--behind-proxy"], 2, "--behind-proxy needs an address to listen on: --listen-upstream"),
         (["--upstream", "wss://a/x", "wss://a/y", "--downstream", "wss://b"], 2, "must share one path"),
         (["--upstream", "wss://a", "ws://a", "--downstream", "wss://b"], 2, "all be ws:// or all be wss://"),
         (["--upstream", "wss://a/x", "--downstream", "wss://b/x"], 1, "path: must differ from that of"),
@@ -141,7 +141,7 @@ def test_init_warns_when_both_hosts_lead_to_one_address(htvpn, tmp_path, up, dow
     made = htvpn("server", "init", "--dir", tmp_path / "exit",
                  "--upstream", f"wss://{up}:8443", "--downstream", f"wss://{down}:9443")  # fmt: skip
     assert made.returncode == 0, made.stderr
-    assert ("lead to one address (127.0.0.1)" in made.stderr) is warns
+    assert ("have a common address (127.0.0.1)" in made.stderr) is warns
 
 
 def test_behind_a_proxy_there_is_no_tls_and_no_certificate(htvpn, tmp_path):
@@ -394,7 +394,7 @@ def test_a_profile_that_cannot_be_written_admits_nobody(htvpn, exit_directory, t
     there = tmp_path / "there.toml"
     there.write_text("precious")
     for output, said in (
-        (there, "is there already and is not replaced"),
+        (there, "exists already and is not replaced"),
         (tmp_path / "no" / "where.toml", "cannot be written: No such file or directory"),
     ):
         done = htvpn("server", "add-client", "phone", "--dir", exit_directory, "--output", output)

@@ -67,9 +67,9 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         ("PUT", "/v1/profiles/home", b"x" * (MAX_PROFILE + 1), 413, "the body is longer"),
         ("DELETE", "/v1/profiles/home", None, 400, "there is no profile home"),
         ("POST", "/v1/profiles/home/use", None, 400, "there is no profile home"),
-        ("GET", "/v1/profiles/home", None, 405, "not served for that method"),
-        ("GET", "/v1/nothing", None, 404, "nothing at this path"),
-        ("GET", "/v1/profiles/a/b/c", None, 404, "nothing at this path"),
+        ("GET", "/v1/profiles/home", None, 405, "not supported for this path"),
+        ("GET", "/v1/nothing", None, 404, "no such path"),
+        ("GET", "/v1/profiles/a/b/c", None, 404, "no such path"),
     ],
 )
 async def test_what_cannot_be_done_is_one_sentence(

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.control.status_schema import DnsStatus, LegStatus, ProtectionStatus, RoadStatus, Status
+from halftunnel_vpn.control.status_schema import (
+    DirectionStatus,
+    DnsStatus,
+    LegStatus,
+    ProtectionStatus,
+    Status,
+)
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "CONTROL.md"
 
@@ -39,7 +45,7 @@ def test_the_check_finds_what_is_wrong(status_problems, change, problem):
 
 def test_every_key_is_documented():
     text = DOCUMENT.read_text()
-    for kind in (Status, RoadStatus, LegStatus, DnsStatus, ProtectionStatus):
+    for kind in (Status, DirectionStatus, LegStatus, DnsStatus, ProtectionStatus):
         for key in typing.get_type_hints(kind):
             assert f"`{key}`" in text, f"{kind.__name__}.{key}"
 

@@ -142,8 +142,8 @@ class Link:
     def movement(self) -> Movement:
         return NO_MOVEMENT
 
-    def close(self, cause: str) -> None:
-        self.closed = cause
+    def close(self, reason: str) -> None:
+        self.closed = reason
 
 
 class StreamUser:

@@ -114,7 +114,7 @@ class Recorder:
     def __init__(self) -> None:
         self.leg: Leg | None = None
         self.records: list[bytes] = []
-        self.cause: str | None = None
+        self.reason: str | None = None
         self.writable_again = 0
         self.joined: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
@@ -126,7 +126,7 @@ class Recorder:
 
     def record_received(self, leg: Leg, record: bytes | bytearray | memoryview) -> None:
         assert leg is self.leg, "opened first"
-        assert self.cause is None, "nothing comes after the end"
+        assert self.reason is None, "nothing comes after the end"
         self.records.append(bytes(record))
         self._changed.set()
 
@@ -135,10 +135,10 @@ class Recorder:
         self.writable_again += 1
         self._changed.set()
 
-    def leg_closed(self, leg: Leg, cause: str) -> None:
-        assert self.cause is None, "a leg closes once"
+    def leg_closed(self, leg: Leg, reason: str) -> None:
+        assert self.reason is None, "a leg closes once"
         assert not leg.writable
-        self.cause = cause
+        self.reason = reason
         self._changed.set()
 
     async def until(self, condition: Callable[[Recorder], Any]) -> None:
@@ -153,13 +153,13 @@ class Recorder:
         return self.leg
 
     async def received(self, count: int) -> list[bytes]:
-        await self.until(lambda r: len(r.records) >= count or r.cause is not None)
+        await self.until(lambda r: len(r.records) >= count or r.reason is not None)
         return self.records
 
     async def closed(self) -> str:
-        await self.until(lambda r: r.cause is not None)
-        assert self.cause is not None
-        return self.cause
+        await self.until(lambda r: r.reason is not None)
+        assert self.reason is not None
+        return self.reason
 
 
 @pytest.fixture

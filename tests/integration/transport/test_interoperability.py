@@ -211,7 +211,7 @@ def frame(first, payload=b"", *, masked=True, length=None):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "cause", "code"),
+    ("name", "data", "reason", "code"),
     [
         ("reserved bit", frame(0xC2, b"x"), "websocket-protocol-error", 1002),
         ("unknown opcode", frame(0x83, b"x"), "websocket-protocol-error", 1002),
@@ -229,7 +229,9 @@ def frame(first, payload=b"", *, masked=True, length=None):
         ("close without a code", frame(0x88), "peer-closed-1005", None),
     ],
 )
-async def test_bad_frames_close_the_leg_with_the_right_code(start_exit, secret_path, name, data, cause, code):
+async def test_bad_frames_close_the_leg_with_the_right_code(
+    start_exit, secret_path, name, data, reason, code
+):
     exit_server = await start_exit(tls=False)
     reader, writer = await asyncio.open_connection("127.0.0.1", exit_server.port)
     handshake = (
@@ -243,7 +245,7 @@ async def test_bad_frames_close_the_leg_with_the_right_code(start_exit, secret_p
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
     answer = await reader.read()
     owner = await exit_server.arrived()
-    assert await owner.closed() == cause, name
+    assert await owner.closed() == reason, name
     assert owner.records == [b"good"]
     assert answer[0] == 0x88
     if code is not None:

@@ -53,7 +53,7 @@ async def test_a_record_is_lent_to_a_client_for_the_call_only(exit_server):
             kept.append(record)
             arrived.set()
 
-        def leg_closed(self, leg, cause): ...
+        def leg_closed(self, leg, reason): ...
 
     leg.listener = Keeper()
     other_leg.send(b"mine")
@@ -194,7 +194,7 @@ async def test_a_refused_leg_hears_nothing_more(exit_server):
 async def test_abort_is_told_to_both_but_not_from_within_the_call(exit_server):
     leg, owner, _, other = await exit_server.pair()
     leg.abort()
-    assert owner.cause is None
+    assert owner.reason is None
     assert await owner.closed() == "aborted"
     assert await other.closed() == "connection-lost"
     leg.abort()

@@ -41,7 +41,7 @@ async def test_a_leg_that_rests_can_be_closed(start_exit, until):
     for _ in range(3):
         leg.send(bytes(RECORD))
     leg.abort()
-    await until(lambda: own.cause is not None)
+    await until(lambda: own.reason is not None)
     assert not leg.writable
     leg.set_pace(RATE)
-    await until(lambda: listener.cause is not None)
+    await until(lambda: listener.reason is not None)

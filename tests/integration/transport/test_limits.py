@@ -281,7 +281,7 @@ async def test_close_cuts_off_who_does_not_answer(start_exit, monkeypatch):
     leg._transport.pause_reading()
     await exit_server.listener.close()
     assert exit_server.listener.admission.connections == 0
-    assert other.cause == "aborted"
+    assert other.reason == "aborted"
     leg._transport.resume_reading()
     await owner.closed()
 

@@ -10,7 +10,7 @@ class Pausing:
 
     def __init__(self):
         self.records = []
-        self.cause = None
+        self.reason = None
 
     def leg_opened(self, leg): ...
 
@@ -20,8 +20,8 @@ class Pausing:
 
     def leg_writable(self, leg): ...
 
-    def leg_closed(self, leg, cause):
-        self.cause = cause
+    def leg_closed(self, leg, reason):
+        self.reason = reason
 
 
 async def test_records_come_one_by_one_in_order(start_exit, until):
@@ -47,10 +47,10 @@ async def test_a_paused_leg_hears_of_its_end_when_it_is_read_again(start_exit, u
     await until(lambda: slow.records)
     leg.close()
     await asyncio.sleep(0.05)
-    assert slow.cause is None
+    assert slow.reason is None
     other_leg.resume()
-    await until(lambda: slow.cause)
-    assert slow.cause == "peer-closed-1000"
+    await until(lambda: slow.reason)
+    assert slow.reason == "peer-closed-1000"
     other_leg.resume()
     other_leg.pause()
 
@@ -62,5 +62,5 @@ async def test_a_paused_leg_can_be_dropped(start_exit, until):
     leg.send(b"one")
     await until(lambda: slow.records)
     other_leg.abort()
-    await until(lambda: slow.cause)
+    await until(lambda: slow.reason)
     other_leg.resume()

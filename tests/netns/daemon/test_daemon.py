@@ -338,7 +338,7 @@ def test_a_kill_switch_is_lifted_for_good_but_not_from_a_tunnel(lab, tunnel, dae
         if not is_running:
             daemon.kill()
         assert around() == errno.ECONNREFUSED
-        assert htvpn(lab, daemon, "repair", "--lift") == ("put back: the kill switch\n", 0)
+        assert htvpn(lab, daemon, "repair", "--lift") == ("restored: the kill switch\n", 0)
         assert snapshot() == before
         if is_running:
             assert not daemon.status()["protection"]["active"]

@@ -34,7 +34,7 @@ class MemoryLeg:
         self.alive = True
         self.carried = 0
         self.capacity = 4
-        self.close_cause: str | None = None
+        self.close_reason: str | None = None
         self.on_close: Callable[[MemoryLeg], None] = lambda leg: None
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
@@ -50,8 +50,8 @@ class MemoryLeg:
     def movement(self) -> Movement:
         return NO_MOVEMENT
 
-    def close(self, cause: str) -> None:
-        self.close_cause = cause
+    def close(self, reason: str) -> None:
+        self.close_reason = reason
         self.on_close(self)
 
 

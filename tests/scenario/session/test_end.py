@@ -28,7 +28,7 @@ def test_a_goodbye_leaves_on_every_leg_of_both_directions(make_pair, goodbyes):
     assert len(ends) == 5
     for leg in ends:
         assert goodbyes(leg) == [ResetCode.DENIED]
-        assert leg.close_cause == "session-closed"
+        assert leg.close_reason == "session-closed"
 
 
 def test_streams_hear_why_and_opening_ones_are_refused(make_pair):

@@ -42,12 +42,12 @@ def test_a_busy_leg_that_swallows_everything_is_found_by_whoever_can_replace_it(
     sender = client if road is UP else exit
     leg = pair.end(pair.client, road)
     busy(pair, sender, 3.0)
-    assert leg.close_cause is None
+    assert leg.close_reason is None
     pair.swallow(leg)
     busy(pair, sender, FOUND_WITHIN)
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
     other = pair.end(pair.client, DOWN if road is UP else UP)
-    assert other.close_cause is None, "the other road has done nothing"
+    assert other.close_reason is None, "the other road has done nothing"
 
 
 @pytest.mark.parametrize("road", Direction)
@@ -58,7 +58,7 @@ def test_datagrams_alone_are_load_as_well(pair, road):
     busy(pair, sender, 1.0)
     pair.swallow(leg)
     busy(pair, sender, FOUND_WITHIN)
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
 
 
 def test_acknowledgements_alone_are_load_as_well(pair):
@@ -67,7 +67,7 @@ def test_acknowledgements_alone_are_load_as_well(pair):
     leg = pair.end(pair.client, UP)
     pair.swallow(leg)
     busy(pair, exit, FOUND_WITHIN)
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
 
 
 def test_the_first_thing_after_a_long_rest_finds_a_leg_that_died_meanwhile(pair):
@@ -78,7 +78,7 @@ def test_the_first_thing_after_a_long_rest_finds_a_leg_that_died_meanwhile(pair)
     client.stream.send(b"one keystroke")
     pair.settle()
     pair.advance(FOUND_WITHIN)
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
 
 
 @pytest.mark.parametrize("road", Direction)
@@ -87,9 +87,9 @@ def test_an_idle_leg_is_found_within_an_interval_more_by_both_ends(pair, road):
     leg = pair.end(pair.client, road)
     pair.swallow(leg)
     pair.advance(INTERVAL + FOUND_WITHIN)
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
     pair.advance(INTERVAL)
-    assert leg.peer.close_cause == LEG_SILENT
+    assert leg.peer.close_reason == LEG_SILENT
     assert pair.client_counters.counted["legs-silent"] == 1
 
 
@@ -99,8 +99,8 @@ def test_a_leg_is_not_blamed_for_acknowledgements_that_are_lost_on_the_other_roa
     up, down = pair.end(pair.client, UP), pair.end(pair.client, DOWN)
     pair.swallow(down)
     busy(pair, client, INTERVAL + FOUND_WITHIN)
-    assert down.close_cause == LEG_SILENT
-    assert up.close_cause is None and up.peer.close_cause is None
+    assert down.close_reason == LEG_SILENT
+    assert up.close_reason is None and up.peer.close_reason is None
 
 
 def test_progress_excuses_a_pong_that_waits_behind_much_data(pair):
@@ -113,7 +113,7 @@ def test_progress_excuses_a_pong_that_waits_behind_much_data(pair):
         up.peer.road.clear()  # what the exit says on this leg; it acknowledges on the other
         pair.settle()
         pair.advance(0.1)
-    assert up.close_cause is None
+    assert up.close_reason is None
 
 
 def test_a_process_that_was_held_up_blames_no_leg(pair):
@@ -125,7 +125,7 @@ def test_a_process_that_was_held_up_blames_no_leg(pair):
         pair.wheel.run(pair.now)
         pair.settle()
         pair.advance(1.0)
-    assert [leg.close_cause for leg in pair.legs] == [None] * 4
+    assert [leg.close_reason for leg in pair.legs] == [None] * 4
 
 
 def test_a_rest_costs_keepalives_at_their_pace_and_nothing_else(pair):

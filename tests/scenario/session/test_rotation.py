@@ -49,7 +49,7 @@ def test_a_leg_in_use_is_replaced_without_a_byte_sent_twice(rotating, road):
         pair.advance(0.2)
         assert end.carried - before < 1000, "the old leg carries nothing new but keepalives"
         assert old not in pair.legs and old.peer not in pair.legs
-        assert end.close_cause == LEG_RETIRED
+        assert end.close_reason == LEG_RETIRED
         carried += end.carried
     carried += sum(leg.carried for leg in pair.ends(side, road))
     assert bytes(receiver.received) == bytes(expected)
@@ -71,7 +71,7 @@ def test_credit_that_a_dead_leg_took_along_is_given_again(rotating):
     assert exit.stream.room == 0, "all that it may send has arrived, and the credit for more has not"
     replace(pair, UP)
     pair.advance(1.0)
-    assert old not in pair.legs and old.close_cause == LEG_RETIRED
+    assert old not in pair.legs and old.close_reason == LEG_RETIRED
     assert exit.stream.room > 0
 
 
@@ -91,12 +91,12 @@ def test_what_the_old_leg_carries_is_acknowledged_before_it_closes(rotating, roa
     pair.client.leg_set.retire((old if road is UP else old.peer).state, pair.now)
     pair.settle()
     pair.advance(1.0)
-    assert old in pair.legs and old.close_cause is None and old.state.outstanding == 1
+    assert old in pair.legs and old.close_reason is None and old.state.outstanding == 1
     old.road.extend(waiting)
     pair.settle()
     pair.advance(0.2)
     assert bytes(receiver.received) == b"on the old leg"
-    assert old.close_cause == LEG_RETIRED
+    assert old.close_reason == LEG_RETIRED
 
 
 def test_a_retired_leg_that_never_drains_is_closed_and_what_it_carried_goes_out_again(rotating):
@@ -111,7 +111,7 @@ def test_a_retired_leg_that_never_drains_is_closed_and_what_it_carried_goes_out_
     pair.client.leg_set.retire(old.state, pair.now, within=1.0)
     pair.settle()
     pair.advance(1.1)
-    assert old.close_cause == LEG_NOT_DRAINED
+    assert old.close_reason == LEG_NOT_DRAINED
     assert bytes(exit.received) == b"stuck"
 
 
@@ -123,9 +123,9 @@ def test_a_downstream_leg_that_the_exit_does_not_close_is_closed_by_the_client(r
     pair.client.leg_set.retire(old.state, pair.now)
     new.road.clear()  # the exit never hears of it
     pair.advance(DRAIN_TIMEOUT - 1)
-    assert old.close_cause is None
+    assert old.close_reason is None
     pair.advance(1.1)
-    assert old.close_cause == LEG_NOT_DRAINED
+    assert old.close_reason == LEG_NOT_DRAINED
 
 
 def test_streams_opened_on_a_leg_that_is_retired_go_on_at_once(rotating):
@@ -165,7 +165,7 @@ def test_the_exit_retires_no_leg_on_which_it_does_not_send(pair):
     pair.client._keepalive.retire(leg.state, leg.state, 1.0, pair.now)
     pair.settle()
     pair.advance(1.0)
-    assert not leg.peer.state.draining and leg.peer.close_cause is None
+    assert not leg.peer.state.draining and leg.peer.close_reason is None
     assert not far.state.draining
 
 

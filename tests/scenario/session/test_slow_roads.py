@@ -122,7 +122,7 @@ def test_bulk_goes_on_and_no_leg_is_blamed(slow, direction, kbit, has_edge):
     if direction is DOWN:
         sender, receiver = receiver, sender
     run(pair, 40.0, lambda: feed(sender))
-    assert [leg.close_cause for leg in pair.legs] == [None] * 4
+    assert [leg.close_reason for leg in pair.legs] == [None] * 4
     assert len(receiver.received) > 0.7 * 40 * kbit * 125
 
 
@@ -137,7 +137,7 @@ def test_a_dead_leg_in_use_is_found_as_soon_as_ever(slow, has_edge):
     if has_edge:
         leg.movement = lambda: Movement(leg.slow_road.given, leg.slow_road.given, 0)
     run(pair, FOUND_WITHIN + 0.3, lambda: client.stream.send(b"x"))
-    assert leg.close_cause == LEG_SILENT
+    assert leg.close_reason == LEG_SILENT
 
 
 def last_leg_that_dies(slow):
@@ -154,16 +154,16 @@ def last_leg_that_dies(slow):
 def test_the_last_leg_of_an_exit_waits_for_another_and_no_longer(slow):
     pair, down = last_leg_that_dies(slow)
     run(pair, 2 * FOUND_WITHIN)
-    assert down.close_cause is None
+    assert down.close_reason is None
     for end in pair.add_leg(DOWN):
         end.slow_road = SlowRoad(pair, end, 1e9, 0.03, False)
     run(pair, 0.2)
-    assert down.close_cause == LEG_SILENT
+    assert down.close_reason == LEG_SILENT
 
 
 def test_the_last_leg_of_an_exit_is_found_in_the_end(slow):
     pair, down = last_leg_that_dies(slow)
     run(pair, LAST_PATIENCE - 1.0)
-    assert down.close_cause is None
+    assert down.close_reason is None
     run(pair, 1.5)
-    assert down.close_cause == LEG_SILENT
+    assert down.close_reason == LEG_SILENT

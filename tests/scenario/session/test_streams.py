@@ -232,7 +232,7 @@ def test_a_goodbye_ends_everything_at_the_other_end(pair):
 
 def test_idle_legs_are_kept_alive_and_measured(pair):
     pair.advance(100.0)
-    assert all(leg.close_cause is None for leg in pair.legs)
+    assert all(leg.close_reason is None for leg in pair.legs)
     assert all(leg.state.round_trip == 0.0 for leg in pair.legs)
     assert all(leg.state.records_received > 10 for leg in pair.legs)
 
@@ -242,8 +242,8 @@ def test_a_leg_that_swallows_everything_is_closed(pair):
     for end in (dead, dead.peer):
         end.alive = False
     pair.advance(40.0)
-    assert dead.close_cause == "leg-silent" and dead.peer.close_cause == "leg-silent"
-    assert all(leg.close_cause is None for leg in pair.legs if leg not in (dead, dead.peer))
+    assert dead.close_reason == "leg-silent" and dead.peer.close_reason == "leg-silent"
+    assert all(leg.close_reason is None for leg in pair.legs if leg not in (dead, dead.peer))
 
 
 def test_bytes_sent_before_the_exit_has_connected_wait_there(pair):

@@ -35,7 +35,7 @@ def ended_by_violation(pair):
         assert [user.events[-1] for user in users] == ["aborted PROTOCOL_ERROR"] * 2
         pair.advance(1.0)
         assert not pair.client.streams and not pair.exit.streams
-        assert all(leg.close_cause is None for leg in pair.legs), "no leg was closed for it"
+        assert all(leg.close_reason is None for leg in pair.legs), "no leg was closed for it"
 
     return check
 

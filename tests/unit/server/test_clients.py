@@ -175,7 +175,7 @@ def test_a_file_that_makes_no_sense_is_left_out_and_told(clients, admit, directo
         assert clients.name_of(key(1)) == "laptop"
     assert len(clients) == 1
     (line,) = caplog.messages
-    assert line.startswith("a client file is left out: ") and "broken.toml" in line
+    assert line.startswith("a client file is ignored: ") and "broken.toml" in line
 
 
 def test_a_file_that_cannot_be_read_is_left_out_and_told(clients, admit, directory, caplog):

@@ -32,8 +32,8 @@ class Road:
     def movement(self) -> Movement:
         return NO_MOVEMENT
 
-    def close(self, cause: str) -> None:
-        self.closed = cause
+    def close(self, reason: str) -> None:
+        self.closed = reason
 
 
 @pytest.fixture

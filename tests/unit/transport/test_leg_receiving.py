@@ -59,8 +59,8 @@ class Story:
 
     def leg_writable(self, leg): ...
 
-    def leg_closed(self, leg, cause):
-        self.told.append(cause)
+    def leg_closed(self, leg, reason):
+        self.told.append(reason)
 
 
 def protocols(is_client):

@@ -24,7 +24,7 @@ def side() -> SideFrames:
 
 def pings_until_it_is_too_much(side: SideFrames, *, received: int = 0, now: float = START) -> int:
     for count in range(10 * BURST):
-        if side.take(PING, received, now).cause == FLOOD:
+        if side.take(PING, received, now).reason == FLOOD:
             return count
     raise AssertionError("there is no bound")
 
