@@ -1,4 +1,4 @@
-"""Configuration files: TOML text in, frozen dataclasses out; every mistake of a file is named at once."""
+"""Configuration files: TOML text in, frozen dataclasses out. All mistakes of a file are reported at once."""
 
 DEFAULT_CONTROL_SOCKET = "/run/halftunnel/control.sock"
 """Where a client answers whose profile names no other place. All that the command line needs of a profile."""

@@ -26,37 +26,37 @@ from halftunnel_vpn.config.schema import (
 from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
 
 MAX_URLS = 16
-"""URLs of one direction."""
+"""The most URLs of one direction."""
 
 MAX_CONNECTIONS = 16
-"""Legs to one URL."""
+"""The most legs to one URL."""
 
 MAX_WEIGHT = 1000
-"""Share of one URL, relative to the others."""
+"""The largest weight of one URL, relative to the others."""
 
 KERNELS_TABLES = (253, 254, 255)
-"""Routing tables default, main and local (rtnetlink(7)); a tunnel has its table for itself."""
+"""Routing tables default, main and local (rtnetlink(7)). A tunnel needs a table of its own."""
 
 
 @config_table
 class ExitConfig:
-    """``[exit]``: who the other end is."""
+    """``[exit]``: the exit."""
 
     public_key: bytes = required(values.key)
 
 
 @config_table
 class ClientConfig:
-    """``[client]``: who this end is."""
+    """``[client]``: this client."""
 
     private_key: bytes = required(values.key, secret=True)
 
 
 @config_table
 class TlsConfig:
-    """``[tls]``: whom to trust behind wss://, under which names and with which headers to ask for it.
+    """``[tls]``: which certificates to trust for wss://, and which names and headers to send.
 
-    No ``ca`` and no ``certificate_sha256`` means the certificate authorities of this machine.
+    Without ``ca`` and ``certificate_sha256`` the certificate authorities of this machine are trusted.
     """
 
     ca: str = option(values.certificates, default="")
@@ -76,8 +76,8 @@ Spread = Literal["round-robin", "weighted"]
 class RoadConfig:
     """``[upstream]`` and ``[downstream]``: the legs of one direction.
 
-    ``weights`` has one number for each URL, or none. ``tls`` is complete after reading: what
-    ``[upstream.tls]`` leaves out is taken from ``[tls]``.
+    ``weights`` has one number for each URL, or none. ``tls`` is complete after reading: keys that
+    ``[upstream.tls]`` leaves out are taken from ``[tls]``.
     """
 
     urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
@@ -94,7 +94,7 @@ class RoadConfig:
 
 @config_table
 class ProxyConfig:
-    """``[proxy]``: an HTTP proxy that all legs go through (CONNECT)."""
+    """``[proxy]``: an HTTP proxy that all legs use (CONNECT)."""
 
     url: str | None = secret_option(values.optional(net.proxy_url), default=None)
 
@@ -116,7 +116,7 @@ Programs = Literal["all", "only"]
 
 @config_table
 class RoutesConfig:
-    """``[routes]``: which traffic goes into the tunnel, and the numbers the kernel needs for it."""
+    """``[routes]``: which traffic uses the tunnel, and the numbers of the routing rules in the kernel."""
 
     include: tuple[net.Network, ...] = option(
         values.several(net.network, maximum=4096),
@@ -198,7 +198,7 @@ class LimitsConfig:
 
 @config_table
 class TcpConfig:
-    """``[tcp]``: how TCP flows are ended."""
+    """``[tcp]``: how TCP flows are terminated."""
 
     answer_at_once: bool = option(values.boolean, default=False)
     answer_known_at_once: bool = option(values.boolean, default=True)
@@ -220,14 +220,14 @@ class ShapingConfig:
 
 @config_table
 class ControlConfig:
-    """``[control]``: where the running client can be asked."""
+    """``[control]``: the control socket of the running client."""
 
     socket: str = option(values.file_name, default=DEFAULT_CONTROL_SOCKET)
 
 
 @config_table
 class ClientProfile:
-    """A whole profile."""
+    """A complete profile."""
 
     name: str = required(values.identifier)
     exit: ExitConfig = section(ExitConfig)
@@ -251,7 +251,7 @@ class ClientProfile:
 def parse_client(
     text: str, *, source: str = "profile", variables: Mapping[str, str] | None = None
 ) -> ClientProfile:
-    """Read a profile; ``source`` names it in messages, ``variables`` replace keys.
+    """Read a profile. ``source`` names it in messages, ``variables`` replace keys.
 
     Raises ConfigError with every problem found.
     """
@@ -264,11 +264,12 @@ def parse_client(
 
 
 def _with_tls(road: RoadConfig, common: TlsConfig) -> RoadConfig:
-    """The road with the keys that its own ``tls`` table leaves out taken from ``common``."""
+    """Return ``road`` with the keys that its own ``tls`` table leaves out taken from ``common``."""
     own = road.tls
     pinned = bool(own.ca or own.certificate_sha256)
     tls = TlsConfig(
-        # What is trusted goes together: a road with a pin of its own does not also trust the common one.
+        # All trust settings belong together: a direction with its own pin does not also trust the common
+        # ones.
         ca=own.ca if pinned else common.ca,
         certificate_sha256=own.certificate_sha256 if pinned else common.certificate_sha256,
         server_name=own.server_name or common.server_name,

@@ -46,7 +46,7 @@ def unknown(name: str, kind: type) -> str:
 
 
 def readings(text: str) -> list[Any]:
-    """Return what ``text`` can mean as the value of a key, the likeliest first.
+    """Return the possible meanings of ``text`` as the value of a key, the most likely first.
 
     It is the text itself, a TOML value, words with commas or spaces between them, or a TOML array without
     its brackets.

@@ -1,4 +1,4 @@
-"""Checks for what has to do with the network: addresses, networks, names, ports, URLs."""
+"""Checks of network values: addresses, networks, names, ports, URLs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 MAX_URL = 2000
-"""Characters of a URL."""
+"""The most characters of a URL."""
 
 NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
-"""Bits of the prefixes that a NAT64 may have."""
+"""Valid prefix lengths of a NAT64 (RFC 6052)."""
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
 MAX_HEADER_VALUE = 4096
-"""Characters of the value of one request header."""
+"""The most characters of the value of one request header."""
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,128}")
 _HEADER_VALUE = re.compile(rf"[ -~]{{0,{MAX_HEADER_VALUE}}}")
@@ -39,7 +39,7 @@ UPGRADE_HEADERS = frozenset(
         "transfer-encoding",
     }
 )
-"""Names of headers, in lower case, that a profile may not set: the upgrade needs them unchanged or absent."""
+"""Headers, in lower case, that a profile may not set: the upgrade needs them unchanged or absent."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
@@ -47,14 +47,14 @@ port = integer(1, 65535)
 
 
 class Endpoint(NamedTuple):
-    """Where a listener stands; ``host`` is an address in text form."""
+    """The address of a listener. ``host`` is an IP address as text."""
 
     host: str
     port: int
 
 
 def address(value: object) -> Address:
-    """One IPv4 or IPv6 address, without a zone."""
+    """Return an IPv4 or IPv6 address, without a zone."""
     try:
         if isinstance(value, str) and "%" not in value:
             return ipaddress.ip_address(value)
@@ -64,7 +64,7 @@ def address(value: object) -> Address:
 
 
 def network(value: object) -> Network:
-    """A network in CIDR form; a bare address is a network of one."""
+    """Return a network in CIDR form. A bare address is a network of one."""
     if isinstance(value, str) and "%" not in value:
         try:
             return ipaddress.ip_network(value)
@@ -80,7 +80,7 @@ def network(value: object) -> Network:
 
 
 def nat64_prefix(value: object) -> ipaddress.IPv6Network:
-    """The prefix of a NAT64, of a length that RFC 6052 section 2.2 has."""
+    """Return the prefix of a NAT64. Its length must be one of RFC 6052 section 2.2."""
     found = network(value)
     if isinstance(found, ipaddress.IPv6Network) and found.prefixlen in NAT64_LENGTHS:
         return found
@@ -88,7 +88,7 @@ def nat64_prefix(value: object) -> ipaddress.IPv6Network:
 
 
 def interface_address(value: object) -> Interface:
-    """An address with the length of its prefix, as a device carries it."""
+    """Return an address with prefix length, as used for a device."""
     try:
         if isinstance(value, str) and "%" not in value:
             return ipaddress.ip_interface(value)
@@ -98,7 +98,7 @@ def interface_address(value: object) -> Interface:
 
 
 def domain(value: object) -> str:
-    """A domain name, returned in lower case and ASCII (IDNA) without the last dot."""
+    """Return a domain name in lower case and ASCII (IDNA), without the final dot."""
     allowed = "a domain name like example.org"
     if not isinstance(value, str) or len(value) > 253:
         raise Rejected(allowed)
@@ -113,7 +113,7 @@ def domain(value: object) -> str:
 
 
 def suffix(value: object) -> str:
-    """A domain and everything below it; ``*.example.org`` and ``.example.org`` mean the same."""
+    """Return a domain that stands for all names below it; ``*.example.org`` or ``.example.org``."""
     try:
         return domain(value.removeprefix("*").removeprefix(".") if isinstance(value, str) else value)
     except Rejected:
@@ -121,14 +121,14 @@ def suffix(value: object) -> str:
 
 
 def host_header(value: object) -> str:
-    """What goes into an HTTP Host header: a name or an address, perhaps with a port."""
+    """Return the value of an HTTP Host header: a name or an address, perhaps with a port."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,260}", value):
         raise Rejected("a host name, perhaps with :port")
     return value
 
 
 def header_name(value: object) -> str:
-    """The name of a request header (RFC 9110 section 5.1) that is not the upgrade's own."""
+    """Return the name of a request header (RFC 9110 section 5.1) that the upgrade does not use itself."""
     if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value):
         raise Rejected("the name of an HTTP header")
     if value.lower() in UPGRADE_HEADERS:
@@ -137,21 +137,21 @@ def header_name(value: object) -> str:
 
 
 def header_value(value: object) -> str:
-    """The value of a request header; empty: the header is not sent."""
+    """Return the value of a request header. An empty value removes the header."""
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         raise Rejected(f"at most {MAX_HEADER_VALUE} printable characters of ASCII")
     return value.strip(" ")
 
 
 def path(value: object) -> str:
-    """The path of a URL."""
+    """Return the path of a URL."""
     if not isinstance(value, str) or len(value) > MAX_URL or not _PATH.fullmatch(value):
         raise Rejected('a path that begins with "/"')
     return value
 
 
 def websocket_url(value: object) -> str:
-    """A ws:// or wss:// URL, perhaps with a port, a path and a query; its host as of :func:`domain`."""
+    """Return a ws:// or wss:// URL, perhaps with port, path and query. The host is as in :func:`domain`."""
     allowed = "a URL like wss://a.example.org/path (ws:// or wss://, no user, no #fragment)"
     parts = split_url(value, ("ws", "wss"), allowed)
     if (
@@ -164,7 +164,7 @@ def websocket_url(value: object) -> str:
 
 
 def proxy_url(value: object) -> str:
-    """The URL of an HTTP proxy, perhaps with a user and a password."""
+    """Return the URL of an HTTP proxy, perhaps with user and password."""
     allowed = "a URL like http://proxy.example.org:3128 or http://user:password@proxy.example.org:3128"
     parts = split_url(value, ("http",), allowed)
     if parts.path not in ("", "/") or parts.query:
@@ -173,7 +173,7 @@ def proxy_url(value: object) -> str:
 
 
 def web_server(value: object) -> tuple[str, int]:
-    """An ``http://`` URL of a web server, without a path: its host and port."""
+    """Return host and port of an ``http://`` URL of a web server, without a path."""
     allowed = "a URL like http://127.0.0.1:8080, without a path"
     url = split_url(value, ("http",), allowed)
     if url.path not in ("", "/") or url.query or url.username is not None or not url.hostname:
@@ -182,9 +182,9 @@ def web_server(value: object) -> tuple[str, int]:
 
 
 def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitResult:
-    """Check scheme, host and port of a URL and take it apart. Raises :class:`Rejected` with ``allowed``.
+    """Check scheme, host and port of a URL and split it. Raises :class:`Rejected` with ``allowed``.
 
-    A name becomes what certificates, SNI and DNS have: ASCII (IDNA), lower case, without the final dot.
+    A name is normalized as in certificates, SNI and DNS: ASCII (IDNA), lower case, without the final dot.
     """
     if not isinstance(value, str) or len(value) > MAX_URL or not value.isprintable() or " " in value:
         raise Rejected(allowed)
@@ -211,7 +211,7 @@ def split_url(value: object, schemes: tuple[str, ...], allowed: str) -> SplitRes
 
 
 def endpoint(value: object) -> Endpoint:
-    """``ADDRESS:PORT``; an IPv6 address stands in brackets: ``[::1]:9100``."""
+    """Return the endpoint ``ADDRESS:PORT``. An IPv6 address is in brackets: ``[::1]:9100``."""
     match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
     try:
         if match:

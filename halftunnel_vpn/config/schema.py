@@ -1,7 +1,7 @@
-"""How a dataclass describes a TOML table: one field a key, each with its check and its default.
+"""A dataclass describes a TOML table: each field is a key with its check and its default.
 
-A *check* takes what the TOML parser found and returns the value that the program uses; when that is not
-possible it raises :class:`Rejected` with a phrase that names what is allowed.
+A *check* takes the value that the TOML parser has found and returns the value that the program uses. If that
+is not possible, it raises :class:`Rejected` with a phrase that names what is allowed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ T = TypeVar("T")
 Check = Callable[[object], T]
 
 MAX_TEXT = 8 * 1024 * 1024
-"""Characters of a configuration file; longer ones are refused unread."""
+"""The most characters of a configuration file. Longer ones are refused unread."""
 
 MAX_PROBLEMS = 20
-"""Problems listed in one report; of the others only the number is given."""
+"""The most problems in one report. Of all others only the number is given."""
 
 MAX_SHOWN = 60
-"""Characters of an offending value that a report repeats."""
+"""The most characters of an invalid value that a report shows."""
 
 
 _SHAPES: dict[Callable[[object], object], Mapping[str, Any]] = {}
@@ -44,7 +44,7 @@ def shape_of(check: Callable[[object], object]) -> dict[str, Any]:
 
 
 class Rejected(Exception):
-    """A value that is not allowed. ``allowed`` completes the sentence "this must be ..."."""
+    """A value that is not allowed. ``allowed`` completes the sentence "must be ..."."""
 
     def __init__(self, allowed: str) -> None:
         super().__init__(allowed)
@@ -76,7 +76,7 @@ def option(check: Check[T], *, default: T) -> T:
 
 
 def required(check: Check[T], *, secret: bool = False) -> T:
-    """A key that must be there; the value of a ``secret`` one is shown neither in reports nor in ``repr``."""
+    """A key that must be present. A ``secret`` value is shown neither in reports nor in ``repr``."""
     metadata = {"check": check, "secret": secret}
     return cast(T, dataclasses.field(metadata=metadata, repr=not secret))
 
@@ -93,18 +93,18 @@ def entries(
     default_factory: Callable[[], Mapping[str, T]],
     secret: bool = False,
 ) -> Mapping[str, T]:
-    """A free table that may be absent, whose keys are the user's own words; ``secret`` as in required()."""
+    """A free table that may be absent. Its keys are chosen by the user. ``secret`` as in required()."""
     metadata = {"check": check, "secret": secret}
     return dataclasses.field(default_factory=default_factory, metadata=metadata, repr=not secret)
 
 
 def section(kind: type[T]) -> T:
-    """A table of its own below this one, with keys that must be there."""
+    """A table below this one, with keys that must be present."""
     return cast(T, dataclasses.field(metadata={"section": kind}))
 
 
 def optional_section(*, default_factory: type[T]) -> T:
-    """A table of its own below this one; absent, it has its defaults."""
+    """A table below this one. If absent, it has its defaults."""
     return dataclasses.field(default_factory=default_factory, metadata={"section": default_factory})
 
 
@@ -122,23 +122,23 @@ def config_table(cls: type[T]) -> type[T]:
 
 
 class Report:
-    """The problems found in one file; raises them together."""
+    """Collects the problems found in one file; raises them together."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._problems: list[str] = []
 
     def add(self, problem: str) -> None:
-        """Note one problem: a phrase that begins with the key it is about."""
+        """Add one problem: a phrase that begins with its key."""
         self._problems.append(problem)
 
     def refuse(self, where: str, value: object, allowed: str, *, secret: bool = False) -> None:
-        """Note that the value at ``where`` is not ``allowed``."""
+        """Add the problem that the value at ``where`` is not ``allowed``."""
         shown = "(not shown)" if secret else _shown(value)
         self.add(f"{where} = {shown}: must be {allowed}")
 
     def raise_if_any(self) -> None:
-        """Raise :class:`ConfigError` when something was noted: a line each, the file's name in the first."""
+        """Raise :class:`ConfigError` if there are problems: one per line, the file's name in the first."""
         if not self._problems:
             return
         if len(self._problems) == 1:
@@ -169,7 +169,7 @@ def parse(
         raise ConfigError(f"{source}: longer than {MAX_TEXT} characters, so it is not read")
     try:
         document = tomli.loads(text)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, so is a number too long
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError or a number that is too long: ValueError
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     report = Report(source)
     for name in sorted(variables.keys() - set(environment_variables.variables(kind))):
@@ -208,7 +208,7 @@ def _read(
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             report.add(f"{where} is missing" + (f"; set {variable}" if variables else ""))
             taken[name] = None
-    # Where a problem was noted a field is None, but then the object is never returned.
+    # A field with a problem is None, but then the object is never returned.
     return kind(**taken)
 
 
@@ -221,14 +221,14 @@ def _checked(metadata: Mapping[str, Any], value: object, where: str, report: Rep
 
 
 def _checked_text(metadata: Mapping[str, Any], text: str, where: str, report: Report) -> object:
-    """Check a value that is written as text, in the first of its meanings that the key allows."""
+    """Check a value that is given as text, in the first of its meanings that the key allows."""
     refusal: Rejected | RejectedElements | None = None
     for value in environment_variables.readings(text):
         try:
             return metadata["check"](value)
         except Rejected as rejected:
             refusal = refusal or rejected
-        except RejectedElements as rejected:  # it was of the right kind, so this is what the user meant
+        except RejectedElements as rejected:  # it has the right type, so this is the intended meaning
             refusal = rejected
     assert refusal is not None  # every text has a meaning
     _refuse(metadata, text, where, report, refusal)
@@ -272,7 +272,7 @@ def _shown(value: object) -> str:
         return "true" if value else "false"
     try:
         text = f'"{value}"' if isinstance(value, str) else str(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits, which TOML can hold as 0x...
+    except ValueError:  # Python formats no integer of more than 4300 digits, but TOML can contain it as 0x...
         return "a number too long to show"
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

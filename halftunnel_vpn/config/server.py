@@ -1,7 +1,7 @@
 """The exit's configuration: ``DIR/server.toml``. ``configs/server.toml`` explains every key.
 
 The path of an attribute is the path of its key. Names of files are relative to ``DIR``. Durations are
-seconds, sizes bytes. Clients stand in files of their own, see :mod:`halftunnel_vpn.config.clients`.
+in seconds, sizes in bytes. Clients have their own files, see :mod:`halftunnel_vpn.config.clients`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from halftunnel_vpn.config.schema import (
 from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
 
 MAX_URLS = 16
-"""Public URLs of one direction."""
+"""The most public URLs of one direction."""
 
 Ipv6Mode = Literal["auto", "on", "off"]
 
 
 @config_table
 class IdentityConfig:
-    """``[server]``: who this exit is."""
+    """``[server]``: this exit."""
 
     private_key: str = required(values.file_name)
     site: str = option(values.file_name, default="")
@@ -39,7 +39,7 @@ class IdentityConfig:
 
 @config_table
 class ListenerConfig:
-    """``[listen.upstream]`` and ``[listen.downstream]``: where legs of one direction arrive."""
+    """``[listen.upstream]`` and ``[listen.downstream]``: the listener for the legs of one direction."""
 
     address: str = required(lambda value: str(net.address(value)))
     port: int = required(net.port)
@@ -52,7 +52,7 @@ class ListenerConfig:
 
 @config_table
 class ListenConfig:
-    """``[listen]``: both listeners, and whom to believe about the addresses of visitors."""
+    """``[listen]``: both listeners, and the proxies whose X-Forwarded-For is trusted."""
 
     upstream: ListenerConfig = section(ListenerConfig)
     downstream: ListenerConfig = section(ListenerConfig)
@@ -61,7 +61,7 @@ class ListenConfig:
 
 @config_table
 class PublicRoadConfig:
-    """``[public.upstream]`` and ``[public.downstream]``: what goes into the profiles of clients."""
+    """``[public.upstream]`` and ``[public.downstream]``: values for the profiles of clients."""
 
     urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
     ca: str = option(values.file_name, default="")
@@ -80,7 +80,7 @@ class PublicConfig:
 
 @config_table
 class EgressConfig:
-    """``[egress]``: which destinations clients may reach beyond, or not within, the public Internet."""
+    """``[egress]``: destinations that clients may reach beyond the public Internet, or not within it."""
 
     allow: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
     deny: tuple[net.Network, ...] = option(values.several(net.network, maximum=4096), default=())
@@ -90,14 +90,14 @@ class EgressConfig:
 
 @config_table
 class ResolverConfig:
-    """``[dns]``: whom the exit asks; none named means those of its /etc/resolv.conf."""
+    """``[dns]``: the resolvers of the exit; none means those of its /etc/resolv.conf."""
 
     resolvers: tuple[net.Address, ...] = option(values.several(net.address, maximum=16), default=())
 
 
 @config_table
 class ServerLimitsConfig:
-    """``[limits]``: bounds of memory, sockets and time."""
+    """``[limits]``: limits of memory, sockets and time."""
 
     max_clients: int = option(values.integer(1, 100_000), default=1024)
     sessions_per_client: int = option(values.integer(1, 1024), default=8)
@@ -131,7 +131,7 @@ ShapingMax = Literal["off", "split", "strong"]
 
 @config_table
 class ExitShapingConfig:
-    """``[shaping]``: how much of shaping clients may ask for; it costs traffic and processor time."""
+    """``[shaping]``: how much shaping clients may request. It costs traffic and processor time."""
 
     max: ShapingMax = option(values.one_of("off", "split", "strong"), default="strong")
     max_rate: int = option(values.size(100_000, 6_000_000), default=1_600_000)
@@ -139,14 +139,14 @@ class ExitShapingConfig:
 
 @config_table
 class MetricsConfig:
-    """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set."""
+    """``[metrics]``: the address of /metrics, /healthz and /readyz; None means none."""
 
     listen: net.Endpoint | None = option(values.optional(net.endpoint), default=None)
 
 
 @config_table
 class ServerConfig:
-    """A whole configuration of an exit."""
+    """A complete configuration of an exit."""
 
     server: IdentityConfig = section(IdentityConfig)
     listen: ListenConfig = section(ListenConfig)

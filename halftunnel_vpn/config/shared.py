@@ -1,4 +1,4 @@
-"""Tables that the profile and the server's configuration have in common."""
+"""Tables that the profile and the server's configuration share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from halftunnel_vpn.config import values
 from halftunnel_vpn.config.schema import config_table, option
 
 DEFAULT_NICE = -3
-"""Nice value of the process that carries the traffic: before ordinary programs, which have 0, but not so far
-before them that who reads a flood of datagrams gets no turn."""
+"""Nice value of the process that carries the traffic. It comes before ordinary programs, which have 0, but
+not so far that a program which reads a flood of datagrams gets no turn."""
 
 MIN_NICE, MAX_NICE = -20, 19
 
 SYSTEM_CONGESTION = "system"
-"""In place of the name of a congestion control: whatever the system's is."""
+"""Used in place of the name of a congestion control: the kernel's default."""
 
 DEFAULT_CONGESTION = "bbr"
-"""Congestion control of legs, where the kernel has it and allows it."""
+"""Congestion control of legs, if the kernel has it and permits it."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
@@ -25,7 +25,7 @@ LogFormat = Literal["text", "json"]
 
 @config_table
 class LogConfig:
-    """``[log]``: what is written to standard error. Names, addresses and keys appear at ``debug`` alone."""
+    """``[log]``: what is written to standard error. Names, addresses and keys only appear at ``debug``."""
 
     level: LogLevel = option(values.one_of("debug", "info", "warning", "error"), default="info")
     format: LogFormat = option(values.one_of("text", "json"), default="text")

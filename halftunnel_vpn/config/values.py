@@ -1,4 +1,4 @@
-"""Checks for single values: each returns what the program uses or names what is allowed."""
+"""Checks of single values. Each returns the value that the program uses, or names what is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=str)
 
 MAX_ELEMENTS = 500_000
-"""Elements of one array or free table (block lists are long)."""
+"""The most elements of one array or free table (block lists are long)."""
 
 KEY_LENGTH = 32
 """Bytes of an X25519 key."""
@@ -41,7 +41,7 @@ _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----\s.+-----END CERTIFICATE-----\
 
 
 def boolean(value: object) -> bool:
-    """``true`` or ``false``."""
+    """Return ``true`` or ``false``."""
     if not isinstance(value, bool):
         raise Rejected("true or false")
     return value
@@ -51,7 +51,7 @@ accepts(boolean, type="boolean")
 
 
 def integer(low: int, high: int) -> Check[int]:
-    """A whole number within bounds, both included."""
+    """Return a check for an integer within bounds, both included."""
 
     def check(value: object) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -62,7 +62,7 @@ def integer(low: int, high: int) -> Check[int]:
 
 
 def one_of(*allowed: E) -> Check[E]:
-    """One of a few words."""
+    """Return a check for one of a few words."""
 
     def check(value: object) -> E:
         for word in allowed:
@@ -74,28 +74,28 @@ def one_of(*allowed: E) -> Check[E]:
 
 
 def identifier(value: object) -> str:
-    """The name of a profile or a client; it can serve as a file name."""
+    """Return the name of a profile or a client, which can also be a file name."""
     if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
         raise Rejected("1 to 64 letters, digits, dots, dashes and underscores, the first a letter or a digit")
     return value
 
 
 def interface_name(value: object) -> str:
-    """The name of a network device."""
+    """Return the name of a network device."""
     if not isinstance(value, str) or not _INTERFACE.fullmatch(value):
         raise Rejected("a device name of 1 to 15 letters, digits, dots, dashes and underscores")
     return value
 
 
 def congestion_control(value: object) -> str:
-    """The kernel's name of a congestion control, or "system" for the one that the system has."""
+    """Return the kernel's name of a congestion control, or "system" for the kernel's default."""
     if not isinstance(value, str) or not _CONGESTION.fullmatch(value):
         raise Rejected('the name of a congestion control, such as "bbr" or "cubic", or "system"')
     return value
 
 
 def duration(low: float, high: float) -> Check[float]:
-    """A length of time in seconds: ``"250ms"``, ``"8s"``, ``"5m"``, ``"1h"``, or a number of seconds."""
+    """Return a check for a duration in seconds: ``"250ms"``, ``"8s"``, ``"5m"``, ``"1h"``, or a number."""
 
     def check(value: object) -> float:
         seconds = _seconds(value)
@@ -115,7 +115,7 @@ def _seconds(value: object) -> float | None:
 
 
 def size(low: int, high: int) -> Check[int]:
-    """A number of bytes: ``"64KiB"``, ``"16MiB"``, ``"10MB"``, or a plain integer."""
+    """Return a check for a number of bytes: ``"64KiB"``, ``"16MiB"``, ``"10MB"``, or an integer."""
 
     def check(value: object) -> int:
         count: float | None = None
@@ -132,7 +132,7 @@ def size(low: int, high: int) -> Check[int]:
 
 
 def key(value: object) -> bytes:
-    """An X25519 key: 32 bytes in base64."""
+    """Return an X25519 key, 32 bytes, given in base64."""
     try:
         raw = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except (binascii.Error, ValueError):
@@ -143,28 +143,28 @@ def key(value: object) -> bytes:
 
 
 def fingerprint(value: object) -> bytes:
-    """The SHA-256 of a DER certificate, 64 hexadecimal digits, colons allowed."""
+    """Return the SHA-256 of a DER certificate, given as 64 hexadecimal digits, with or without colons."""
     if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
         raise Rejected("a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons")
     return bytes.fromhex(value.replace(":", ""))
 
 
 def certificates(value: object) -> str:
-    """One or several PEM certificates; the empty text means none."""
+    """Return one or several PEM certificates. An empty string means none."""
     if not isinstance(value, str) or (value and not _PEM.fullmatch(value)):
         raise Rejected('PEM text in """ ... """ that begins with -----BEGIN CERTIFICATE-----')
     return value
 
 
 def file_name(value: object) -> str:
-    """The name of a file, relative to the configuration file unless absolute; the empty text means none."""
+    """Return the name of a file, absolute or relative to the configuration file. Empty means none."""
     if not isinstance(value, str) or len(value) > 4096 or "\0" in value or "\n" in value:
         raise Rejected("the name of a file")
     return value
 
 
 def date(value: object) -> str:
-    """A day, as TOML writes it (2026-01-31); returned as text in the same form."""
+    """Return a date in TOML's notation (2026-01-31) as text."""
     text_form = str(value) if isinstance(value, str | datetime.date) else ""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text_form):
         raise Rejected("a date like 2026-01-31")
@@ -172,7 +172,7 @@ def date(value: object) -> str:
 
 
 def optional(check: Check[T]) -> Callable[[object], T | None]:
-    """Like ``check``, but an empty text means none."""
+    """Return a check like ``check`` for which an empty string means None."""
 
     def check_or_none(value: object) -> T | None:
         return None if value == "" else check(value)
@@ -183,7 +183,7 @@ def optional(check: Check[T]) -> Callable[[object], T | None]:
 def several(
     check: Check[T], *, minimum: int = 0, maximum: int = MAX_ELEMENTS, distinct: bool = True
 ) -> Check[tuple[T, ...]]:
-    """An array whose elements all pass ``check``, in its order and, if ``distinct``, without repetitions."""
+    """Return a check for an array: every element passes ``check`` and, if ``distinct``, occurs once."""
 
     def check_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list) or not minimum <= len(value) <= maximum:
@@ -214,7 +214,7 @@ def several(
 
 
 def free_table(name: Check[str], check: Check[T]) -> Check[Mapping[str, T]]:
-    """A table whose keys are the user's own words, each passing ``name``, each value passing ``check``."""
+    """Return a check for a table whose keys, chosen by the user, pass ``name``, and its values ``check``."""
 
     def check_all(value: object) -> Mapping[str, T]:
         if not isinstance(value, dict) or len(value) > MAX_ELEMENTS:

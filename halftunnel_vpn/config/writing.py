@@ -1,4 +1,4 @@
-"""A small TOML writer for the files that the program itself makes (TOML 1.0.0, toml.io)."""
+"""A small TOML writer for the files that the program itself writes (TOML 1.0.0, toml.io)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f
 
 
 def render(document: Document) -> str:
-    """TOML text of ``document``: values before tables, text of several lines (PEM) as a multi-line string."""
+    """Return ``document`` as TOML: values before tables, text of several lines (PEM) as multi-line string."""
     lines: list[str] = []
     _render_table(document, (), lines)
     return "\n".join(lines).strip("\n") + "\n"
