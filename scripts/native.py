@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 PACKAGE = "halftunnel_vpn"
 
@@ -45,6 +45,28 @@ LIBRARY = f"{PACKAGE}.native"
 
 STAMP = "stamp"
 """A file beside the result that says of what it is the result."""
+
+
+class Toolchain(NamedTuple):
+    """What makes extension modules for one Python on one kind of machine."""
+
+    compiler: Sequence[str]
+    linker: Sequence[str]
+    # Directories with Python's headers.
+    includes: Sequence[str]
+    # The end of a module's file name, with the dot.
+    suffix: str
+
+
+def own_toolchain() -> Toolchain:
+    """The tools that made this Python, for this Python."""
+    variables = {name: str(value) for name, value in sysconfig.get_config_vars().items()}
+    return Toolchain(
+        compiler=[word for name in ("CC", "CFLAGS", "CCSHARED") for word in shlex.split(variables[name])],
+        linker=shlex.split(variables["LDSHARED"]),
+        includes=[sysconfig.get_path("include"), sysconfig.get_path("platinclude")],
+        suffix=variables["EXT_SUFFIX"],
+    )
 
 
 def modules(top: Path) -> list[str]:
@@ -80,26 +102,23 @@ def generate(top: Path, generated: Path) -> list[Any]:
         return list(mypycify(modules(top), group_name=LIBRARY, target_dir=str(generated), multi_file=True))
 
 
-def build(top: Path, extensions: Sequence[Any], generated: Path, level: str) -> None:
-    """Compile every extension with optimisation ``level`` and put it beside its source.
+def build(top: Path, extensions: Sequence[Any], generated: Path, level: str, tools: Toolchain) -> None:
+    """Compile every extension with optimisation ``level`` and put it into the package in ``top``.
 
     Not left to setuptools, which would compile on one core. Raises CalledProcessError.
     """
-    variables = {name: str(value) for name, value in sysconfig.get_config_vars().items()}
-    compiler = [word for name in ("CC", "CFLAGS", "CCSHARED") for word in shlex.split(variables[name])]
-    linker = shlex.split(variables["LDSHARED"])
     # the last one: mypyc looks for the header of a library inside a package in the wrong place
-    always = [sysconfig.get_path("include"), sysconfig.get_path("platinclude"), str(generated / PACKAGE)]
+    always = [*tools.includes, str(generated / PACKAGE)]
 
     def compiled(source: str, directories: Sequence[str]) -> str:
-        result = str(Path(source).with_suffix(".o"))
+        result = str(Path(source).with_suffix(f"{tools.suffix}.o"))
         includes = [f"-I{directory}" for directory in [*always, *directories]]
-        run([*compiler, *includes, f"-O{level}", "-g0", "-w", "-c", source, "-o", result])
+        run([*tools.compiler, *includes, f"-O{level}", "-g0", "-w", "-c", source, "-o", result])
         return result
 
     def linked(name: str, objects: Sequence[Future[str]]) -> None:
-        target = top / (name.replace(".", "/") + variables["EXT_SUFFIX"])
-        run([*linker, *(each.result() for each in objects), "-o", str(target)])
+        target = top / (name.replace(".", "/") + tools.suffix)
+        run([*tools.linker, *(each.result() for each in objects), "-o", str(target)])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = [
@@ -148,7 +167,7 @@ def main() -> None:
             return
         print(f"compile: {count} modules with mypyc into {into}", flush=True)
         try:
-            build(top, extensions, generated, level)
+            build(top, extensions, generated, level, own_toolchain())
         except subprocess.CalledProcessError as error:
             fail(f"the C compiler fails: {error.stdout.strip() or error}")
         (top / STAMP).write_text(stamp)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, machine_tree
 from lab.machine import Machine
+from lab.machine_files import files_of
 from lab.target import Target, start_target
 from lab.topology import (
     CLIENT,
@@ -34,12 +32,6 @@ SOURCE = Path(__file__).parents[2]
 PROGRAM = ("halftunnel_vpn", "configs", "systemd", "scripts", "pyproject.toml", "README.md", "LICENSE")
 EXIT_DIRECTORY = "/var/lib/halftunnel-server"
 HOSTS = f"127.0.0.1 localhost machine\n{EXIT_A} {DOMAIN_A}\n{EXIT_B} {DOMAIN_B}\n"
-
-LIVING = (
-    "var/log", "var/lib/systemd", "var/lib/private", "var/cache/ldconfig", "var/tmp", "etc/.pwd.lock",
-    "etc/.updated", "var/.updated", "etc/machine-id", "var/lib/dbus",
-)  # fmt: skip
-"""What systemd itself writes while it runs."""
 
 
 @dataclass
@@ -73,28 +65,6 @@ class Site:
 
     def main_pid(self) -> int:
         return int(self.client.run("systemctl show -P MainPID halftunnel.service").stdout)
-
-
-def files_of(root: Path) -> dict[str, str]:
-    """Every file of a machine but what is always written: path to kind, mode, owner and contents."""
-    found = {}
-    for top in ("etc", "usr", "opt", "var", "root", "home"):
-        for directory, names, files in os.walk(root / top):
-            where = os.path.relpath(directory, root)
-            names[:] = [name for name in names if f"{where}/{name}" not in LIVING and name != "__pycache__"]
-            for name in (*files, *names):
-                path = Path(directory, name)
-                inside = f"{where}/{name}"
-                if inside in LIVING or (where == "etc" and name.endswith("-")):
-                    continue  # shadow's backups
-                info = path.lstat()
-                kind = f"{stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid}"
-                if stat.S_ISLNK(info.st_mode):
-                    kind += f" -> {os.readlink(path)}"
-                elif stat.S_ISREG(info.st_mode):
-                    kind += f" {hashlib.sha256(path.read_bytes()).hexdigest()}"
-                found[inside] = kind
-    return found
 
 
 def prepare(machine: Machine, wheels: Path) -> None:
