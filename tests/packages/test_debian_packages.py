@@ -70,7 +70,7 @@ def test_an_exit_runs_from_its_package(host):
 def test_the_kill_switch_holds_across_an_upgrade(host):
     machine = host.machine
     machine.run("printf '\\n[protection]\\nkill_switch = \"on\"\\nallow_lan = false\\n' >>/root/profile")
-    machine.run("htvpn profile add host /root/profile")
+    machine.run("htvpn profile add host /root/profile && systemctl enable halftunnel.service")
     machine.run("htvpn up host", check=False, timeout=120)
     assert machine.run(PING, check=False).returncode != 0
     daemon = machine.run("systemctl show -P MainPID halftunnel.service").stdout
