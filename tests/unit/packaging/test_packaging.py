@@ -97,7 +97,7 @@ def test_modules_of_several_pythons_lie_side_by_side(packaging, tmp_path):
 def test_sources_that_differ_between_pythons_end_the_build(packaging, tmp_path):
     for python in ("3.11", "3.13"):
         wheel(tmp_path / python, "thing-1.whl", {"thing/__init__.py": f"version = {python}"})
-    with pytest.raises(SystemExit, match="has another thing/__init__.py"):
+    with pytest.raises(SystemExit, match=r"has another thing/__init__\.py"):
         packaging("wheels").merge(tmp_path, ("3.11", "3.13"), tmp_path / "site")
 
 
