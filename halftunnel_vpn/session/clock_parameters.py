@@ -123,11 +123,8 @@ def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0
 
 
 def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0) -> ClockParameters:
-    """Return the exit's clock for ``rate`` bytes a second, 0: DOWN_RATE; ``seed`` as above."""
-    middle = max(rate or DOWN_RATE, MIN_DOWN_RATE) * TICK
-    # no more than was asked for, so the middle of what is drawn lies below it where a rate is given
-    most = 1 if rate else 1 + SPREAD
-    cell = int(min(middle * (most - 2 * SPREAD * _draw(seed[0])), MAX_CELL))
+    """Return the exit's clock for about ``rate`` bytes a second, 0: DOWN_RATE; ``seed`` as above."""
+    cell = int(min(max(rate or DOWN_RATE, MIN_DOWN_RATE) * TICK * _around(seed[0]), MAX_CELL))
     trickle = min(int(TRICKLE_CELL * _around(seed[1])), cell)
     return ClockParameters(cell=cell, trickle=trickle, follows=True, bulk_after=bulk_after)
 

@@ -47,7 +47,7 @@ class Scheduler:
         """Add packets to ``train`` until it is full or nothing is left that may go on ``leg``."""
         urgent, bulk = self._urgent, self._bulk
         in_flight = leg.under_way
-        size = min(in_flight.pacer.train, train.size)
+        size = train.size if train.is_cell else in_flight.pacer.train
         if in_flight.is_full:
             self._serve(urgent, train, leg, size, 0, now)
             return

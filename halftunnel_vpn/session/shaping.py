@@ -82,10 +82,10 @@ class Shaper:
 
     __slots__ = (
         "_acknowledgements",
+        "_backlog",
         "_bulk_quiet",
         "_bulk_sent",
         "_context",
-        "_full_since",
         "_is_whole",
         "_legs",
         "_numbers",
@@ -95,6 +95,7 @@ class Shaper:
         "_peer",
         "_policy",
         "_scheduler",
+        "_slot_at",
         "_step",
         "_timer",
         "_used",
@@ -146,8 +147,10 @@ class Shaper:
         # Whether the cell is the whole one and not the trickle's.
         self._is_whole = True
         self._opened = 0
-        # Since when more waits than fits; negative: it does not.
-        self._full_since = -1.0
+        # Seconds for which more waited than fits, less those for which it did not.
+        self._backlog = 0.0
+        # When the last record left.
+        self._slot_at = 0.0
         # Slots that a record took up beside its own.
         self._owed_slots = 0
         self._bulk_sent = self._bulk_quiet = 0
@@ -208,7 +211,8 @@ class Shaper:
         self.state = _CLOCK
         self.clock.begin(now)
         self._opened = self._numbers.highest
-        self._full_since = -1.0
+        self._backlog = 0.0
+        self._slot_at = now
         self._owed_slots = 0
         self._peer.begin(now)
         self._step = math.ceil(now / GRANULARITY)
@@ -324,11 +328,13 @@ class Shaper:
 
     def _note_backlog(self, now: float) -> None:
         """Let what waits go without the clock if more waits for long than fits."""
+        passed = now - self._slot_at
+        self._slot_at = now
         if not self.writer.is_full:
-            self._full_since = -1.0
-        elif self._full_since < 0:
-            self._full_since = now
-        elif now - self._full_since >= self._parameters.bulk_after:
+            self._backlog = max(self._backlog - passed, 0.0)
+            return
+        self._backlog += passed
+        if self._backlog >= self._parameters.bulk_after:
             self._stop(now)
             self.writer.escaped("bulk")
             self.state = _BULK

@@ -14,8 +14,8 @@ from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.receipts import RECORD_COST
 from halftunnel_vpn.session.train import Train
 
-FULL_ROOM: Final = 256
-"""Bytes left in a record with which it still counts as full, when more waits."""
+NEARLY_FULL: Final = 4
+"""A record of which less than 1/N is padding counts as full: a stream waits for credit now and then."""
 
 KEEPALIVE_WAIT: Final = 0.5
 """Seconds after which a keepalive whose leg gets no slot leaves without one."""
@@ -62,7 +62,7 @@ class SlotWriter:
         # Room that a packet needs which fits no cell, and on which leg.
         self._oversize = 0
         self.oversize_leg: SessionLeg | None = None
-        # Whether the last record was full and more waits.
+        # Whether the last record was full.
         self.is_full = False
         # Records, and bytes of padding and of everything else in them.
         self.slots = 0
@@ -120,7 +120,8 @@ class SlotWriter:
         leg.owes_proof = leg.owes_proof or owed
         if not has_data:
             leg.under_way.idle()
-        self.is_full = bool(scheduler) and is_served and (room < FULL_ROOM or escape != "")
+        if is_served or not leg.under_way.is_full:  # otherwise it is the path that holds bulk back
+            self.is_full = is_served and (room < train.size // NEARLY_FULL or escape != "")
         if scheduler and not is_served:
             needs = scheduler.needs(leg)
             if needs > train.size:

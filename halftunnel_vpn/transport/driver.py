@@ -16,7 +16,7 @@ class Driver:
     ``clock`` is the monotonic time in seconds; ``wheel`` runs its timers on ``loop``.
     """
 
-    __slots__ = ("_alarm", "_is_closed", "clock", "loop", "wheel")
+    __slots__ = ("_alarm", "_is_closed", "_is_running", "clock", "loop", "wheel")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -24,6 +24,8 @@ class Driver:
         self.wheel = Wheel(self._set_alarm, self._timer_failed)
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
+        # Whether the timers are being called back: the alarm is set once behind all of them.
+        self._is_running = False
 
     def pump(self, work: Callable[[float], None]) -> Pump:
         """Return a pump for ``work``: it runs once, soon, for any number of wakes."""
@@ -37,7 +39,7 @@ class Driver:
             self._alarm = None
 
     def _set_alarm(self, deadline: float) -> None:
-        if self._is_closed:
+        if self._is_closed or self._is_running:
             return
         if self._alarm is not None:
             self._alarm.cancel()
@@ -47,9 +49,11 @@ class Driver:
 
     def _run(self) -> None:
         self._alarm = None
+        self._is_running = True
         try:
             self.wheel.run(self.clock())
         finally:
+            self._is_running = False
             deadline = self.wheel.next_deadline
             if deadline is not None:
                 self._set_alarm(deadline)

@@ -328,3 +328,21 @@ def test_without_shaping_at_the_other_end_everything_arrives(split, pair):
         other.stream.send(b"a" * 100_000)
         one.advance(2.0)
         assert len(user.received) == 100_000 and bytes(other.received) == b"q" * 100
+
+
+def test_a_long_download_becomes_bulk_though_it_waits_for_credit_now_and_then(strong):
+    pair = strong()
+    user, other = pair.open()
+    sent = 0
+    began = pair.now
+    while pair.exit.shaper.state is not ShaperState.BULK and pair.now - began < 20:
+        room = min(other.stream.room, 60_000)
+        if room and int(pair.now * 100) % 8:  # the target pauses for a moment
+            other.stream.send(bytes(room))
+            sent += room
+        pair.advance(0.01)
+    assert 5.0 <= pair.now - began <= 8.0
+    assert pair.exit.shaper.writer.escapes["bulk"] == 1
+    pair.advance(5.0)
+    assert len(user.received) == sent
+    assert pair.exit.shaper.state is not ShaperState.BULK
