@@ -57,6 +57,7 @@ class HttpForward:
         "_is_whole",
         "_on_closed",
         "_origin",
+        "_origin_ended",
         "_parting",
         "_sock",
         "_stream",
@@ -72,6 +73,8 @@ class HttpForward:
         self._on_closed = on_closed
         self._stream: TransferableStream | None = None
         self._origin: ClientSide | None = None
+        # Whether the destination has sent everything that it will ever send on this stream.
+        self._origin_ended = False
         self._dial: StreamDial | None = None
         # The request that is served now, as it goes to the destination.
         self._head: RequestHead | None = None
@@ -121,6 +124,7 @@ class HttpForward:
     def _connected(self, stream: TransferableStream, now: float) -> None:
         self._dial = None
         self._stream = stream
+        self._origin_ended = False
         self._origin = ClientSide(max_head=MAX_HEAD)
         stream.handler = self
         self._send_head(now)
@@ -238,6 +242,7 @@ class HttpForward:
         if not isinstance(part, RequestHead):
             if part is Signal.CLOSED:
                 self._finish(now)
+            self._watch_program()
             return
         problem = check_head(part, self._context.users)
         if problem is None and part.method != b"CONNECT":
@@ -295,6 +300,7 @@ class HttpForward:
 
     def finished(self, now: float) -> None:
         """The destination sends nothing more."""
+        self._origin_ended = True
         self._from_origin(b"", now)
 
     def aborted(self, code: ResetCode, now: float) -> None:
@@ -348,7 +354,7 @@ class HttpForward:
         if not self._exchange.is_over:
             self._finish(now)  # the program does not want another one, or has not sent all of this one
             return
-        if self._origin is not None and not self._origin.is_over:
+        if self._origin is not None and (self._origin_ended or not self._origin.is_over):
             self._leave_origin()
         self._exchange.start_next()
         self._take_next(now)
