@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.client import client_shaping
-from halftunnel_vpn.client.legs.keepers import connector
+from halftunnel_vpn.client.legs import connector
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server import gate
 from halftunnel_vpn.session.shaping import ShaperState
