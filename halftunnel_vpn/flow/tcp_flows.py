@@ -15,6 +15,7 @@ from halftunnel_vpn.flow.known_destinations import KnownDestinations
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.flow.tcp.congestion import UNLIMITED, NewReno
 from halftunnel_vpn.flow.tcp.endpoint import ACK_DELAY, TcpEndpoint
+from halftunnel_vpn.flow.tcp.lifecycle import TcpContext, TcpLifecycle
 from halftunnel_vpn.flow.tcp.outgoing import answer_stray
 from halftunnel_vpn.flow.tcp.tcp_states import TcpState
 from halftunnel_vpn.flow.udp_flow import DNS_PORT
@@ -37,7 +38,9 @@ _UNREACHABLE: Final = {
 
 
 class TcpFlows:
-    """All TCP flows. ``random`` returns random bytes, ``clock`` the monotonic time in seconds.
+    """All TCP flows; the owner of their endpoints.
+
+    ``random`` returns random bytes, ``clock`` the monotonic time in seconds.
 
     ``touched`` holds the flows whose acknowledgement is due. The tracker reads ``by_key`` and ``touched``
     directly.
@@ -63,6 +66,9 @@ class TcpFlows:
         self._clock = clock
         self._own = frozenset(config.addresses)
         self._resolvers = frozenset(config.resolvers)
+        self._endpoints = TcpContext(config.tcp, context.write, context.wheel, context.counters)
+        # The SYN of each flow whose destination the exit has not reached yet.
+        self._syns: dict[TcpLifecycle, ip.IpPacket] = {}
         # Where a SYN is answered before the exit has connected.
         self._known = KnownDestinations()
         self.by_key: dict[TcpKey, TcpEndpoint] = {}
@@ -116,14 +122,9 @@ class TcpFlows:
         endpoint = TcpEndpoint(
             syn,
             tcp.HeaderTemplate(destination, destination_port, source, source_port),
+            self._endpoints,
+            self,
             initial_sequence=int.from_bytes(self._random(4), "big"),
-            config=self._config.tcp,
-            write=self._write,
-            wheel=self._wheel,
-            counters=self._counters,
-            on_closed=self._closed,
-            on_refused=partial(self._refused, packet),
-            on_dialed=partial(self._dialed, destination, destination_port),
             congestion=UNLIMITED if source in self._own else NewReno(),
             now=now,
             key=key,
@@ -149,6 +150,7 @@ class TcpFlows:
             self._openings.refuse(packet, "tcp-road-lost")
             return
         self.by_key[key] = endpoint
+        self._syns[endpoint] = packet
         # A traceroute has to see each hop's answer.
         is_known = self._config.answer_known_at_once and not hop_limit
         is_known = is_known and self._known.contains(destination, destination_port, now)
@@ -161,27 +163,35 @@ class TcpFlows:
         host = self._dns.name_of(destination) or destination
         return self._opener.open_stream(OpenRequest(StreamKind.TCP, host, DNS_PORT, 0), handler, now)
 
-    def _closed(self, endpoint: TcpEndpoint) -> None:
+    # --- calls of the endpoints (EndpointOwner) --------------------------------------------------
+
+    def endpoint_closed(self, endpoint: TcpLifecycle) -> None:
+        """Forget the flow."""
+        assert isinstance(endpoint, TcpEndpoint)
+        self._syns.pop(endpoint, None)
         self.touched.pop(endpoint, None)
         self._unanswered.pop(endpoint, None)
         if self.by_key.get(endpoint.key) is endpoint:
             del self.by_key[endpoint.key]
 
-    def _dialed(
-        self, destination: bytes, port: int, endpoint: TcpEndpoint, is_connected: bool, now: float
-    ) -> None:
-        """The exit has connected, or failed to: what the next SYN to the same place can expect."""
+    def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
+        """Remember what the next SYN to the same destination can expect."""
+        key = endpoint.key
+        length = (len(key) - 4) // 2
+        destination, port = key[length : 2 * length], int.from_bytes(key[-2:], "big")
         if is_connected:
+            self._syns.pop(endpoint, None)
             self._known.add(destination, port, now)
             return
         self._known.discard(destination, port)
         if endpoint.state is not TcpState.SYN_HELD:
             self._counters.count("tcp-answered-and-refused")
 
-    def _refused(self, syn: ip.IpPacket, endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
-        """Return whether the refusal was reported to the host by ICMP, about the packet of its ``syn``."""
+    def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
+        """Return whether the refusal was reported to the host by ICMP, about the packet of its SYN."""
         kind = _UNREACHABLE.get(code)
-        if kind is None:
+        syn = self._syns.pop(endpoint, None)
+        if kind is None or syn is None:
             return False
         # For an error that the exit found by itself the destination stands as the source.
         source = endpoint.offender if len(endpoint.offender) == len(syn.source) else syn.destination
@@ -190,6 +200,8 @@ class TcpFlows:
             return False
         self._write((frame,))
         return True
+
+    # --- time ------------------------------------------------------------------------------------
 
     def _answers_are_late(self, now: float) -> None:
         """Send the acknowledgements that have waited long enough."""

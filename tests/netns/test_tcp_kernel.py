@@ -24,7 +24,8 @@ from lab import namespaces
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpContext, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp.lifecycle import TcpLifecycle
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
@@ -179,7 +180,7 @@ class Host:
         self.counters = Counters()
         self.wheel = Wheel()
         self.clock = Clock()
-        self.endpoints: dict[tuple[bytes, int, int], TcpEndpoint] = {}
+        self.endpoints: dict[bytes, TcpEndpoint] = {}
         self.streams: list[Stream] = []
         self.calls: list[Callable[[], None]] = []
         self.failure: BaseException | None = None
@@ -246,7 +247,8 @@ class Host:
             return None
         segment = tcp.parse(packet, checksum_trusted=bool(frame[0] & vnet.CHECKSUM_TRUSTED))
         now = self.clock.now
-        key = (packet.source, segment.source_port, segment.destination_port)
+        ports = segment.source_port.to_bytes(2, "big") + segment.destination_port.to_bytes(2, "big")
+        key = packet.source + packet.destination + ports
         endpoint = self.endpoints.get(key)
         if endpoint is not None and segment.flags & tcp.SYN and endpoint.may_be_replaced_by(segment):
             endpoint.abort(now)
@@ -258,20 +260,16 @@ class Host:
             return None
         return endpoint if endpoint.segment_arrived(segment, now) else None
 
-    def open(
-        self, packet: ip.IpPacket, syn: tcp.TcpSegment, key: tuple[bytes, int, int], now: float
-    ) -> TcpEndpoint:
+    def open(self, packet: ip.IpPacket, syn: tcp.TcpSegment, key: bytes, now: float) -> TcpEndpoint:
         endpoint = TcpEndpoint(
             syn,
             tcp.HeaderTemplate(packet.destination, syn.destination_port, packet.source, syn.source_port),
+            TcpContext(self.config, self.write, self.wheel, self.counters),
+            self,
             initial_sequence=0xFFFF_FF00,  # wraps early
-            config=self.config,
-            write=self.write,
-            wheel=self.wheel,
-            counters=self.counters,
-            on_closed=lambda _: self.endpoints.pop(key, None),
             congestion=self.congestion(),
             now=now,
+            key=key,
         )
         self.endpoints[key] = endpoint
         stream = Stream(syn.destination_port, self.size, self.clock)
@@ -280,6 +278,16 @@ class Host:
         endpoint.attach(stream)
         self.call(stream.opened)
         return endpoint
+
+    def endpoint_closed(self, endpoint: TcpLifecycle) -> None:
+        """The owner of the endpoints (EndpointOwner)."""
+        del self.endpoints[endpoint.key]
+
+    def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
+        return False
+
+    def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
+        assert is_connected
 
     def write(self, parts: Sequence[Buffer]) -> None:
         self.put_out(self.outward.pass_on(tuple(parts)))

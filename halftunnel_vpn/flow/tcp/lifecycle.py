@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer, FrameWriter, StreamPort
@@ -45,14 +45,36 @@ class _NoStream:
 _NO_STREAM: Final[StreamPort] = _NoStream()
 
 
+@dataclass(frozen=True, slots=True)
+class TcpContext:
+    """What all endpoints of one tracker share. ``write`` takes frames for the host."""
+
+    config: TcpEndpointConfig
+    write: FrameWriter
+    wheel: Wheel
+    counters: Counters
+
+
+class EndpointOwner(Protocol):
+    """Called by an endpoint about itself."""
+
+    def endpoint_closed(self, endpoint: TcpLifecycle) -> None:
+        """Forget the endpoint. Called once, after the end of the connection."""
+
+    def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
+        """Report to the host that the exit cannot connect, while its SYN is unanswered.
+
+        Return True if the host was told (by ICMP); otherwise the endpoint sends RST.
+        """
+
+    def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
+        """Note that the exit has connected or failed to. Called at most once."""
+
+
 class TcpLifecycle:
     """What the two sides of an endpoint share: the host's side (segments) and the stream's side (calls).
 
-    ``template`` builds headers towards the host. ``on_closed(endpoint)`` is called once, after the end of the
-    connection. ``on_refused(endpoint, code, now)`` is called when the exit cannot connect while the SYN is
-    still unanswered. It returns True if it has reported this to the host itself (by ICMP); no RST is sent
-    then. ``on_dialed(endpoint, is_connected, now)`` is called once, when the exit has connected or failed to.
-    ``key`` identifies the connection to its owner.
+    ``template`` builds headers towards the host. ``key`` identifies the connection to its owner.
 
     ``state`` changes only by the table of transitions. The data path reads two values derived from it:
     ``_takes_text`` (the host may still send data) and ``_may_send`` (the stream may still send data).
@@ -64,12 +86,11 @@ class TcpLifecycle:
         "_counters",
         "_deadline",
         "_initial_sequence",
+        "_is_dialing",
         "_may_send",
         "_negotiated",
-        "_on_closed",
-        "_on_dialed",
-        "_on_refused",
         "_out",
+        "_owner",
         "_receiver",
         "_retries",
         "_sender",
@@ -82,25 +103,17 @@ class TcpLifecycle:
     )
 
     _negotiated: NegotiatedOptions
-    _on_closed: Callable[[Self], None]
-    _on_refused: Callable[[Self, ResetCode, float], bool] | None
-    _on_dialed: Callable[[Self, bool, float], None] | None
 
     def __init__(
         self,
         syn: TcpSegment,
         template: HeaderTemplate,
+        context: TcpContext,
+        owner: EndpointOwner,
         *,
         initial_sequence: int,
-        config: TcpEndpointConfig,
-        write: FrameWriter,
-        wheel: Wheel,
-        counters: Counters,
-        on_closed: Callable[[Self], None],
         congestion: CongestionControl,
         now: float,
-        on_refused: Callable[[Self, ResetCode, float], bool] | None = None,
-        on_dialed: Callable[[Self, bool, float], None] | None = None,
         key: bytes = b"",
     ) -> None:
         self.state = TcpState.SYN_HELD
@@ -108,19 +121,18 @@ class TcpLifecycle:
         self.key = key
         self._takes_text = False
         self._may_send = False
-        self._config = config
-        self._counters = counters
+        self._config = config = context.config
+        self._counters = counters = context.counters
         self._template = template
-        self._on_closed = on_closed
-        self._on_refused = on_refused
-        self._on_dialed = on_dialed
+        self._owner = owner
+        self._is_dialing = True
         self._stream = _NO_STREAM
         self._initial_sequence = initial_sequence
         self._answered_at: float | None = None
         self._retries = 0
         self._receiver = Receiver(_NO_STREAM, counters)
-        self._out = Outgoing(template, write, self._receiver, counters)
-        self._deadline = Deadline(wheel, self._deadline_passed)
+        self._out = Outgoing(template, context.write, self._receiver, counters)
+        self._deadline = Deadline(context.wheel, self._deadline_passed)
         self._sender = Sender(
             initial_sequence + 1,
             self._out,
@@ -151,7 +163,6 @@ class TcpLifecycle:
     def _answer(self, now: float) -> None:
         """Send the first SYN-ACK."""
         self._enter(TcpEvent.ANSWERED)
-        self._on_refused = None  # frees what it keeps of the SYN
         self._out.synchronize(self._initial_sequence, self._negotiated.options)
         self._answered_at = now
         self._deadline.set(now + self._config.rto_initial)
@@ -208,15 +219,15 @@ class TcpLifecycle:
         self._detach()
         self._deadline.set(now + self._config.time_wait)
 
-    def _dialed(self: Self, is_connected: bool, now: float) -> None:
+    def _dialed(self, is_connected: bool, now: float) -> None:
         """Report the outcome of the exit's attempt, once."""
-        on_dialed, self._on_dialed = self._on_dialed, None
-        if on_dialed is not None:
-            on_dialed(self, is_connected, now)
+        if self._is_dialing:
+            self._is_dialing = False
+            self._owner.endpoint_dialed(self, is_connected, now)
 
-    def _refuse(self: Self, code: ResetCode, now: float) -> None:
+    def _refuse(self, code: ResetCode, now: float) -> None:
         """End the connection: the exit cannot connect, and the SYN is not answered yet."""
-        if self._on_refused is None or not self._on_refused(self, code, now):
+        if not self._owner.endpoint_refused(self, code, now):
             self._out.reset(0)
         self._gone(None)
 
@@ -228,12 +239,12 @@ class TcpLifecycle:
             self._enter(TcpEvent.GONE)
             self._release()
 
-    def _release(self: Self) -> None:
+    def _release(self) -> None:
         if self._stream is not _NO_STREAM:
             self._detach()
         self._deadline.end()
         self._out.ack_due = False
-        self._on_closed(self)
+        self._owner.endpoint_closed(self)
 
     def _detach(self) -> None:
         self._stream = self._receiver.stream = _NO_STREAM

@@ -16,7 +16,8 @@ from scapy.packet import Raw
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpContext, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp.lifecycle import TcpLifecycle
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Wheel
@@ -81,6 +82,7 @@ class Conversation:
         self.counters = Counters()
         self.closed = 0
         self.refusals: list[ResetCode] = []
+        self.dials: list[bool] = []
         self.frames: deque[TCP] = deque()
         self.version = version
         self.stream = Stream(room)
@@ -91,29 +93,31 @@ class Conversation:
             *([("SAckOK", b"")] if sack else []),
         ]
 
-        def refused(endpoint: TcpEndpoint, code: ResetCode, now: float) -> bool:
-            self.refusals.append(code)
-            return bool(refusal_handled)
-
-        def closed(endpoint: TcpEndpoint) -> None:
-            self.closed += 1
-
+        self._handles_refusals = bool(refusal_handled)
         syn = self._segment("S", 0, 0, options=self.syn_options)
         packet = ip.parse(memoryview(bytes(self._packet(syn))))
         self.endpoint = TcpEndpoint(
             self._parsed(syn),
             tcp.HeaderTemplate(packet.destination, 80, packet.source, 40000),
+            TcpContext(config or TcpEndpointConfig(), self._write, self.wheel, self.counters),
+            self,
             initial_sequence=SERVER_ISN,
-            config=config or TcpEndpointConfig(),
-            write=self._write,
-            wheel=self.wheel,
-            counters=self.counters,
-            on_closed=closed,
-            on_refused=None if refusal_handled is None else refused,
             congestion=congestion or Unlimited(),
             now=self.now,
         )
         self.endpoint.attach(self.stream)
+
+    # --- the owner of the endpoint (EndpointOwner) -----------------------------------------------
+
+    def endpoint_closed(self, endpoint: TcpLifecycle) -> None:
+        self.closed += 1
+
+    def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
+        self.refusals.append(code)
+        return self._handles_refusals
+
+    def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
+        self.dials.append(is_connected)
 
     # --- the host --------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.interfaces import Buffer
-from halftunnel_vpn.flow.tcp import NewReno, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp import NewReno, TcpContext, TcpEndpoint, TcpEndpointConfig, Unlimited
+from halftunnel_vpn.flow.tcp.lifecycle import TcpLifecycle
 from halftunnel_vpn.inet import ip, tcp, vnet
 from halftunnel_vpn.inet.tcp import ACK, FIN, PSH, RST, SYN, TcpSegment, seq_diff
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -27,6 +28,22 @@ MSS = 1000
 CAPACITY = 30_000
 TIMEOUT = 0.4
 MASK = 0xFFFF_FFFF
+
+
+class KeepsClosed:
+    """The owner of an endpoint (EndpointOwner)."""
+
+    def __init__(self, closed: list[TcpLifecycle]) -> None:
+        self._closed = closed
+
+    def endpoint_closed(self, endpoint: TcpLifecycle) -> None:
+        self._closed.append(endpoint)
+
+    def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
+        return False
+
+    def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
+        assert is_connected
 
 
 @dataclass(frozen=True)
@@ -301,7 +318,7 @@ def test_everything_arrives_once_and_in_order(
     upload, download = world.dice.randbytes(up), world.dice.randbytes(down)
     stream = ModelStream(world, download)
     counters = Counters()
-    closed: list[TcpEndpoint] = []
+    closed: list[TcpLifecycle] = []
 
     def write(parts: Sequence[Buffer]) -> None:
         for segment in segments_of(b"".join(parts)):
@@ -312,12 +329,9 @@ def test_everything_arrives_once_and_in_order(
             stream.endpoint = endpoint = TcpEndpoint(
                 segment,
                 tcp.HeaderTemplate(SERVER, 80, HOST, 40000),
+                TcpContext(TcpEndpointConfig(syn_ack_retries=30), write, world.wheel, counters),
+                KeepsClosed(closed),
                 initial_sequence=isns[1],
-                config=TcpEndpointConfig(syn_ack_retries=30),
-                write=write,
-                wheel=world.wheel,
-                counters=counters,
-                on_closed=closed.append,
                 congestion=Unlimited() if is_local else NewReno(),
                 now=world.now,
             )
