@@ -287,7 +287,7 @@ class Host:
         return False
 
     def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:
-        assert is_connected
+        """Nothing is remembered here."""
 
     def write(self, parts: Sequence[Buffer]) -> None:
         self.put_out(self.outward.pass_on(tuple(parts)))
