@@ -98,7 +98,7 @@ class HttpNegotiation:
 
     def granted(self, address: bytes = b"", port: int = 0) -> bytes:
         """Return the answer that the connection is there."""
-        return self.exchange.response(ResponseHead(200, b"ProxyConnection established", []))
+        return self.exchange.response(ResponseHead(200, b"Connection established", []))
 
     def refused(self, refusal: Refusal) -> bytes:
         """Return the answer that it is not."""
@@ -137,7 +137,7 @@ def answer(exchange: ServerSide, status: int, sentence: str, *, head_only: bool 
     headers: Headers = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"Content-Length", b"%d" % len(body)),
-        (b"ProxyConnection", b"close"),
+        (b"Connection", b"close"),
     ]
     if status == 407:
         headers.append((b"Proxy-Authenticate", b'Basic realm="htvpn"'))
