@@ -1,1 +1,1 @@
-"""The client: this host's TUN device on one side, the roads to the exit on the other."""
+"""The client: this host's TUN device on one side, the legs to the exit on the other."""

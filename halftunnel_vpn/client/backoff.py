@@ -1,8 +1,8 @@
-"""Waiting between attempts: exponential, with equal jitter.
+"""Exponential backoff between attempts, with equal jitter.
 
-Half of each pause is fixed and half is chance ("Exponential Backoff And Jitter", AWS Architecture Blog,
-2015). Full jitter would let the bound double while the pauses drawn are short, and then wait a minute at the
-end of a short outage; here a pause is at most FIRST_DELAY and twice as long as all that were before it.
+Half of each pause is fixed and half is random ("Exponential Backoff And Jitter", AWS Architecture Blog,
+2015). With full jitter the bound could double while the pauses are short, so the last pause of a short outage
+could be a minute. Here a pause is at most FIRST_DELAY plus twice the sum of all earlier pauses.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 FIRST_DELAY = 1.0
-"""Seconds: the bound of the first pause; each later one's is twice as long."""
+"""Seconds: the bound of the first pause. Each later bound is twice as long."""
 
 MAX_DELAY = 60.0
-"""Seconds: no pause is longer."""
+"""Seconds: the longest pause."""
 
 
 class Backoff:
-    """The pauses of one thing that is tried again and again. ``random`` gives numbers in [0, 1)."""
+    """The pauses of one repeated operation. ``random`` returns numbers in [0, 1)."""
 
     __slots__ = ("_bound", "_random")
 
@@ -26,11 +26,11 @@ class Backoff:
         self._bound = FIRST_DELAY
 
     def next_delay(self) -> float:
-        """Seconds to wait before the next attempt: from half the bound to the bound."""
+        """Return the seconds until the next attempt: from half the bound to the bound."""
         delay = self._bound * (1 + self._random()) / 2
         self._bound = min(self._bound * 2, MAX_DELAY)
         return delay
 
     def reset(self) -> None:
-        """It worked: begin anew next time."""
+        """Start again with the first pause, after a success."""
         self._bound = FIRST_DELAY

@@ -1,4 +1,4 @@
-"""What a profile asks of shaping, what the exit grants of it, and what the status says of it."""
+"""Shaping at the client: what a profile requests, what the exit grants, and what the status reports."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from halftunnel_vpn.session.shaping import ShapingPlan
 MODES: Final = {"off": ShapingMode.OFF, "split": ShapingMode.SPLIT, "strong": ShapingMode.STRONG}
 
 LONGEST: Final = 60.0
-"""Seconds of the longest activity that is told apart in *split*, where each may have any length."""
+"""Seconds of the longest activity that *split* distinguishes, where each may have any length."""
 
 log = logging.getLogger(__name__)
 
 
 class ClientShaping:
-    """Shaping of one client over all its sessions. ``random`` returns so many random bytes."""
+    """Shaping of one client over all its sessions. ``random(n)`` returns n random bytes."""
 
     def __init__(self, profile: ClientProfile, counters: Counters, random: Callable[[int], bytes]) -> None:
         self._config = profile.shaping
@@ -44,22 +44,22 @@ class ClientShaping:
         self._counters = counters
         self._random = random
         self._wanted = MODES[profile.shaping.mode]
-        # What the session of now has, and one sentence about why that is less than what is wanted.
+        # The terms of the present session, and one sentence about why they are weaker than the wanted ones.
         self.mode = ShapingMode.OFF
         self.sentence = ""
         budget, overhead = profile.shaping.budget or 0, profile.shaping.overhead
-        # Of the day's budget each direction has its part, by the rates of the clocks.
+        # Each direction has a part of the day's budget, by the rates of the clocks.
         up_share = UP_CELL / TICK / (UP_CELL / TICK + profile.shaping.rate)
         if self._wanted is not ShapingMode.STRONG:
             up_share = 1.0
         self._up_budget = PaddingBudget(overhead=overhead, budget=math.ceil(budget * up_share))
         self._down_budget = math.floor(budget * (1 - up_share))
-        # The downstream's padding of a day, over sessions: the exit counts only in each.
+        # The downstream's padding of a day over all sessions. The exit counts per session only.
         self._down_spent = PaddingBudget(budget=self._down_budget)
         self._counted = 0
 
     def wish(self, now: float) -> ShapingTerms | None:
-        """Return what to ask of the exit for a new session; None: nothing."""
+        """Return what to request from the exit for a new session; None for no shaping."""
         if self._wanted is ShapingMode.OFF:
             return None
         self._count_downstream(now)
@@ -67,7 +67,7 @@ class ClientShaping:
         return ShapingTerms(self._wanted, True, self._config.rate, self._config.overhead, left)
 
     def plan(self, hello: ExitHello) -> ShapingPlan | None:
-        """Return what a session is shaped with, by what the exit grants; None: not at all."""
+        """Return how a session is shaped, by what the exit grants; None for no shaping."""
         granted = hello.shaping.mode if hello.shaping is not None else ShapingMode.OFF
         can = hello.capabilities & TAKES_PADDING
         self.mode = min(self._wanted, granted) if can else ShapingMode.OFF
@@ -91,7 +91,7 @@ class ClientShaping:
         return ShapingPlan(clock, self._up_budget, _report)
 
     def policy(self) -> LegPolicy:
-        """Return what chooses the upstream leg of each record."""
+        """Return the policy that chooses the upstream leg of each record."""
         if self._upstream.spread == "weighted":
             return Weighted()
         if self.mode is ShapingMode.OFF:
@@ -99,7 +99,7 @@ class ClientShaping:
         return BatchedWeightedRandom(self._random)
 
     def status(self, session: Session | None, now: float) -> ShapingStatus:
-        """Return what the status says. Sums are those of the session."""
+        """Return the status. Sums are those of the session."""
         counted = self._counters.counted
         padding = counted["upstream-padding-sent"] + counted["downstream-padding-received"]
         total = counted["upstream-bytes-sent"] + counted["downstream-bytes-received"]

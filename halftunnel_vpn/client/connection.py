@@ -1,4 +1,4 @@
-"""The connection to the exit over its whole life: a session, and a new one when that is lost."""
+"""The connection to the exit over its whole life: one session after the other."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump
 
 MAX_MEMORY = 512 * 1024 * 1024
-"""Bytes that all streams may hold, unless configured."""
+"""The most bytes that all streams may hold, unless configured."""
 
 SHARE_OF_MEMORY = 2
-"""1/N of the memory of this machine, or of the cgroup, where that is less."""
+"""1/N of the memory of this machine, or of the limit of its cgroup, if that is less."""
 
 DRAIN_TIMEOUT = 1.0
-"""Seconds that a client which is told to stop goes on delivering what its flows have sent."""
+"""Seconds for which a stopping client goes on delivering the data of its flows."""
 
-DRAIN_LOOK = 0.02
-"""Seconds between two looks at that."""
+DRAIN_POLL = 0.02
+"""The poll interval in seconds for undelivered data."""
 
 FAIL_FAST_AFTER = 10.0
-"""Seconds that a direction must be lost for new flows to be refused at once; those that are open go on."""
+"""Seconds after the loss of a direction from which new flows are refused at once. Open flows go on."""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 class Connection:
     """Owns the current session; implements StreamOpener.
 
-    ``session_lost`` is called when every stream is gone, ``session_made`` with what the exit grants.
+    ``session_lost`` is called when all streams are lost, ``session_made`` with what the exit grants.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Connection:
         self.session: Session | None = None
         self.session_number = 0
         self.log_fields: dict[str, object] = {}
-        """What joins the lines of the current session."""
+        """The fields that connect the log lines of the current session."""
         self.pump: Pump = driver.pump(lambda now: None)
         self._profile = profile
         self._connector = connector
@@ -86,7 +86,7 @@ class Connection:
         self._keepers: LegKeepers | None = None
         limits = profile.limits
         self.memory = Memory(limits.memory or min(MAX_MEMORY, resources.memory() // SHARE_OF_MEMORY))
-        """What all streams may hold, whatever the exit grants and acknowledges."""
+        """The memory budget of all streams, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self.shaping = ClientShaping(profile, counters, secrets.token_bytes)
         self._lost_since: float | None = None
@@ -104,7 +104,7 @@ class Connection:
 
     @property
     def lost_directions(self) -> tuple[Direction, ...]:
-        """The directions that no leg carries now; both while there is no session."""
+        """The directions without a leg; both while there is no session."""
         session = self.session
         if session is None:
             return tuple(Direction)
@@ -118,7 +118,7 @@ class Connection:
         return [describe(leg, now) for way in Direction for leg in self.session.legs_of(way)]
 
     def reconnect(self) -> None:
-        """Replace every leg at once: the network has changed, or somebody asks for it.
+        """Replace every leg at once: the network has changed, or the user has asked for it.
 
         The session and its streams go on. Without a session, the next attempt begins now.
         """
@@ -131,9 +131,9 @@ class Connection:
     # --- StreamOpener ----------------------------------------------------------------------------
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> TransferableStream:
-        """As Session.open_stream; SessionExpired while there is no session.
+        """Open a stream like Session.open_stream. Raises SessionExpired while there is no session.
 
-        Raises UpstreamUnavailable once a direction has been lost for FAIL_FAST_AFTER.
+        Raises UpstreamUnavailable when a direction has been lost for FAIL_FAST_AFTER.
         """
         session = self._serving(now)
         if request.hop_limit and not self._takes_hop_limits:
@@ -144,7 +144,7 @@ class Connection:
         return stream
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
-        """As Session.open_datagrams; raises as :meth:`open_stream` does."""
+        """Open a stream like Session.open_datagrams. Raises the same errors as :meth:`open_stream`."""
         stream = self._serving(now).open_datagrams(request, handler, now)
         if log.isEnabledFor(logging.DEBUG):
             self._log_stream(stream.stream_id, request)
@@ -159,7 +159,7 @@ class Connection:
                 reason="direction-lost",
             )
         if self.session is None:
-            raise SessionExpired("there is no session now")
+            raise SessionExpired("there is no session")
         return self.session
 
     def _log_stream(self, stream_id: int, request: OpenRequest) -> None:
@@ -172,14 +172,14 @@ class Connection:
     # --- life ------------------------------------------------------------------------------------
 
     async def establish(self) -> NewSession:
-        """One handshake. Raises RoadError or HandshakeError."""
+        """Make one handshake. Raises RoadError or HandshakeError."""
         self._connector.shaping_wish = self.shaping.wish(self._driver.clock())
         established = await self._connector.new_session()
         self._adopt(established)
         return established
 
     async def run(self) -> None:
-        """Keep the connection up for ever, beginning with the session of :meth:`establish`."""
+        """Keep the connection up forever, beginning with the session of :meth:`establish`."""
         while True:
             assert self._keepers is not None
             await self._keepers.run()
@@ -187,14 +187,14 @@ class Connection:
             await self._establish_again()
 
     async def drain(self) -> None:
-        """Wait until the exit has what the flows have sent, or for DRAIN_TIMEOUT."""
+        """Wait until the exit has received the data of all flows, or for DRAIN_TIMEOUT."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 while self.session is not None and not self.session.leg_set.owes_nothing:  # noqa: ASYNC110
-                    await asyncio.sleep(DRAIN_LOOK)
+                    await asyncio.sleep(DRAIN_POLL)
 
     def close(self) -> None:
-        """End the session in good order."""
+        """End the session cleanly."""
         self._drop(ResetCode.SHUTDOWN)
 
     async def _establish_again(self) -> NewSession:
@@ -218,7 +218,7 @@ class Connection:
             finally:
                 await _give_up(attempt, moved)
             if moved.done() and not moved.cancelled():
-                backoff.reset()  # what was begun on another network is begun again
+                backoff.reset()  # the network has changed, so begin again with short pauses
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next_delay()):
@@ -302,7 +302,7 @@ class Connection:
         if self._lost_since is None:
             self._lost_since = now
         if not self._without_direction.armed:
-            # the exit forgets a session without legs after this time, so nothing can be resumed then
+            # The exit discards a session without legs after this time, so it cannot be resumed later.
             self._without_direction.arm(now + self._idle_timeout)
 
     def _gave_up(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Reads the TUN device when the host has sent something, in batches."""
+"""Reads frames of the host from the TUN device in batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 class DeviceReader:
-    """Gives the frames of ``device`` to ``tracker``; ``flushed`` ends each batch, so it goes in few trains.
+    """Passes the frames of ``device`` to ``tracker``. ``flushed`` ends each batch, so few trains carry it.
 
-    ``failed`` is called when the device cannot be read any more; reading has stopped then.
+    ``failed`` is called when the device cannot be read. Reading has stopped then.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class DeviceReader:
         self._readable = self._callback(device, tracker, driver.clock, flushed, failed)
 
     def start(self) -> None:
-        """Read from now on; call it again after the device was opened again."""
+        """Start reading. Call it again after the device was reopened."""
         self._loop.add_reader(self._device.fd, self._readable)
 
     def stop(self) -> None:
-        """Read no more. Repeatable."""
+        """Stop reading. May be called repeatedly."""
         if self._device.fd >= 0:
             self._loop.remove_reader(self._device.fd)
 
@@ -68,7 +68,7 @@ class DeviceReader:
             for frame in frames:
                 try:
                     frame_arrived(frame, now)
-                except Exception as error:  # a fault with one frame: the others of the batch go on
+                except Exception as error:  # an error with one frame must not stop the others of the batch
                     loop.call_exception_handler({"message": "a frame of the host failed", "exception": error})
             flush(now)
             flushed()

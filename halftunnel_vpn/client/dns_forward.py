@@ -1,4 +1,4 @@
-"""DNS queries through the tunnel: one stream each, framed as over TCP (RFC 7766 section 8)."""
+"""DNS queries through the tunnel: one stream each, framed as in TCP (RFC 7766 section 8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, Stre
 
 
 class DnsExchange:
-    """One query on its way; implements StreamHandler. ``answer`` is done when the exit has answered."""
+    """One pending query; implements StreamHandler. ``answer`` is done when the exit has answered."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -20,14 +20,14 @@ class DnsExchange:
         self._reader = FrameReader()
 
     def opened(self, now: float) -> None:
-        """The exit asks."""
+        """Do nothing: the exit has accepted the query."""
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The exit has no resolver, or no room."""
+        """Fail: the exit has no resolver, or no room."""
         self._fail(code)
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """The answer, in one piece or several; an exit that goes on after it is told to stop."""
+        """Take the answer, in one piece or several. More data resets the stream."""
         self.stream.consumed(len(data), now)
         if self.answer.done():
             self.stream.reset(ResetCode.PROTOCOL_ERROR)
@@ -39,15 +39,15 @@ class DnsExchange:
             self.answer.set_result(message)
 
     def finished(self, now: float) -> None:
-        """Nothing more comes."""
+        """Fail if the answer is incomplete: nothing more comes."""
         self._fail(ResetCode.PROTOCOL_ERROR)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The exit could not find an answer, or the session is gone."""
+        """Fail: the exit found no answer, or the session is lost."""
         self._fail(code)
 
     def room_grew(self, now: float) -> None:
-        """A query always fits."""
+        """Do nothing: a query always fits."""
 
     def _fail(self, code: ResetCode) -> None:
         if not self.answer.done():
@@ -55,14 +55,14 @@ class DnsExchange:
 
 
 class DnsForwarder:
-    """Asks the exit's resolvers over ``opener``."""
+    """Queries the exit's resolvers over ``opener``."""
 
     def __init__(self, opener: StreamOpener, clock: Callable[[], float]) -> None:
         self._opener = opener
         self._clock = clock
 
     async def __call__(self, message: bytes) -> bytes:
-        """The answer to ``message``. Raises SessionError without a session, DnsError without an answer."""
+        """Return the answer to ``message``. Raises SessionError, or DnsError if there is no answer."""
         exchange = DnsExchange()
         request = OpenRequest(StreamKind.DNS, b"", 0, 0)
         try:

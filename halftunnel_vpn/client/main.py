@@ -1,4 +1,4 @@
-"""Entry of `htvpn up --foreground`."""
+"""The entry of `htvpn up --foreground`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.loop import run
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""End the client cleanly: Ctrl-C, a service manager, a terminal that closes, Ctrl-\\."""
+"""Signals that end the client cleanly: Ctrl-C, a service manager, a closed terminal, Ctrl-\\."""
 
 _MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGQUIT)
-"""Stay ignored where the caller ignores them, as nohup(1) does."""
+"""Signals that stay ignored if the caller ignores them, as nohup(1) does."""
 
 
 def run_client(profile: ClientProfile, read: Callable[[], ClientProfile], *, metrics: Endpoint | None) -> int:
@@ -79,7 +79,7 @@ async def _main(profile: ClientProfile, read: Callable[[], ClientProfile], metri
 
 
 async def _down_when(told_to_end: asyncio.Event, supervisor: Supervisor) -> None:
-    """Disconnect on the first signal; one that comes before the first dial ends that as well."""
+    """Disconnect on the first signal. A signal before the first dial also prevents that."""
     await told_to_end.wait()
     await supervisor.machine.while_in(TunnelState.DISCONNECTED)
     await supervisor.down()

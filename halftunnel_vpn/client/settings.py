@@ -1,4 +1,4 @@
-"""What the profile means to each part of the client."""
+"""Derive the settings of each part of the client from the profile."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HEADERS = {4: 40, 6: 60}
 """Bytes of IP and TCP header without options, by IP version."""
 
 PROBE_PORT = 80
-"""The TCP port on which a captive portal answers in everybody's place."""
+"""The TCP port on which a captive portal answers in place of every host."""
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80}
-"""Ports of URLs that name none."""
+"""The default ports of URL schemes."""
 
 
 def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolver) -> DialOptions:
-    """How to open legs on ``road``."""
+    """Return the options for opening legs of ``road``."""
     tls = road.tls
     return DialOptions(
         ca_pem=tls.ca or None,
@@ -44,7 +44,7 @@ def dial_options(profile: ClientProfile, road: RoadConfig, resolver: RoadResolve
 
 
 def flow_config(profile: ClientProfile) -> FlowConfig:
-    """Bounds of the flow tracker."""
+    """Return the limits of the flow tracker."""
     return FlowConfig(
         addresses=tuple(interface.ip.packed for interface in profile.tun.addresses),
         resolvers=tuple(address.packed for address in profile.dns.addresses),
@@ -63,7 +63,7 @@ def flow_config(profile: ClientProfile) -> FlowConfig:
 
 
 def dns_config(profile: ClientProfile) -> DnsServiceConfig:
-    """Rules of the resolver."""
+    """Return the rules of the resolver."""
     dns = profile.dns
     fake = {network.version: str(network) for network in dns.fake_networks}
     defaults = DnsServiceConfig()
@@ -85,7 +85,7 @@ def dns_config(profile: ClientProfile) -> DnsServiceConfig:
 
 
 def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
-    """What this host is to look like while the tunnel is up."""
+    """Return the wanted state of this host while the tunnel is up."""
     routes = profile.routes
     only = routes.programs == "only"
     resolvers = tuple(str(address) for address in profile.dns.addresses)
@@ -111,9 +111,9 @@ def host_state(profile: ClientProfile, *, has_ipv6: bool) -> HostState:
 
 
 def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> TrafficPolicy | None:
-    """What may leave this host outside the tunnel while it is wanted; None: the kill switch is off.
+    """Return what may leave this host outside the tunnel while it is wanted; None if the kill switch is off.
 
-    ``tunnel`` is the device through which everything may go, when it is there.
+    ``tunnel`` is the tunnel's device, through which everything may leave, if it exists.
     """
     routes, protection = profile.routes, profile.protection
     if protection.kill_switch == "off" or routes.programs == "only":
@@ -134,13 +134,13 @@ def traffic_policy(profile: ClientProfile, *, tunnel: str | None = None) -> Traf
 
 
 def keeps_inbound(profile: ClientProfile) -> bool:
-    """Whether the host needs help for replies to connections from outside: where only programs go inside,
-    everything else leaves as it always did."""
+    """Return whether replies to connections from outside need our rules. If only chosen programs use the
+    tunnel, all other traffic leaves as without it."""
     return profile.routes.inbound and profile.routes.programs == "all"
 
 
 def lockdown_policy(profile: ClientProfile) -> TrafficPolicy | None:
-    """What may leave this host while no tunnel is wanted; None, everything, unless it is on always."""
+    """Return what may leave this host while no tunnel is wanted; None (everything) unless ``always``."""
     policy = traffic_policy(profile)
     if policy is None or profile.protection.kill_switch != "always":
         return None
@@ -148,15 +148,15 @@ def lockdown_policy(profile: ClientProfile) -> TrafficPolicy | None:
 
 
 def probe_ports(profile: ClientProfile) -> tuple[int, ...]:
-    """The TCP ports on which a road's host is asked whether there is a captive portal, if it is asked at all.
+    """Return the TCP ports for probing the exit's host for a captive portal; empty for no probe.
 
-    A proxy of the profile's stands between the road and us: without it the road's host tells nothing.
+    A proxy of the profile would answer in place of that host, so there is no probe with one.
     """
     return (PROBE_PORT,) if profile.protection.portal_probe and profile.proxy.url is None else ()
 
 
 def _road_ports(profile: ClientProfile) -> tuple[int, ...]:
-    """The TCP ports that legs are dialled to: the proxy's, where there is one."""
+    """Return the TCP ports to which legs are dialled: that of the proxy if there is one."""
     urls = [profile.proxy.url] if profile.proxy.url else [*profile.upstream.urls, *profile.downstream.urls]
     parts = [urlsplit(url) for url in urls]
     return tuple(sorted({part.port or _DEFAULT_PORTS[part.scheme] for part in parts}))

@@ -1,4 +1,4 @@
-"""The tunnel of this host: the TUN device, the flow tracker and the host's routes around it."""
+"""The tunnel of this host: the TUN device, the flow tracker and the host's routes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Tunnel:
-    """One profile, up: :meth:`run` connects, changes the host, carries its traffic, puts everything back.
+    """One profile that is up. :meth:`run` connects, changes the host, carries its traffic, restores the host.
 
     ``changed`` is called whenever :attr:`phase` may have changed.
     """
@@ -118,11 +118,11 @@ class Tunnel:
     # --- life ------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Have :meth:`run` put everything back and return."""
+        """Make :meth:`run` restore the host and return."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Up until :meth:`stop`. Raises HostError, RoadError or HandshakeError when it does not come up."""
+        """Run until :meth:`stop`. Raises HostError, RoadError or HandshakeError if it does not come up."""
         await self._host.prepare(self.profile.tun.name)
         stopped = asyncio.ensure_future(self._stopped())
         memory = IntervalFile(self._intervals, state_directory(), self._driver)
@@ -142,7 +142,7 @@ class Tunnel:
         await self._stop.wait()
 
     async def _first_session(self, stopped: asyncio.Future[None]) -> NewSession | None:
-        """The first handshake, before anything on the host is touched; None when told to stop meanwhile."""
+        """Make the first handshake before the host is changed; return None if stopped in the meantime."""
         attempt = asyncio.ensure_future(self._establish())
         await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not attempt.done():
@@ -156,7 +156,7 @@ class Tunnel:
         return await self._connection.establish()
 
     async def _carry(self, established: NewSession, stopped: asyncio.Future[None]) -> None:
-        """Take the host's traffic until ``stopped``; what is pushed is undone in the opposite order."""
+        """Carry the host's traffic until ``stopped``. Undo the steps in reverse order."""
         profile, host = self.profile, self._host
         async with contextlib.AsyncExitStack() as undo:
             self._device = device = host.open_device(
@@ -216,7 +216,7 @@ class Tunnel:
     def _begin_closing(self) -> None:
         self._is_closing = True
         if self._tracker is not None:
-            self._tracker.session_lost(self._driver.clock())  # while the device still takes an RST
+            self._tracker.session_lost(self._driver.clock())  # while the device still accepts an RST
 
     def _close_device(self, device: TunDevice) -> None:
         if self._reader is not None:
@@ -230,11 +230,11 @@ class Tunnel:
     # --- the host ----------------------------------------------------------------------------------
 
     def reconnect(self) -> None:
-        """Replace every leg at once; without a session, the next attempt begins now."""
+        """Replace every leg at once. Without a session, the next attempt begins now."""
         self._connection.reconnect()
 
     def _reopen(self) -> bool:
-        """Open the device again, which somebody has removed; the tunnel ends when that does not work."""
+        """Open the device again after a program has removed it. End the tunnel if that fails."""
         device, reader = self._device, self._reader
         if device is None or reader is None or self._is_closing:
             return False
@@ -248,7 +248,7 @@ class Tunnel:
         reader.start()
         return True
 
-    # --- what the connection tells ---------------------------------------------------------------
+    # --- events of the connection ----------------------------------------------------------------
 
     def _session_made(self, hello: ExitHello) -> None:
         self._dns.forget()
@@ -261,19 +261,19 @@ class Tunnel:
             self._tracker.session_lost(now)
 
     async def adopt_program(self, pid: int, programs: str) -> None:
-        """Have a process and its children go outside (``excluded``) or inside (``only``). Or HostError."""
+        """Put a process and its children outside (``excluded``) or inside (``only``). Raises HostError."""
         if not self.connected.is_set():
             raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._host.ask(lambda host: host.adopt_program(pid, programs))
 
     @property
     def resolve(self) -> Resolver:
-        """Finds the roads' hosts outside the tunnel."""
+        """Resolves the exit's names outside the tunnel."""
         return self._resolver.resolve
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it was up, and no leg of either direction is left."""
+        """Whether it was up and no leg of either direction is left."""
         return self.phase is TunnelState.RECONNECTING and len(self._connection.lost_directions) == len(
             Direction
         )
@@ -281,7 +281,7 @@ class Tunnel:
     def _dial_options(self, road: RoadConfig) -> DialOptions:
         return dial_options(self.profile, road, self._resolver)
 
-    # --- what it says of itself ------------------------------------------------------------------
+    # --- status ----------------------------------------------------------------------------------
 
     @property
     def phase(self) -> TunnelState:
@@ -291,13 +291,13 @@ class Tunnel:
         return self._connection.state if self.connected.is_set() else TunnelState.CONNECTING
 
     def flow_counts(self) -> dict[str, int]:
-        """Flows that are open now, by kind."""
+        """Return the numbers of open flows, by kind."""
         if self._tracker is None:
             return {"tcp": 0, "udp": 0, "icmp": 0}
         return asdict(self._tracker.counts)
 
     def status(self) -> Status:
-        """As ``control/status_schema.py`` describes it; without a kill switch, which is the daemon's."""
+        """Return the status as ``control/status_schema.py`` describes it. Without the kill switch."""
         session = self._connection.session
         state = self.phase
         if state != self._seen_state:
@@ -341,5 +341,5 @@ class Tunnel:
 
 
 async def _to_its_end(ending: Callable[[], Awaitable[None]]) -> None:
-    """Await ``ending`` also when the caller is cancelled meanwhile."""
+    """Await ``ending`` even if the caller is cancelled in the meantime."""
     await asyncio.shield(asyncio.ensure_future(ending()))

@@ -1,4 +1,4 @@
-"""What the tunnel says of its roads, its legs and its names, in the shape of ``control/status_schema.py``."""
+"""The tunnel's paths, legs and names for the status, as ``control/status_schema.py`` describes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from halftunnel_vpn.session.legs import SessionLeg
 def road_status(
     direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
 ) -> DirectionStatus:
-    """One direction: its legs of now, and what all legs there ever were have carried, as last refreshed."""
+    """Return one direction: its present legs, and the traffic of all legs so far, as last refreshed."""
     name = direction.name.lower()
     counted = counters.counted
     return DirectionStatus(
@@ -30,13 +30,13 @@ def road_status(
 
 
 def without_path(url: str) -> str:
-    """Return scheme, host and port of ``url``: its path is a secret, and a status is shown to others."""
+    """Return scheme, host and port of ``url``. Its path is a secret and must not be shown."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def leg_status(leg: LegInfo) -> LegStatus:
-    """One leg."""
+    """Return one leg."""
     return LegStatus(
         number=leg.number,
         domain=leg.domain,
@@ -49,7 +49,7 @@ def leg_status(leg: LegInfo) -> LegStatus:
 
 
 def dns_status(mode: str, backend: str | None, cache_entries: int, counters: Counters) -> DnsStatus:
-    """How names are resolved."""
+    """Return how names are resolved."""
     counted = counters.counted
     return DnsStatus(
         mode=mode,

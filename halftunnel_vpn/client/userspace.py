@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class UserspaceClient:
-    """One profile, connected: :meth:`run` lasts until :meth:`stop`.
+    """One connected profile. :meth:`run` lasts until :meth:`stop`.
 
-    ``make_proxy`` makes what uses the streams. ``state_dir`` is where times, addresses and intervals are
-    remembered over a restart; None: nowhere. ``ready`` is called once, when the proxy serves.
+    ``make_proxy`` creates the user of the streams. ``state_dir`` is where times, addresses and intervals are
+    kept over a restart; None: nowhere. ``ready`` is called once, when the proxy serves.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class UserspaceClient:
         return self._connection.state is TunnelState.CONNECTED
 
     def stop(self) -> None:
-        """Have :meth:`run` return."""
+        """Make :meth:`run` return."""
         self._stopping.set()
 
     def reconnect(self) -> None:
-        """Replace every leg at once; without a session, the next attempt begins now."""
+        """Replace every leg at once. Without a session, the next attempt begins now."""
         self._connection.reconnect()
 
     async def run(self) -> None:
@@ -120,5 +120,5 @@ class UserspaceClient:
         self.proxy.session_made(self._driver.clock())
 
     def _dial_options(self, road: RoadConfig) -> DialOptions:
-        # a mark needs CAP_NET_ADMIN, and there is no tunnel that it would lead around
+        # A mark needs CAP_NET_ADMIN, and there is no tunnel to bypass.
         return dataclasses.replace(dial_options(self._profile, road, self._resolver), mark=None)

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_INTERVAL = 5.0
 """The poll interval in seconds for external changes: clients, own addresses, IPv6."""
 
-DRAIN_LOOK = 0.02
+DRAIN_POLL = 0.02
 """The poll interval in seconds for undelivered data while the exit stops."""
 
 _UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
@@ -131,7 +131,7 @@ class Exit:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.limits.stop_timeout):
                 while not self._owes_nothing():  # noqa: ASYNC110
-                    await asyncio.sleep(DRAIN_LOOK)
+                    await asyncio.sleep(DRAIN_POLL)
 
     def _owes_nothing(self) -> bool:
         return all(member.session.leg_set.owes_nothing for member in self.registry)

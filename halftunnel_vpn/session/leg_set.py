@@ -18,7 +18,7 @@ from halftunnel_vpn.session.lossy_paths import LOSSY_FOR, LossyPaths
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.timers import Timer, Wheel
 
-DRAIN_LOOK: Final = 0.05
+DRAIN_POLL: Final = 0.05
 """Seconds between checks whether a retired leg has been acknowledged."""
 
 DRAIN_TIMEOUT: Final = 30.0
@@ -64,7 +64,7 @@ class LegSet:
         self._sends = sends
         self._lossy_paths = LossyPaths()
         self._draining: dict[SessionLeg, float] = {}
-        self._timer: Timer = wheel.timer(self._look)
+        self._timer: Timer = wheel.timer(self._poll)
 
     @property
     def owes_nothing(self) -> bool:
@@ -187,10 +187,10 @@ class LegSet:
         if leg in self._legs.senders:
             self._legs.senders.remove(leg)
         self._draining[leg] = deadline
-        self._timer.arm(now + DRAIN_LOOK)
+        self._timer.arm(now + DRAIN_POLL)
 
-    def _look(self, now: float) -> None:
-        self._timer.arm(now + DRAIN_LOOK)
+    def _poll(self, now: float) -> None:
+        self._timer.arm(now + DRAIN_POLL)
         for leg, deadline in list(self._draining.items()):
             is_drained = leg.direction is self._sends and not leg.outstanding
             if is_drained or now >= deadline:

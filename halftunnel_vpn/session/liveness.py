@@ -91,7 +91,7 @@ class Watch:
         self._is_last = is_last
         self._moved: Movement | None = None
         self._given = 0
-        self._timer: Timer = wheel.timer(self._look)
+        self._timer: Timer = wheel.timer(self._poll)
         self._quiet_since = self._looked_at = 0.0
         self._records = self._proofs = 0
 
@@ -126,7 +126,7 @@ class Watch:
         self._looked_at = now
         self._timer.arm(now + TICK)
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         leg = self._leg
         late = now - self._looked_at - TICK
         self._rest(now)

@@ -164,8 +164,8 @@ class Leg(asyncio.BufferedProtocol):
             raise ValueError(f"a record has at most {MAX_RECORD} bytes, not {length}")
         self._transport.write(self._frame(record))
         now = self._clock()
-        if now >= self._unsent.next_look:
-            self._unsent.look(now)
+        if now >= self._unsent.next_check:
+            self._unsent.check(now)
         if self._pace.rate and self._resting is None:
             self.writable = False  # until the loop has written it, and the kernel tells what is unsent
             self._resting = asyncio.get_running_loop().call_soon(self._rest)

@@ -1,1 +1,1 @@
-"""The client's side of this host: who changes it for a tunnel and a kill switch, and who watches it."""
+"""The client's side of this host: what changes it for a tunnel and a kill switch, and what watches it."""

@@ -1,4 +1,4 @@
-"""The last addresses of the roads' names, on disk: what is dialled when no resolver answers."""
+"""The last addresses of the exit's host names, on disk. They are used when no resolver answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from halftunnel_vpn.host.record.journal import write_atomically
 FILE = "road-addresses.json"
 
 MAX_NAMES = 64
-"""Names whose addresses are kept, the oldest is forgotten; a profile has 32 URLs and a proxy."""
+"""Names whose addresses are kept; the oldest is discarded. A profile has at most 32 URLs and a proxy."""
 
 MAX_ADDRESSES = 16
-"""Addresses of one name that are kept."""
+"""The most addresses of one name that are kept."""
 
 MAX_FILE = 128 * 1024
-"""Bytes of the file that are read."""
+"""The most bytes of the file that are read."""
 
 log = logging.getLogger(__name__)
 
 
 class AddressMemory:
-    """Keeps the addresses of names in a file of ``directory``; one that cannot be used costs a warning."""
+    """Keeps the addresses of names in a file of ``directory``. A failure causes a warning only."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
@@ -34,13 +34,13 @@ class AddressMemory:
         self._turn = threading.Lock()
 
     def load(self, name: str) -> list[str]:
-        """The last addresses of ``name``; empty if none are known."""
+        """Return the last addresses of ``name``; empty if unknown."""
         return self._read().get(name, [])
 
     def save(self, name: str, addresses: list[str]) -> None:
-        """Put them on disk, if they are others than those that are there."""
+        """Write the addresses to disk if they have changed."""
         addresses = addresses[:MAX_ADDRESSES]
-        with self._turn:  # names are found at the same time, and each is saved by a thread
+        with self._turn:  # several names may be found at the same time, each saved by its own thread
             kept = self._read()
             if kept.pop(name, None) == addresses:
                 return

@@ -1,4 +1,4 @@
-"""Other addresses for device and resolver where the usual ones belong to a network of the host."""
+"""Other addresses for device and resolver if a network of the host uses the default ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PLACES: Final[dict[int, tuple[str, ...]]] = {
     4: ("10.73.72.0", "172.30.72.0", "192.168.172.0", "100.127.72.0"),
     6: ("fd48:5456:504e::", "fd48:5456:504f::", "fdb3:1c2e:72f0::"),
 }
-"""Where the device's address (.1) and the resolver's (.53) may lie, the usual place first."""
+"""Candidate networks of the device's address (.1) and the resolver's (.53), the default first."""
 
 FAKE_PLACES: Final[dict[int, tuple[str, ...]]] = {
     4: ("198.18.0.0/15", "100.124.0.0/15", "172.28.0.0/15"),
     6: ("fd48:5456:f00d::/96", "fd48:5456:f00e::/96"),
 }
-"""Where fake addresses may lie, the usual place first."""
+"""Candidate networks of fake addresses, the default first."""
 
 
 _TUN: Final = TunConfig()
@@ -30,8 +30,8 @@ _DNS: Final = DnsConfig()
 def with_free_addresses(profile: ClientProfile, in_use: Iterable[Network]) -> tuple[ClientProfile, list[str]]:
     """Return ``profile`` with addresses outside the networks ``in_use``, and a sentence for each change.
 
-    Only defaults are changed. Where a profile names an address that collides, or no place is free, it stays
-    and the sentence says so.
+    Only defaults are changed. If a profile itself names an address that collides, or no candidate is free,
+    the address stays and the sentence says so.
     """
     used = tuple(in_use)
     profile, sentences = _with_free_places(profile, used)
@@ -55,7 +55,7 @@ def _with_free_places(profile: ClientProfile, used: tuple[Network, ...]) -> tupl
             sentences.append(f"the address {clash} of the tunnel also belongs to a network of this host")
             continue
         device = ipaddress.ip_interface(base[1])
-        resolver = base[53 if version == 4 else 0x53]  # written .53 or ::53
+        resolver = base[53 if version == 4 else 0x53]  # printed as .53 or ::53
         tun = dataclasses.replace(
             tun, addresses=tuple(device if one.version == version else one for one in tun.addresses)
         )
@@ -86,13 +86,13 @@ def _with_free_fakes(profile: ClientProfile, used: tuple[Network, ...]) -> tuple
 
 
 def _surroundings(place: str) -> Network:
-    """Return the network of ``place`` that the tunnel's addresses are taken from."""
+    """Return the network of ``place`` from which the tunnel's addresses are taken."""
     address = ipaddress.ip_address(place)
     return ipaddress.ip_network((address.packed, 24 if address.version == 4 else 64))
 
 
 def _clash(network: Network, used: tuple[Network, ...]) -> Network | None:
-    """Return the first of the networks in use that overlaps ``network``; None when there is none."""
+    """Return the first of the networks in use that overlaps ``network``; None if there is none."""
     return next(
         (other for other in used if other.version == network.version and other.overlaps(network)), None
     )

@@ -1,4 +1,4 @@
-"""The event loop's owner of the host: what is desired, one change after the other, and the repair loop."""
+"""The event loop's owner of the host: the desired state, one change at a time, and the repair loop."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class HostKeeper:
-    """Combines the policy that a state picks and the tunnel that is up into one ``Desired``.
+    """Combines the policy of the current state and the tunnel into one ``Desired``.
 
-    Implements ``HostPort`` for the tunnel. Each change sets what is desired at once, and applies it in its
-    turn; what fails is tried again by :meth:`run`. Calls raise HostError.
+    Implements ``HostPort`` for the tunnel. Each change sets the desired state at once, and applies it when
+    earlier changes are done. :meth:`run` repeats a failed change. Calls raise HostError.
     """
 
     def __init__(
@@ -48,44 +48,44 @@ class HostKeeper:
         self._tunnel: HostState | None = None
         self._reopen: Callable[[], bool] | None = None
         self._warnings: frozenset[str] = frozenset()
-        """Those of the last apply; each is logged when it comes up, and not at every apply."""
+        """The warnings of the last apply. Each is logged when it appears, not at every apply."""
 
     @classmethod
     def of(cls, state_dir: Path, counters: Counters) -> HostKeeper:
-        """Return the keeper of this process's host."""
+        """Return the keeper of the host of this process."""
         return cls(Host(state_dir), counters)
 
     @property
     def desired(self) -> Desired:
-        """What the host is to be now."""
+        """The present desired state of the host."""
         return Desired(self._tunnel, self._policy)
 
     @property
     def is_verified(self) -> bool:
-        """Whether what is desired has been applied and read back."""
+        """Whether the desired state has been applied and verified."""
         return self._host.is_applied and self._host.desired == self.desired
 
     # --- the policy ------------------------------------------------------------------------------
 
     def preflight(self) -> None:
-        """Raise HostError when this host cannot have a tunnel at all."""
+        """Raise HostError if no tunnel is possible on this host."""
         preflight_host()
 
     def remembered(self) -> TrafficPolicy | None:
-        """Return what an earlier process left in place. Raises HostError when its file is spoilt."""
+        """Return the policy that an earlier process left in force. Raises HostError for a corrupt file."""
         return self._host.remembered()
 
     def intend(self, policy: TrafficPolicy | None) -> None:
-        """Have the next change or check of the host apply this policy."""
+        """Set the policy for the next change or check of the host."""
         self._policy = policy
 
     async def enforce(self, policy: TrafficPolicy | None) -> None:
-        """Apply ``policy`` (None: everything may leave), with the tunnel as it is. Raises HostError."""
+        """Apply ``policy`` (None: everything may leave); the tunnel stays as it is. Raises HostError."""
         self._policy = policy
         await self._apply()
 
     async def clean_up(self) -> list[str]:
-        """Undo what killed tunnels left, the policy in force meanwhile; return their devices."""
+        """Undo what killed tunnels left, while the policy stays in force; return their devices."""
         recovered = await self._in_turn(lambda: self._host.recover(self.desired.policy))
         for device in recovered:
             log.warning("restored what an earlier tunnel had left on this host: %s", device)
@@ -135,23 +135,23 @@ class HostKeeper:
     # --- repair ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Check the host after each change of the kernel's, and every few seconds, until cancelled."""
+        """Check the host after each change of the kernel, and every few seconds, until cancelled."""
         await self._mender.run()
 
     async def mend(self) -> list[str]:
-        """Put right what somebody else has changed; return what that was, in sentences. Raises HostError."""
+        """Repair what other programs have changed; return the differences, as sentences. Raises HostError."""
         if not self.is_verified:
             await self._apply()
         tunnel = self._tunnel
         if tunnel is not None and self._reopen is not None and not self._has_device(tunnel.tun):
             self._counters.count("device-reopened")
             if self._reopen():
-                await self._apply()  # what resolved knew of the device went with it
+                await self._apply()  # the settings of systemd-resolved were lost with the device
             return [f"The device {tunnel.tun} is missing."]
         return await self._in_turn(self._host.mend)
 
     async def _apply(self) -> None:
-        """Apply what is desired when the turn has come."""
+        """Apply the desired state when earlier work is done."""
         warnings = await self._in_turn(lambda: self._host.apply(self.desired))
         for warning in warnings:
             if warning not in self._warnings:

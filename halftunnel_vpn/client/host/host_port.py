@@ -1,4 +1,4 @@
-"""What a tunnel needs of the host, as an interface: a device, routes around it, and answers."""
+"""What a tunnel needs of the host, as an interface: a device, routes around it, and queries."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _Result = TypeVar("_Result")
 
 
 class HostPort(Protocol):
-    """Implemented by ``HostKeeper``. Calls raise HostError, one sentence."""
+    """Implemented by ``HostKeeper``. Calls raise HostError with one sentence."""
 
     @property
     def tunnel(self) -> HostState | None:
-        """The tunnel that this host is to have now."""
+        """The tunnel in the desired state of this host."""
 
     @property
     def resolver_kind(self) -> str | None:
-        """What points this host to the tunnel's resolvers: a backend's KIND, None while nothing does."""
+        """The KIND of the resolver backend that is in force; None if there is none."""
 
     async def prepare(self, device: str) -> None:
         """Undo what killed tunnels left, and check that a tunnel named ``device`` can be brought up."""
@@ -31,17 +31,17 @@ class HostPort(Protocol):
         """Open the TUN device."""
 
     async def enter(self, tunnel: HostState, reopen: Callable[[], bool]) -> None:
-        """Send the host's traffic into the tunnel; call it again with another state of the same device.
+        """Send the host's traffic into the tunnel. Call it again to change the state of the same device.
 
-        ``reopen`` opens the device again when somebody has removed it, and returns whether that worked.
-        :meth:`leave` must follow, also when this raises.
+        ``reopen`` opens the device again after a program has removed it, and returns whether that worked.
+        :meth:`leave` must be called afterwards, also if this raises.
         """
 
     async def leave(self) -> None:
-        """Take the tunnel off the host. Repeatable."""
+        """Remove the tunnel from the host. May be called repeatedly."""
 
     def check(self) -> None:
-        """Compare the host with what is desired soon, and mend it."""
+        """Check the host soon, and repair differences."""
 
     async def ask(self, work: Callable[[Host], _Result]) -> _Result:
-        """Return what ``work`` returns, called with the host in a thread, one at a time."""
+        """Call ``work`` with the host in a thread, one call at a time; return its result."""

@@ -1,4 +1,4 @@
-"""What the tunnel follows on its host while it is up: the network, sleep, who rules the resolver."""
+"""What the tunnel watches on its host while it is up: the network, suspension, the resolver."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 
 DEBOUNCE = 0.3
-"""Seconds in which the rest of a change may come: one cable makes a dozen messages."""
+"""Seconds to wait for the rest of a change: plugging in one cable causes a dozen messages."""
 
 RETRY_MONITOR = 10.0
-"""Seconds until the kernel is asked again for its messages, when it has refused them."""
+"""Seconds until the next attempt when the kernel has refused to open the sockets for its messages."""
 
 TICK = 2.0
-"""Seconds between two looks at the clocks that show a sleep."""
+"""The poll interval in seconds for suspension of the host."""
 
 MAX_PLACES = 64
-"""Addresses of roads whose ways are followed."""
+"""The most addresses of exits whose routes are watched."""
 
 PROBES = ("192.0.2.1", "2001:db8::1")
-"""Addresses (RFC 5737, RFC 3849) that nothing is sent to: the way there is the default route."""
+"""Addresses (RFC 5737, RFC 3849) to which nothing is sent. Their route is the default route."""
 
 log = logging.getLogger(__name__)
 
 
 class HostWatch:
-    """Start it with :meth:`run` once the tunnel has entered ``host``, :meth:`stop` it before that is left."""
+    """Call :meth:`run` when the tunnel has entered ``host``, and :meth:`stop` before it leaves."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class HostWatch:
         self._exit_told = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the host until :meth:`stop`."""
+        """Watch the host until :meth:`stop`."""
         self._task = asyncio.current_task()
         if self._is_stopped:
             return
@@ -84,14 +84,14 @@ class HostWatch:
                 raise
 
     async def stop(self) -> None:
-        """End; when this returns, nothing of it does anything to the host any more."""
+        """Stop. When this returns, it no longer acts on the host."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
     def exit_changed(self, *, has_ipv6: bool) -> None:
-        """Let the host have IPv6 in the tunnel, or have it refused at once, as the exit has it now."""
+        """Adapt the host to the exit's IPv6: route IPv6 into the tunnel, or refuse it."""
         self._exit_has_ipv6 = has_ipv6
         self._exit_told.set()
 
@@ -128,7 +128,7 @@ class HostWatch:
         loop.add_reader(monitor.fd, readable)
         try:
             moved = False
-            seen = await self._try_look(moved=moved)
+            seen = await self._try_poll(moved=moved)
             while True:
                 try:
                     async with asyncio.timeout(TICK):
@@ -138,21 +138,21 @@ class HostWatch:
                     pass
                 slept = self._sleep.slept()
                 if slept:
-                    log.info("this host has slept for %.0f s", slept)
+                    log.info("this host was suspended for %.0f s", slept)
                     self._counters.count("host-slept")
                 moved = moved or bool(slept)
                 if woken.is_set() or moved or not seen:
                     woken.clear()
-                    seen = await self._try_look(moved=moved)
+                    seen = await self._try_poll(moved=moved)
                     moved = moved and not seen
         finally:
             loop.remove_reader(monitor.fd)
             monitor.close()
 
-    async def _try_look(self, *, moved: bool = False) -> bool:
-        """Look once; return False when the kernel did not answer, so that the next tick asks again."""
+    async def _try_poll(self, *, moved: bool = False) -> bool:
+        """Check once; return False if the kernel did not answer, so that the next tick checks again."""
         try:
-            await self._look(moved=moved)
+            await self._poll(moved=moved)
         except HostError as error:
             if not self._counters.counted["host-watch-failures"]:
                 log.warning("the network of this host cannot be followed now: %s", error)
@@ -160,10 +160,10 @@ class HostWatch:
             return False
         return True
 
-    async def _look(self, *, moved: bool = False) -> None:
-        """Compare the ways out with those of the last look; have the legs replaced when they are others."""
+    async def _poll(self, *, moved: bool = False) -> None:
+        """Compare the routes with those of the last check; replace the legs if they differ."""
         for leg in self._connection.legs():
-            with contextlib.suppress(ValueError):  # a proxy's name
+            with contextlib.suppress(ValueError):  # the name of a proxy
                 self._places[str(ipaddress.ip_address(leg.address.partition("%")[0]))] = None
         while len(self._places) > MAX_PLACES:
             del self._places[next(iter(self._places))]
@@ -172,12 +172,12 @@ class HostWatch:
         if moved or changed(before, self._ways):
             await self._move()
         elif any(before.values()) and not any(self._ways.values()):
-            log.warning("no way leads out of this host now")
+            log.warning("this host has no route out now")
 
     async def _move(self) -> None:
         self._counters.count("network-changes")
         log.info("the network has changed: the legs move")
         self._connection.reconnect()
         if self._guards_dns:
-            await self._guard.look()  # it tells what the host's own resolvers are now
+            await self._guard.check()  # it also reads the host's present resolvers
         await self._resolver.learn(await self._host.ask(Host.own_servers))

@@ -1,4 +1,4 @@
-"""The hosts file (hosts(5)): the first place in which a name is looked for, every time."""
+"""The hosts file (hosts(5)), in which every name is looked up first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 HOSTS = Path("/etc/hosts")
 
 MAX_FILE = 32 * 1024 * 1024
-"""Bytes of the file that are read; a list of advertisers has some megabytes."""
+"""The most bytes of the file that are read. A block list has some megabytes."""
 
 MAX_NAMES = 64
-"""Names whose lines are kept until the file changes."""
+"""Names whose results are cached until the file changes."""
 
 _Stamp = tuple[int, int, int]
 
 
 class HostsFile:
-    """Finds names in ``path``; reads it again whenever it has changed."""
+    """Looks up names in ``path``. The file is read again when it has changed."""
 
     def __init__(self, path: Path = HOSTS) -> None:
         self._path = path
@@ -26,7 +26,7 @@ class HostsFile:
         self._found: dict[str, list[str]] = {}
 
     def addresses(self, name: str) -> list[str]:
-        """The addresses of ``name``, with their scope if they have one; empty when the file does not say."""
+        """Return the addresses of ``name``, with their scope if they have one; empty if not listed."""
         wanted = name.rstrip(".").lower()
         try:
             with self._path.open("rb") as file:
@@ -46,7 +46,7 @@ def _addresses_in(content: bytes, wanted: str) -> list[str]:
     found = []
     for line in content.decode("utf-8", errors="replace").splitlines():
         if wanted not in line.lower():
-            continue  # most lines of a long file, at little cost
+            continue  # a cheap test that skips most lines of a long file
         address, *names = line.partition("#")[0].split() or [""]
         if wanted not in (name.rstrip(".").lower() for name in names):
             continue

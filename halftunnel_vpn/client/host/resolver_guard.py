@@ -1,4 +1,4 @@
-"""Notices when somebody else takes over the host's resolver configuration, and mends it within bounds."""
+"""Detects when another program takes over the host's resolver configuration, and repairs it within limits."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from halftunnel_vpn.host.resolver.file_watch import FileWatch
 from halftunnel_vpn.host.resolver.step import Takeover
 
 MAX_MENDS_PER_MINUTE = 5
-"""Two programs that both insist must not write the file for ever."""
+"""The limit of repairs, so that two programs do not overwrite each other's file forever."""
 
 MINUTE = 60.0
 
 CHECK_EVERY = 15.0
-"""Seconds between looks without an event: systemd-resolved's settings stand in no file."""
+"""The poll interval in seconds without an event: systemd-resolved's settings are in no file."""
 
 SETTLE = 0.2
-"""Seconds in which a writer may finish what it began."""
+"""Seconds that a writer gets to finish its changes."""
 
 log = logging.getLogger(__name__)
 
 
 class ResolverGuard:
-    """Watches what ``host`` has made of the resolver configuration. :meth:`run` never returns by itself.
+    """Watches the resolver configuration that ``host`` has set. :meth:`run` never returns by itself.
 
-    ``policy``: "mend" puts the tunnel's servers back, "report" only says who it was. Either way the queries
-    themselves still go into the tunnel, by address; what a takeover changes is who is asked there.
+    ``policy``: "mend" restores the tunnel's servers, "report" only reports the program. In both cases queries
+    go into the tunnel. A takeover changes which resolver is asked through it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ResolverGuard:
         self._reported: Takeover | None = None
 
     async def run(self) -> None:
-        """Look after every change of the file, and now and then."""
+        """Check after every change of the file, and periodically."""
         watch = await self._open_watch()
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -72,14 +72,14 @@ class ResolverGuard:
                 except TimeoutError:
                     pass
                 changed.clear()
-                await self.look()
+                await self.check()
         finally:
             if watch is not None:
                 loop.remove_reader(watch.fd)
                 watch.close()
 
-    async def look(self) -> None:
-        """Compare once, and do what the policy says."""
+    async def check(self) -> None:
+        """Check once, and act as the policy says."""
         try:
             takeover = await self._host.ask(Host.takeover)
         except HostError as error:

@@ -1,4 +1,4 @@
-"""Addresses of the roads' own hosts: they must be found outside the tunnel, whoever rules the host's DNS."""
+"""Addresses of the exit's host names, resolved outside the tunnel, whatever the host's DNS is."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from halftunnel_vpn.host.resolver.forwarders import is_forwarder, servers_behind
 from halftunnel_vpn.transport.name_lookup import in_thread, look_up
 
 MAX_NAMES = 64
-"""Names whose last addresses are remembered: a profile has 32 URLs and a proxy."""
+"""Names whose last addresses are kept: a profile has at most 32 URLs and a proxy."""
 
 FRESH_WAIT = 0.25
-"""Seconds that a leg waits for a fresh answer before it is dialled at the last known address."""
+"""Seconds that a leg waits for a fresh answer before the last known address is dialled."""
 
 REMEMBERED_WAIT = 3.0
-"""Seconds that the first question of a process may take before the addresses on disk are used."""
+"""Seconds that the first query of a process may take before the addresses on disk are used."""
 
 FIRST_WAY = 5.0
-"""Seconds that the likelier of the two ways to find a name may take,"""
+"""Seconds for the more likely of the two ways to resolve a name,"""
 
 SECOND_WAY = 3.0
-"""and the other one. Both together are less than a dial has by default, so that the cause can be told."""
+"""and for the other one. The sum is less than the default time-out of a dial, so errors can be explained."""
 
 SocketAddress = tuple[Any, ...]
 
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 
 
 class RoadResolver:
-    """Finds the roads' names: hosts file, host's resolvers on marked sockets, getaddrinfo, last addresses.
+    """Resolves the exit's names: hosts file, host's resolvers on marked sockets, getaddrinfo, last addresses.
 
-    The first time, getaddrinfo comes before the marked sockets, as for every other program, unless the host's
-    own ways lead nowhere: ``only_directly`` (a kill switch lets no question pass but our marked ones) or once
+    At first, getaddrinfo comes before the marked sockets, as in every other program. It does not if it cannot
+    work: with ``only_directly`` (a kill switch permits only our marked queries), or after
     :meth:`host_is_taken`. Behind a forwarder of this host, the servers that it asks are asked as well. A name
-    that was found once is never waited for: on another network the old resolvers do not answer, and a leg
-    must come back all the same. ``memory`` keeps addresses over a restart. :meth:`close` ends what is still
-    being asked.
+    with a known address is never waited for: on another network the old resolvers do not answer, but a leg
+    must come up all the same. ``memory`` keeps addresses over a restart. :meth:`close` cancels pending
+    queries.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class RoadResolver:
         self._answers = True
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel all pending queries."""
         for task in self._asking.values():
             task.cancel()
 
     def host_is_taken(self) -> None:
-        """From now on the host's own ways lead into the tunnel, and nowhere when that has no road."""
+        """Use marked sockets only: the host's own DNS leads into the tunnel from now on."""
         self._host_comes_last = True
 
     async def learn(self, servers: tuple[str, ...] | None = None) -> None:
-        """Note the host's own resolvers: ``servers``, or those it has now, before the tunnel changes them."""
+        """Set the host's own resolvers: ``servers``, or those it has now, before the tunnel changes them."""
         if servers is None:
             servers = await in_thread(system_servers)
         if not servers or any(is_forwarder(server) for server in servers):
@@ -91,7 +91,7 @@ class RoadResolver:
             )
 
     async def resolve(self, host: str, port: int) -> list[SocketAddress]:
-        """Socket addresses of ``host``. Raises RoadError, with the cause, when there are none."""
+        """Return the socket addresses of ``host``. Raises RoadError with the reason if there are none."""
         try:
             addresses = [str(ipaddress.ip_address(host))]
         except ValueError:
@@ -101,29 +101,29 @@ class RoadResolver:
         return [(address, port) for address in addresses]
 
     async def _known(self, host: str) -> list[str]:
-        """What was found last, or what is found now if that is quick; asked for in the background anyway."""
+        """Return a new answer if it comes quickly, otherwise the last one. The query always goes on."""
         search = self._search_for(host)
-        if self._answers:  # else the next one does not pay for it as well
+        if self._answers:  # otherwise the next caller would wait for it as well
             await asyncio.wait((search,), timeout=FRESH_WAIT)
         return self._last[host]
 
     async def _unknown(self, host: str) -> list[str]:
-        """What is found now; if that fails or takes long, what an earlier process has found."""
+        """Return a new answer; if that fails or takes long, those that an earlier process has found."""
         search = self._search_for(host)
         remembered = [] if self._memory is None else self._memory.load(host)
         await asyncio.wait((search,), timeout=REMEMBERED_WAIT if remembered else None)
         if remembered and (not search.done() or search.cancelled() or search.exception() is not None):
             self._counters.count("road-addresses-remembered")
-            log.warning("no resolver answers for %s: its last addresses are used", host)
+            log.warning("no resolver answers for %s: using its last addresses", host)
             self._note(host, remembered)
             return remembered
         return search.result()
 
     def _search_for(self, host: str) -> asyncio.Task[list[str]]:
-        """One search at a time for one name."""
+        """Return the search for a name. There is at most one at a time."""
         if host not in self._asking:
             self._asking[host] = task = asyncio.create_task(self._search(host))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may be nobody's
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may await it
         return self._asking[host]
 
     async def _search(self, host: str) -> list[str]:
@@ -157,7 +157,7 @@ class RoadResolver:
             self._last[host] = addresses
 
     async def _ask_directly(self, host: str) -> list[str]:
-        """Ask the host's resolvers on marked sockets. Raises DnsError when neither family has an answer."""
+        """Ask the host's resolvers on marked sockets. Raises DnsError if neither family has an answer."""
         if self._direct is None:
             return []
         answers = await asyncio.gather(
@@ -177,7 +177,7 @@ class RoadResolver:
         return found
 
     def _failure(self, host: str, *, is_unknown: bool) -> RoadError:
-        """The error that says why ``host`` was not found, and what to do."""
+        """Return an error that says why ``host`` was not found, and what to do."""
         by_hand = f"or put {host} with its address into /etc/hosts"
         if is_unknown:
             sentence = f"the name {host} does not exist: check its spelling in the profile"
@@ -201,7 +201,7 @@ class RoadResolver:
 
 
 def _denies(error: Exception) -> bool:
-    """Whether somebody has said that there is no such name."""
+    """Return whether a resolver has answered that the name does not exist."""
     if isinstance(error, DnsError):
         return error.reason in ("dns-no-such-name", "dns-bad-name")
     if isinstance(error, socket.gaierror):

@@ -1,4 +1,4 @@
-"""Work that blocks: in a thread, one thing at a time, each to its end."""
+"""Blocking work in a thread: one call at a time, each to its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _Result = TypeVar("_Result")
 
 
 class SerialThread:
-    """The one way in which an event loop has work on the host done.
+    """The only way in which an event loop runs blocking work on the host.
 
-    A caller that is cancelled while it waits for its turn has nothing done. One that is cancelled later ends
-    when the thread has ended, however often it is cancelled: nothing goes on behind the next one's back.
+    A caller that is cancelled before its turn causes no work. A caller that is cancelled later returns only
+    when the thread is done, however often it is cancelled. So work never runs in parallel with the next call.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,8 @@ class SerialThread:
     async def __call__(self, work: Callable[[], _Result]) -> _Result:
         """Return the result of ``work``; raise what it raises."""
         async with self._lock:
-            # A future of the executor, not a task: a loop that ends cancels its tasks, and would let go.
+            # Use a future of the executor, not a task: a loop that ends cancels its tasks before their
+            # threads end.
             doing = asyncio.get_running_loop().run_in_executor(None, functools.partial(work))
             try:
                 return await asyncio.shield(doing)
@@ -32,5 +33,5 @@ class SerialThread:
                 while not doing.done():
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.wait((doing,))
-                doing.exception()  # nobody is left who could be told
+                doing.exception()  # the caller was cancelled, so nobody receives it
                 raise

@@ -1,4 +1,4 @@
-"""Looks whether the host is still as it should be: at every change of the kernel's, and every few seconds."""
+"""Checks whether the host still has the desired state: after every change of the kernel, and periodically."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.kernel.tamper_monitor import KernelChanges
 
 CHECK_EVERY = 10.0
-"""Seconds between looks when nothing was heard."""
+"""The poll interval in seconds without a message of the kernel."""
 
 SHORTEST_PAUSE = 0.05
-"""Seconds from one look to the next, so that a busy kernel costs little."""
+"""The shortest time in seconds between two checks, so that a busy kernel costs little."""
 
 LONGEST_PAUSE = 2.0
-"""The same, once somebody undoes again and again what was mended."""
+"""The same while another program repeatedly undoes the repairs."""
 
 log = logging.getLogger(__name__)
 
 
 class Mender:
-    """Calls ``check`` (mend what differs, and say what it was); :meth:`run` never returns by itself."""
+    """Calls ``check``, which repairs differences and returns them. :meth:`run` never returns by itself."""
 
     def __init__(self, check: Callable[[], Awaitable[list[str]]], counters: Counters) -> None:
         self._check = check
@@ -31,11 +31,11 @@ class Mender:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Look now."""
+        """Check now."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Look and mend until cancelled."""
+        """Check and repair until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             changes = KernelChanges()
@@ -43,7 +43,7 @@ class Mender:
             log.warning("%s", error)
             while True:
                 await asyncio.sleep(CHECK_EVERY)
-                await self._look()
+                await self._check_once()
 
         def readable() -> None:
             if changes.drain():
@@ -60,20 +60,20 @@ class Mender:
                 except TimeoutError:
                     pass
                 self._woken.clear()
-                pause = min(pause * 2, LONGEST_PAUSE) if await self._look() else SHORTEST_PAUSE
+                pause = min(pause * 2, LONGEST_PAUSE) if await self._check_once() else SHORTEST_PAUSE
                 await asyncio.sleep(pause)
         finally:
             for descriptor in changes.descriptors:
                 loop.remove_reader(descriptor)
             changes.close()
 
-    async def _look(self) -> bool:
-        """Whether something had to be mended."""
+    async def _check_once(self) -> bool:
+        """Return whether something had to be repaired."""
         try:
             found = await self._check()
         except HostError as error:
             self._counters.count("host-mend-failures")
-            log.warning("the host is not as it should be, and could not be repaired: %s", error)
+            log.warning("the host differs from the desired state and could not be repaired: %s", error)
             return True
         if found:
             self._counters.count("host-mended")

@@ -1,4 +1,4 @@
-"""A circuit breaker for each domain: one that fails is left alone for a while, then tried by one leg only."""
+"""A circuit breaker for each domain: after a failure it pauses, then permits one attempt."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from halftunnel_vpn.errors import IllegalTransition
 
 
 class Circuit(enum.Enum):
-    """Whether a domain is dialled."""
+    """Whether a domain may be dialled."""
 
     CLOSED = "closed"
-    """It works, as far as one knows."""
+    """The domain works, as far as known."""
     OPEN = "open"
-    """It has failed: nobody tries until the pause is over."""
+    """The domain has failed. No attempt is permitted until the pause is over."""
     HALF_OPEN = "half-open"
-    """One leg is trying it."""
+    """One attempt is running."""
 
 
 class CircuitEvent(enum.Enum):
-    """What befalls a domain."""
+    """An event of a domain."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TRIED = "tried"
-    """The pause is over and a leg tries."""
+    """The pause is over and an attempt begins."""
     ABANDONED = "abandoned"
-    """The attempt was given up for a reason that says nothing of the domain."""
+    """The attempt was cancelled for a reason that says nothing about the domain."""
 
 
 _TRANSITIONS: Final = {
@@ -37,7 +37,7 @@ _TRANSITIONS: Final = {
     (Circuit.CLOSED, CircuitEvent.FAILED): Circuit.OPEN,
     (Circuit.CLOSED, CircuitEvent.TRIED): Circuit.CLOSED,
     (Circuit.CLOSED, CircuitEvent.ABANDONED): Circuit.CLOSED,
-    (Circuit.OPEN, CircuitEvent.SUCCEEDED): Circuit.CLOSED,  # an attempt that had begun before
+    (Circuit.OPEN, CircuitEvent.SUCCEEDED): Circuit.CLOSED,  # an attempt that had begun before the failure
     (Circuit.OPEN, CircuitEvent.FAILED): Circuit.OPEN,
     (Circuit.OPEN, CircuitEvent.TRIED): Circuit.HALF_OPEN,
     (Circuit.OPEN, CircuitEvent.ABANDONED): Circuit.OPEN,
@@ -57,35 +57,35 @@ class Breaker:
         self._changed = changed
         self.circuit = Circuit.CLOSED
         self.ready_at = 0.0
-        """When the next attempt may begin; means nothing while one is under way."""
+        """The time of the next attempt; meaningless while one is running."""
 
     def is_ready(self, now: float) -> bool:
-        """Whether an attempt may begin."""
+        """Return whether an attempt may begin."""
         return self.circuit is Circuit.CLOSED or (self.circuit is Circuit.OPEN and now >= self.ready_at)
 
     def tried(self) -> None:
-        """An attempt begins. Raises IllegalTransition while the only one that is allowed is under way."""
+        """Begin an attempt. Raises IllegalTransition while the only permitted one is running."""
         self._enter(CircuitEvent.TRIED)
 
     def succeeded(self) -> None:
-        """A leg has joined."""
+        """Note that a leg has joined."""
         self._backoff.reset()
         self._enter(CircuitEvent.SUCCEEDED)
 
     def failed(self, now: float) -> None:
-        """A leg could not be opened."""
-        if self.circuit is not Circuit.OPEN:  # else one of several that had begun together
+        """Note that a leg could not be opened."""
+        if self.circuit is not Circuit.OPEN:  # otherwise one of several attempts that began together
             self.ready_at = now + self._backoff.next_delay()
         self._enter(CircuitEvent.FAILED)
 
     def abandoned(self, now: float) -> None:
-        """An attempt has ended without a result."""
+        """Note that an attempt has ended without a result."""
         if self.circuit is Circuit.HALF_OPEN:
             self.ready_at = now
         self._enter(CircuitEvent.ABANDONED)
 
     def forgive(self) -> None:
-        """What is known means nothing any more: the network has changed."""
+        """Close the circuit: the network has changed, so earlier failures no longer count."""
         self._backoff.reset()
         self.ready_at = 0.0
         if self.circuit is Circuit.OPEN:

@@ -1,4 +1,4 @@
-"""Opens legs to the exit: the two that make a session, and the ones that join it later."""
+"""Opens legs to the exit: the two that create a session, and those that join it later."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_PADDING = 256
-"""Bytes of padding in a handshake or join message, at the most."""
+"""The most bytes of padding in a handshake or join message."""
 
 MAX_TIME_REFUSALS = 2
-"""Handshakes in a row that the exit refuses for their time and that are tried again at once."""
+"""Consecutive handshakes that are repeated at once after the exit refused their timestamp."""
 
 LAST_WORD = 1.0
-"""Seconds that message 2 may still take on its road, once the exit has closed the other one."""
+"""Seconds that message 2 may still take on its path after the exit has closed the other leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class OpenedLeg:
 
 @dataclass(frozen=True, slots=True)
 class NewLeg:
-    """A leg that may carry trains as soon as somebody listens."""
+    """A leg that may carry trains as soon as it has a listener."""
 
     leg: Leg
     early: EarlyMessages
@@ -65,7 +65,7 @@ class NewLeg:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """What a handshake gives: the keys, what the exit grants, and the first leg of each direction."""
+    """The result of a handshake: the keys, what the exit grants, and the first leg of each direction."""
 
     session_id: bytes
     keys: SessionKeys
@@ -75,9 +75,9 @@ class NewSession:
 
 
 class Connector:
-    """Opens legs as ``profile`` says. ``options_of`` gives the dial options of a road.
+    """Opens legs for ``profile``. ``options_of`` returns the dial options of a direction.
 
-    ``clock`` gives the timestamps of handshakes; None: one that remembers nothing over a restart.
+    ``clock`` returns the timestamps of handshakes; None for one that keeps nothing over a restart.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class Connector:
         self.roads = Roads(profile)
         self._static = KeyPair(profile.client.private_key)
         self.shaping_wish: ShapingTerms | None = None
-        """What the next handshake asks of shaping."""
+        """The shaping that the next handshake requests."""
 
     def road(self, direction: Direction) -> RoadConfig:
-        """The configuration of the road of ``direction``."""
+        """Return the configuration of ``direction``."""
         return self.roads.config(direction)
 
     async def new_session(self) -> NewSession:
-        """Handshake, again with the exit's time when it refuses ours.
+        """Make a handshake; repeat it with the exit's time if the exit refuses ours.
 
-        Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
-        is not genuine, HandshakeRefused when it is and says no.
+        Raises RoadError when a leg cannot be opened or the exit does not answer, HandshakeError when the
+        answer is not genuine, HandshakeRefused when it is genuine and a refusal.
         """
         for refusals in range(MAX_TIME_REFUSALS + 1):
             try:
@@ -121,7 +121,7 @@ class Connector:
         raise AssertionError("the last attempt returns or raises")
 
     def _learn_time(self, hello: ExitHello) -> bool:
-        """Take the exit's word about the time; False when that is not why it refuses."""
+        """Adopt the time of the exit; return False if the time is not the reason of the refusal."""
         if hello.status is ExitStatus.CLOCK_SKEW:
             self.clock.follow(hello.wall_time)
         elif hello.status is ExitStatus.STALE_TIME:
@@ -131,10 +131,10 @@ class Connector:
         return True
 
     async def _handshake(self) -> NewSession:
-        """Message 1 upstream, message 2 downstream, over the first URLs that answer.
+        """Send message 1 upstream and receive message 2 downstream, over the first URLs that answer.
 
-        Raises RoadError when a road cannot be had or the exit does not answer, HandshakeError when its answer
-        is not genuine, HandshakeRefused when it is and says no.
+        Raises RoadError when a leg cannot be opened or the exit does not answer, HandshakeError when the
+        answer is not genuine, HandshakeRefused when it is genuine and a refusal.
         """
         async with contextlib.AsyncExitStack() as undo:
             up, down = await self._dial_both()
@@ -177,10 +177,10 @@ class Connector:
     async def join(
         self, keys: SessionKeys, direction: Direction, take_number: Callable[[], int], url: str
     ) -> NewLeg:
-        """Open a leg of ``direction`` to ``url``; ``take_number`` gives its number when it is about to join.
+        """Open a leg of ``direction`` to ``url``. ``take_number`` returns its number just before it joins.
 
-        A dial that hangs gets another one beside it. Raises RoadError when none can be opened, LegClosed when
-        the exit does not want it, HandshakeError when the answer is not genuine.
+        A second dial is started beside one that hangs. Raises RoadError when none can be opened, LegClosed
+        when the exit refuses the leg, HandshakeError when the answer is not genuine.
         """
 
         async def dial_and_join(attempt: Attempt[NewLeg]) -> NewLeg:
@@ -204,14 +204,14 @@ class Connector:
         return NewLeg(opened.leg, opened.early, direction, number, leg_keys, opened.url)
 
     async def _dial_both(self) -> tuple[OpenedLeg, OpenedLeg]:
-        """A leg in each direction, dialled at once; if one fails, the other is not kept."""
+        """Dial a leg in each direction at the same time. If one fails, the other is closed."""
         dials = [asyncio.ensure_future(self._dial_first(direction)) for direction in Direction]
         try:
-            # not gather(): that forgets a cancellation which comes in the turn in which a dial fails
+            # Not gather(): it loses a cancellation that comes in the same iteration in which a dial fails.
             await asyncio.wait(dials, return_when=asyncio.FIRST_EXCEPTION)
             for task in dials:
                 if task.done():
-                    task.result()  # raises what went wrong
+                    task.result()  # raises the error of a failed dial
             return dials[0].result(), dials[1].result()
         except BaseException:
             for task in dials:
@@ -222,7 +222,7 @@ class Connector:
             raise
 
     async def _dial_first(self, direction: Direction) -> OpenedLeg:
-        """A leg to the first URL of ``direction`` that can be had."""
+        """Open a leg to the first URL of ``direction`` that works."""
         failure: RoadError | None = None
         for url in self.roads.in_order(direction, monotonic()):
             breaker = self.roads.breakers[direction][url]
@@ -235,11 +235,11 @@ class Connector:
             else:
                 breaker.succeeded()
                 return opened
-        assert failure is not None, "a road has at least one URL"
+        assert failure is not None, "a direction has at least one URL"
         raise UpstreamUnavailable(f"{direction.name.capitalize()}: {failure}", reason=failure.reason)
 
     async def _dial_one(self, direction: Direction, url: str) -> OpenedLeg:
-        """A leg to ``url`` that has not joined anything; a dial that hangs gets another one beside it."""
+        """Open a leg to ``url`` that has joined nothing. A second dial is started beside one that hangs."""
 
         async def dial_only(attempt: Attempt[OpenedLeg]) -> OpenedLeg:
             opened = await self._dial(direction, url, attempt)
@@ -267,14 +267,14 @@ class Connector:
                 self._counters.count("dials-repeated", race.started - 1)
 
     async def _answer(self, downstream: EarlyMessages, upstream: EarlyMessages) -> bytes:
-        """Message 2, unless a leg is closed before it comes (upstream is where a refusal shows first)."""
+        """Return message 2, unless a leg is closed before (a refusal shows first on the upstream leg)."""
         answer = asyncio.ensure_future(downstream.next_message())
         closed = asyncio.ensure_future(upstream.wait_closed())
         try:
             async with _deadline(self._profile.limits.handshake_timeout):
                 await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
-                    # the exit closes both: message 2 may be on its way still, when it says why
+                    # The exit closes both legs. If it gives a reason, message 2 may still be in flight.
                     await asyncio.wait((answer,), timeout=LAST_WORD)
                     if not answer.done():
                         raise upstream.loss()
@@ -286,7 +286,7 @@ class Connector:
 
 
 def explain(error: HandshakeError) -> str:
-    """One sentence that says what to do about a handshake that failed."""
+    """Return one sentence that says what to do about a failed handshake."""
     if isinstance(error, HandshakeRefused):
         status = error.exit_hello.status
         if status is ExitStatus.CLOCK_SKEW:
@@ -316,7 +316,7 @@ def _padding() -> bytes:
 
 @contextlib.asynccontextmanager
 async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """A time limit that reads as a road that does not answer."""
+    """Limit the time. Raises RoadError for an exit that does not answer."""
     try:
         async with asyncio.timeout(seconds):
             yield

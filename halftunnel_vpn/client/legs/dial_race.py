@@ -1,8 +1,8 @@
 """A second dial beside one that hangs: the first that joins wins (compare RFC 8305, "Happy Eyeballs").
 
-A road that swallows one connection usually carries the next one, so waiting for a time-out costs more than a
-second connection. An attempt dials, waits for its turn, and then joins. Only one attempt has the turn; it is
-cancelled before another one gets it, so that never two legs of one race join.
+A path that loses one connection usually carries the next one, so a second connection costs less than waiting
+for a time-out. An attempt dials, waits for its turn, and then joins. Only one attempt has the turn. It is
+cancelled before another one gets the turn, so two legs of one race never join.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ SHORTEST_PATIENCE = 1.0
 """seconds that it may take in any case,"""
 
 LONGEST_PATIENCE = 3.0
-"""and seconds after which another dial begins however slow the road is known to be."""
+"""and seconds after which another dial begins, however long the known round trip is."""
 
 MAX_UNDER_WAY = 2
-"""Attempts of one race at a time."""
+"""Simultaneous attempts of one race."""
 
 MAX_ATTEMPTS = 5
-"""Attempts of one race in all; the patience doubles each time, so the last one begins after 15 s or more."""
+"""All attempts of one race. The patience doubles each time, so the last begins after 15 s or more."""
 
 T = TypeVar("T")
 
 
 def patience_for(round_trip: float) -> float:
-    """Seconds without a step forward after which another dial begins."""
+    """Return the seconds without progress after which another dial begins."""
     return min(max(ROUND_TRIPS * round_trip, SHORTEST_PATIENCE), LONGEST_PATIENCE)
 
 
 class Attempt(Generic[T]):
-    """One dial of a race, as the coroutine that makes it sees it."""
+    """One dial of a race, as used by the coroutine that makes it."""
 
     def __init__(self, race: Race[T], begin: Callable[[Attempt[T]], Awaitable[T]], now: float) -> None:
         self._race = race
         self.moved_at = now
-        """When the last step was made, in seconds of the loop's clock."""
+        """The time of the last step, in seconds of the loop's clock."""
         self.task = asyncio.ensure_future(begin(self))
 
     def advanced(self) -> None:
-        """Note that the dial has made a step: name found, connected, TLS agreed, upgraded."""
+        """Note that the dial has made a step: name resolved, connected, TLS done, upgraded."""
         self.moved_at = self._race.clock()
 
     async def turn(self) -> None:
-        """Wait until no other attempt may join; one that has had the turn for too long is cancelled."""
+        """Wait until no other attempt may join. One that keeps the turn for too long is cancelled."""
         self.advanced()
         await self._race.take_turn(self)
         self.advanced()
@@ -59,8 +59,9 @@ class Attempt(Generic[T]):
 class Race(Generic[T]):
     """Runs ``begin`` once, and again beside it whenever the newest attempt makes no step for ``patience``.
 
-    ``begin`` must call :meth:`Attempt.turn` before it lets the exit know of its connection, and must close
-    that when it is cancelled. The oldest attempt is never replaced: a slow road gets its full time-out.
+    ``begin`` must call :meth:`Attempt.turn` before it sends anything to the exit, and must close its
+    connection when it is cancelled. The oldest attempt is never replaced, so a slow path gets its full
+    time-out.
     """
 
     def __init__(self, begin: Callable[[Attempt[T]], Awaitable[T]], patience: float) -> None:
@@ -73,9 +74,9 @@ class Race(Generic[T]):
         self._speaker: Attempt[T] | None = None
 
     async def run(self) -> T:
-        """The outcome of the first attempt that succeeds; all others have ended by then.
+        """Return the result of the first attempt that succeeds. All others have ended by then.
 
-        Raises what the oldest attempt raised when all have failed, or when the oldest has timed out.
+        Raises the error of the oldest attempt when all have failed, or when the oldest has timed out.
         """
         failure: Exception | None = None
         self._start()
@@ -102,11 +103,12 @@ class Race(Generic[T]):
             await self._cancel_all()
 
     async def take_turn(self, attempt: Attempt[T]) -> None:
-        """See :meth:`Attempt.turn`."""
+        """Implement :meth:`Attempt.turn`."""
         while (speaker := self._speaker) is not None and speaker is not attempt:
             if speaker.task.done():
                 if not speaker.task.cancelled() and speaker.task.exception() is None:
-                    await asyncio.get_running_loop().create_future()  # it has won: this attempt is cancelled
+                    # Another attempt has won: this one is cancelled.
+                    await asyncio.get_running_loop().create_future()
                 break
             left = speaker.moved_at + self._patience - self.clock()
             if left <= 0:
@@ -119,7 +121,7 @@ class Race(Generic[T]):
         self._attempts.append(Attempt(self, self._begin, self.clock()))
 
     async def _wait(self) -> None:
-        """Until an attempt has ended; begins another one when that takes too long."""
+        """Wait until an attempt has ended. Begin another one if that takes too long."""
         running = [attempt.task for attempt in self._attempts]
         if self.started >= MAX_ATTEMPTS:
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +136,7 @@ class Race(Generic[T]):
             newest.task.cancel()
             await asyncio.wait((newest.task,))
             if not newest.task.cancelled():
-                return  # it ended in this very moment
+                return  # it has ended just now
             self._attempts.remove(newest)
         self._start()
 

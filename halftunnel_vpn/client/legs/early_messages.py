@@ -1,4 +1,4 @@
-"""What a leg says before it has joined a session."""
+"""The messages of a leg before it has joined a session."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from halftunnel_vpn.transport.leg import Leg
 from halftunnel_vpn.transport.sealed_leg import SealedLeg
 
 MAX_EARLY = 64
-"""Messages that a leg may receive before the client knows the keys for them; more close it."""
+"""The most messages before the client has the keys for them. More close the leg."""
 
 
 class LegClosed(RoadError):
-    """The exit, or a proxy before it, closed a leg that had not joined yet."""
+    """The exit, or a proxy in front of it, has closed a leg before it joined."""
 
 
 class EarlyMessages:
-    """Keeps the messages of a new leg until somebody takes them; implements LegListener."""
+    """Keeps the messages of a new leg until they are taken; implements LegListener."""
 
     def __init__(self) -> None:
         self._messages: deque[bytes] = deque()
@@ -27,7 +27,7 @@ class EarlyMessages:
         self._changed = asyncio.Event()
 
     async def next_message(self) -> bytes:
-        """The next message. Raises LegClosed when the leg is gone before one comes."""
+        """Return the next message. Raises LegClosed if the leg is closed before one comes."""
         while not self._messages:
             if self._reason is not None:
                 raise self.loss()
@@ -36,7 +36,7 @@ class EarlyMessages:
         return self._messages.popleft()
 
     def loss(self) -> LegClosed:
-        """What it means that the leg is gone."""
+        """Return the error for a closed leg."""
         return LegClosed(
             "The exit closed a connection before it answered: check that this client is still on the "
             "exit's list and that the profile is the one it gave; the exit's log tells which: "
@@ -45,13 +45,13 @@ class EarlyMessages:
         )
 
     async def wait_closed(self) -> None:
-        """Return when the leg is gone."""
+        """Return when the leg is closed."""
         while self._reason is None:
             self._changed.clear()
             await self._changed.wait()
 
     def hand_over(self, leg: Leg, sealed: SealedLeg) -> None:
-        """Let ``sealed`` listen from now on; it gets what has come meanwhile."""
+        """Make ``sealed`` the listener. It receives the messages that have come in the meantime."""
         leg.listener = sealed
         while self._messages:
             sealed.record_received(leg, self._messages.popleft())
@@ -59,10 +59,10 @@ class EarlyMessages:
             sealed.leg_closed(leg, self._reason)
 
     def leg_opened(self, leg: Leg) -> None:
-        """The upgrade is done."""
+        """Do nothing: the upgrade is done."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
-        """A message; it is only lent, so it is copied."""
+        """Keep a copy of a message, whose buffer is reused."""
         if len(self._messages) >= MAX_EARLY:
             leg.close()
             return
@@ -70,9 +70,9 @@ class EarlyMessages:
         self._changed.set()
 
     def leg_writable(self, leg: Leg) -> None:
-        """Nothing waits to be written."""
+        """Do nothing: no data waits for the leg."""
 
     def leg_closed(self, leg: Leg, reason: str) -> None:
-        """The leg is gone."""
+        """Note that the leg is closed."""
         self._reason = reason
         self._changed.set()

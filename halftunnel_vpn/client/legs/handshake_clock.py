@@ -1,8 +1,8 @@
-"""The timestamps of handshakes: always rising, and near the exit's time even where the host's clock is wrong.
+"""The timestamps of handshakes. They always increase, and use the exit's time if the host's is wrong.
 
-The exit refuses a timestamp that is not later than the last one of this client (a replay), or that is too far
-from its own clock. So the last timestamp is remembered, also on disk, and when the exit says in a proven
-answer that the clock is wrong, its own time is used from then on. The host's clock is never set.
+The exit refuses a timestamp that is not later than the last one of this client (a replay), or too far from
+its own clock. So the last timestamp is also kept on disk. When the exit reports in an authenticated answer
+that the clock is wrong, the exit's time is used from then on. The host's clock is never set.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from halftunnel_vpn.host.record.journal import write_atomically
 FILE = "handshake-times.json"
 
 MAX_PROFILES = 64
-"""Pairs of client and exit whose last timestamp is kept on disk; the one with the oldest is forgotten."""
+"""Pairs of client and exit whose last timestamp is kept on disk. The oldest one is discarded."""
 
 MAX_FILE = 64 * 1024
-"""Bytes of the file that are read; MAX_PROFILES entries are far below."""
+"""The most bytes of the file that are read. MAX_PROFILES entries need far less."""
 
 AGREES_WITHIN = 60.0
-"""Seconds between the host's clock and the exit's below which the host's is used again."""
+"""Seconds of difference to the exit's clock below which the host's clock is used again."""
 
 SECOND = 1_000_000
-"""Microseconds, the unit of a timestamp."""
+"""Microseconds per second. A timestamp is in microseconds."""
 
 LAST_SECOND = 1 << 40
-"""Seconds since 1970 from which on a time is nonsense: microseconds must fit the 64 bits of a message."""
+"""Seconds since 1970 from which on a time is invalid: microseconds must fit the 64 bits of a message."""
 
 log = logging.getLogger(__name__)
 
 
 class TimestampMemory:
-    """The last timestamp of one pair of client and exit, in a file of ``directory`` that several may share.
+    """The last timestamp of one pair of client and exit, in a file of ``directory`` that several pairs share.
 
-    A file that cannot be read or written costs the memory over a restart, and one warning.
+    If the file cannot be read or written, one warning is logged and nothing is kept over a restart.
     """
 
     def __init__(self, directory: Path, client_public: bytes, exit_public: bytes) -> None:
@@ -50,12 +50,12 @@ class TimestampMemory:
         self._has_warned = False
 
     def load(self) -> int:
-        """The last timestamp, 0 if none is known."""
+        """Return the last timestamp; 0 if unknown."""
         last = self._read().get(self._key, 0)
         return last if 0 <= last < LAST_SECOND * SECOND else 0
 
     def save(self, timestamp: int) -> None:
-        """Put it on disk."""
+        """Write the timestamp to disk."""
         kept = self._read() | {self._key: timestamp}
         others = sorted((key for key in kept if key != self._key), key=lambda key: kept[key])
         for key in others[: max(0, len(kept) - MAX_PROFILES)]:
@@ -85,10 +85,10 @@ class TimestampMemory:
 
 
 class HandshakeClock:
-    """Gives the timestamps of one client's handshakes. ``memory`` None: they are not kept on disk.
+    """Creates the timestamps of one client's handshakes. With ``memory`` None they are not kept on disk.
 
-    ``wall_clock`` is the host's time in seconds since 1970; ``elapsed`` counts seconds, sleep included, and
-    is never set.
+    ``wall_clock`` returns the host's time in seconds since 1970. ``elapsed`` counts seconds, including
+    suspension, and is never set.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class HandshakeClock:
         self._wall_clock = wall_clock
         self._elapsed = elapsed
         self._last: int | None = None
-        """None until it was looked up on disk."""
+        """None until it was read from disk."""
         self._exit_offset: float | None = None
-        """What ``elapsed`` lacks to the exit's time, while the host's clock is not believed."""
+        """The exit's time minus ``elapsed``, while the host's clock is not used."""
         self._is_shared = False
         """Whether the exit knew a later timestamp than ours in the current attempt or the last one."""
 
     @property
     def notices(self) -> list[str]:
-        """What the user should know of this machine's time, a sentence each."""
+        """Notices for the user about the time of this machine, a sentence each."""
         found = []
         if self._exit_offset is not None:
             behind = self._exit_offset + self._elapsed() - self._wall_clock()
@@ -127,7 +127,7 @@ class HandshakeClock:
         return found
 
     async def next(self) -> int:
-        """A timestamp that was not used before, on disk when this returns."""
+        """Return a new timestamp. It is on disk when this returns."""
         memory = self._memory
         if self._last is None:
             self._last = 0 if memory is None else await asyncio.to_thread(memory.load)
@@ -141,14 +141,14 @@ class HandshakeClock:
         self._is_shared = self._is_shared and not at_once
 
     def follow(self, exit_time: int) -> None:
-        """Go by the exit's clock, whose proven time is ``exit_time`` (microseconds); it refused ours."""
+        """Use the exit's clock: it refused ours, and its proven time is ``exit_time`` (microseconds)."""
         if exit_time >= LAST_SECOND * SECOND:
             return
         self._exit_offset = exit_time / SECOND - self._elapsed()
-        self._last = 0  # it was beyond what the exit accepts, or before
+        self._last = 0  # it was outside of what the exit accepts
 
     def skip(self, last: int) -> None:
-        """Go on after ``last``, the last timestamp that the exit has accepted; it refused ours as stale."""
+        """Continue after ``last``, the last timestamp that the exit has accepted. Ours was stale."""
         if last >= LAST_SECOND * SECOND:
             return
         self._last = max(self._last or 0, last)
@@ -161,7 +161,7 @@ class HandshakeClock:
         exit_time = self._exit_offset + self._elapsed()
         if abs(exit_time - host) > AGREES_WITHIN:
             return exit_time
-        self._exit_offset = None  # somebody has set the host's clock right
+        self._exit_offset = None  # the host's clock was corrected
         return host
 
 

@@ -1,4 +1,4 @@
-"""Keepalive intervals that were learnt, on disk: a small JSON file in the state directory."""
+"""The learned keepalive intervals on disk: a small JSON file in the state directory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from halftunnel_vpn.transport.driver import Driver
 KEEPALIVE_FILE = "keepalive.json"
 
 MAX_FILE = 64 * 1024
-"""Bytes of a file that is read; MAX_DOMAINS entries are far below."""
+"""The most bytes of a file that are read. MAX_DOMAINS entries need far less."""
 
 SAVE_INTERVAL = 60.0
-"""Seconds between two looks whether something new was learnt."""
+"""The poll interval in seconds for new values."""
 
 log = logging.getLogger(__name__)
 
 
 class IntervalFile:
-    """Loads ``table`` from ``directory`` and writes it there while :meth:`start` holds.
+    """Loads ``table`` from ``directory``, and writes it there between :meth:`start` and :meth:`stop`.
 
-    A file that cannot be read or written costs nothing but what was learnt: it is told once.
+    If the file cannot be read or written, one warning is logged and the intervals are learned again.
     """
 
     def __init__(self, table: IntervalTable, directory: Path, driver: Driver) -> None:
@@ -35,10 +35,10 @@ class IntervalFile:
         self._driver = driver
         self._saved = table.changes
         self._told = False
-        self._timer: Timer = driver.wheel.timer(self._look)
+        self._timer: Timer = driver.wheel.timer(self._poll)
 
     def start(self) -> None:
-        """Take up what an earlier process has learnt, and begin to remember."""
+        """Load what an earlier process has learned, and start saving."""
         try:
             with self._path.open("rb") as file:
                 stored = json.loads(file.read(MAX_FILE + 1))
@@ -47,15 +47,15 @@ class IntervalFile:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s cannot be read, so intervals are learnt again: %s", self._path, error)
+            log.warning("%s cannot be read, so intervals are learned again: %s", self._path, error)
         self._timer.arm(self._driver.clock() + SAVE_INTERVAL)
 
     def stop(self) -> None:
-        """Write what is new, for the last time."""
+        """Save new values for the last time."""
         self._timer.cancel()
         self._save()
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         self._timer.arm(now + SAVE_INTERVAL)
         self._save()
 
@@ -69,4 +69,4 @@ class IntervalFile:
         except OSError as error:
             if not self._told:
                 self._told = True
-                log.warning("%s cannot be written; intervals will be learnt again: %s", self._path, error)
+                log.warning("%s cannot be written; intervals will be learned again: %s", self._path, error)

@@ -1,4 +1,4 @@
-"""Keeps the legs of a session up: one keeper for each connection that the profile asks for."""
+"""Keeps the legs of a session up: one keeper for each connection of the profile."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
 
 REFUSALS = 2
-"""Joins in a row that the exit refuses, while no leg is there, after which it does not know the session."""
+"""Consecutive refused joins, while there is no leg, after which the exit no longer knows the session."""
 
 REFUSED = "leg-closed-peer-closed-1000"
-"""How a refusal shows: the exit closes in good order and says nothing."""
+"""The sign of a refusal: the exit closes cleanly without a message."""
 
 MOVE_GRACE = 0.5
-"""Seconds beyond three round trips that a replaced leg gets to drain when all legs move: it may be dead."""
+"""Seconds in addition to three round trips for draining a leg when all legs move: it may be dead."""
 
 IDLE_CUTS = ("connection-lost", "peer-closed-")
-"""Causes of a loss that a box on the road may have brought about because the leg was idle."""
+"""Reasons of a loss that a middlebox may have caused because the leg was idle."""
 
 MAX_LEG_NUMBER_AHEAD = 48
-"""Leg numbers that may go unanswered in a row (the exit accepts JOIN_WINDOW above its highest)."""
+"""Consecutive leg numbers without an answer (the exit accepts JOIN_WINDOW above its highest)."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LegInfo:
-    """One open leg, for the status. Times are seconds, bytes are record bytes of this leg so far."""
+    """One open leg, for the status. Times are in seconds, bytes are record bytes of this leg so far."""
 
     direction: Direction
     number: int
     domain: str
-    """Host and port of its URL; the path is a secret."""
+    """Host and port of its URL. The path is a secret."""
     address: str
     """The address that was dialled."""
     round_trip: float | None
@@ -58,11 +58,11 @@ class LegInfo:
     bytes_sent: int
     bytes_received: int
     draining: bool
-    """Replaced by another one, and closed as soon as what it carried is acknowledged."""
+    """Whether it was replaced. It is closed as soon as its data is acknowledged."""
 
 
 def describe(leg: SessionLeg, now: float) -> LegInfo:
-    """What the status says of ``leg``."""
+    """Return the values of ``leg`` for the status."""
     return LegInfo(
         leg.direction,
         leg.number,
@@ -77,9 +77,9 @@ def describe(leg: SessionLeg, now: float) -> LegInfo:
 
 
 class LegKeepers:
-    """All legs of one session. :meth:`run` ends when the session cannot be resumed any more.
+    """All legs of one session. :meth:`run` ends when the session cannot be resumed.
 
-    ``changed`` is called whenever a leg has joined or is gone; ``intervals`` learns from legs that are cut.
+    ``changed`` is called whenever a leg has joined or is lost. ``intervals`` learns from legs that are cut.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class LegKeepers:
         self._refusals = 0
         self._expired = asyncio.Event()
         self._slots = [slot for direction in Direction for slot in self._make_slots(direction)]
-        self._roads.changed = self._stir
+        self._roads.changed = self._wake
         for first in (established.upstream, established.downstream):
             self._place(first)
 
@@ -122,7 +122,7 @@ class LegKeepers:
             self._counters.remove_refresher(self._report)
 
     def expire(self) -> None:
-        """The session is over: let :meth:`run` return."""
+        """Make :meth:`run` return: the session is over."""
         self._expired.set()
 
     def _report(self) -> None:
@@ -130,7 +130,7 @@ class LegKeepers:
             leg.report(self._counters)
 
     def move(self) -> None:
-        """Replace every leg now, new before old; no pause between attempts counts any more."""
+        """Replace every leg now. New legs start before old ones end, without pauses between attempts."""
         self._roads.forgive()
         for slot in self._slots:
             slot.move()
@@ -150,13 +150,13 @@ class LegKeepers:
         ]
 
     def _place(self, leg: NewLeg) -> None:
-        """Put the handshake's own leg where it belongs."""
+        """Assign a leg of the handshake to its slot."""
         own = [slot for slot in self._slots if slot.direction is leg.direction and slot.may_lead_to(leg.url)]
         self._serve(own[0], leg)
 
-    def _stir(self) -> None:
+    def _wake(self) -> None:
         for slot in self._slots:
-            slot.stir()
+            slot.wake()
 
     async def _keep(self, slot: Slot) -> None:
         clock = self._driver.clock
@@ -171,27 +171,27 @@ class LegKeepers:
                 continue
             old = slot.leg
             self._serve(slot, leg)
-            if old is not None:  # new before old
+            if old is not None:  # the new leg starts before the old one ends
                 self._counters.count("legs-replaced")
                 now = clock()
-                if is_move:  # it may be dead on this network
+                if is_move:  # the old leg may be dead on this network
                     self._session.leg_set.retire(old, now, 3 * round_trip_of(old) + MOVE_GRACE)
                 else:
                     self._session.leg_set.retire(old, now)
 
     async def _attempt(self, slot: Slot, url: str) -> NewLeg | None:
-        """One try at a new leg; None when it failed, or is another keeper's."""
+        """Try once to open a leg; return None if it failed, or another keeper is already trying."""
         direction = slot.direction
         breaker = self._roads.breakers[direction][url]
         if not breaker.is_ready(self._driver.clock()):
-            return None  # a keeper that woke with this one was first
+            return None  # another keeper, which woke at the same time, was first
         breaker.tried()
         try:
             leg = await self._connector.join(self._keys, direction, lambda: self._take_number(direction), url)
         except LegClosed as error:
             if error.reason == REFUSED:
                 self._note(direction, error.reason)
-                breaker.succeeded()  # the road leads to the exit
+                breaker.succeeded()  # the path leads to the exit
                 slot.refused(self._driver.clock())
                 self._refused()
             else:
@@ -210,7 +210,7 @@ class LegKeepers:
         return None
 
     def _take_number(self, direction: Direction) -> int:
-        """The number of a leg that is about to join."""
+        """Return the number of a leg that is about to join."""
         if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
             self.expire()  # the exit would not accept this number
         number = self._next_number[direction]
@@ -219,17 +219,17 @@ class LegKeepers:
         return number
 
     def _refused(self) -> None:
-        """The exit is there and does not want a leg: either it has restarted, or that leg alone is wrong."""
+        """Note a refused leg: either the exit has restarted, or only this leg is wrong."""
         self._refusals += 1
-        self._roads.forgive()  # if it is back, the other direction need not wait to hear the same
+        self._roads.forgive()  # the exit answers, so the other direction need not wait before its attempt
         if self._session.legs:
             self._session.leg_set.doubt_all(self._driver.clock())
-        elif self._refusals >= REFUSALS and not self._expired.is_set():  # a third may come in before all end
+        elif self._refusals >= REFUSALS and not self._expired.is_set():  # a third one may come before all end
             self._counters.count("sessions-refused")
             self.expire()
 
     def _serve(self, slot: Slot, leg: NewLeg) -> None:
-        """Let the leg carry trains until it is lost."""
+        """Make the leg carry trains until it is lost."""
         name = leg.direction.name.lower()
         clock = self._driver.clock
 
@@ -260,11 +260,11 @@ class LegKeepers:
         self._changed()
 
     def _learn(self, leg: SessionLeg, reason: str) -> None:
-        """Whether the leg was cut because it had been silent for too long."""
+        """Learn an interval if the leg was cut because it was idle for too long."""
         if leg.draining:
             return
         if reason == LEG_SILENT:
-            silence = leg.silence  # before the ping that nobody answered
+            silence = leg.silence  # before the unanswered ping
         elif reason.startswith(IDLE_CUTS):
             silence = self._driver.clock() - max(leg.last_sent, leg.last_received)
         else:

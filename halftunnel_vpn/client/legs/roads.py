@@ -1,4 +1,4 @@
-"""What is known of the domains of both directions, beyond the life of a session."""
+"""What is known about the domains of both directions. It outlives a session."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from halftunnel_vpn.protocol.keys import Direction
 class Roads:
     """The configuration of each direction, and a circuit breaker for each of its URLs.
 
-    ``changed`` is called, when it is set, whenever a circuit has opened, closed or been forgiven.
+    ``changed`` is called, if it is set, whenever a circuit has opened, closed or been reset.
     """
 
     def __init__(self, profile: ClientProfile) -> None:
         self._config = {Direction.UPSTREAM: profile.upstream, Direction.DOWNSTREAM: profile.downstream}
         self.changed: Callable[[], None] = lambda: None
         self.breakers = {
-            direction: {url: Breaker(random.random, self._stir) for url in config.urls}
+            direction: {url: Breaker(random.random, self._wake) for url in config.urls}
             for direction, config in self._config.items()
         }
         self.round_trips: dict[Direction, dict[str, float]] = {direction: {} for direction in Direction}
-        """Seconds, by URL: what the last leg there measured; bounded by the URLs of the profile."""
+        """The round trip of the last leg in seconds, by URL. The URLs of the profile bound it."""
 
     def config(self, direction: Direction) -> RoadConfig:
-        """What the profile says of ``direction``."""
+        """Return the configuration of ``direction``."""
         return self._config[direction]
 
     def in_order(self, direction: Direction, now: float) -> list[str]:
-        """All URLs of ``direction``: those that may work first, each group in order of priority."""
+        """Return all URLs of ``direction``: usable ones first, each group in order of priority."""
         breakers = self.breakers[direction]
         return sorted(breakers, key=lambda url: not breakers[url].is_ready(now))
 
     def connections(self, direction: Direction) -> list[tuple[str, ...]]:
-        """For every connection that the profile asks for, the URLs to which it may lead."""
+        """Return, for each connection of the profile, the URLs that it may use."""
         config = self._config[direction]
         if config.policy == "failover":
             return [config.urls] * config.connections
         return [(url,) for url in config.urls for _ in range(config.connections)]
 
     def weight(self, direction: Direction, url: str) -> int:
-        """The share of the legs to ``url``."""
+        """Return the share of the legs to ``url``."""
         config = self._config[direction]
         return config.weights[config.urls.index(url)] if config.weights else 1
 
     def forgive(self) -> None:
-        """Let every URL be tried at once: the network has changed."""
+        """Allow attempts to every URL at once: the network has changed."""
         for breakers in self.breakers.values():
             for breaker in breakers.values():
                 breaker.forgive()
 
-    def _stir(self) -> None:
+    def _wake(self) -> None:
         self.changed()
 
 
 def domain_of(url: str) -> str:
-    """Host and port; the path of a URL is a secret."""
+    """Return host and port. The path of a URL is a secret."""
     return urlsplit(url).netloc

@@ -1,4 +1,4 @@
-"""One connection that the profile asks for: where it may lead, what it has now, and when it wants another."""
+"""One connection of the profile: its possible URLs, its leg, and when it needs another one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from halftunnel_vpn.session.legs import SessionLeg
 T = TypeVar("T")
 
 RESTLESS = 1.0
-"""Seconds of life below which a leg that worked is not opened again at once."""
+"""Seconds of life below which a lost leg that worked is not reopened at once."""
 
 RESTLESS_PAUSE = 0.25
-"""Seconds that such a leg waits at the most: something cuts legs again and again, yet they do carry data."""
+"""The longest pause in seconds of such a leg: something cuts legs repeatedly, but they do carry data."""
 
 ROTATION_JITTER = 0.25
-"""Share of its age by which a leg is replaced earlier, at the most: legs must not go in step."""
+"""The largest share of its age by which a leg is replaced earlier, so that legs do not move together."""
 
-BYTES_LOOK = 10.0
-"""Seconds between two looks at how much a leg has carried."""
+BYTES_POLL = 10.0
+"""The poll interval in seconds for how much a leg has carried."""
 
 
 class Slot:
-    """The leg of one connection. ``urls`` in order of priority; ``random`` gives numbers in [0, 1)."""
+    """The leg of one connection. ``urls`` are in order of priority; ``random`` returns numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Slot:
         self._rotate_bytes = rotate_bytes
         self._rotate_at = 0.0
         self.must_move = False
-        """Whether the leg is to be replaced because somebody asks for it."""
+        """Whether the leg must be replaced because of a request."""
         self._not_before = 0.0
         self._asked_at = 0.0
         self._backoff = Backoff(random)
@@ -58,49 +58,49 @@ class Slot:
         self._attempt: asyncio.Future[Any] | None = None
 
     def may_lead_to(self, url: str) -> bool:
-        """Whether ``url`` is one of this connection's, and it has no leg yet."""
+        """Return whether ``url`` is one of this connection's and the slot has no leg."""
         return self.leg is None and url in self._urls
 
-    def stir(self) -> None:
-        """Something has changed: have a look."""
+    def wake(self) -> None:
+        """Check again what to do: something has changed."""
         self._stirred.set()
 
     def move(self) -> None:
-        """Want a new leg at once, whatever the one there is may be worth."""
+        """Request a new leg at once, whatever the state of the present one."""
         self.must_move = self.leg is not None
         self._not_before = 0.0
         if self._attempt is not None:
-            self._attempt.cancel()  # it has begun on a network that may be gone
-        self.stir()
+            self._attempt.cancel()  # it began on a network that may be gone
+        self.wake()
 
     def filled(self, leg: SessionLeg, now: float) -> None:
-        """``leg`` serves this connection from now on."""
+        """Note that ``leg`` serves this connection from now on."""
         self.leg = leg
         self.must_move = self._was_refused = False
         self._rotate_at = now + self._rotate_after * (1 - ROTATION_JITTER * self._random())
 
     def lost(self, leg: SessionLeg, now: float) -> None:
-        """``leg`` is gone; nothing to this slot when it was replaced before."""
+        """Note that ``leg`` is lost. Ignore a leg that was replaced before."""
         if leg is not self.leg:
             return
         self.leg = None
         self.must_move = False
         if not leg.records_received:
-            self._not_before = now + self._backoff.next_delay()  # it joined and never brought anything
+            self._not_before = now + self._backoff.next_delay()  # it joined but never carried data
         else:
             self._backoff.reset()
             if now - leg.opened_at < RESTLESS:
                 self._not_before = now + RESTLESS_PAUSE * self._random()
-        self.stir()
+        self.wake()
 
     def refused(self, now: float) -> None:
-        """The exit does not want a leg: once that is asked again soon, then less and less often."""
+        """Note that the exit refuses a leg: try once more soon, then less and less often."""
         again, self._was_refused = self._was_refused, True
         pause = self._backoff.next_delay() if again else RESTLESS_PAUSE * self._random()
         self._not_before = now + pause
 
     def wanted(self, now: float) -> str | None:
-        """The URL to which a leg should be opened now, None when there is nothing to do now."""
+        """Return the URL to which a leg should be opened now; None if there is nothing to do."""
         self._asked_at = now
         if now < self._not_before:
             return None
@@ -110,7 +110,7 @@ class Slot:
         return next((url for url in urls if self._breakers[url].is_ready(now)), None)
 
     async def try_to(self, attempt: Coroutine[Any, Any, T | None]) -> T | None:
-        """The outcome of ``attempt``; None when :meth:`move` has made it pointless."""
+        """Return the result of ``attempt``; None if :meth:`move` has cancelled it."""
         self._attempt = task = asyncio.ensure_future(attempt)
         try:
             return await task
@@ -123,20 +123,20 @@ class Slot:
             self._attempt = None
 
     async def rest(self) -> None:
-        """Wait until :meth:`wanted` may have another answer than it has just had.
+        """Wait until :meth:`wanted` may return something else than at its last call.
 
-        It goes by the same reading of the clock: what has come due in between would not wake it any more.
+        Both use the same reading of the clock. Otherwise a deadline between two readings would be missed.
         """
         now = self._asked_at
         times = [breaker.ready_at for breaker in map(self._breakers.get, self._urls) if breaker is not None]
         if self._not_before > now:
             times.append(self._not_before)
         if self.leg is not None:
-            times += [self._rotate_at, now + BYTES_LOOK]
+            times += [self._rotate_at, now + BYTES_POLL]
         ahead = [time - now for time in times if time > now]
         self._stirred.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(ahead, default=BYTES_LOOK)):
+            async with asyncio.timeout(min(ahead, default=BYTES_POLL)):
                 await self._stirred.wait()
 
     def _is_due(self, now: float) -> bool:

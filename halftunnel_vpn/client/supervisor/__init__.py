@@ -1,4 +1,4 @@
-"""The supervisor: one tunnel at a time, the state machine around it, and what may leave outside it meanwhile.
+"""The supervisor: one tunnel at a time, its state machine, and the policy for traffic outside the tunnel.
 
-The daemon and `htvpn up --foreground` run the same one. It knows neither systemd nor the process.
+The daemon and `htvpn up --foreground` use the same supervisor. It knows neither systemd nor the process.
 """

@@ -1,4 +1,4 @@
-"""What every state of the tunnel has: its policy, its row of the transition table, and its two methods."""
+"""The base class of the tunnel's states: policy, transitions, and two methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from halftunnel_vpn.errors import IllegalTransition
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 
 Transitions = Mapping[TunnelEvent, TunnelState]
-"""Where each event leads."""
+"""The next state for each event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class StateContext:
     opening: PortalOpening
     intent: Intent
     post: Callable[[Event], None]
-    """Adds an event that is handled after this one."""
+    """Adds an event that is handled after the present one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A transition. ``sentence`` is what went wrong."""
+    """A transition. ``sentence`` describes a failure."""
 
     event: TunnelEvent
     state: State
@@ -44,7 +44,7 @@ class Step:
 
 
 class State:
-    """One state. ``allows`` picks what may leave outside the tunnel; None: everything."""
+    """A state. ``allows`` selects the policy for traffic outside the tunnel; None permits everything."""
 
     name: ClassVar[TunnelState]
     allows: ClassVar[staticmethod[[StatePolicies], TrafficPolicy | None]]
@@ -52,7 +52,7 @@ class State:
     target: Target | None = None
 
     async def enter(self, context: StateContext) -> str | None:
-        """Apply the policy and begin the work of this state; return the sentence of what prevents that."""
+        """Apply the policy and begin the work of this state; return a sentence if that fails."""
         return await context.enforcement.attempt(self.allows)
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:

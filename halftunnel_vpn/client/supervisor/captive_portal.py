@@ -1,8 +1,8 @@
-"""Captive portals: does somebody in this network answer in the place of the roads?
+"""Detection of captive portals: a network that answers in place of the exit.
 
-No third party is asked. When a road fails as it does behind a portal, its own host is asked for a page on
-port 80, in the clear and on a marked socket: a portal answers with a way to itself. Nothing is said there
-that a failed leg has not said before: the address, and the name that TLS shows.
+No third party is contacted. When a leg fails in a way that is typical of a portal, its own host is asked for
+a page on port 80, in clear and on a marked socket. A portal answers with a redirect to itself. The request
+shows only what a failed leg has shown already: the address, and the name in TLS.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from halftunnel_vpn.transport.http_head import HeadReader, header, parse_status
 from halftunnel_vpn.transport.http_proxy import bracketed
 
 PROBE_TIMEOUT: Final = 5.0
-"""Seconds from the name to the end of the answer's head."""
+"""Seconds for the name look-up and the head of the answer together."""
 
 PROBE_INTERVAL: Final = 15.0
-"""Seconds between two questions at least; what was found holds meanwhile."""
+"""The shortest time in seconds between two probes. The last result is used in between."""
 
 RETRY_DELAY: Final = 5.0
-"""Seconds between two attempts at a tunnel at most, while a portal is known: somebody is signing in."""
+"""The longest time in seconds between two attempts while a portal is known: the user may be signing in."""
 
 NETWORK_AUTHENTICATION_REQUIRED: Final = 511
-"""The status that says it outright (RFC 6585, section 6)."""
+"""The status that explicitly means a portal (RFC 6585, section 6)."""
 
 _FOREIGN_CERTIFICATE: Final = frozenset(
     {"certificate-not-trusted", "certificate-wrong-name", "certificate-not-pinned"}
@@ -52,37 +52,37 @@ _HOST: Final = re.compile(r"[0-9a-z._:-]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class Portal:
-    """A captive portal. ``host`` is where it sends browsers to, None when it does not say.
+    """A captive portal. ``host`` is the target of its redirect, None if it sends none.
 
-    ``is_sure``: not, when all that is known is that somebody else answers for the exit.
+    ``is_sure`` is False if it is only known that something else answers for the exit.
     """
 
     host: str | None = None
     is_sure: bool = True
 
-    def sentence(self, failure: str, *, is_shut: bool, goes_on: bool) -> str:
-        """What to do about it; ``failure`` is what the road said.
+    def sentence(self, failure: str, *, is_blocked: bool, goes_on: bool) -> str:
+        """Return what to do about it. ``failure`` is the error of the leg.
 
-        ``is_shut``: browsers do not reach it. ``goes_on``: the tunnel is tried again.
+        ``is_blocked``: the kill switch blocks it for browsers. ``goes_on``: the tunnel is tried again.
         """
         where = f" (it sends to {self.host})" if self.host else ""
-        opened = "run `htvpn portal`, " if is_shut else ""
+        opened = "run `htvpn portal`, " if is_blocked else ""
         then = "the tunnel comes up by itself" if goes_on else "then run `htvpn up` again"
         what = "A captive portal stands" if self.is_sure else "A captive portal seems to stand"
         advice = f"{what} in the way{where}: {opened}open any http:// page in a browser, sign in; {then}."
         return advice if self.is_sure else f"{advice} If there is no such page: {failure}"
 
 
-def smells(reason: str) -> bool:
-    """Whether roads fail for this reason behind a portal, among others."""
+def may_be_portal(reason: str) -> bool:
+    """Return whether a portal is one possible cause of failures with this reason."""
     return reason in _SMELLS or reason.startswith("http-status-")
 
 
 def judge(head: bytes, names: tuple[str, ...], *, reason: str) -> Portal | None:
-    """What the head of the answer on port 80 means, of a host that has these names; None: no portal.
+    """Return the portal that an answer on port 80 shows; None if it shows none.
 
-    ``reason`` is why the leg to the same host failed. A way to another host of the same site is that
-    site's own.
+    ``head`` is the head of the answer of a host that has ``names``. ``reason`` is the reason of the failure
+    of the leg to this host. A redirect to another host of the same site does not count.
     """
     try:
         status = parse_status(head)
@@ -100,7 +100,7 @@ def judge(head: bytes, names: tuple[str, ...], *, reason: str) -> Portal | None:
 
 
 class PortalWatch:
-    """Asks when it is worth asking, and remembers the answer. ``clock`` gives seconds."""
+    """Probes when needed, and caches the result. ``clock`` returns seconds."""
 
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
         self._counters = counters
@@ -109,17 +109,17 @@ class PortalWatch:
         self._known: Portal | None = None
 
     def forget(self) -> None:
-        """The road works, or it is another one: ask anew next time."""
+        """Drop the cached result: a leg has joined, or the network is another one."""
         self._asked = self._known = None
 
-    async def look(
+    async def check(
         self, profile: ClientProfile, reason: str, resolve: Resolver | None = None
     ) -> Portal | None:
-        """The portal because of which a road of ``profile`` fails for ``reason``, if that is why.
+        """Return the portal that makes a leg of ``profile`` fail with ``reason``; None if there is none.
 
-        ``resolve`` finds addresses where the host's own resolver is a tunnel's.
+        ``resolve`` finds addresses when the host's own resolver is that of the tunnel.
         """
-        if not probe_ports(profile) or not smells(reason):
+        if not probe_ports(profile) or not may_be_portal(reason):
             self._known = None
             return None
         if self._asked is not None and self._clock() - self._asked < PROBE_INTERVAL:
@@ -135,7 +135,7 @@ class PortalWatch:
     async def _ask(
         self, profile: ClientProfile, host: str, name: str, resolve: Resolver | None
     ) -> bytes | None:
-        """The head of the answer on port 80; None when there is none in time."""
+        """Return the head of the answer on port 80; None if there is none in time."""
         self._counters.count("portal-probes")
         mark = profile.routes.mark
         own = RoadResolver(mark, self._counters, only_directly=traffic_policy(profile) is not None)
@@ -160,20 +160,20 @@ class PortalWatch:
 
 
 def _front(profile: ClientProfile) -> tuple[str, str]:
-    """The host of the first road, and the name that whoever watches it reads in TLS."""
+    """Return the host of the first upstream URL, and the name that its TLS shows to an observer."""
     road = profile.upstream
     host = urlsplit(road.urls[0]).hostname or ""
     return host, road.tls.server_name or host
 
 
 def _request(name: str) -> bytes:
-    """As plain as a browser's; some portals answer only those."""
+    """Return a plain request like that of a browser. Some portals answer no other."""
     lines = ["GET / HTTP/1.1", f"Host: {bracketed(name)}", f"User-Agent: {USER_AGENT}", "Accept: */*"]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 
 def _host_of(location: str) -> str | None:
-    """The host of a URL; None for a path alone, and for what nobody should be shown."""
+    """Return the host of a URL; None for a path without host, or a name that must not be shown."""
     try:
         host = urlsplit(location).hostname
     except ValueError:
@@ -182,7 +182,7 @@ def _host_of(location: str) -> str | None:
 
 
 def _is_same_site(one: str, other: str) -> bool:
-    """Whether two hosts are one's own: their last two labels are the same, or all of an address."""
+    """Return whether two hosts belong together: equal last two labels, or equal addresses."""
     one, other = one.rstrip(".").lower(), other.rstrip(".").lower()
     if one == other or _is_address(one) or _is_address(other):
         return one == other

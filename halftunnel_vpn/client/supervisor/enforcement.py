@@ -1,4 +1,4 @@
-"""What a state allows outside the tunnel, applied through the policy port."""
+"""Applies what a state allows outside the tunnel, through the policy port."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
 Allows = Callable[[StatePolicies], TrafficPolicy | None]
-"""Picks a state's policy; None: nothing is refused."""
+"""Selects a state's policy; None refuses nothing."""
 
 log = logging.getLogger(__name__)
 
 
 class Enforcement:
-    """The policies of the active profile, and the means to apply the one that a state picks."""
+    """The policies of the active profile, and the means to apply the one that a state selects."""
 
     def __init__(self, port: PolicyPort) -> None:
         self.policies = StatePolicies()
@@ -34,14 +34,14 @@ class Enforcement:
         return self.policies.wanted is not None
 
     def take_over(self) -> TrafficPolicy | None:
-        """Keep what an earlier process left in place. Raises HostError when that cannot be read."""
+        """Adopt the policy that an earlier process left in force. Raises HostError if it cannot be read."""
         left = self.port.remembered()
         self.policies = StatePolicies(wanted=left, unwanted=left)
         self._inbound = left is None or left.inbound
         return left
 
     def protect(self, profile: ClientProfile) -> Callable[[], None]:
-        """Let ``profile`` say from now on what may leave outside the tunnel; return what undoes that."""
+        """Use the policies of ``profile`` from now on; return a function that undoes this."""
         before = self._switch, self._inbound, self.policies
 
         def undo() -> None:
@@ -58,23 +58,23 @@ class Enforcement:
             self.policies = replace(self.policies, unwanted=None)
 
     async def lift(self, allows: Allows) -> list[str]:
-        """Clear every policy, whatever the kill switch; return what that lifted. Raises HostError."""
+        """Clear every policy, whatever the kill switch; return what was lifted. Raises HostError."""
         found = [] if allows(self.policies) is None else ["the kill switch"]
         self._switch, self.policies = "off", StatePolicies()
         await self.port.enforce(None)
         return found
 
     def open(self, openings: tuple[Opening, ...], allows: Allows) -> None:
-        """Open what a captive portal needs from the next change on; nothing closes it again."""
+        """Set what is open for a captive portal, from the next change of the policy on."""
         self.policies = replace(self.policies, portal=openings)
         self.port.intend(allows(self.policies))
 
     async def enforce(self, allows: Allows) -> None:
-        """Apply what a state allows, with the tunnel as it is. Raises HostError."""
+        """Apply what a state allows; the tunnel stays as it is. Raises HostError."""
         await self.port.enforce(allows(self.policies))
 
     async def attempt(self, allows: Allows) -> str | None:
-        """As :meth:`enforce`; return the sentence of what prevents it, None when nothing does."""
+        """Do the same as :meth:`enforce`, but return the sentence of a failure; None on success."""
         try:
             await self.enforce(allows)
         except HostError as error:
@@ -83,11 +83,11 @@ class Enforcement:
         return None
 
     async def mend(self) -> list[str]:
-        """Put back what somebody else has changed; return what that was, in sentences. Raises HostError."""
+        """Repair what other programs have changed; return the differences, as sentences. Raises HostError."""
         return await self.port.mend()
 
     def status(self, allows: Allows) -> ProtectionStatus:
-        """As ``control/status_schema.py`` describes it."""
+        """Return the status as ``control/status_schema.py`` describes it."""
         is_active = allows(self.policies) is not None
         return ProtectionStatus(
             kill_switch=self._switch,

@@ -1,4 +1,4 @@
-"""What can happen to the tunnel: the words of the table of transitions, and the events that states handle."""
+"""The events of the tunnel: the names in the table of transitions, and the objects that states handle."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ class TunnelEvent(Enum):
     """Why one state follows another."""
 
     UP = "up"
-    """Somebody wants a tunnel, or another one."""
+    """A tunnel, or another one, is wanted."""
     DOWN = "down"
-    """Somebody wants none any more."""
+    """No tunnel is wanted."""
     RETRY = "retry"
-    """The time has come to try again."""
+    """It is time for the next attempt."""
     ESTABLISHED = "established"
-    """There is a session, and the host's traffic goes into the tunnel."""
+    """There is a session, and the host's traffic uses the tunnel."""
     LOST = "lost"
     """A direction has no leg, or there is no session."""
     REGAINED = "regained"
     """Both directions have legs again."""
     FAILED = "failed"
-    """The tunnel is over, and nothing forbids the host to go on without."""
+    """The tunnel has ended, and no kill switch is on."""
     BLOCKED = "blocked"
-    """The tunnel is over, and the kill switch forbids the host to go on without."""
+    """The tunnel has ended, and the kill switch holds."""
     STOPPED = "stopped"
-    """Everything is put back."""
+    """The host is restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The profile that is wanted up, and its name in the store."""
+    """The wanted profile, and its name in the store."""
 
     name: str
     profile: ClientProfile
@@ -60,33 +60,33 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class OpenPortal:
-    """Command: what a captive portal needs is about to be opened, for this many seconds."""
+    """Command: a captive portal is about to be opened for this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileChanged:
-    """Command: the active profile was read again, and no tunnel goes on with the old one."""
+    """Command: the active profile was read again. No tunnel continues with the old one."""
 
     target: Target
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged:
-    """The running tunnel's phase may be another one now."""
+    """The phase of the running tunnel may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelEnded:
-    """The running tunnel is over and has put everything back; None: it was told to stop."""
+    """The running tunnel has ended and restored the host. None: it was stopped."""
 
     failure: HalfTunnelError | None
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosed:
-    """It is known whether a captive portal is why the tunnel failed. For the state that asked alone."""
+    """The diagnosis whether a captive portal caused the failure. Only for the state that requested it."""
 
     asked_by: object
     failure: HalfTunnelError
@@ -95,7 +95,7 @@ class Diagnosed:
 
 @dataclass(frozen=True, slots=True)
 class RetryDue:
-    """The pause between two attempts is over. For the state that asked alone."""
+    """The pause between two attempts is over. Only for the state that requested it."""
 
     asked_by: object
 

@@ -1,4 +1,4 @@
-"""Commands and events of the supervisor, one after the other, each to its end."""
+"""Commands and events of the supervisor, handled one at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _Result = TypeVar("_Result")
 class Inbox:
     """A queue of work and its one worker, :meth:`serve`.
 
-    Who waits for work to be done and is cancelled before its turn has nothing done; later, the work goes on
-    to its end. The control socket's connections, and one event of each kind, bound the queue.
+    A caller that is cancelled before its turn causes no work. If it is cancelled later, the work goes on to
+    its end. The connections of the control socket, and one event of each kind, bound the queue.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Inbox:
         return HostError("This client is ending: start it again.")
 
     async def do(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Return the result of ``work`` after its turn, or raise what it raises; HostError when over."""
+        """Return the result of ``work`` after its turn, or raise its error; HostError after the end."""
         if self._is_closed:
             raise Inbox.over()
         answer: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
@@ -38,12 +38,12 @@ class Inbox:
         return await answer
 
     def post(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have ``work`` done in its turn; what it raises ends :meth:`serve`."""
+        """Add ``work`` to the queue. An error of it ends :meth:`serve`."""
         if not self._is_closed:
             self._work.put_nowait((work, None))
 
     async def serve(self, is_over: Callable[[], bool]) -> None:
-        """Do the work until ``is_over`` after a piece of it; whoever waits then gets a HostError."""
+        """Do the work until ``is_over`` is true after a piece of it. Waiting callers then get a HostError."""
         try:
             while not is_over():
                 work, answer = await self._work.get()

@@ -1,4 +1,4 @@
-"""What the next start shall do, kept on disk by the daemon and nowhere by a client in the foreground."""
+"""What the next start must do. The daemon keeps it on disk; a client in the foreground does not."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Intent:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it outlives this process."""
+        """Whether it is kept for the next process."""
         return self._state_dir is not None
 
     def load(self) -> Wanted:
-        """Read what was wanted last. Raises HostError when the file is spoilt."""
+        """Read the last record. Raises HostError if the file is corrupt."""
         if self._state_dir is not None:
             self.wanted = Wanted.load(self._state_dir)
         return self.wanted
 
     def save(self, wanted: Wanted) -> None:
-        """Persist ``wanted``. Raises HostError, and changes nothing, when that is not possible."""
+        """Persist ``wanted``. Raises HostError, and changes nothing, if that fails."""
         if self._state_dir is not None:
             wanted.save(self._state_dir)
         self.wanted = wanted
 
     def note(self, wanted: Wanted) -> None:
-        """Persist ``wanted``; a full disk is logged, and is no reason not to obey."""
+        """Persist ``wanted``. A failure, such as a full disk, is only logged."""
         try:
             self.save(wanted)
         except HostError as error:
@@ -44,6 +44,6 @@ class Intent:
             log.error("%s", error)
 
     def note_down(self) -> None:
-        """Nobody wants a tunnel any more."""
+        """Record that no tunnel is wanted."""
         if self.wanted.up:
             self.note(Wanted(self.wanted.profile, up=False))

@@ -1,4 +1,4 @@
-"""The state machine of the tunnel: the current state, and a numbered history for whoever listens."""
+"""The state machine of the tunnel: the current state, and a numbered history of events."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HalfTunnelError
 
 MAX_EVENTS: Final = 256
-"""Events kept for those who come back for more."""
+"""Events that are kept for readers."""
 
 
 def sentence_of(error: HalfTunnelError) -> str:
-    """What an error says, on one line: events and the status have no room for a list of problems."""
+    """Return the message of an error on one line, as needed for events and the status."""
     first, *more = str(error).splitlines()
     return " ".join(filter(None, (first, "; ".join(line.strip() for line in more))))
 
 
 class Machine:
-    """Goes from state to state by :meth:`go`, as the states' tables say, and in no other way."""
+    """Changes the state by :meth:`go` only, as the states' tables allow."""
 
     def __init__(self) -> None:
         self.state: State = Disconnected()
         self.since = time.time()
         self.sentence: str | None = None
-        """The last failure, in one sentence; None when there was none since the last success."""
+        """The last failure, in one sentence; None if there was none since the last success."""
         self._events: Ring[Event] = Ring(MAX_EVENTS)
         self._moved = asyncio.Event()
 
     def go(self, step: Step) -> None:
-        """Take the step. Raises IllegalTransition, and changes nothing, when the table does not list it."""
+        """Take the step. Raises IllegalTransition, and changes nothing, if the table does not list it."""
         self.state.check(step)
         moved = step.state.name is not self.state.name
         self.state = step.state
@@ -46,23 +46,23 @@ class Machine:
         elif step.state.name in (TunnelState.CONNECTED, TunnelState.DISCONNECTED):
             self.sentence = None
         if moved or step.sentence is not None:
-            self.tell(step.sentence)
+            self.report(step.sentence)
         if moved:
             woken, self._moved = self._moved, asyncio.Event()
             woken.set()
 
     def note(self, sentence: str) -> None:
-        """Something is wrong, and the state is what it was."""
+        """Record a failure that does not change the state."""
         self.sentence = sentence
-        self.tell(sentence)
+        self.report(sentence)
 
-    def tell(self, sentence: str | None) -> None:
-        """Add to the history: this state, and what there is to say."""
+    def report(self, sentence: str | None) -> None:
+        """Add an event with the present state and ``sentence`` to the history."""
         serial = self._events.last_serial + 1
         self._events.append(Event(serial=serial, time=time.time(), state=self.state.name, sentence=sentence))
 
     async def events(self, since: int, wait: float) -> list[Event]:
-        """Events after ``since``, oldest first; waits up to ``wait`` seconds for a first one."""
+        """Return events after ``since``, oldest first; wait up to ``wait`` seconds for one."""
         return [event for _, event in await self._events.read(since, wait)]
 
     async def until(self, *names: TunnelState) -> None:

@@ -1,4 +1,4 @@
-"""The supervisor's one way to the host: what may leave outside the tunnel, and a fake of it."""
+"""The interface between supervisor and host: the policy for traffic outside the tunnel; and a fake."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 
 
 class PolicyPort(Protocol):
-    """What may leave this host outside the tunnel (``client/host/host_keeper.py``).
+    """The policy for traffic outside the tunnel on this host (``client/host/host_keeper.py``).
 
-    Every call may raise HostError, one sentence.
+    Every call may raise HostError with one sentence.
     """
 
     @property
     def is_verified(self) -> bool:
-        """Whether the policy was read back from the kernel, and is the one that was enforced last."""
+        """Whether the last enforced policy was verified in the kernel."""
         ...
 
     def preflight(self) -> None:
-        """Raise HostError when this host cannot have a tunnel at all."""
+        """Raise HostError if no tunnel is possible on this host."""
         ...
 
     def remembered(self) -> TrafficPolicy | None:
-        """Return what an earlier process left in place."""
+        """Return the policy that an earlier process left in force."""
         ...
 
     def intend(self, policy: TrafficPolicy | None) -> None:
-        """Have the next :meth:`mend` apply this policy."""
+        """Set the policy for the next :meth:`mend`."""
         ...
 
     async def enforce(self, policy: TrafficPolicy | None) -> None:
@@ -37,7 +37,7 @@ class PolicyPort(Protocol):
         ...
 
     async def mend(self) -> list[str]:
-        """Apply the policy again if the kernel does not hold it; return what was mended, in sentences."""
+        """Apply the policy again if the kernel does not hold it; return the differences, as sentences."""
         ...
 
     async def clean_up(self) -> list[str]:
@@ -45,35 +45,35 @@ class PolicyPort(Protocol):
         ...
 
     async def run(self) -> None:
-        """Check the host, and mend it, after each change and each :meth:`check`, until cancelled."""
+        """Check and repair the host after each change and each :meth:`check`, until cancelled."""
         ...
 
     def check(self) -> None:
-        """Have :meth:`run` check the host soon."""
+        """Make :meth:`run` check the host soon."""
         ...
 
 
 class FakePolicy:
-    """A PolicyPort without a kernel: it keeps what it was told, and fails on demand."""
+    """A PolicyPort without a kernel. It keeps the policies and can be made to fail."""
 
     def __init__(self, left: TrafficPolicy | None = None) -> None:
         self.in_place: TrafficPolicy | None = left
-        """What the kernel would hold now."""
+        """The policy that the kernel would hold now."""
         self.history: list[TrafficPolicy | None] = []
         """Every policy that was applied, in order."""
         self.problem: str | None = None
-        """The sentence with which every change fails now."""
+        """The sentence with which every change fails."""
         self.is_verified = False
         self._intended: TrafficPolicy | None = left
         self._woken = asyncio.Event()
 
     def preflight(self) -> None:
-        """Raise the problem, if there is one."""
+        """Raise the problem if there is one."""
         if self.problem is not None:
             raise HostError(self.problem)
 
     def remembered(self) -> TrafficPolicy | None:
-        """Return what is in place."""
+        """Return the policy in force."""
         return self.in_place
 
     def intend(self, policy: TrafficPolicy | None) -> None:
@@ -81,7 +81,7 @@ class FakePolicy:
         self._intended = policy
 
     async def enforce(self, policy: TrafficPolicy | None) -> None:
-        """Have ``policy`` in place, or raise the problem."""
+        """Apply ``policy``, or raise the problem."""
         self._intended = policy
         self.preflight()
         self.in_place, self.is_verified = policy, policy is not None
@@ -95,7 +95,7 @@ class FakePolicy:
         return ["The kill switch had been changed."]
 
     async def clean_up(self) -> list[str]:
-        """Nothing was left."""
+        """Return nothing: no tunnel was killed."""
         return []
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Captive portals: what is opened for one, and the watch for one behind a tunnel that has lost its legs."""
+"""Captive portals: the opening for one, and the watch for one while a tunnel has no legs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OPENINGS: Final = (
 """What a captive portal needs: names, and its web pages."""
 
 LOST: Final = "direction-lost"
-"""The reason of a failure of which nothing is known but that there are no legs."""
+"""The reason of a failure of which only the lack of legs is known."""
 
 LOST_PATIENCE: Final = 2.0
-"""Seconds between two looks at a tunnel that was up: without a leg twice, and a portal is looked for."""
+"""The poll interval in seconds for a tunnel that was up. Two checks without a leg start a probe."""
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class PortalOpening:
     """What is open outside the tunnel for a captive portal, and until when.
 
-    ``set_openings`` is called with what is to be open from the next change on, ``expired`` in the end.
+    ``set_openings`` is called with the openings that the next change must apply, ``expired`` at the end.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class PortalOpening:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, seconds: float) -> None:
-        """Open from the next change on, for ``seconds``."""
+        """Open for ``seconds``, from the next change on."""
         self.close()
         self._timer = self._loop.call_later(seconds, self._time_is_over)
         self._set_openings(OPENINGS)
 
     def close(self) -> None:
-        """Close from the next change on, or the next check of the table."""
+        """Close, with the next change or check of the table."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -62,14 +62,14 @@ class PortalOpening:
 
 
 def log_portal(portal: Portal) -> None:
-    """Where it sends to is a destination, which the log names at level debug alone."""
+    """Log the portal. The target of its redirect is a destination, which is only logged at level debug."""
     log.warning("a captive portal stands in the way", extra={"private": {"portal": portal.host}})
 
 
 async def watch_for_portal(
     watch: PortalWatch, current: Callable[[], TunnelPort | None], note: Callable[[str], None]
 ) -> None:
-    """Call ``note`` when a portal is why the tunnel has lost its legs (the host has woken up in a hotel)."""
+    """Call ``note`` if a portal is why the tunnel has lost its legs (e.g. the host woke up in a hotel)."""
     suspected: TunnelPort | None = None
     told: Portal | None = None
     while True:
@@ -78,9 +78,9 @@ async def watch_for_portal(
         if tunnel is None or not tunnel.is_cut_off or tunnel is not suspected:
             suspected, told = (tunnel, None) if tunnel is not None and tunnel.is_cut_off else (None, None)
             continue
-        portal = await watch.look(tunnel.profile, LOST, tunnel.resolve)
+        portal = await watch.check(tunnel.profile, LOST, tunnel.resolve)
         if portal is None or portal == told or current() is not tunnel or not tunnel.is_cut_off:
             continue
         told = portal
         log_portal(portal)
-        note(portal.sentence("", is_shut=True, goes_on=True))
+        note(portal.sentence("", is_blocked=True, goes_on=True))

@@ -1,4 +1,4 @@
-"""Where the supervisor's profiles come from: a store, or the one file of a client in the foreground."""
+"""The source of the supervisor's profiles: a store, or the one file of a client in the foreground."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from halftunnel_vpn.errors import ConfigError
 
 
 class ProfileSource(Protocol):
-    """Profiles by name; both calls may block, and raise ConfigError or HostError."""
+    """Profiles by name. Both calls may block; both raise ConfigError or HostError."""
 
     def resolve(self, name: str | None) -> str:
-        """Return the name of an existing profile; None stands for the active one."""
+        """Return the name of an existing profile; None means the active one."""
         ...
 
     def load(self, name: str) -> ClientProfile:
@@ -30,7 +30,7 @@ class OneProfile:
         self._read = read
 
     def resolve(self, name: str | None) -> str:
-        """Return the one name there is. Raises ConfigError for any other."""
+        """Return the name of the only profile. Raises ConfigError for any other name."""
         if name not in (None, self._name):
             raise ConfigError(f"this client runs in the foreground and has one profile, {self._name}")
         return self._name

@@ -1,4 +1,4 @@
-"""After a failure: is a captive portal the reason, and when is the next attempt?"""
+"""After a failure: check for a captive portal, and choose the time of the next attempt."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def is_passing(failure: HalfTunnelError) -> bool:
-    """Return whether another attempt may succeed without anybody changing anything here."""
+    """Return whether another attempt may succeed without a change on this host."""
     return isinstance(failure, RoadError | HandshakeRefused)
 
 
 class Retries:
-    """One diagnosis and one pause at a time, for the state that asked; :meth:`cancel` ends both."""
+    """One diagnosis and one pause at a time, for the state that requested them. :meth:`cancel` ends both."""
 
     def __init__(
         self, watch: PortalWatch, loop: asyncio.AbstractEventLoop, post: Callable[[Event], None]
@@ -37,17 +37,17 @@ class Retries:
         self._pause: asyncio.TimerHandle | None = None
 
     def forget(self) -> None:
-        """Begin with a short pause again: it worked, or it is another profile."""
+        """Start again with a short pause: after a success, or with another profile."""
         self._backoff.reset()
         self._watch.forget()
 
     def diagnose(self, state: object, profile: ClientProfile, failure: HalfTunnelError) -> None:
-        """Ask whether a captive portal is why a tunnel failed; :class:`Diagnosed` comes in the end."""
+        """Check whether a captive portal caused the failure. :class:`Diagnosed` is posted at the end."""
         self.cancel()
         self._diagnosis = self._loop.create_task(self._diagnose(state, profile, failure))
 
     def next_delay(self, failure: HalfTunnelError, portal: Portal | None) -> float | None:
-        """Return the seconds to the next attempt; None when only a command helps."""
+        """Return the seconds to the next attempt; None if only a command helps."""
         if not is_passing(failure):
             return None
         delay = self._backoff.next_delay()
@@ -71,7 +71,7 @@ class Retries:
         portal = None
         reason = failure.reason if isinstance(failure, RoadError) else ""
         try:
-            portal = await self._watch.look(profile, reason)
+            portal = await self._watch.check(profile, reason)
         except Exception as error:  # the failure itself must be reported all the same
             self._loop.call_exception_handler({"message": "the portal probe failed", "exception": error})
         if portal is not None:

@@ -1,4 +1,4 @@
-"""What a profile allows outside the tunnel: one policy for each kind of state."""
+"""The policies of a profile for traffic outside the tunnel: one for each kind of state."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from halftunnel_vpn.host.kernel.traffic_policy import Opening, TrafficPolicy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatePolicies:
-    """What the active profile says about traffic outside the tunnel. A policy None refuses nothing.
+    """The policies of the active profile. A policy None refuses nothing.
 
     ``wanted`` is the policy while a tunnel is wanted (None: the kill switch is off), ``unwanted`` while none
-    is (None unless the kill switch is ``always``). ``portal`` is what is open for a captive portal now.
+    is (None unless the kill switch is ``always``). ``portal`` is what is open for a captive portal at
+    present.
     """
 
     device: str = ""
@@ -25,23 +26,23 @@ class StatePolicies:
 
     @classmethod
     def of(cls, profile: ClientProfile) -> StatePolicies:
-        """Return the policies of ``profile``; nothing is open for a captive portal."""
+        """Return the policies of ``profile`` without openings for a captive portal."""
         return cls(device=profile.tun.name, wanted=traffic_policy(profile), unwanted=lockdown_policy(profile))
 
     def with_legs(self) -> TrafficPolicy | None:
-        """Our own legs, and what is allowed anyway."""
+        """Permit our own legs, and what the profile always permits."""
         return self.wanted
 
     def with_portal(self) -> TrafficPolicy | None:
-        """Our own legs, and what a captive portal needs, while that is open."""
+        """Permit our own legs, and what a captive portal needs while it is open."""
         if self.wanted is None:
             return None
         return dataclasses.replace(self.wanted, openings=(*self.wanted.openings, *self.portal))
 
     def with_tunnel(self) -> TrafficPolicy | None:
-        """Our own legs, and everything through the tunnel's device."""
+        """Permit our own legs, and everything through the tunnel's device."""
         return None if self.wanted is None else dataclasses.replace(self.wanted, tunnel=self.device)
 
     def locked(self) -> TrafficPolicy | None:
-        """Not even our own legs; or everything, where no kill switch holds between tunnels."""
+        """Permit not even our own legs; everything if no kill switch holds between tunnels."""
         return self.unwanted

@@ -1,8 +1,8 @@
 """The states of the tunnel, one class each: what it does when it is entered, and where each event leads.
 
-``leads_to`` is the table of transitions, and docs/ARCHITECTURE.md has the diagram of it. ``enter`` applies
-the state's policy before anybody is told of the state, then does its work. ``handle_event`` returns the step
-to the next state, or None to stay. A step that the table does not list raises IllegalTransition.
+``leads_to`` is the table of transitions; docs/ARCHITECTURE.md has its diagram. ``enter`` applies the state's
+policy before the state is announced, then does its work. ``handle_event`` returns the step to the next state,
+or None to stay. A step that the table does not list raises IllegalTransition.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Disconnected(State):
     }
 
     async def enter(self, context: StateContext) -> str | None:
-        """Remember that nothing is wanted, and apply the policy."""
+        """Record that no tunnel is wanted, and apply the policy."""
         context.intent.note_down()
         return await super().enter(context)
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:
-        """Connect on demand. Going down again lifts what a crash left."""
+        """Connect on demand. `htvpn down` lifts what a crash has left."""
         if isinstance(event, events.Up):
             return Step(TunnelEvent.UP, Connecting(event.target))
         if isinstance(event, events.Down):
@@ -52,7 +52,7 @@ class Disconnected(State):
 
 
 class TunnelWanted(State):
-    """A tunnel is wanted. ``goes_on``: after a failure that may pass it is tried again."""
+    """A tunnel is wanted. ``goes_on``: after a temporary failure another attempt follows."""
 
     def __init__(self, target: Target | None, *, goes_on: bool) -> None:
         self.target = target
@@ -94,10 +94,10 @@ class TunnelWanted(State):
         sentence = explain(failure) if isinstance(failure, HandshakeError) else str(failure)
         is_guarded = context.enforcement.is_guarded
         is_end = not is_guarded and not (self.goes_on and is_passing(failure))
-        if context.intent.is_kept or not is_end:  # a client in the foreground ends with the sentence
+        if context.intent.is_kept or not is_end:  # a client in the foreground ends with the sentence anyway
             log.warning("%s", sentence)  # without the portal, which is a destination
         if portal is not None:
-            sentence = portal.sentence(sentence, is_shut=is_guarded, goes_on=is_guarded or self.goes_on)
+            sentence = portal.sentence(sentence, is_blocked=is_guarded, goes_on=is_guarded or self.goes_on)
         if is_end:
             return Step(TunnelEvent.FAILED, Disconnected(), sentence)
         after = context.retries.next_delay(failure, portal)
@@ -109,9 +109,9 @@ class TunnelWanted(State):
 
 
 class Connecting(TunnelWanted):
-    """The first session is being made. Our own legs may leave, and what a captive portal needs.
+    """The first session is being set up. Our own legs may leave, and what a captive portal needs.
 
-    ``after``: seconds until the first dial; None: at once, or when the tunnel before this one has ended.
+    ``after`` is the number of seconds until the first dial; None: at once, or when the previous tunnel ends.
     """
 
     name = TunnelState.CONNECTING
@@ -131,7 +131,7 @@ class Connecting(TunnelWanted):
         self._waits_for_end = False
 
     async def enter(self, context: StateContext) -> str | None:
-        """Apply the policy; then start the tunnel, or end the one before it."""
+        """Apply the policy. Then start the tunnel, or end the previous one."""
         problem = await super().enter(context)
         if context.runner.tunnel is not None:
             self._waits_for_end = True
@@ -140,17 +140,17 @@ class Connecting(TunnelWanted):
             context.retries.arm(self, self._after)
         elif problem is not None:
             context.post(events.Diagnosed(self, HostError(problem), None))
-            return None  # it is reported with the state that follows
+            return None  # the error is reported with the next state
         elif self.target is not None:
             context.runner.start(self.target.profile)
         return problem
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:
-        """Follow the tunnel, or wait for its turn."""
+        """Follow the tunnel, or wait for the previous one to end."""
         match event:
             case events.TunnelEnded(failure) if self._waits_for_end:
                 if isinstance(failure, HostError):
-                    log.warning("the tunnel before this one did not end cleanly: %s", failure)
+                    log.warning("the previous tunnel did not end cleanly: %s", failure)
                 return self._try_now(self.target)
             case events.RetryDue():
                 return self._try_now(self.target) if event.asked_by is self else None
@@ -164,7 +164,7 @@ class Connecting(TunnelWanted):
 
 
 class _Established(TunnelWanted):
-    """The tunnel has worked, so a later failure is worth waiting for. Its own table has the policy."""
+    """The tunnel has worked, so after a later failure it is tried again. Its own table has the policy."""
 
     allows = staticmethod(StatePolicies.with_tunnel)
 
@@ -173,7 +173,7 @@ class _Established(TunnelWanted):
 
 
 class Connected(_Established):
-    """Both directions carry data. Our own legs may leave; everything else goes through the tunnel."""
+    """Both directions carry data. Our own legs may leave; everything else uses the tunnel."""
 
     name = TunnelState.CONNECTED
     leads_to: ClassVar[Transitions] = {
@@ -185,7 +185,7 @@ class Connected(_Established):
     }
 
     async def enter(self, context: StateContext) -> str | None:
-        """Forget the failures, and close what was open for a captive portal."""
+        """Reset the failures, and close what was open for a captive portal."""
         context.retries.forget()
         context.opening.close()
         context.post(events.PhaseChanged())
@@ -200,7 +200,7 @@ class Connected(_Established):
 
 
 class Reconnecting(_Established):
-    """A direction or the session is lost; the device and the routes stay. As when connected."""
+    """A direction or the session is lost; device, routes and policy stay as when connected."""
 
     name = TunnelState.RECONNECTING
     leads_to: ClassVar[Transitions] = {
@@ -212,7 +212,7 @@ class Reconnecting(_Established):
     }
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:
-        """Follow the tunnel. It ends for a captive portal: it would swallow what browsers ask."""
+        """Follow the tunnel. End it for a captive portal, because it would carry the browser's requests."""
         match event:
             case events.PhaseChanged():
                 is_back = context.runner.phase() is TunnelState.CONNECTED
@@ -223,9 +223,9 @@ class Reconnecting(_Established):
 
 
 class Blocked(TunnelWanted):
-    """A tunnel is wanted and cannot be had. Our own legs may leave, and what a captive portal needs.
+    """A tunnel is wanted but not possible. Our own legs may leave, and what a captive portal needs.
 
-    ``after``: seconds until the next attempt; None: it waits for a command.
+    ``after`` is the number of seconds until the next attempt; None: wait for a command.
     """
 
     name = TunnelState.BLOCKED
@@ -247,7 +247,7 @@ class Blocked(TunnelWanted):
         return await super().enter(context)
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:
-        """Try again when it is time."""
+        """Try again when the pause is over."""
         match event:
             case events.RetryDue():
                 return self._try_now(self.target) if event.asked_by is self else None
@@ -257,7 +257,7 @@ class Blocked(TunnelWanted):
 
 
 class Disconnecting(State):
-    """The host is being put back. Our own legs may leave, to say goodbye, and nothing else."""
+    """The host is being restored. Only our own legs may leave, to end the session."""
 
     name = TunnelState.DISCONNECTING
     allows = staticmethod(StatePolicies.with_legs)
@@ -267,7 +267,7 @@ class Disconnecting(State):
     }
 
     async def enter(self, context: StateContext) -> str | None:
-        """End the tunnel. What was in place stays until that has put everything back."""
+        """End the tunnel. The policy in force stays until the host is restored."""
         context.intent.note_down()
         context.opening.close()
         context.enforcement.release()
@@ -297,12 +297,12 @@ START: Final = TunnelState.DISCONNECTED
 
 
 def _refuse(event: Event) -> None:
-    """Raise HostError for a command that makes no sense in this state."""
+    """Raise HostError for a command that is invalid in this state."""
     if isinstance(event, events.Reconnect):
         raise _nothing_is_up()
     if isinstance(event, events.OpenPortal):
         raise HostError(
-            "nothing stands in the way of a captive portal now: it is opened while the kill switch "
+            "a captive portal is not blocked now: it can be opened while the kill switch "
             "blocks and there is no tunnel, or none with legs"
         )
 

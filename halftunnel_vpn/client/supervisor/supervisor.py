@@ -1,4 +1,4 @@
-"""The supervisor: the commands of the control socket, carried out one at a time by the state machine."""
+"""The supervisor: the state machine executes the commands of the control socket, one at a time."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Implements ``SupervisorPort``. :meth:`begin`, then :meth:`run` until :meth:`stop`.
+    """Implements ``SupervisorPort``. Call :meth:`begin`, then :meth:`run` until :meth:`stop`.
 
     ``remembers``: what is wanted is kept in ``state_dir`` for the next start. ``policy`` and ``make_tunnel``
-    are the ways to the kernel and the network, for tests.
+    replace the access to kernel and network, for tests.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Supervisor:
         self._profiles = profiles
         self._started = driver.clock()
         self._commands = asyncio.Lock()
-        """Commands come one at a time; each sees its own through before the next is looked at."""
+        """Commands are handled one at a time. Each is complete before the next one begins."""
         self._inbox = Inbox()
         self._is_stopping = False
         keeper = HostKeeper.of(state_dir, self.counters)
@@ -89,9 +89,9 @@ class Supervisor:
     # --- life ------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Take over what an earlier process left: its policy without a gap, and what was wanted up.
+        """Adopt what an earlier process left: its policy without a gap, and the wanted profile.
 
-        Raises HostError when what was left cannot be read or put back.
+        Raises HostError when it cannot be read or restored.
         """
         left = self._enforcement.take_over()
         wanted = self._intent.load()
@@ -119,7 +119,7 @@ class Supervisor:
             self._post(events.RetryDue(self.machine.state))
 
     async def run(self) -> None:
-        """Do what is wanted until :meth:`stop`; a kill switch that holds then is left in place."""
+        """Do what is wanted until :meth:`stop`. A kill switch that holds then stays in force."""
         async with asyncio.TaskGroup() as tasks:
             watch = portals.watch_for_portal(
                 self._portal_watch, lambda: self._runner.tunnel, self._portal_found
@@ -138,7 +138,7 @@ class Supervisor:
                 self._opening.close()
 
     def stop(self) -> None:
-        """Have :meth:`run` put the host back and return; what is wanted is remembered for the next start."""
+        """Make :meth:`run` restore the host and return. What is wanted is kept for the next start."""
         self._is_stopping = True
         self._retries.cancel()
         self._runner.stop()
@@ -146,11 +146,11 @@ class Supervisor:
 
     @property
     def _is_leaving(self) -> bool:
-        """Whether :meth:`stop` was called, and no `down` is being carried out."""
+        """Whether :meth:`stop` was called and no `down` is being executed."""
         return self._is_stopping and self.machine.state.name is not TunnelState.DISCONNECTING
 
     def _is_over(self) -> bool:
-        """Return whether :meth:`run` ends now; a `down` that came before is carried out first."""
+        """Return whether :meth:`run` ends now. A `down` that came before is executed first."""
         return self._is_leaving and self._runner.tunnel is None
 
     def _tunnels_on(self, host: HostPort) -> MakeTunnel:
@@ -169,7 +169,7 @@ class Supervisor:
         self._inbox.post(lambda: self._handle(event))
 
     async def _handle(self, event: events.Event) -> None:
-        """Have the state act, and take the step that it returns. Raises HostError for a refused command."""
+        """Let the state act, and take the step that it returns. Raises HostError for a refused command."""
         if isinstance(event, events.TunnelEnded):
             self._runner.reap()
         if self._is_leaving and not isinstance(event, events.Down):
@@ -179,13 +179,13 @@ class Supervisor:
             await self._take(step)
 
     async def _take(self, step: Step) -> None:
-        """Enter the next state, then announce it: who reads its name finds its policy in place."""
+        """Enter the next state, then announce it, so that its policy is in force when its name is known."""
         self.machine.state.check(step)
         self._retries.cancel()
         problem = await step.state.enter(self._context)
         self.machine.go(step if step.sentence is not None else replace(step, sentence=problem))
         if problem is not None and step.sentence is not None:
-            self.machine.tell(problem)
+            self.machine.report(problem)
 
     def _portal_found(self, sentence: str) -> None:
         if self.machine.state.name is TunnelState.RECONNECTING:
@@ -210,7 +210,7 @@ class Supervisor:
         await self._handle(events.Up(target))
 
     async def _prepare(self, target: Target) -> None:
-        """Do all that may fail before the state changes. Raises HostError, and undoes it, when it fails."""
+        """Do everything that may fail before the state changes. On failure undo it and raise HostError."""
         self._enforcement.port.preflight()
         before = self._intent.wanted
         self._intent.save(Wanted(target.name, up=True))
@@ -225,17 +225,17 @@ class Supervisor:
         self._retries.forget()
 
     async def down(self) -> None:
-        """Disconnect and put the host back. Already down is no error, and lifts what a crash left."""
+        """Disconnect and restore the host. If already down, lift what a crash has left."""
         async with self._commands:
             await self._inbox.do(lambda: self._handle(events.Down()))
 
     async def reconnect(self) -> None:
-        """Open every leg again, or try again now. Raises HostError when nothing is wanted up."""
+        """Reopen every leg, or try again now. Raises HostError if no tunnel is wanted."""
         async with self._commands:
             await self._in_turn(lambda: self._handle(events.Reconnect()))
 
     async def portal(self, seconds: float) -> None:
-        """Open what a captive portal needs, for ``seconds``; 0 closes it again."""
+        """Open what a captive portal needs for ``seconds``; 0 closes it."""
         async with self._commands:
             await self._in_turn(lambda: self._portal(seconds))
 
@@ -247,7 +247,7 @@ class Supervisor:
         await self._enforcement.enforce(self.machine.state.allows)
 
     async def reload(self) -> None:
-        """Read the profile again; what may leave is changed at once, the rest with the next `htvpn up`."""
+        """Read the profile again. The policy changes at once, the rest with the next `htvpn up`."""
         async with self._commands:
             name = self._intent.wanted.profile
             if name is None:
@@ -268,7 +268,7 @@ class Supervisor:
         await self._enforcement.enforce(self.machine.state.allows)
 
     async def repair(self, *, lift: bool) -> list[str]:
-        """Undo whatever an earlier process left on this host; return what was put back, one sentence each."""
+        """Undo what an earlier process left on this host; return what was restored, a sentence each."""
         async with self._commands:
             return await self._in_turn(lambda: self._repair(lift=lift))
 
@@ -278,7 +278,7 @@ class Supervisor:
         if self._runner.tunnel is not None:
             return await self._enforcement.mend()
         if lift:
-            self._intent.note(Wanted())  # or the next start would put back what its profile says
+            self._intent.note(Wanted())  # otherwise the next start would enforce the profile's policy again
             found = await self._enforcement.lift(self.machine.state.allows)
         else:
             found = await self._enforcement.mend()
@@ -289,7 +289,7 @@ class Supervisor:
         return [f"what the tunnel {device} had changed" for device in left]
 
     async def _in_turn(self, command: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Return the result of ``command`` after its turn. Raises HostError once this client ends."""
+        """Return the result of ``command`` after its turn. Raises HostError when this client ends."""
 
         async def unless_leaving() -> _Result:
             if self._is_leaving:
@@ -299,19 +299,19 @@ class Supervisor:
         return await self._inbox.do(unless_leaving)
 
     async def adopt(self, pid: int, programs: str) -> None:
-        """Count a process among the excluded programs, or those that alone use the tunnel."""
+        """Add a process to the excluded programs, or to those that use the tunnel."""
         if self._runner.tunnel is None:
             raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._runner.tunnel.adopt_program(pid, programs)
 
-    # --- what it says of itself ------------------------------------------------------------------
+    # --- status ----------------------------------------------------------------------------------
 
     async def events(self, since: int, wait: float) -> list[Event]:
-        """Changes of state, and failures, after ``since``."""
+        """Return changes of state, and failures, after ``since``."""
         return await self.machine.events(since, wait)
 
     def status(self) -> Status:
-        """As ``control/status_schema.py`` describes it."""
+        """Return the status as ``control/status_schema.py`` describes it."""
         return status_of(
             self.machine,
             self._runner.tunnel,
@@ -322,16 +322,16 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether traffic can flow both ways now."""
+        """Whether traffic can flow in both directions."""
         return self.machine.state.name is TunnelState.CONNECTED
 
     def flow_counts(self) -> dict[str, int]:
-        """Flows that are open now, by kind."""
+        """Return the numbers of open flows, by kind."""
         return {} if self._runner.tunnel is None else self._runner.tunnel.flow_counts()
 
 
 def _beyond_protection(before: Target, after: Target) -> bool:
-    """Return whether two versions of a profile differ in more than what may leave outside the tunnel."""
+    """Return whether two versions of a profile differ in more than their policies."""
     return replace(before.profile, protection=after.profile.protection) != after.profile
 
 

@@ -19,7 +19,7 @@ def status_of(
     protection: ProtectionStatus,
     counters: Counters,
 ) -> Status:
-    """Return the whole status; ``protection`` and ``counters`` are the supervisor's own."""
+    """Return the complete status. ``protection`` and ``counters`` are the supervisor's own."""
     status = _without_tunnel(machine, protection, counters) if tunnel is None else tunnel.status()
     status["state"] = machine.state.name
     status["since"] = machine.since

@@ -1,4 +1,4 @@
-"""A tunnel as the supervisor sees it, and a fake of it without device, legs and kernel."""
+"""The interface between supervisor and tunnel, and a fake without device, legs and kernel."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from halftunnel_vpn.transport.connect import Resolver, SocketAddress
 
 
 class TunnelPort(Protocol):
-    """A tunnel as the supervisor sees it (``client/tunnel.py``)."""
+    """A tunnel as the supervisor uses it (``client/tunnel.py``)."""
 
     @property
     def profile(self) -> ClientProfile:
-        """What it was made from."""
+        """The profile from which it was made."""
         ...
 
     @property
@@ -27,20 +27,20 @@ class TunnelPort(Protocol):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it was up, and no leg of either direction is left."""
+        """Whether it was up and no leg of either direction is left."""
         ...
 
     @property
     def resolve(self) -> Resolver:
-        """Finds the roads' hosts outside the tunnel."""
+        """Resolves the exit's names outside the tunnel."""
         ...
 
     async def run(self) -> None:
-        """Up until :meth:`stop`. Raises a HalfTunnelError when it does not come up, or cannot go on."""
+        """Run until :meth:`stop`. Raises a HalfTunnelError if it does not come up, or cannot go on."""
         ...
 
     def stop(self) -> None:
-        """Have :meth:`run` put everything back and return."""
+        """Make :meth:`run` restore the host and return."""
         ...
 
     def reconnect(self) -> None:
@@ -48,20 +48,20 @@ class TunnelPort(Protocol):
         ...
 
     async def adopt_program(self, pid: int, programs: str) -> None:
-        """Have a process and its children go outside (``excluded``) or inside (``only``), or HostError."""
+        """Put a process and its children outside (``excluded``) or inside (``only``). Raises HostError."""
         ...
 
     def status(self) -> Status:
-        """As ``control/status_schema.py`` describes it."""
+        """Return the status as ``control/status_schema.py`` describes it."""
         ...
 
     def flow_counts(self) -> dict[str, int]:
-        """Flows that are open now, by kind."""
+        """Return the numbers of open flows, by kind."""
         ...
 
 
 class FakeTunnel:
-    """A TunnelPort that does what a test says: :meth:`become` a phase, :meth:`fail`."""
+    """A TunnelPort that a test controls: :meth:`become` a phase, :meth:`fail`."""
 
     def __init__(self, profile: ClientProfile, changed: Callable[[], None]) -> None:
         self.profile = profile
@@ -73,11 +73,11 @@ class FakeTunnel:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was up, and has not ended."""
+        """Whether it was up and has not ended."""
         return self.phase is not TunnelState.CONNECTING and not self._over.done()
 
     def become(self, phase: TunnelState) -> None:
-        """Go to a phase, and report it."""
+        """Change to a phase, and report it."""
         self.phase = phase
         self._changed()
 
@@ -87,7 +87,7 @@ class FakeTunnel:
             self._over.set_exception(failure)
 
     async def run(self) -> None:
-        """Last until :meth:`stop` or :meth:`fail`."""
+        """Run until :meth:`stop` or :meth:`fail`."""
         await self._over
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class FakeTunnel:
             self._over.set_result(None)
 
     def reconnect(self) -> None:
-        """Count it."""
+        """Count the call."""
         self.reconnects += 1
 
     async def adopt_program(self, pid: int, programs: str) -> None:
@@ -108,7 +108,7 @@ class FakeTunnel:
         return []
 
     def status(self) -> Status:
-        """Return the least there is."""
+        """Return a minimal status."""
         return Status(
             version="0",
             state=self.phase,
@@ -127,5 +127,5 @@ class FakeTunnel:
         )
 
     def flow_counts(self) -> dict[str, int]:
-        """No flows."""
+        """Return no flows."""
         return {"tcp": 0, "udp": 0, "icmp": 0}

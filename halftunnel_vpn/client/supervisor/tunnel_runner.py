@@ -1,4 +1,4 @@
-"""Runs one tunnel at a time, and posts what happens to it."""
+"""Runs one tunnel at a time, and posts its events."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, first_leaf
 
 MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]
-"""Makes a tunnel from a profile; it calls the function whenever its phase may have changed."""
+"""Makes a tunnel from a profile. The tunnel calls the function whenever its phase may have changed."""
 
 
 class TunnelRunner:
-    """:meth:`start` a tunnel when none is there; :meth:`run` is the task in which all of them run."""
+    """:meth:`start` a tunnel if there is none. :meth:`run` is the task in which all tunnels run."""
 
     def __init__(self, make: MakeTunnel, post: Callable[[Event], None]) -> None:
         self.tunnel: TunnelPort | None = None
-        """The one that runs, is about to, or has ended and was not reaped."""
+        """The tunnel that runs, is about to run, or has ended and was not reaped."""
         self._make = make
         self._post = post
         self._begun = asyncio.Event()
@@ -28,32 +28,32 @@ class TunnelRunner:
         self._is_told = False
 
     def start(self, profile: ClientProfile) -> None:
-        """Begin; :class:`TunnelEnded` comes in the end, whatever happens."""
+        """Start a tunnel. :class:`TunnelEnded` is always posted at its end."""
         assert self.tunnel is None
         self.tunnel = self._make(profile, self._changed)
         self._is_stopped = self._is_told = False
         self._begun.set()
 
     def stop(self) -> None:
-        """Have the tunnel put everything back and end."""
+        """Make the tunnel restore the host and end."""
         self._is_stopped = True
         if self.tunnel is not None:
             self.tunnel.stop()
 
     def phase(self) -> TunnelState | None:
-        """Return the phase of the tunnel; None while there is none. Changes are posted again from now on."""
+        """The phase of the tunnel; None if there is none. Later changes are posted again."""
         self._is_told = False
         return None if self.tunnel is None else self.tunnel.phase
 
     async def run(self) -> None:
-        """Run what is started until cancelled. Faults of ours are raised, and end the process."""
+        """Run the started tunnels until cancelled. Unexpected errors are raised, and end the process."""
         while True:
             await self._begun.wait()
             self._begun.clear()
             self._post(TunnelEnded(await self._run_one()))
 
     def reap(self) -> None:
-        """Forget the tunnel that has ended; to be called where :class:`TunnelEnded` is handled."""
+        """Discard the ended tunnel. Call it when :class:`TunnelEnded` is handled."""
         self.tunnel = None
 
     async def _run_one(self) -> HalfTunnelError | None:

@@ -47,7 +47,7 @@ class Recollection:
     def __init__(self) -> None:
         self.best = 0.0
 
-    def look(self, sock: socket.socket, round_trip: int, least_round_trip: int) -> None:
+    def check(self, sock: socket.socket, round_trip: int, least_round_trip: int) -> None:
         """Let bbr begin anew on ``sock`` if it has forgotten; round trips in microseconds. Raises OSError."""
         estimate = estimate_of(sock)
         if self.has_forgotten(estimate, round_trip, least_round_trip):

@@ -70,7 +70,7 @@ class LossCount:
         elif self._paced_since is None:
             self._paced_since = now
 
-    def look(self, repeated: int, segments: int, round_trip: float, least: float, now: float) -> bool:
+    def check(self, repeated: int, segments: int, round_trip: float, least: float, now: float) -> bool:
         """Return whether the path loses; then the count begins again.
 
         ``segments`` have been sent so far, ``repeated`` of them again. ``round_trip`` and ``least`` are the

@@ -24,7 +24,7 @@ WAKE_TIME = 0.004
 SHARE_OF_ROUND_TRIP = 1 / 8
 """and the part of the least round trip that they may add to what comes behind them."""
 
-LOOK_EVERY = 0.02
+POLL_INTERVAL = 0.02
 """Seconds between two looks at the rate of a leg, when something is sent on it."""
 
 FADING = 0.75
@@ -50,7 +50,7 @@ _NO_PACE = 1 << 40
 
 
 class UnsentBound:
-    """The bound of one leg (TCP_NOTSENT_LOWAT). A look is due at ``next_look``, in seconds of its clock."""
+    """The bound of one leg (TCP_NOTSENT_LOWAT). A check is due at ``next_check``, in seconds of its clock."""
 
     __slots__ = (
         "_bound",
@@ -61,7 +61,7 @@ class UnsentBound:
         "_renewed_at",
         "_transport",
         "loses",
-        "next_look",
+        "next_check",
     )
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -69,16 +69,16 @@ class UnsentBound:
         self._bound = NOTSENT_LOWAT
         self._rate = 0.0
         self._recollection = Recollection()
-        self.next_look = 0.0
+        self.next_check = 0.0
         self._pace = 0.0
         self._renewed_at = 0.0
         self._losses = LossCount()
         # Whether the path has lost segments that no queue explains; whoever reads it clears it.
         self.loses = False
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Something was written on the leg: follow the road."""
-        self.next_look = now + LOOK_EVERY
+        self.next_check = now + POLL_INTERVAL
         sock = self._transport.get_extra_info("socket")
         if sock is None:
             return
@@ -92,7 +92,7 @@ class UnsentBound:
             if wanted >= 2 * self._bound or self._bound >= 2 * wanted:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, wanted)
                 self._bound = wanted
-            if self._losses.look(
+            if self._losses.check(
                 info.total_retransmissions, info.data_segments_out, smoothed / 1e6, least / 1e6, now
             ):
                 self.loses = True
@@ -100,7 +100,7 @@ class UnsentBound:
                 self._recollection.best = min(self._recollection.best, self._pace)
                 self._follow_pace(sock, now)
             if info.bytes_not_sent >= _WAITS:
-                self._recollection.look(sock, smoothed, least)
+                self._recollection.check(sock, smoothed, least)
         except OSError:
             return  # the connection is gone; whoever reads it is told
 

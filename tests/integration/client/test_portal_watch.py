@@ -21,12 +21,12 @@ async def test_nobody_is_asked_too_often_nor_without_need(profile, counters):
     now = 100.0
     watch = PortalWatch(counters, lambda: now)
     for reason in ("name-not-resolved", "connection-refused", "connection-refused"):
-        assert await watch.look(profile(), reason) is None
+        assert await watch.check(profile(), reason) is None
     assert counters.counted["portal-probes"] == 1
     now += PROBE_INTERVAL
-    await watch.look(profile(), "connection-refused")
+    await watch.check(profile(), "connection-refused")
     watch.forget()
-    await watch.look(profile(), "connection-refused")
+    await watch.check(profile(), "connection-refused")
     assert counters.counted["portal-probes"] == counters.dropped["portal-probe-unanswered"] == 3
 
 
@@ -34,5 +34,5 @@ async def test_nobody_is_asked_too_often_nor_without_need(profile, counters):
     "more", [("[protection]", "portal_probe = false"), ("[proxy]", 'url = "http://192.0.2.1:3128"')]
 )
 async def test_nobody_is_asked_where_that_is_off_or_tells_nothing(profile, counters, more):
-    assert await PortalWatch(counters, lambda: 0.0).look(profile(*more), FOREIGN) is None
+    assert await PortalWatch(counters, lambda: 0.0).check(profile(*more), FOREIGN) is None
     assert not counters.counted

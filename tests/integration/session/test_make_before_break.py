@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from halftunnel_vpn.client import backoff, connection
+from halftunnel_vpn.client.legs import slots
 from halftunnel_vpn.client.legs.circuit_breaker import Circuit
-from halftunnel_vpn.client.legs.keepers import slots
 from halftunnel_vpn.errors import UpstreamUnavailable
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -141,7 +141,7 @@ async def test_legs_rotate_by_age_without_a_gap(running_exit, make_client, echo_
 async def test_legs_rotate_by_what_they_have_carried(
     running_exit, make_client, echo_server, until, monkeypatch
 ):
-    monkeypatch.setattr(slots, "BYTES_LOOK", 0.05)
+    monkeypatch.setattr(slots, "BYTES_POLL", 0.05)
     await running_exit.start()
     client = await make_client(road={"rotate_bytes": 1 << 20}).up()
     user = client.open(echo_server.port)

@@ -90,7 +90,7 @@ async def test_the_bound_is_looked_at_again_and_again(start_exit):
         sent += 1
         leg.send(bytes(65_000))
         await other.received(sent)
-        looks.add(leg._unsent.next_look)
+        looks.add(leg._unsent.next_check)
     bound = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
     assert NOTSENT_LOWAT <= bound <= MAX_NOTSENT
 
@@ -128,11 +128,11 @@ def test_bbr_that_has_forgotten_begins_anew_and_nothing_is_lost(connection):
 
     until(lambda: estimate_of(near).is_steady)
     recollection = Recollection()
-    recollection.look(near, 1000, 1000)
+    recollection.check(near, 1000, 1000)
     assert recollection.best > 0
     assert estimate_of(near).is_steady, "it has not forgotten"
     recollection.best = estimate_of(near).rate * 100.0
-    recollection.look(near, 1000, 1000)
+    recollection.check(near, 1000, 1000)
     assert not estimate_of(near).is_steady
     assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"bbr"
     until(lambda: estimate_of(near).is_steady)
@@ -164,5 +164,5 @@ async def test_another_congestion_control_has_nothing_to_forget(start_exit, name
     await other.received(1)
     recollection = Recollection()
     recollection.best = 1e12
-    recollection.look(sock, 1000, 1000)
+    recollection.check(sock, 1000, 1000)
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == name.encode()

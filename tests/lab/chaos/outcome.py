@@ -14,7 +14,7 @@ from lab.chaos.transfers import Transfer
 from lab.topology import Lab
 from lab.tunnel import LabTunnel
 
-LOOK: Final = 0.02
+POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at something that is waited for."""
 
 
@@ -42,7 +42,7 @@ def wait(question: Callable[[], bool], within: float, what: str) -> float:
     while not question():
         if time.monotonic() - began > within:
             raise Gone(f"{what}: not within {within:.0f} s")
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
     return time.monotonic() - began
 
 

@@ -23,7 +23,7 @@ TWINS: Final = 0.1
 LAST_KILL: Final = 0.95
 """Part of a transfer within which the kills are planned, so that each one hits bytes under way."""
 
-LOOK: Final = 0.01
+POLL_INTERVAL: Final = 0.01
 """Seconds between two looks at how far the transfers are."""
 
 ANSWER_TIMEOUT: Final = 30.0
@@ -142,7 +142,7 @@ class Storm:
                 for transfer in transfers.values():
                     transfer.finish()  # it is lost: no further kills
                 plan = {}
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
 
     def _kill(self, report: StormReport, way: Way, deaths: Iterator[Death]) -> bool:
         legs = self._legs.of(way)

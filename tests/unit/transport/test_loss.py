@@ -7,7 +7,7 @@ import random
 import pytest
 
 from halftunnel_vpn.transport.kernel.loss import GRACE, WINDOW, LossCount
-from halftunnel_vpn.transport.kernel.notsent_bound import LOOK_EVERY
+from halftunnel_vpn.transport.kernel.notsent_bound import POLL_INTERVAL
 
 LEAST = 0.05
 SEGMENT = 12_000  # bits
@@ -20,20 +20,20 @@ class Path:
         self.count = LossCount()
         self.now = 100.0
         self._sent, self._repeated = 0.0, 0
-        self._a_look = mbit * 1e6 * LOOK_EVERY / SEGMENT
+        self._per_poll = mbit * 1e6 * POLL_INTERVAL / SEGMENT
         self._random = random.Random(7)
 
     def run(self, seconds: float, part: float = 0.0, queue: float = 0.0, burst: int = 0) -> float:
         """Return after how many seconds the path loses; infinity if it does not."""
         began = self.now
         while self.now - began < seconds:
-            self.now += LOOK_EVERY
+            self.now += POLL_INTERVAL
             before = int(self._sent)
-            self._sent += self._a_look
+            self._sent += self._per_poll
             lost = sum(self._random.random() < part for _ in range(int(self._sent) - before))
             self._repeated += lost + burst
             burst = 0
-            if self.count.look(self._repeated, int(self._sent), LEAST + queue, LEAST, self.now):
+            if self.count.check(self._repeated, int(self._sent), LEAST + queue, LEAST, self.now):
                 return self.now - began
         return float("inf")
 

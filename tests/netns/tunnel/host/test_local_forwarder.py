@@ -137,7 +137,7 @@ def test_the_next_start_finds_the_roads_while_no_resolver_answers(site, dnsmasq,
     site.running = []
     tunnel.start_client()
     tunnel.wait_connected()
-    assert "its last addresses are used" in tunnel.client_output()
+    assert "using its last addresses" in tunnel.client_output()
     assert tunnel.stop_client() == 0, tunnel.client_output()
 
 

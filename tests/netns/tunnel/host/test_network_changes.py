@@ -41,7 +41,7 @@ def test_a_road_that_comes_back_is_taken_at_once(new_rig, eventually):
     with new_rig() as own:
         own.client(f"ip link set dev {ROAD_A} down")
         own.client("ip link set dev road-b down")
-        eventually(lambda: "no way leads out of this host now" in own.tunnel.client_output())
+        eventually(lambda: "this host has no route out now" in own.tunnel.client_output())
         own.client("ip link set dev road-b up && ip address replace fd77:2::2/64 dev road-b")
         own.client(
             f"ip link set dev {ROAD_A} up && ip route replace default via {EXIT_A} dev {ROAD_A} && "

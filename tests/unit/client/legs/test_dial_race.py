@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from halftunnel_vpn.client.legs import dial_race
 from halftunnel_vpn.client.legs.dial_race import (
     LONGEST_PATIENCE,
     MAX_ATTEMPTS,
@@ -13,7 +14,6 @@ from halftunnel_vpn.client.legs.dial_race import (
     Race,
     patience_for,
 )
-from halftunnel_vpn.client.legs.keepers import dial_race
 from halftunnel_vpn.errors import RoadError
 
 PATIENCE = 0.02

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from halftunnel_vpn.client.legs import handshake_clock
 from halftunnel_vpn.client.legs.handshake_clock import FILE, SECOND, HandshakeClock, TimestampMemory
-from halftunnel_vpn.client.legs.keepers import handshake_clock
 
 NOW = 1_900_000_000.0
 CLIENT, EXIT = b"c" * 32, b"e" * 32

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from halftunnel_vpn.client.legs import interval_file
 from halftunnel_vpn.client.legs.interval_file import KEEPALIVE_FILE, IntervalFile
-from halftunnel_vpn.client.legs.keepers import interval_file
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.driver import Driver
 

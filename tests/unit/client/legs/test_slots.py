@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from halftunnel_vpn.client.legs.circuit_breaker import Breaker
-from halftunnel_vpn.client.legs.slots import BYTES_LOOK, Slot
+from halftunnel_vpn.client.legs.slots import BYTES_POLL, Slot
 from halftunnel_vpn.protocol.keys import Direction
 
 URL = "wss://a.example/"
@@ -27,7 +27,7 @@ def slot(breaker):
 
 
 async def wakes_in_time(slot):
-    async with asyncio.timeout(BYTES_LOOK / 2):
+    async with asyncio.timeout(BYTES_POLL / 2):
         await slot.rest()
 
 
@@ -52,5 +52,5 @@ async def test_whoever_stirs_it_wakes_it(slot):
     slot.refused(NOW)
     slot.refused(NOW)
     assert slot.wanted(NOW) is None
-    asyncio.get_running_loop().call_later(0.01, slot.stir)
+    asyncio.get_running_loop().call_later(0.01, slot.wake)
     await wakes_in_time(slot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.client.supervisor.captive_portal import Portal, judge, smells
+from halftunnel_vpn.client.supervisor.captive_portal import Portal, judge, may_be_portal
 
 NAMES = ("a.example.org", "front.example.net")
 FOREIGN = "certificate-not-trusted"
@@ -70,21 +70,23 @@ def test_anything_else_is_no_verdict(head, reason):
     assert judge(head, NAMES, reason=reason) is None
 
 
-def test_what_smells_of_a_portal():
-    assert smells(FOREIGN) and smells("http-status-302") and smells("connect-timeout") and smells(LOST)
-    assert not smells("name-not-resolved") and not smells("network-unreachable") and not smells("")
+def test_reasons_that_may_be_a_portal():
+    for reason in (FOREIGN, "http-status-302", "connect-timeout", LOST):
+        assert may_be_portal(reason)
+    for reason in ("name-not-resolved", "network-unreachable", ""):
+        assert not may_be_portal(reason)
 
 
 def test_people_are_told_what_to_do():
     sure, unsure = Portal("login.example"), Portal(is_sure=False)
-    assert sure.sentence("Why.", is_shut=True, goes_on=True) == (
+    assert sure.sentence("Why.", is_blocked=True, goes_on=True) == (
         "A captive portal stands in the way (it sends to login.example): run `htvpn portal`, open any "
         "http:// page in a browser, sign in; the tunnel comes up by itself."
     )
-    assert sure.sentence("Why.", is_shut=False, goes_on=False).endswith(
+    assert sure.sentence("Why.", is_blocked=False, goes_on=False).endswith(
         "(it sends to login.example): open any http:// page in a browser, sign in; then run `htvpn up` again."
     )
-    assert unsure.sentence("Why.", is_shut=True, goes_on=True) == (
+    assert unsure.sentence("Why.", is_blocked=True, goes_on=True) == (
         "A captive portal seems to stand in the way: run `htvpn portal`, open any http:// page in a browser, "
         "sign in; the tunnel comes up by itself. If there is no such page: Why."
     )

@@ -143,5 +143,5 @@ async def test_changes_and_failures_are_told_in_order():
 async def test_the_history_is_bounded():
     machine = Machine()
     for _ in range(2 * MAX_EVENTS):
-        machine.tell("again")
+        machine.report("again")
     assert len(await machine.events(0, 0)) == MAX_EVENTS
