@@ -17,7 +17,7 @@ from halftunnel_vpn.errors import HostError
 TIMEOUT = 3.0
 """Seconds that one answer may take."""
 
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}  # replaced, not bound  # nosec B104
 """A listener on every address is asked at this one."""
 
 NOT_CONNECTED = 3

@@ -35,7 +35,7 @@ CONFIGURATION: Final = (
 GROUP: Final = "halftunnel"
 """Members may use the control socket: they decide where the host's traffic goes."""
 
-HIDDEN: Final = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
+HIDDEN: Final = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # refused  # nosec B108
 """Directories that the units do not see (ProtectHome=, PrivateTmp=)."""
 
 TIMEOUT: Final = 90.0

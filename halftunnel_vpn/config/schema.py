@@ -83,7 +83,7 @@ def required(check: Check[T], *, secret: bool = False) -> T:
 
 def secret_option(check: Check[T], *, default: T) -> T:
     """A key that may be absent and whose value is never shown."""
-    metadata = {"check": check, "secret": True}
+    metadata = {"check": check, "secret": True}  # no password  # nosec B105
     return dataclasses.field(default=default, metadata=metadata, repr=False)
 
 

@@ -38,7 +38,7 @@ def claim(path: str, *, group: int | None = None, purpose: str = CONTROL) -> soc
             os.chmod(path, 0o600)
             if group is not None:
                 os.chown(path, -1, group)
-                os.chmod(path, 0o660)
+                os.chmod(path, 0o660)  # the group may command the daemon  # nosec B103
         except OSError:
             claimed.close()
             raise

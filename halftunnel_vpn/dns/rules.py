@@ -13,7 +13,7 @@ from halftunnel_vpn.dns.message_reader import CLASS_IN, Rcode, RecordType
 Value = TypeVar("Value")
 
 LOCALHOST_ADDRESSES = ("127.0.0.1", "::1")
-ZERO_ADDRESSES = ("0.0.0.0", "::")
+ZERO_ADDRESSES = ("0.0.0.0", "::")  # an answer, nothing is bound  # nosec B104
 
 DENIED_DOMAINS = ("use-application-dns.net", "invalid", "onion")
 """Domains that do not exist for anyone behind us: the first makes Firefox use the host's resolver

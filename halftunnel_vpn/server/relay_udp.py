@@ -23,7 +23,7 @@ SOCKET_BUFFER = 1024 * 1024
 """Requested buffer size in bytes for each direction of a socket: room for a burst."""
 
 _FLAGS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # a client's own mapping  # nosec B104
 _NOT_SEGMENTED = {errno.EMSGSIZE, errno.EINVAL, errno.EIO}
 """Errors if the kernel cannot segment: beyond the MTU of the path, or without checksum offload."""
 

@@ -13,7 +13,7 @@ from halftunnel_vpn.errors import HostError
 ACCEPT_BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
 
-EVERY_ADDRESS, EVERY_IPV4_ADDRESS = "::", "0.0.0.0"
+EVERY_ADDRESS, EVERY_IPV4_ADDRESS = "::", "0.0.0.0"  # only where it is asked for  # nosec B104
 
 log = logging.getLogger(__name__)
 
