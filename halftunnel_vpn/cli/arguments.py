@@ -149,8 +149,17 @@ def _add_audit(commands: _Commands[Parser]) -> None:
         nargs="+",
         metavar="FILE",
         type=_path,
-        help="a log of 'htvpn audit record', or captures (pcap) of one time",
+        help="'record' to have the daemon write a log; such a log, or captures (pcap) of one time",
     )
+    audit.add_argument(
+        "--for",
+        dest="length",
+        type=_length,
+        default=600.0,
+        metavar="TIME",
+        help="of 'record': how long, as in 90s, 10m or 1h (default: 10m)",
+    )
+    _add_socket(audit)
     audit.add_argument("--json", action="store_true", help="as one JSON object")
     audit.add_argument("--png", metavar="FILE", type=_path, help="also draw what each path shows")
     audit.add_argument(
@@ -225,6 +234,16 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+def _length(text: str) -> float:
+    from halftunnel_vpn.config.schema import Rejected
+    from halftunnel_vpn.config.values import duration
+
+    try:
+        return duration(1, 86400)(text)
+    except Rejected as rejected:
+        raise argparse.ArgumentTypeError(f"must be {rejected.allowed}") from None
+
+
 def _minutes(text: str) -> float:
     try:
         minutes = float(text)
@@ -296,6 +315,12 @@ def _add_server(commands: _Commands[Parser]) -> None:
         metavar="FILE",
         type=_path,
         help="a new file for the profile, mode 0600 (default: standard output)",
+    )
+    add.add_argument(
+        "--shaping",
+        choices=("off", "split", "strong"),
+        default="off",
+        help="[shaping] mode of the profile: what observers of the paths do not learn (default: off)",
     )
     add.add_argument(
         "--if-missing",

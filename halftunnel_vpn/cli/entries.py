@@ -96,6 +96,10 @@ def profile_use(options: Namespace) -> int:
 
 
 def audit(options: Namespace) -> int:
+    if options.files == ["record"]:
+        from halftunnel_vpn.cli import daemon_commands
+
+        return daemon_commands.audit_record(options)
     from halftunnel_vpn.cli import audit
 
     return audit.run(options)

@@ -30,6 +30,10 @@ HEADER = """\
 """
 
 
+SHAPING = ("off", "split", "strong")
+"""Modes, the one that hides most last."""
+
+
 def add(options: Namespace) -> int:
     """Admit a client: store its public key here, write its profile to a new file or standard output."""
     name = _name(options.name)
@@ -42,7 +46,7 @@ def add(options: Namespace) -> int:
     with server_directory.open_directory(Path(options.dir)) as directory:
         config = server_directory.read_configuration(directory)
         key = KeyPair(secrets.token_bytes(32))
-        profile = _profile(directory, config, name, key)
+        profile = _profile(directory, config, name, key, options.shaping)
         with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
             if options.if_missing and clients.exists(name + server_directory.CLIENT_SUFFIX):
                 print(f"This exit has a client {name} already; nothing is changed.", file=sys.stderr)
@@ -118,7 +122,10 @@ def _name(text: str) -> str:
         raise UsageError(f"NAME {text!r}: must be {rejected.allowed}") from None
 
 
-def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: KeyPair) -> str:
+def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: KeyPair, shaping: str) -> str:
+    most = config.shaping.max
+    if SHAPING.index(shaping) > SHAPING.index(most):
+        raise ConfigError(f'[shaping] max is "{most}" here; raise that first, or ask for no more')
     key_path = directory.path / config.server.private_key
     missing = f"there is no {key_path}, which [server] private_key names; put it back"
     exit_key = parse_key_pair(directory.read_text(config.server.private_key, missing=missing), str(key_path))
@@ -130,6 +137,8 @@ def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: Ke
         "upstream": {"urls": upstream.urls},
         "downstream": {"urls": downstream.urls},
     }
+    if shaping != "off":
+        document["shaping"] = {"mode": shaping}
     authorities = _authority(directory, upstream), _authority(directory, downstream)
     if authorities[0] == authorities[1]:
         if authorities[0]:

@@ -33,6 +33,7 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(status.get("flows"), Mapping) and status["flows"]:
         yield _line("flows", ", ".join(f"{count} {kind}" for kind, count in status["flows"].items()))
     yield from _names_and_protection(status)
+    yield from _shaping(status)
     dropped = status.get("dropped")
     if isinstance(dropped, Mapping) and dropped:
         most = sorted(dropped.items(), key=lambda item: -item[1])[:MOST_DROPPED]
@@ -90,6 +91,30 @@ def _names_and_protection(status: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(protection, Mapping) and "inbound" in protection:
         replies = "replies leave outside the tunnel" if protection["inbound"] else "closed"
         yield _line("inbound", replies)
+
+
+def _shaping(status: Mapping[str, Any]) -> Iterator[str]:
+    shaping = status.get("shaping")
+    if not isinstance(shaping, Mapping) or shaping.get("wanted", "off") == "off":
+        return
+    text = str(shaping.get("mode"))
+    state = shaping.get("state")
+    if state == "bulk":
+        text += ", bulk, not hidden"
+    elif state in ("clock", "stepped-down"):
+        text += ", active" if state == "clock" else ", stopped"
+    if shaping.get("bits_per_activity") is not None:
+        text += (
+            f", at most {shaping['bits_per_activity']} bits an activity, "
+            f"{shaping.get('activities_per_hour', 0):g} activities an hour, "
+            f"overhead {100 * shaping.get('overhead', 0.0):.0f} % ({volume(shaping.get('padding_bytes', 0))})"
+        )
+    yield _line("shaping", text)
+    if shaping.get("sentence"):
+        yield _line("", _printable(str(shaping["sentence"])))
+    escapes = shaping.get("escapes")
+    if isinstance(escapes, Mapping) and escapes:
+        yield _line("escapes", ", ".join(f"{reason} {count}" for reason, count in sorted(escapes.items())))
 
 
 def _line(name: str, text: str) -> str:

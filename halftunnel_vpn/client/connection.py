@@ -8,12 +8,14 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.client_shaping import ClientShaping
 from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
+from halftunnel_vpn.client.record_log import RecordLog
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -89,6 +91,7 @@ class Connection:
         """The memory budget of all streams, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self.shaping = ClientShaping(profile, counters, secrets.token_bytes)
+        self._record_log: RecordLog | None = None
         self._lost_since: float | None = None
         self._takes_hop_limits = False
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
@@ -127,6 +130,12 @@ class Connection:
             self._keepers.move()
         waiting, self._waiting = self._waiting, asyncio.Event()
         waiting.set()
+
+    def record(self, directory: Path, seconds: float) -> Path:
+        """Write down every record for ``seconds``, in a file in ``directory``. Raises HostError."""
+        if self._record_log is None:
+            self._record_log = RecordLog(directory, self._driver)
+        return self._record_log.start(seconds, self.shaping.mode.name.lower(), self.session)
 
     # --- StreamOpener ----------------------------------------------------------------------------
 
@@ -196,6 +205,8 @@ class Connection:
     def close(self) -> None:
         """End the session cleanly."""
         self._drop(ResetCode.SHUTDOWN)
+        if self._record_log is not None:
+            self._record_log.stop()
 
     async def _establish_again(self) -> NewSession:
         backoff = Backoff(random.random)
@@ -291,6 +302,8 @@ class Connection:
 
     def _legs_changed(self) -> None:
         self._tell_legs_changed()
+        if self._record_log is not None:
+            self._record_log.legs_changed(self.session)
         session = self.session
         if session is None:
             return

@@ -266,6 +266,10 @@ class Tunnel:
             raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._host.ask(lambda host: host.adopt_program(pid, programs))
 
+    def record(self, seconds: float) -> str:
+        """Write down every record for ``seconds``; return the file. Raises HostError."""
+        return str(self._connection.record(state_directory(), seconds))
+
     @property
     def resolve(self) -> Resolver:
         """Resolves the exit's names outside the tunnel."""

@@ -21,6 +21,9 @@ from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 MAX_PORTAL = 3600.0
 """The longest time in seconds for which a captive portal may be reached."""
 
+MAX_AUDIT = 86_400.0
+"""The longest time in seconds for which records are written down."""
+
 MAX_PROFILE = MAX_TEXT
 """Bytes of a request's body. The longest one is a profile (``max_body`` of the daemon's ControlService)."""
 
@@ -94,6 +97,10 @@ class SupervisorPort(Protocol):
 
     async def adopt(self, pid: int, programs: str) -> None:
         """Add ``pid`` and its future children to the list ``programs``: ``excluded`` or ``only``."""
+        ...
+
+    async def record(self, seconds: float) -> str:
+        """Write down every record on the paths for ``seconds``; return the file. Raises if nothing is up."""
         ...
 
     async def events(self, since: int, wait: float) -> list[Event]:
@@ -170,7 +177,14 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         await daemon.adopt(request.peer.pid, programs)
         return _json({"pid": request.peer.pid})
 
+    async def audit(request: Request) -> Response:
+        seconds = _body(request).get("seconds", 600.0)
+        if not _is_number(seconds) or not 0 < seconds <= MAX_AUDIT:
+            raise UsageError(f"seconds must be a number above 0, to {MAX_AUDIT:g}")
+        return _json({"file": await daemon.record(float(seconds))})
+
     return {
+        ("POST", "/v1/audit"): audit,
         ("POST", "/v1/programs"): adopt,
         ("GET", STATUS_PATH): status,
         ("POST", "/v1/up"): up,

@@ -14,7 +14,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.transport.leg import Leg
+from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.leg_phase import PEER_FAULTS
 
 LOSS_FACTOR = 2
@@ -89,6 +89,10 @@ class SealedLeg:
             address=identity.address,
             weight=identity.weight,
         )
+
+    def listen_through(self, listener: LegListener) -> None:
+        """Have the WebSocket report to ``listener``, which calls this leg in its turn."""
+        self._leg.listener = listener
 
     # --- LegPort ---------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ class SmallDaemon:
     async def adopt(self, pid: int, programs: str) -> None:
         self.told.append((pid, programs))
 
+    async def record(self, seconds: float) -> str:
+        self.told.append(("record", seconds))
+        return "/var/lib/halftunnel/audit.jsonl"
+
     async def events(self, since: int, wait: float) -> list[Event]:
         self.polled.set()
         return [

@@ -304,6 +304,12 @@ class Supervisor:
             raise HostError("The tunnel is not up: run `htvpn up` first.")
         await self._runner.tunnel.adopt_program(pid, programs)
 
+    async def record(self, seconds: float) -> str:
+        """Have the tunnel write down every record; return the file. Raises HostError."""
+        if self._runner.tunnel is None:
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
+        return self._runner.tunnel.record(seconds)
+
     # --- status ----------------------------------------------------------------------------------
 
     async def events(self, since: int, wait: float) -> list[Event]:

@@ -51,6 +51,10 @@ class TunnelPort(Protocol):
         """Put a process and its children outside (``excluded``) or inside (``only``). Raises HostError."""
         ...
 
+    def record(self, seconds: float) -> str:
+        """Write down every record for so many seconds; return the file. Raises HostError."""
+        ...
+
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it."""
         ...
@@ -101,6 +105,10 @@ class FakeTunnel:
 
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Refuse: there are no programs here."""
+        raise HostError("The tunnel is not up: run `htvpn up` first.")
+
+    def record(self, seconds: float) -> str:
+        """Refuse: there are no records here."""
         raise HostError("The tunnel is not up: run `htvpn up` first.")
 
     async def resolve(self, host: str, port: int) -> list[SocketAddress]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from halftunnel_vpn.control.control_service import ControlService
-from halftunnel_vpn.control.daemon_routes import MAX_PORTAL, MAX_PROFILE, daemon_routes
+from halftunnel_vpn.control.daemon_routes import MAX_AUDIT, MAX_PORTAL, MAX_PROFILE, daemon_routes
 from halftunnel_vpn.control.peer import Peer
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.errors import HostError
@@ -65,6 +65,11 @@ class _Daemon:
     async def adopt(self, pid: int, programs: str) -> None:
         assert pid == ROOT.pid and programs in ("excluded", "only")
         self._told()
+
+    async def record(self, seconds: float) -> str:
+        assert 0 < seconds <= MAX_AUDIT
+        self._told()
+        return "file"
 
     async def events(self, since: int, wait: float) -> list[object]:
         assert since >= 0 and wait >= 0

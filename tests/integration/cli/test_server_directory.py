@@ -508,3 +508,15 @@ def test_check_names_the_file_that_an_exit_could_not_use(exit_directory, htvpn, 
     checked = htvpn("server", "check", "--dir", exit_directory)
     assert checked.returncode == 1 and checked.stderr.count("\n") == 1
     assert name in checked.stderr
+
+
+def test_a_profile_asks_for_the_shaping_that_the_exit_allows(exit_directory, htvpn):
+    arguments = ("server", "add-client", "--dir", exit_directory)
+    profile = parse_client(htvpn(*arguments, "quiet", "--shaping", "strong").stdout)
+    assert profile.shaping.mode == "strong"
+    assert parse_client(htvpn(*arguments, "plain").stdout).shaping.mode == "off"
+    configuration = exit_directory / "server.toml"
+    configuration.write_text(configuration.read_text() + '\n[shaping]\nmax = "split"\n')
+    refused = htvpn(*arguments, "more", "--shaping", "strong")
+    assert refused.returncode == 1 and '[shaping] max is "split" here' in refused.stderr
+    assert not (exit_directory / "clients" / "more.toml").exists()

@@ -37,6 +37,9 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         )
         assert await call(socket, "POST", "/v1/programs", b'{"list": "only"}') == (200, {"pid": os.getpid()})
         assert daemon.told.pop() == (os.getpid(), "only")
+        answer = (200, {"file": "/var/lib/halftunnel/audit.jsonl"})
+        assert await call(socket, "POST", "/v1/audit", b'{"seconds": 60}') == answer
+        assert daemon.told.pop() == ("record", 60.0)
         status, told = await call(socket, "GET", "/v1/status")
         assert status == 200 and told["state"] == "disconnected" and told["profile"] == "home"
     assert daemon.told == [("up", "home"), ("up", "home"), "reconnect", "reload", "down", ("portal", 60.0)]
@@ -53,6 +56,7 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         ("POST", "/v1/up", b'{"profile": "away"}', 400, "there is no profile away"),
         ("POST", "/v1/up", b"", 400, "there is no profile in"),
         ("POST", "/v1/reconnect", b"", 409, "nothing is up; 'htvpn up' connects"),
+        ("POST", "/v1/audit", b'{"seconds": 0}', 400, "seconds must be a number above 0, to 86400"),
         ("POST", "/v1/portal", b'{"seconds": "x"}', 400, "seconds must be a number from 0 to 3600"),
         ("POST", "/v1/portal", b'{"seconds": true}', 400, "seconds must be a number from 0 to 3600"),
         ("POST", "/v1/portal", b'{"seconds": 1e999}', 400, "seconds must be a number from 0 to 3600"),

@@ -14,6 +14,7 @@ from halftunnel_vpn.control.status_schema import (
     DnsStatus,
     LegStatus,
     ProtectionStatus,
+    ShapingStatus,
     Status,
 )
 
@@ -45,7 +46,7 @@ def test_the_check_finds_what_is_wrong(status_problems, change, problem):
 
 def test_every_key_is_documented():
     text = DOCUMENT.read_text()
-    for kind in (Status, DirectionStatus, LegStatus, DnsStatus, ProtectionStatus):
+    for kind in (Status, DirectionStatus, LegStatus, DnsStatus, ProtectionStatus, ShapingStatus):
         for key in typing.get_type_hints(kind):
             assert f"`{key}`" in text, f"{kind.__name__}.{key}"
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import stat
+
 import pytest
 
+from halftunnel_vpn.audit.record_log import read_log
+from halftunnel_vpn.audit.verdict import judge
 from halftunnel_vpn.client import client_shaping
 from halftunnel_vpn.client.legs import connector
+from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server import gate
 from halftunnel_vpn.session.shaping import ShaperState
@@ -80,3 +87,36 @@ async def test_off_asks_for_nothing(running_exit, make_client, echo_server):
     await carry(client, echo_server.port)
     assert client.connection.shaping.wish(client.driver.clock()) is None
     assert client.hellos[0].shaping is None and client.connection.session.shaper is None
+
+
+@pytest.mark.parametrize("mode", ["off", "split", "strong"])
+async def test_a_recording_has_every_record_and_nothing_else(
+    running_exit, make_client, echo_server, until, tmp_path, mode
+):
+    await running_exit.start()
+    client = await make_client(shaping={"mode": mode}).up()
+    session = client.connection.session
+    path = client.connection.record(tmp_path, 0.8)
+    with pytest.raises(HostError, match="goes on already"):
+        client.connection.record(tmp_path, 1.0)
+    before = sum(leg.records_sent + leg.records_received for leg in session.legs)
+    await carry(client, echo_server.port)
+    client.connection.reconnect()  # legs that join meanwhile are recorded as well
+    await until(lambda: client.connection._record_log._file is None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    head, records = lines[0], lines[1:]
+    assert head["halftunnel_audit"] == 1 and head["mode"] == mode
+    assert {record["dir"] for record in records} == {"up", "down"}
+    assert len({record["leg"] for record in records}) == 4 and len(records) > before
+    own = [record for record in records if record["slot"] and record["dir"] == "up"]
+    assert bool(own) == (mode != "off")
+    assert all(record["pad"] == 0 for record in records) == (mode == "off")
+    assert len({record["size"] for record in own}) <= 1
+    assert all(record["late"] is None or record["late"] >= 0 for record in records)
+    for scored in judge(read_log(path.read_text().splitlines(keepends=True))).broken:
+        assert "undeclared" not in scored
+    count = len(records)
+    await carry(client, echo_server.port)
+    await asyncio.sleep(0.1)
+    assert len(path.read_text().splitlines()) == count + 1

@@ -36,6 +36,7 @@ CONTRACT = [
     "profile remove NAME",
     "profile use NAME",
     "audit FILE",
+    "audit record --for 90s",
     "audit A.pcap B.pcap --json --png P --mode strong --exit 192.0.2.1 [2001:db8::1]:443",
     "demo",
     "demo --keep",

@@ -104,3 +104,23 @@ def test_legs_losses_names_and_protection_are_told(answer, capsys):
     assert shown[5] == "lost        downstream: no leg now"
     assert "dns         forward by resolved, 3 of 4 from the cache" in shown
     assert "protection  kill switch on, active, not verified" in shown
+
+
+def test_shaping_is_told_with_its_price(answer, capsys):
+    shaping = {
+        "wanted": "strong", "mode": "split", "state": "bulk", "sentence": "The exit allows no more.",
+        "bits_per_activity": 12.6, "activities_per_hour": 30.0, "overhead": 0.104, "padding_bytes": 2**20,
+        "escapes": {"bulk": 1, "oversize": 2},
+    }  # fmt: skip
+    answer(STATUS | {"shaping": shaping})
+    assert cli.main(["status"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert (
+        "shaping     split, bulk, not hidden, at most 12.6 bits an activity, 30 activities an hour, "
+        "overhead 10 % (1.0 MiB)"
+    ) in shown
+    assert f"{'':<11} The exit allows no more." in shown
+    assert "escapes     bulk 1, oversize 2" in shown
+    answer(STATUS | {"shaping": shaping | {"wanted": "off"}})
+    assert cli.main(["status"]) == 0
+    assert "shaping" not in capsys.readouterr().out
