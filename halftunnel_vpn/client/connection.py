@@ -13,9 +13,9 @@ from typing import Any
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.client_shaping import ClientShaping
+from halftunnel_vpn.client.leg_recorder import LegRecorder
 from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
-from halftunnel_vpn.client.record_log import RecordLog
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -91,7 +91,7 @@ class Connection:
         """The memory budget of all streams, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self.shaping = ClientShaping(profile, counters, secrets.token_bytes)
-        self._record_log: RecordLog | None = None
+        self._leg_recorder: LegRecorder | None = None
         self._lost_since: float | None = None
         self._takes_hop_limits = False
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
@@ -133,9 +133,9 @@ class Connection:
 
     def record(self, directory: Path, seconds: float) -> Path:
         """Write down every record for ``seconds``, in a file in ``directory``. Raises HostError."""
-        if self._record_log is None:
-            self._record_log = RecordLog(directory, self._driver)
-        return self._record_log.start(seconds, self.shaping.mode.name.lower(), self.session)
+        if self._leg_recorder is None:
+            self._leg_recorder = LegRecorder(directory, self._driver)
+        return self._leg_recorder.start(seconds, self.shaping.mode.name.lower(), self.session)
 
     # --- StreamOpener ----------------------------------------------------------------------------
 
@@ -205,8 +205,8 @@ class Connection:
     def close(self) -> None:
         """End the session cleanly."""
         self._drop(ResetCode.SHUTDOWN)
-        if self._record_log is not None:
-            self._record_log.stop()
+        if self._leg_recorder is not None:
+            self._leg_recorder.stop()
 
     async def _establish_again(self) -> NewSession:
         backoff = Backoff(random.random)
@@ -302,8 +302,8 @@ class Connection:
 
     def _legs_changed(self) -> None:
         self._tell_legs_changed()
-        if self._record_log is not None:
-            self._record_log.legs_changed(self.session)
+        if self._leg_recorder is not None:
+            self._leg_recorder.legs_changed(self.session)
         session = self.session
         if session is None:
             return

@@ -102,7 +102,7 @@ async def test_a_recording_has_every_record_and_nothing_else(
     before = sum(leg.records_sent + leg.records_received for leg in session.legs)
     await carry(client, echo_server.port)
     client.connection.reconnect()  # legs that join meanwhile are recorded as well
-    await until(lambda: client.connection._record_log._file is None)
+    await until(lambda: client.connection._leg_recorder._file is None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     head, records = lines[0], lines[1:]

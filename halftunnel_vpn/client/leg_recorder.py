@@ -44,7 +44,7 @@ _TRICKLE: Final = TRICKLE_CELL * (1 + SPREAD) + 1
 log = logging.getLogger(__name__)
 
 
-class RecordLog:
+class LegRecorder:
     """One recording at a time, of the session of the moment, into a file in ``directory``."""
 
     def __init__(self, directory: Path, driver: Driver) -> None:
@@ -145,7 +145,7 @@ class _Tap:
 
     __slots__ = ("_leg", "_log", "_sealed", "_session", "_shaper")
 
-    def __init__(self, log: RecordLog, session: Session, leg: SessionLeg, sealed: SealedLeg) -> None:
+    def __init__(self, log: LegRecorder, session: Session, leg: SessionLeg, sealed: SealedLeg) -> None:
         self._log = log
         self._session = session
         self._shaper = session.shaper
