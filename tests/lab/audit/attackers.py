@@ -1,4 +1,4 @@
-"""Who recognises pages: three learners and their vote, always judged on loads they were not trained with."""
+"""Who recognises pages: four learners and their vote, always judged on loads they were not trained with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lab.audit import rocket
-from lab.audit.features import aggregated, fingerprints
+from lab.audit.features import aggregated, fingerprints, size_counts
 from lab.audit.views import Packets, series
 
 FOLDS: Final = 8
@@ -54,8 +54,14 @@ def _inputs(views: Sequence[Packets], seed: int) -> dict[str, np.ndarray]:
     return {
         "k-FP forest": features,
         "extra trees": np.concatenate((features, aggregated(views)), axis=1),
-        "ROCKET": rocket.transform(series(views, ROCKET_BINS), seed),
+        "size counts": size_counts(views),
+        "ROCKET": rocket.transform(_with_sums(series(views, ROCKET_BINS)), seed),
     }
+
+
+def _with_sums(over_time: np.ndarray) -> np.ndarray:
+    """Return a series with its sums so far as further channels: kernels see where a page is, too."""
+    return np.concatenate((over_time, np.cumsum(over_time, axis=2)), axis=1)
 
 
 def _learner(name: str, seed: int) -> Any:
@@ -63,6 +69,8 @@ def _learner(name: str, seed: int) -> Any:
         return RandomForestClassifier(TREES, n_jobs=2, random_state=seed)
     if name == "extra trees":
         return ExtraTreesClassifier(TREES, max_features=0.1, n_jobs=2, random_state=seed)
+    if name == "size counts":
+        return RidgeClassifierCV(np.logspace(-2, 3, 8))
     return make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(0, 5, 8)))
 
 

@@ -26,6 +26,15 @@ AGGREGATION_BINS: Final = (12, 60)
 
 SIZE_EDGES: Final = (0, 40, 80, 120, 180, 250, 350, 500, 700, 900, 1100, 1300, 1400, 1440, 1460, 9000)
 
+SIZE_STEP: Final = 4
+"""Bytes that sizes are rounded to where they are counted one by one."""
+
+FULL_SEGMENT: Final = 1448
+"""Bytes of a segment that has a next one of the same record."""
+
+LARGEST_RECORD: Final = 6000
+"""Bytes from which on records and bursts count as of one size."""
+
 BURST_EDGES: Final = (*range(0, 1500, 60), 1500, 2000, 3000, 4500, 7000, 11000, 20000, 50000, 10**9)
 
 BURST_GAP: Final = 0.004
@@ -65,6 +74,12 @@ def fingerprints(views: Sequence[Packets]) -> np.ndarray:
     return np.stack([fingerprint(each) for each in views])
 
 
+def size_counts(views: Sequence[Packets]) -> np.ndarray:
+    """Return a row for each view: how many packets, records and bursts have each size, on a log scale."""
+    rows = np.stack([_sizes(each) for each in views])
+    return np.log1p(rows[:, rows.any(axis=0)])
+
+
 def aggregated(views: Sequence[Packets]) -> np.ndarray:
     """Return a row for each view: bytes and packets of each direction in time bins, and their sums so far."""
     rows = []
@@ -72,6 +87,19 @@ def aggregated(views: Sequence[Packets]) -> np.ndarray:
         over_time = series(views, bins)
         rows += [over_time.reshape(len(views), -1), np.cumsum(over_time, axis=2).reshape(len(views), -1)]
     return np.concatenate(rows, axis=1)
+
+
+def _sizes(view: Packets) -> np.ndarray:
+    found = []
+    edges = np.arange(0, LARGEST_RECORD + 2 * SIZE_STEP, SIZE_STEP)
+    for sign in (1, -1):
+        side = view[np.sign(view[:, 1]) == sign]
+        at, size = side[:, 0], np.abs(side[:, 1])
+        bursts = np.split(size, np.flatnonzero(np.diff(at) > BURST_GAP) + 1) if len(size) else []
+        records = np.split(size, np.flatnonzero(size < FULL_SEGMENT) + 1) if len(size) else []
+        for sums in (size, [part.sum() for part in bursts], [part.sum() for part in records if len(part)]):
+            found.append(np.histogram(np.minimum(sums, LARGEST_RECORD), edges)[0])
+    return np.concatenate(found).astype(float)
 
 
 def _spread(values: np.ndarray) -> list[float]:
