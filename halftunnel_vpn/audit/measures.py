@@ -117,7 +117,7 @@ def is_padding_only(record: AuditRecord, least: int) -> bool:
 
 
 def lateness_auc(records: Sequence[AuditRecord]) -> float | None:
-    """Return how well lateness tells padding from data: 0.5 not at all, 1 always.
+    """Return how well lateness distinguishes padding from data: 0.5 not at all, 1 always.
 
     None where there are too few records of one kind. It is the area under the ROC curve (Mann-Whitney).
     """

@@ -9,7 +9,7 @@ from halftunnel_vpn.audit.verdict import AuditVerdict, PathScore
 _TITLES = {"A": "path A (upstream)", "B": "path B (downstream)", "all": "all paths together"}
 
 _MEANING = {
-    "off": "off: nothing is promised. Whoever sees one path recognises pages by it.",
+    "off": "off: nothing is promised. An observer of one path recognises pages.",
     "split": "split: path A shows when you are active, and no sizes. Path B and both together show all.",
     "balanced": "balanced: path A as in split; path B sends at a rate that follows the traffic roughly.",
     "strong": "strong: both paths show when you are active and one of few lengths.",
@@ -59,4 +59,4 @@ def _path(score: PathScore) -> Iterator[str]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(score.escapes.items()))
         yield f"    declared escapes       {reasons}"
     if score.lateness_auc is not None:
-        yield f"    lateness tells padding AUC {score.lateness_auc:.2f} (0.50: not at all)"
+        yield f"    lateness of padding AUC {score.lateness_auc:.2f} (0.50: not at all)"

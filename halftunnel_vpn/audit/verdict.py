@@ -13,7 +13,7 @@ PROMISED: Final = {"off": "", "split": "A", "balanced": "AB", "strong": "AB"}
 """The paths on which records leave by a clock, by mode."""
 
 MAX_AUC: Final = 0.55
-"""How well lateness may tell padding from data."""
+"""How well lateness may distinguish padding from data."""
 
 MAX_CAPTURED_OFF_SIZE: Final = 0.02
 """Share of records of another size on a clocked path of a capture: handshakes, keepalives, escapes."""
@@ -21,7 +21,7 @@ MAX_CAPTURED_OFF_SIZE: Final = 0.02
 
 @dataclass(slots=True)
 class PathScore:
-    """What one path shows; ``all`` is both together. None: it cannot be told from this source."""
+    """What one path shows; ``all`` is both together. None: unknown from this source."""
 
     path: str
     records: int
@@ -44,7 +44,7 @@ class PathScore:
     escapes: dict[str, int] = field(default_factory=dict)
     """Records outside the clock, by the declared reason."""
     lateness_auc: float | None = None
-    """How well lateness tells padding from data: 0.5 not at all, 1 always."""
+    """How well lateness distinguishes padding from data: 0.5 not at all, 1 always."""
 
 
 @dataclass(slots=True)
@@ -149,4 +149,4 @@ def _check(observation: Observation, score: PathScore, broken: list[str], unjudg
     if score.lateness_auc is None:
         unjudged.append(f"{where}: too few records whose lateness is known")
     elif score.lateness_auc > MAX_AUC:
-        broken.append(f"{where}: lateness tells padding from data (AUC {score.lateness_auc:.2f})")
+        broken.append(f"{where}: lateness distinguishes padding from data (AUC {score.lateness_auc:.2f})")

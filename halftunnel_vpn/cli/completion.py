@@ -24,7 +24,7 @@ MAX_CANDIDATES: Final = 1000
 """Names of profiles or clients that are offered."""
 
 ASK_TIMEOUT: Final = 2.0
-"""Seconds that the daemon may take: somebody waits at the prompt."""
+"""Seconds that the daemon may take. The user waits at the prompt."""
 
 EXIT_DIRECTORY: Final = "/var/lib/halftunnel-server"
 

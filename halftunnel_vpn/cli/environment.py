@@ -1,7 +1,7 @@
-"""What the environment of a process says about its configuration (docs/DEPLOYMENT.md).
+"""The configuration of a process in its environment variables (docs/DEPLOYMENT.md).
 
 Only the commands that run a client or an exit in the foreground read it, and those that act for such an exit.
-The daemon and `htvpn up` do not: a profile means the same whoever connects through it.
+The daemon and `htvpn up` do not: a profile must mean the same for every user.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def _require_systemd(verb: str) -> None:
 
 
 def _require_safe(prefix: Path) -> None:
-    """Refuse an environment that the units do not see, or that somebody other than root can change."""
+    """Refuse an environment that the units cannot see, or that another user than root can change."""
     program = Path(sys.executable).resolve()
     for path in (prefix, program):
         hidden = next((top for top in HIDDEN if path.is_relative_to(top)), None)
@@ -137,7 +137,7 @@ def _require_safe(prefix: Path) -> None:
     writable = next(filter(_others_can_write, [*prefix.parents, program, *_tree(prefix)]), None)
     if writable is not None:
         raise HostError(
-            f"somebody other than root can change {writable}, which a service of root would run; "
+            f"another user than root can change {writable}, which a service of root would run; "
             "install the program as root"
         )
 

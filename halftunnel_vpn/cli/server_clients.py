@@ -23,7 +23,7 @@ from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
 from halftunnel_vpn.storage.atomic_file import create_file
 
 HEADER = """\
-# A profile of Half-Tunnel. It holds a private key: whoever has this file is this client.
+# A profile of Half-Tunnel. It contains a private key: anybody who has this file can act as this client.
 # Keep it as /etc/halftunnel/profiles/{name}.toml, mode 0600, and connect with 'htvpn up {name}'.
 # 'htvpn config example client' prints every key with its explanation.
 

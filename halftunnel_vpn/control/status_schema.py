@@ -96,7 +96,7 @@ class ShapingStatus(TypedDict):
     sentence: str | None
     """Why less is hidden than wanted; None when nothing is amiss."""
     bits_per_activity: float | None
-    """The most that the length of one activity tells, in bits; None without shaping."""
+    """The most that the length of one activity reveals, in bits; None without shaping."""
     activities: int
     """Activities of the session so far."""
     activities_per_hour: float

@@ -20,7 +20,7 @@ DENIED_DOMAINS = ("use-application-dns.net", "invalid", "onion")
 rather than to its own DNS over HTTPS; RFC 6761 section 6.4 and RFC 7686 section 2 keep the others at home."""
 
 EMPTY_DOMAINS = ("resolver.arpa",)
-"""Domains that exist and are empty: a forwarder must not tell of its resolver's own designated resolvers
+"""Domains that exist and are empty: a forwarder must not report the designated resolvers of its own resolver
 (RFC 9462 section 6.4)."""
 
 Records = Mapping[int, tuple[LocalRecord, ...]]

@@ -54,7 +54,7 @@ class MalformedMessage(Exception):
 
 
 class UnsendableMessage(Exception):
-    """We were about to break the rules of HTTP with what somebody else gave us to send."""
+    """The data to send, which comes from another program, would violate HTTP."""
 
 
 class _Side:

@@ -55,7 +55,7 @@ class StreamPort(Protocol):
         ...
 
     def consumed(self, count: int, now: float) -> None:
-        """Give the sender credit for ``count`` received bytes that need no memory any more."""
+        """Give the sender credit for ``count`` received bytes that no longer need memory."""
         ...
 
 

@@ -63,7 +63,7 @@ _CREDIT: Final = struct.Struct(">Q")
 _KEEPALIVE: Final = struct.Struct(">BIQQH")  # kind, id, sent_us, records_received, interval
 
 MAX_TOLD_INTERVAL: Final = 6553.5
-"""Seconds: the longest keepalive interval that can be told."""
+"""Seconds: the longest keepalive interval that can be encoded."""
 
 MAX_HOP_LIMIT: Final = 32
 """The largest hop limit that an OPEN carries: larger ones are no traceroute's."""

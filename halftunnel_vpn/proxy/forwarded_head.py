@@ -26,7 +26,7 @@ class ForwardedRequest(NamedTuple):
 def forwarded_request(head: RequestHead) -> ForwardedRequest | None:
     """Return what becomes of a request whose target is an http:// URL; None if that is none.
 
-    No Via header is added: it would tell every web site that its visitor uses this proxy.
+    No Via header is added: it would show every web site that its visitor uses this proxy.
     """
     try:
         target = head.target.decode("ascii")

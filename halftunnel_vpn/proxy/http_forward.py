@@ -199,7 +199,7 @@ class HttpForward:
             self._read(now)
 
     def _look_for_end(self) -> None:
-        """While the answer is awaited: a program that has closed its side wants none any more."""
+        """Abort while the answer is awaited, if the program has closed its side."""
         try:
             self._has_more = bool(self._sock.recv(1, socket.MSG_PEEK))
         except (BlockingIOError, InterruptedError):

@@ -33,10 +33,10 @@ Accepted = Callable[[socket.socket], None]
 
 
 class ProxyListener:
-    """One listening socket; ``accepted`` is called with each connection of somebody who may use it.
+    """One listening socket; ``accepted`` is called with each permitted connection.
 
     ``place`` is an address and a port, or the path of a Unix socket, which its owner may use and, with
-    ``group``, the members of that group. Raises HostError when the place cannot be had.
+    ``group``, the members of that group. Raises HostError when it cannot be opened.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class Negotiation(Protocol):
         ...
 
     def granted(self, address: bytes = b"", port: int = 0) -> bytes:
-        """Return the answer that the request is served, with the address of our socket where it is told."""
+        """Return the positive answer, with the address of our socket if the protocol has a field for it."""
         ...
 
     def refused(self, refusal: Refusal) -> bytes:
@@ -96,7 +96,7 @@ class FixedDestination:
 
 
 def is_user(users: Users, name: str, password: str) -> bool:
-    """Return whether ``name`` has this password; what is wrong cannot be told from the time it takes."""
+    """Return whether ``name`` has this password. The time that it takes reveals nothing."""
     expected = users.get(name)
     is_right = hmac.compare_digest((expected or "").encode(), password.encode("utf-8", "replace"))
     return is_right and expected is not None

@@ -58,7 +58,7 @@ class StreamDial:
         self.start(now)
 
     def cancel(self) -> None:
-        """Forget it, here and at the exit; nothing is called any more."""
+        """Cancel it, here and at the exit. No callback follows."""
         self._end()
         stream, self._stream = self._stream, None
         if stream is not None:

@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 class UdpAssociation:
     """Lasts as long as the TCP connection ``control`` of the program; calls ``on_closed`` once.
 
-    The first datagram that comes from the program's host tells its port; those from elsewhere are dropped.
+    The first datagram from the program's host sets its port. Datagrams from other hosts are dropped.
     Implements DatagramHandler and ProxyConnection.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, ClockParameters
 
 OUTCOMES = 12
-"""Stops that are told apart: the last one stands for all activities of a minute and more."""
+"""Stops that are distinguished. The last one stands for all activities of a minute and more."""
 
 
 class ActivityClock:

@@ -47,7 +47,7 @@ class LegPort(Protocol):
         ...
 
     def close(self, reason: str) -> None:
-        """Close the leg in good order; ``reason`` is a counted label."""
+        """Close the leg cleanly; ``reason`` is a counted label."""
         ...
 
 
@@ -232,7 +232,7 @@ class Weighted:
         return min(writable, key=_load)
 
     def waits(self, leg: SessionLeg, now: float) -> bool:
-        """For a while: else whoever has the smaller share would get what the other one cannot take yet."""
+        """Return whether to wait for a full leg; otherwise the smaller share would get its data."""
         since = leg.under_way.full_since
         return since is not None and now - since < SHARE_PATIENCE
 

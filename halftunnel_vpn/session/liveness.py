@@ -1,9 +1,9 @@
-"""Dead or only quiet? Found out by acknowledgements and pings of our own, never by TCP.
+"""Detects dead legs by acknowledgements and pings of our own, never by TCP.
 
-A leg that is in use is looked at every ``TICK``. Progress is any record that arrives on it, and any
-acknowledgement of a packet that it carried. Where something waits for an answer and there has been no
-progress for a round trip, the leg is pinged; when there is still none after three round trips and two
-seconds, it is dead. A leg that owes nothing any more is not looked at until it is used again.
+A leg in use is checked every ``TICK``. Progress is any record that arrives on it, and any acknowledgement of
+a packet that it carried. If something waits for an answer and there was no progress for a round trip, the leg
+is pinged. If there is still none after three round trips and two seconds, it is dead. A leg that owes no
+answer is not checked until it is used again.
 
 A slow road is not a dead one: a single record takes eight seconds at 64 kbit/s. So a leg is excused as long
 as bytes come in on its connection, or the next hop takes of those that were written up to the ping. What it
@@ -21,7 +21,7 @@ from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.timers import Timer, Wheel
 
 TICK: Final = 0.1
-"""Seconds between two looks at a leg that is in use."""
+"""The poll interval in seconds of a leg in use."""
 
 DOUBT_AFTER: Final = 0.4
 """Seconds beyond a round trip without progress after which a leg is asked."""
@@ -58,9 +58,9 @@ def round_trip_of(leg: SessionLeg) -> float:
 
 
 class Watch:
-    """The looks at one leg. ``ask`` pings it, ``dead`` is told when it has given no sign of life in time.
+    """The checks of one leg. ``ask`` pings it, ``dead`` is called when it has not answered in time.
 
-    ``is_last`` tells that there would be nothing in its place, and that data may be what it waits for.
+    ``is_last`` is True if no other leg could replace it; then the answer that is missing may be data.
     """
 
     __slots__ = (

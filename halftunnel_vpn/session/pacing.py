@@ -1,8 +1,8 @@
-"""The pace of a leg: as fast as its path delivers, with hardly a queue in it.
+"""The pace of a leg: as fast as its path delivers, with a short queue.
 
-A path has one narrow place. What is sent faster than that waits in front of it, and so does everything that
-comes later; what waits at the sender can be overtaken. So the sender limits its pace on slow paths, by the
-rate and the queue that receipts tell (:class:`PathEstimate`). These are the estimates of BBR (Cardwell and
+A path has one bottleneck. Data that is sent faster waits in front of it, and delays everything after it. Data
+that waits at the sender can be overtaken. So the sender limits its pace on slow paths, by the rate and the
+queue that receipts show (:class:`PathEstimate`). These are the estimates of BBR (Cardwell and
 others, 2016). The pace follows the queue, as in Copa (Arun and Balakrishnan, 2018): a little above the rate
 that is delivered while the queue is shorter than its target, a little below it while it is longer.
 

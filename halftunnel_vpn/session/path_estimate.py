@@ -1,7 +1,7 @@
-"""What receipts tell of a leg's path: the rate that it delivers, and the seconds of queue in it.
+"""Estimates a leg's path from receipts: the rate that it delivers, and the seconds of queue in it.
 
-The peer's clock tells when a record arrived, so neither the way of the receipts nor their delay counts. The
-excess of the one-way time over the least one is the queue. The difference of the clocks is in both.
+The peer's clock gives the arrival time of a record, so neither the path nor the delay of the receipts counts.
+The excess of the one-way time over the least one is the queue. Both contain the difference of the clocks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class PathEstimate:
         self.span = 0.0
         # The peer's clock and the bytes delivered at the end of the last steps, all of them busy.
         self._history: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS + 1)
-        # The first one-way time, which holds the difference of the clocks: others are told from it.
+        # The first one-way time, which contains the difference of the clocks. Others are relative to it.
         self._offset: float | None = None
         # The least one-way time of this half of LEAST_MEMORY, of the one before, and of this step.
         self._least_now = self._least_before = self._least_step = NEVER

@@ -23,7 +23,7 @@ RIDE_BYTES: Final = 2 * 1024
 """Bytes from which a receipt goes along with a train that leaves anyway."""
 
 MIN_UNDER_WAY: Final = 448 * 1024
-"""Bytes that may always be under way on a leg, nearly RECEIPT_BYTES that nobody tells of among them."""
+"""Bytes that may always be in flight on a leg. They include nearly RECEIPT_BYTES without a receipt."""
 
 MAX_UNDER_WAY: Final = 64 * 1024 * 1024
 """Bytes that may ever be: what a session has credit for, and two products of 200 ms and 1 Gbit/s."""
@@ -38,7 +38,7 @@ SAMPLES: Final = 8
 """Samples of the rate of which the greatest counts."""
 
 ROUND_TRIP_AGE: Final = 30.0
-"""Seconds after which a least round trip that was not seen again is measured anew, in use."""
+"""Seconds after which a least round trip that was not reached again is measured again."""
 
 NEAR: Final = 1.125
 """A round trip within this factor of the least is seen as the same."""

@@ -264,7 +264,7 @@ class Session:
         self.on_ended()
 
     def close(self, code: ResetCode, now: float, *, tell_peer: bool = True) -> None:
-        """End the session: tell the peer on every leg, abort every stream, close every leg."""
+        """End the session: notify the peer on every leg, abort every stream, close every leg."""
         if self.context.is_closed:
             return
         self.context.is_closed = True

@@ -75,9 +75,9 @@ class ShapingPlan(NamedTuple):
 
 
 class Shaper:
-    """Sends what one end of a session has to send on a clock. ``used`` has a leg watched that owes an answer.
+    """Sends the data of one end of a session on a clock. ``used`` watches a leg that owes an answer.
 
-    ``numbers`` tells that a stream was opened, ``sends`` is the direction that this end sends in.
+    ``numbers`` shows that a stream was opened. ``sends`` is the direction in which this end sends.
     """
 
     __slots__ = (

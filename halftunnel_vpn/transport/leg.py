@@ -41,7 +41,7 @@ class LegListener(Protocol):
         """``leg.writable`` has become True again."""
 
     def leg_closed(self, leg: Leg, reason: str) -> None:
-        """Nothing will be received any more. The last call; never made from within a call of the leg."""
+        """Nothing more will be received. This is the last call, never from within a call of the leg."""
 
 
 _OPEN, _CLOSING = LegPhase.OPEN, LegPhase.CLOSING  # plain names: the data path looks at them all the time
@@ -167,7 +167,7 @@ class Leg(asyncio.BufferedProtocol):
         if now >= self._unsent.next_check:
             self._unsent.check(now)
         if self._pace.rate and self._resting is None:
-            self.writable = False  # until the loop has written it, and the kernel tells what is unsent
+            self.writable = False  # until the loop has written it and the kernel reports the unsent bytes
             self._resting = asyncio.get_running_loop().call_soon(self._rest)
         if not self.writable and self._transport.get_write_buffer_size() > WRITE_LIMIT:
             self.abort("write-limit")

@@ -16,6 +16,6 @@ class LegPhase(enum.IntEnum):
     CLOSING = 1
     """Our Close frame is out: records still come in."""
     DEAF = 2
-    """Nothing goes either way any more; what is left is to end the TCP connection."""
+    """Records go neither way. Only the TCP connection remains to be closed."""
     GONE = 3
     """The socket is closed."""

@@ -121,7 +121,7 @@ class Listener:
                 tasks.remove(task)
                 if not task.cancelled():
                     raise UnexpectedEnd(
-                        f"the exit accepts no connections any more ({task.exception()}); restart it"
+                        f"the exit no longer accepts connections ({task.exception()}); restart it"
                     ) from task.exception()
 
     def show(self, certificates: CertificateStore | None, site: Site, sites: Mapping[str, Site]) -> None:

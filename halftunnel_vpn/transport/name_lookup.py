@@ -40,12 +40,12 @@ async def in_thread(work: Callable[[], T]) -> T:
     """
     slots = _under_way
     if not slots.acquire(blocking=False):
-        raise socket.gaierror(socket.EAI_AGAIN, "too many lookups are under way")
+        raise socket.gaierror(socket.EAI_AGAIN, "too many look-ups are running")
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
     def report(set_outcome: Callable[[], None]) -> None:
-        if not outcome.done():  # else nobody waits any more
+        if not outcome.done():  # otherwise the caller was cancelled
             set_outcome()
 
     def run() -> None:
@@ -53,13 +53,13 @@ async def in_thread(work: Callable[[], T]) -> T:
         try:
             found = work()
         except Exception as error:
-            # bound now: the name is gone when the block ends
+            # bound now, because the name is deleted at the end of the block
             set_outcome = partial(outcome.set_exception, error)
         else:
             set_outcome = partial(outcome.set_result, found)
         finally:
             slots.release()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
             loop.call_soon_threadsafe(report, set_outcome)
 
     try:

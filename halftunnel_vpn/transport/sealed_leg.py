@@ -123,7 +123,7 @@ class SealedLeg:
         return self._leg.movement()
 
     def close(self, reason: str) -> None:
-        """Close the leg; nothing is sent on it any more, and what it carried is sent again."""
+        """Close the leg. Nothing more is sent on it. The data that it carried is sent again on others."""
         self._counters.count(f"legs-closed-{reason}")
         if reason == LEG_SILENT:
             self._leg.abort(reason)  # nobody would answer a goodbye

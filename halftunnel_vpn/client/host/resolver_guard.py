@@ -83,7 +83,7 @@ class ResolverGuard:
         try:
             takeover = await self._host.ask(Host.takeover)
         except HostError as error:
-            takeover = Takeover(str(error), "somebody")
+            takeover = Takeover(str(error), "another program")
         if takeover is None:
             self._reported = None
             return

@@ -39,7 +39,7 @@ class EarlyMessages:
         """Return the error for a closed leg."""
         return LegClosed(
             "The exit closed a connection before it answered: check that this client is still on the "
-            "exit's list and that the profile is the one it gave; the exit's log tells which: "
+            "exit's list and that the profile is the one it gave; the exit's log says which: "
             "handshake-unknown-client, or handshake-bad-tag for the key of another exit.",
             reason=f"leg-closed-{self._reason}",
         )

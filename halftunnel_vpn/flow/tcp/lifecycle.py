@@ -64,7 +64,7 @@ class EndpointOwner(Protocol):
     def endpoint_refused(self, endpoint: TcpLifecycle, code: ResetCode, now: float) -> bool:
         """Report to the host that the exit cannot connect, while its SYN is unanswered.
 
-        Return True if the host was told (by ICMP); otherwise the endpoint sends RST.
+        Return True if the failure was reported to the host (by ICMP); otherwise the endpoint sends RST.
         """
 
     def endpoint_dialed(self, endpoint: TcpLifecycle, is_connected: bool, now: float) -> None:

@@ -85,8 +85,8 @@ class ProgramLists:
             _mark_sockets(group, self._marks[group.name])
         except OSError as error:
             raise HostError(
-                f"Programs cannot be told apart on this host: {group} cannot be set up ({error.strerror}); "
-                "it needs control groups of version 2 and the capability BPF."
+                f"Programs cannot be distinguished on this host: {group} cannot be set up "
+                f"({error.strerror}); it needs control groups of version 2 and the capability BPF."
             ) from error
 
 
@@ -108,7 +108,7 @@ def _mount_point() -> Path:
             before, _, after = line.partition(" - ")
             if after.split()[:1] == ["cgroup2"]:
                 return Path(before.split()[4])
-    raise HostError("This host has no control groups of version 2, by which programs could be told apart.")
+    raise HostError("This host has no control groups of version 2, which are needed to distinguish programs.")
 
 
 def _mark_sockets(group: Path, mark: int) -> None:

@@ -141,7 +141,7 @@ def writer_of(content: bytes | None) -> str:
         if needle.lower() in text:
             return name
     running = sorted(_SILENT_WRITERS[name] for name in commands_here() & _SILENT_WRITERS.keys())
-    return f"somebody, perhaps {' or '.join(running)}" if running else "an unknown program"
+    return f"another program, perhaps {' or '.join(running)}" if running else "an unknown program"
 
 
 def commands_here() -> set[str]:

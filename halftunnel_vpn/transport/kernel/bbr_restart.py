@@ -1,10 +1,10 @@
-"""What bbr has known of a leg's road, for when it forgets.
+"""Remembers the rate that bbr had found on a leg's path, and restarts bbr when it has lost it.
 
-bbr (net/ipv4/tcp_bbr.c) goes by the greatest rate of the last ten round trips. Samples of a time with too
-little to send do not count, but a loss hides from it that there was too little: after a pause one such sample
-can be all it knows, a tenth of what the road carries. From there it tries a quarter more every eight round
-trips, so that on a long road the first seconds are slow. Its first phase, which doubles with each round trip,
-finds the rate in a few of them; a socket that chooses bbr anew is in that phase.
+bbr (net/ipv4/tcp_bbr.c) uses the greatest rate of the last ten round trips. Samples of times with too little
+data do not count, but after a loss bbr does not notice that there was too little. So after a pause its only
+sample may be a tenth of the rate of the path. From there bbr tries a quarter more every eight round trips,
+which takes seconds on a long path. Its first phase doubles the rate in each round trip and finds it in a few
+of them. A socket that sets bbr again is in that phase.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Recollection:
         self.best = 0.0
 
     def check(self, sock: socket.socket, round_trip: int, least_round_trip: int) -> None:
-        """Let bbr begin anew on ``sock`` if it has forgotten; round trips in microseconds. Raises OSError."""
+        """Restart bbr on ``sock`` if it has lost its rate. Round trips: microseconds. Raises OSError."""
         estimate = estimate_of(sock)
         if self.has_forgotten(estimate, round_trip, least_round_trip):
             self.doubt()
-            begin_anew(sock)
+            restart_bbr(sock)
         else:
             self.remember(estimate)
 
     def has_forgotten(self, estimate: Estimate | None, round_trip: int, least_round_trip: int) -> bool:
-        """Whether bbr now goes by much less than it has known, and nothing on the road says why."""
+        """Return whether bbr uses much less than the rate it had, without a reason on the path."""
         if estimate is None or not estimate.is_steady:
             return False
         return estimate.rate < self.best * FORGOTTEN and round_trip <= least_round_trip * NEAR
@@ -75,13 +75,13 @@ class Recollection:
 def estimate_of(sock: socket.socket) -> Estimate | None:
     """What bbr goes by on ``sock``; None with another congestion control. Raises OSError."""
     info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_CC_INFO, _BBR_INFO.size)
-    if len(info) < _BBR_INFO.size:  # vegas and dctcp tell less, most nothing
+    if len(info) < _BBR_INFO.size:  # vegas and dctcp report less, most others nothing
         return None
     low, high, _, _, window_gain = _BBR_INFO.unpack(info)
     return Estimate(high << 32 | low, window_gain == _STEADY_GAIN)
 
 
-def begin_anew(sock: socket.socket) -> None:
+def restart_bbr(sock: socket.socket) -> None:
     """Put bbr on ``sock`` into its first phase. Raises OSError.
 
     What is under way stays so, and the window. It has a name of its own where a kernel has more than one, and

@@ -1,7 +1,7 @@
-"""How the C library keeps the memory that a burst of records has used: mallopt(3).
+"""Makes the C library keep the memory that a burst of records has used: mallopt(3).
 
-By default everything at the top of the heap goes back to the kernel as soon as 128 KiB there are free, and
-every train has its pages mapped and cleared anew: a tenth of the processor time of a download.
+By default the top of the heap is returned to the kernel as soon as 128 KiB of it are free. Then the pages of
+every train are mapped and cleared again, which takes a tenth of the processor time of a download.
 """
 
 from __future__ import annotations

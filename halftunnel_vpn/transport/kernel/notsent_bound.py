@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 
-from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
+from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, estimate_of, restart_bbr
 from halftunnel_vpn.transport.kernel.loss import LossCount
 from halftunnel_vpn.transport.kernel.tcp_info import read_tcp_info
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
@@ -25,10 +25,10 @@ SHARE_OF_ROUND_TRIP = 1 / 8
 """and the part of the least round trip that they may add to what comes behind them."""
 
 POLL_INTERVAL = 0.02
-"""Seconds between two looks at the rate of a leg, when something is sent on it."""
+"""The poll interval in seconds for the rate of a leg in use."""
 
 FADING = 0.75
-"""Part of the last rate below which a look does not take it: losses make single samples small."""
+"""Part of the last rate below which a sample does not lower it: losses make single samples small."""
 
 RENEW_AFTER = 8.0
 """Seconds after which bbr is chosen again on a leg with a pace of ours, so that it never probes for the least
@@ -73,7 +73,7 @@ class UnsentBound:
         self._pace = 0.0
         self._renewed_at = 0.0
         self._losses = LossCount()
-        # Whether the path has lost segments that no queue explains; whoever reads it clears it.
+        # Whether the path has lost segments that no queue explains. The reader clears it.
         self.loses = False
 
     def check(self, now: float) -> None:
@@ -102,16 +102,16 @@ class UnsentBound:
             if info.bytes_not_sent >= _WAITS:
                 self._recollection.check(sock, smoothed, least)
         except OSError:
-            return  # the connection is gone; whoever reads it is told
+            return  # the connection is gone; its reader gets the error
 
     def set_pace(self, pace: float, now: float) -> None:
-        """The leg has a pace of so many bytes a second from now on; 0 is none."""
+        """Set the pace of the leg in bytes per second; 0 means none."""
         had_one, self._pace = self._pace > 0, pace
         self._losses.paced(pace > 0, now)
         sock = self._transport.get_extra_info("socket")
         if had_one and not pace and sock is not None:
-            with contextlib.suppress(OSError):  # the connection is gone; whoever reads it is told
-                self._renew(sock, now)  # else bbr would go by the pace for seconds
+            with contextlib.suppress(OSError):  # the connection is gone; its reader gets the error
+                self._renew(sock, now)  # otherwise bbr would keep to the pace for seconds
 
     def _follow_pace(self, sock: socket.socket, now: float) -> None:
         """Let bbr believe in the pace, and never probe for the least round trip."""
@@ -127,7 +127,7 @@ class UnsentBound:
     def _renew(self, sock: socket.socket, now: float) -> None:
         self._renewed_at = now
         if estimate_of(sock) is not None:
-            begin_anew(sock)
+            restart_bbr(sock)
 
 
 def bound_for(rate: float, least_round_trip: float) -> int:

@@ -33,9 +33,9 @@ def take_priority(nice: int = DEFAULT_NICE) -> None:
 
 
 def give_way() -> None:
-    """Let whoever waits for this processor have it for a moment, if this thread goes before ordinary ones.
+    """Yield the processor to waiting threads, if this thread has precedence over ordinary ones.
 
-    Without a priority that would cost a whole turn: since Linux 6.18 who yields forfeits the rest of it.
+    Without this priority it would cost a whole time slice: since Linux 6.18 a yielding thread loses the rest.
     """
     if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
         os.sched_yield()

@@ -44,7 +44,7 @@ def prepare(sock: socket.socket, congestion: str) -> bool:
 
 def _enlarge(sock: socket.socket) -> None:
     """Raise the bound of the send buffer to SEND_BUFFER, or leave it to the kernel, which goes to 4 MiB."""
-    half = SEND_BUFFER // 2  # the kernel doubles what it is told
+    half = SEND_BUFFER // 2  # the kernel doubles the value
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, half)
     except OSError:  # not permitted, or no such option in this sandbox

@@ -45,7 +45,7 @@ def movement_of(transport: asyncio.Transport) -> Movement:
     try:
         info = read_tcp_info(sock)
     except OSError:
-        return NO_MOVEMENT  # the connection is gone, which its reader is told of
+        return NO_MOVEMENT  # the connection is gone; its reader gets the error
     if info is None:
         return NO_MOVEMENT
     given = info.bytes_sent - info.bytes_retransmitted + info.bytes_not_sent

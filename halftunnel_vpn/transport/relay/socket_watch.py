@@ -1,9 +1,9 @@
 """Waits for many sockets at once, with one epoll instance that the event loop watches as one descriptor.
 
-libuv, which is below uvloop, stops watching a descriptor for good once that reports an error (EPOLLERR), and
-a UDP socket that asks for ICMP errors reports each of them so; of a TCP connection that is reset it tells
-once, however much is still to be read. Here both are told of as long as they last. It also costs less: four
-epoll_ctl calls for a TCP connection where the loop makes fourteen.
+libuv, on which uvloop is based, stops watching a descriptor forever after an error (EPOLLERR). A UDP socket
+with ICMP errors enabled reports each of them so. libuv reports a reset TCP connection only once, however much
+data is unread. Here both are reported as long as they last. It also costs less: four epoll_ctl calls for a
+TCP connection instead of fourteen.
 """
 
 from __future__ import annotations

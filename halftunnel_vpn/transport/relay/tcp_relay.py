@@ -24,8 +24,8 @@ PARTS_PER_WRITE = 64
 """Buffers handed to the kernel in one call (far below IOV_MAX)."""
 
 STALLED_FOR = 300.0
-"""Seconds for which the other end of a socket may take nothing of what is left for it when both sides have
-finished: no stream and no session ends the connection any more."""
+"""Seconds for which the other end of a socket may read nothing of the remaining data when both sides have
+finished. No stream and no session would end the connection."""
 
 _READING = READABLE | HUNG_UP
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -215,7 +215,7 @@ class TcpRelay:
         if events:
             self._watch.set(self._sock, events, self._ready)
         else:
-            self._watch.remove(self._sock)  # a reset would be told of without end
+            self._watch.remove(self._sock)  # a reset would be reported without end
 
     def _close(self, *, reset: bool) -> None:
         if self._sock.fileno() < 0:

@@ -19,7 +19,7 @@ async def test_accepting_that_ends_by_itself_is_no_silence(free_port):
     (sock,) = listener._accepting.values()
     sock.shutdown(socket.SHUT_RDWR)  # accept(2) fails with EINVAL from now on
     async with asyncio.timeout(20):
-        with pytest.raises(UnexpectedEnd, match="accepts no connections any more"):
+        with pytest.raises(UnexpectedEnd, match="no longer accepts connections"):
             await supervised
     await listener.close()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, begin_anew, estimate_of
+from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, estimate_of, restart_bbr
 from halftunnel_vpn.transport.kernel.notsent_bound import MAX_NOTSENT, bound_for
 from halftunnel_vpn.transport.kernel.send_buffer import SEND_BUFFER, _may_have, prepare
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
@@ -148,7 +148,7 @@ def test_bbr_that_has_forgotten_begins_anew_and_nothing_is_lost(connection):
 def test_what_begins_anew_is_what_was_there(connection, name):
     near, _ = connection
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
-    begin_anew(near)
+    restart_bbr(near)
     assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == name.encode()
 
 

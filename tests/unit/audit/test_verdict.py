@@ -75,7 +75,7 @@ def off_slot(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (late_padding, "lateness tells"),
+        (late_padding, "lateness distinguishes"),
         (off_size, "1 of 800 records have another size"),
         (off_slot, "1 of 800"),
     ],

@@ -114,7 +114,7 @@ def test_an_environment_that_others_can_change_is_refused(monkeypatch, tmp_path)
     (environment / "lib" / "module.py").chmod(0o666)
     monkeypatch.setattr(install, "HIDDEN", ())
     monkeypatch.setattr(sys, "prefix", str(environment))
-    with pytest.raises(HostError, match="somebody other than root can change /"):
+    with pytest.raises(HostError, match="another user than root can change /"):
         install.install(Namespace(role="server"))
 
 

@@ -163,8 +163,8 @@ def test_a_writer_is_known_by_the_comments(content: bytes | None, writer: str) -
 def test_a_writer_who_leaves_no_name_is_guessed_from_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"nameserver 192.0.2.1\noptions edns0\n"
     for running, expected in (
-        ({"bash", "dhclient"}, "somebody, perhaps dhclient"),
-        ({"NetworkManager", "dhclient"}, "somebody, perhaps NetworkManager or dhclient"),
+        ({"bash", "dhclient"}, "another program, perhaps dhclient"),
+        ({"NetworkManager", "dhclient"}, "another program, perhaps NetworkManager or dhclient"),
         ({"bash"}, "an unknown program"),
     ):
         monkeypatch.setattr(resolv_conf_file, "commands_here", lambda running=running: running)
