@@ -65,6 +65,18 @@ def repair(options: Namespace) -> int:
     return daemon_commands.repair(options)
 
 
+def check(options: Namespace) -> int:
+    from halftunnel_vpn.cli import check
+
+    return check.run(options)
+
+
+def bugreport(options: Namespace) -> int:
+    from halftunnel_vpn.cli import bugreport
+
+    return bugreport.run(options)
+
+
 def logs(options: Namespace) -> int:
     from halftunnel_vpn.cli import logs
 

@@ -1,0 +1,106 @@
+"""The arguments of `htvpn server`."""
+
+from __future__ import annotations
+
+from halftunnel_vpn.cli import entries
+from halftunnel_vpn.cli.parser import Commands, Parser, add_directory, add_process_options, command, path
+
+
+def add_server(commands: Commands[Parser]) -> None:
+    server = commands.add_parser("server", help="run an exit, and admit clients to it")
+    actions = server.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    init = command(actions, "init", "make the keys and the configuration of an exit", entries.server_init)
+    add_directory(init)
+    for direction, letter in (("upstream", "A"), ("downstream", "B")):
+        init.add_argument(
+            f"--{direction}",
+            metavar="URL",
+            nargs="+",
+            action="extend",
+            required=True,
+            help=f"URL of the {direction} listener for clients (domain {letter}), ws:// or wss://",
+        )
+    for direction in ("upstream", "downstream"):
+        init.add_argument(f"--listen-{direction}", metavar="ADDR:PORT", help="listen here for its legs")
+    init.add_argument(
+        "--allow-egress",
+        metavar="NETWORK",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="private networks that clients may reach",
+    )
+    init.add_argument(
+        "--dns",
+        metavar="ADDR",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="resolvers to query (default: those of /etc/resolv.conf)",
+    )
+    init.add_argument(
+        "--certificate", metavar="FILE", type=path, help="TLS certificate chain (default: one of our own)"
+    )
+    init.add_argument("--certificate-key", metavar="FILE", type=path, help="private key of that certificate")
+    init.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="listen without TLS: a reverse proxy on this machine terminates it",
+    )
+
+    add = command(actions, "add-client", "admit a client, and write its profile", entries.add_client)
+    add.add_argument("name", metavar="NAME")
+    add_directory(add)
+    add.add_argument(
+        "--output",
+        metavar="FILE",
+        type=path,
+        help="a new file for the profile, mode 0600 (default: standard output)",
+    )
+    add.add_argument(
+        "--shaping",
+        choices=("off", "split", "strong"),
+        default="off",
+        help="[shaping] mode of the profile: what observers of the paths do not learn (default: off)",
+    )
+    add.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing, and succeed, when there is a client of that name",
+    )
+
+    remove = command(actions, "remove-client", "remove a client", entries.remove_client)
+    remove.add_argument("name", metavar="NAME")
+    add_directory(remove)
+
+    check = command(
+        actions, "check", "check the files of an exit before it is reloaded", entries.server_check
+    )
+    add_directory(check)
+
+    certificate = command(
+        actions,
+        "certificate",
+        "install a renewed certificate where the exit reads it",
+        entries.server_certificate,
+    )
+    certificate.add_argument(
+        "--certificate", metavar="FILE", type=path, required=True, help="certificate chain, PEM"
+    )
+    certificate.add_argument(
+        "--certificate-key", metavar="FILE", type=path, required=True, help="its private key, PEM"
+    )
+    certificate.add_argument(
+        "--direction",
+        choices=("upstream", "downstream"),
+        action="append",
+        help="the listener that presents it (default: both)",
+    )
+    add_directory(certificate)
+
+    run = command(
+        actions, "run", "run the exit in the foreground, logging on standard error", entries.server_run
+    )
+    add_directory(run)
+    add_process_options(run)

@@ -1,0 +1,1 @@
+"""Find out what keeps a client from its exit: `htvpn check` and `htvpn bugreport`."""

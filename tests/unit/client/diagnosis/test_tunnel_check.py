@@ -1,0 +1,71 @@
+"""What is said of a running tunnel, by its status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halftunnel_vpn.client.diagnosis.finding import Outcome
+from halftunnel_vpn.client.diagnosis.tunnel_check import check_dns, check_status
+
+LEG = {"domain": "a.example:443", "round_trip": 0.02}
+PATH = {"urls": ["wss://a.example:443"], "legs": 2, "open_legs": [LEG, LEG]}
+OFF = {"kill_switch": "off", "active": False, "verified": False, "inbound": True}
+
+
+def outcomes(**changes: Any) -> dict[str, str]:
+    status = {
+        "state": "connected", "device": "htvpn0", "sentence": None, "lost": [], "upstream": PATH,
+        "downstream": PATH, "protection": OFF, **changes,
+    }  # fmt: skip
+    return {finding.subject: f"{finding.outcome} {finding.text}" for finding in check_status(status)}
+
+
+def test_all_is_well() -> None:
+    found = outcomes(protection={**OFF, "kill_switch": "on", "active": True, "verified": True})
+    assert found == {
+        "tunnel": "ok connected through htvpn0",
+        "upstream": "ok 2 legs to a.example:443, round trip 20 ms",
+        "downstream": "ok 2 legs to a.example:443, round trip 20 ms",
+        "kill switch": "ok on, read back from the kernel",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "said"),
+    [
+        ({"state": "reconnecting", "sentence": "no way"}, "tunnel", "failed reconnecting: no way"),
+        ({"state": "blocked"}, "tunnel", "failed blocked: see `htvpn logs`"),
+        ({"lost": ["upstream"]}, "upstream", "failed no leg is open to wss://a.example:443"),
+        ({"downstream": {**PATH, "legs": 0, "open_legs": []}}, "downstream", "failed no leg is open"),
+        ({"notices": ["the clock is wrong"]}, "notice", "warning the clock is wrong"),
+        ({"protection": {**OFF, "kill_switch": "on"}}, "kill switch", "failed on, but its rules are not in"),
+        (
+            {"protection": {**OFF, "kill_switch": "always", "active": True}},
+            "kill switch",
+            "failed always, but its rules were changed",
+        ),
+    ],
+)
+def test_each_fault_has_a_line_of_its_own(changes: dict[str, Any], subject: str, said: str) -> None:
+    found = outcomes(**changes)
+    assert found[subject].startswith(said)
+    healthy = outcomes()
+    assert {name for name, text in found.items() if text != healthy.get(name)} == {subject}
+
+
+@pytest.mark.parametrize(
+    ("grows", "mode", "outcome"),
+    [(True, "forward", Outcome.OK), (False, "forward", Outcome.FAILED), (True, "off", Outcome.SKIPPED)],
+)
+async def test_a_query_of_this_host_is_seen_by_the_resolver_or_not(
+    grows: bool, mode: str, outcome: Outcome
+) -> None:
+    dns = {"mode": mode, "cache_hits": 3, "cache_misses": 4}
+
+    async def look_up(name: str) -> object:
+        dns["cache_misses"] += int(grows)
+        raise OSError("no such name")
+
+    assert (await check_dns(lambda: {"dns": dns}, look_up)).outcome is outcome
