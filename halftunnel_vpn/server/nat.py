@@ -49,6 +49,8 @@ class Nat:
         self._streams_per_client = streams_per_client
         self._max_streams = max_streams
         self._streams: dict[str, int] = {}
+        # Names that are being resolved, by client and name.
+        self._lookups: dict[tuple[str, str], _Lookup] = {}
         self.total = 0
         self.is_stopping = False
         """Whether new streams are refused because the exit stops."""
@@ -78,8 +80,40 @@ class Nat:
     async def addresses_of(self, client: str, name: str) -> list[bytes]:
         """Return the addresses of ``name``, alternately IPv6 and IPv4 (RFC 8305 section 4); empty if none.
 
-        Raises DnsError when the resolvers cannot be queried, or not for ``client`` now (see ClientTurns).
+        Streams of one client that need the same name at the same time share one question for each family: a
+        browser opens many connections to one host. Raises DnsError when the resolvers cannot be queried, or
+        not for ``client`` now (see ClientTurns).
         """
+        key = client, name.lower()
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = self._lookups[key] = _Lookup(self.driver.loop.create_future())
+            lookup.task = self.start(self._look_up(key, lookup))
+        lookup.waiting += 1
+        try:
+            return await asyncio.shield(lookup.outcome)
+        finally:
+            lookup.waiting -= 1
+            if not lookup.waiting and not lookup.outcome.done():
+                self._discard(key, lookup)
+                lookup.task.cancel()
+
+    async def _look_up(self, key: tuple[str, str], lookup: _Lookup) -> None:
+        try:
+            lookup.outcome.set_result(await self._ask(*key))
+        except DnsError as error:
+            lookup.outcome.set_exception(error)
+        except Exception as error:
+            lookup.outcome.set_exception(error)
+            raise
+        finally:
+            self._discard(key, lookup)
+
+    def _discard(self, key: tuple[str, str], lookup: _Lookup) -> None:
+        if self._lookups.get(key) is lookup:
+            del self._lookups[key]
+
+    async def _ask(self, client: str, name: str) -> list[bytes]:
         found: dict[int, list[bytes]] = {6: [], 4: []}
         failure: DnsError | None = None
         versions = (6, 4) if self.has_ipv6() else (4,)
@@ -96,6 +130,20 @@ class Nat:
             raise failure
         longest = max(len(found[6]), len(found[4]))
         return [one for i in range(longest) for version in (6, 4) for one in found[version][i : i + 1]]
+
+
+class _Lookup:
+    """A name that is being resolved, and how many streams wait for it; the last that gives up ends it."""
+
+    __slots__ = ("outcome", "task", "waiting")
+
+    task: asyncio.Task[None]
+
+    def __init__(self, outcome: asyncio.Future[list[bytes]]) -> None:
+        self.outcome = outcome
+        self.waiting = 0
+        # Its failure is nobody's when no stream waits for it any more.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 class StreamPlace:

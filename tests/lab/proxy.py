@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HostError
-from lab.topology import CLIENT
+from lab.topology import CLIENT, Lab
 from lab.tunnel import CONNECT_TIMEOUT, LabTunnel
 
 NOBODY: Final = (
@@ -24,6 +25,27 @@ NOBODY: Final = (
 NOBODY_ID: Final = 65534
 
 _POLL: Final = 0.05
+
+
+def interpreter() -> str:
+    """Return a Python that every user may run: this one, or the system's where this is in a home of root's.
+
+    Raises HostError when there is none of this version.
+    """
+    for candidate in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
+        path = Path(candidate)
+        ways = (*path.absolute().parents, *path.resolve().parents)
+        if path.exists() and all(parent.stat().st_mode & 0o001 for parent in ways):
+            return candidate
+    raise HostError(
+        f"The user nobody cannot run {sys.executable}: install Python where every user may run it."
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return what makes :func:`interpreter` find the packages of this one."""
+    paths = [Lab.environment()["PYTHONPATH"], sysconfig.get_path("purelib")]
+    return {"HOME": str(home), "STATE_DIRECTORY": "", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class LabProxy:
@@ -39,9 +61,9 @@ class LabProxy:
         for path in (self.directory, profile):
             os.chown(path, NOBODY_ID, NOBODY_ID)
         profile.chmod(0o600)
-        argv = [*NOBODY, sys.executable, "-m", "halftunnel_vpn.cli", "proxy", str(profile), *arguments]
+        argv = [*NOBODY, interpreter(), "-m", "halftunnel_vpn.cli", "proxy", str(profile), *arguments]
         self.process: subprocess.Popen[str] = self.lab.start(
-            CLIENT, argv, env={"HOME": "/nonexistent", "STATE_DIRECTORY": ""}
+            CLIENT, argv, env=environment(Path("/nonexistent"))
         )
         self._wait(ports)
 

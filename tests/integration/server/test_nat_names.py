@@ -49,6 +49,21 @@ async def test_addresses_come_by_turns_ipv6_first(tunnel, resolver):
     assert sorted(type_ for _, type_ in resolver.asked) == ["A", "AAAA"]
 
 
+async def test_streams_that_need_one_name_at_once_share_its_questions(tunnel, resolver):
+    resolver.addresses["busy.test"] = ["192.0.2.1"]
+    asking = [tunnel.nat.addresses_of("laptop", name) for name in ("busy.test", "BUSY.test") * 500]
+    first = asyncio.create_task(tunnel.nat.addresses_of("laptop", "busy.test"))
+    await asyncio.sleep(0)
+    first.cancel()  # who gives up takes nothing from the others
+    assert await asyncio.gather(*asking) == [packed("192.0.2.1")] * 1000
+    assert len(resolver.asked) == 2
+    with pytest.raises(DnsError, match="dns-no-such-name"):
+        await asyncio.gather(*(tunnel.nat.addresses_of("laptop", "nothing.test") for _ in range(1000)))
+    assert len(resolver.asked) == 4
+    await tunnel.nat.addresses_of("laptop", "busy.test")
+    assert len(resolver.asked) == 6  # nothing is remembered
+
+
 async def test_without_ipv6_nobody_asks_for_it(in_memory, resolver):
     tunnel = in_memory(resolvers=[resolver.endpoint], has_ipv6=lambda: False)
     resolver.addresses["both.test"] = ["192.0.2.1", "2001:db8::1"]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 from lab import Lab
-from lab.proxy import NOBODY, LabProxy
+from lab.proxy import NOBODY, LabProxy, environment, interpreter
 from lab.target import Target, start_target
 from lab.topology import CLIENT, TARGET
 from lab.tunnel import LabTunnel
 
 SOCKS, HTTP, FORWARD = 1080, 8080, 8081
+
+COUNT_QUESTIONS = """
+table inet questions {
+    chain out {
+        type filter hook output priority 0;
+        udp dport 53 counter
+        tcp dport 53 counter
+    }
+}
+"""
+"""Counts what the client asks a resolver by itself."""
 
 
 @dataclass
@@ -33,6 +45,17 @@ class ProxyRig:
         """The same of root on the target."""
         return self._run(TARGET, ["sh", "-c", command], timeout, check)
 
+    def python(self, program: str, *, timeout: float = 60.0) -> str:
+        """What a piece of Python of `nobody` prints; it may have as many files as 2,000 connections need."""
+        path = self.proxy.directory / "program.py"
+        path.write_text(program)
+        return self.client(f"ulimit -n 4096 && exec {interpreter()} {path}", timeout=timeout)
+
+    def questions(self) -> list[int]:
+        """Packets to port 53 that the client has sent, by UDP and by TCP."""
+        listed = self.lab.run(CLIENT, ["nft", "list", "table", "inet", "questions"]).stdout
+        return [int(count) for count in re.findall(r"packets (\d+)", listed)]
+
     def _run(self, host: str, argv: list[str], timeout: float, check: bool) -> str:
         done = subprocess.run(
             self.lab.argv(host, argv),
@@ -42,7 +65,7 @@ class ProxyRig:
             text=True,
             errors="replace",
             timeout=timeout,
-            env=self.lab.environment({"HOME": str(self.proxy.directory)}),
+            env=self.lab.environment(environment(self.proxy.directory)),
             cwd="/",
             check=False,
         )
@@ -56,6 +79,7 @@ def rig(no_leftovers: None) -> Iterator[ProxyRig]:
     """What both programs have printed is looked at in the end."""
     with Lab() as lab:
         target = start_target(lab)
+        lab.run(CLIENT, ["nft", "-f", "-"], input=COUNT_QUESTIONS)
         tunnel = LabTunnel(lab)
         tunnel.start_exit()
         proxy = LabProxy(
@@ -69,3 +93,11 @@ def rig(no_leftovers: None) -> Iterator[ProxyRig]:
         assert tunnel.stop_exit() == 0, tunnel.exit_output()
         for output in (proxy.output(), tunnel.exit_output()):
             assert "Traceback" not in output
+
+
+@pytest.fixture(autouse=True)
+def no_questions(rig: ProxyRig) -> Iterator[None]:
+    """No program asks a resolver itself, nor does the proxy: every name is resolved at the exit."""
+    before = rig.questions()
+    yield
+    assert rig.questions() == before
