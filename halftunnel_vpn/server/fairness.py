@@ -60,6 +60,11 @@ class Fairness:
         self._latest_at = now
         return now - self._another_at < ACTIVE_WITHIN
 
+    def has_others(self, share: CpuShare, now: float) -> bool:
+        """Return whether another client than that of ``share`` is active."""
+        at = self._another_at if share is self._latest else self._latest_at
+        return now - at < ACTIVE_WITHIN
+
 
 class CpuShare:
     """The work that one client may still cause, in seconds of the exit's processor."""
@@ -75,9 +80,12 @@ class CpuShare:
         """Charge the opening of a stream."""
         self._left -= OPENING_PRICE
 
-    def served(self, length: int, seconds: float, now: float) -> float:
-        """Charge a record of ``length`` bytes that took ``seconds``; return its leg's rest in seconds."""
-        others = self._fairness.note(self, now)
+    def served(self, length: int, seconds: float, now: float, is_data: bool = True) -> float:
+        """Charge a record of ``length`` bytes that took ``seconds``; return its leg's rest in seconds.
+
+        One without data (padding) is charged, too, but does not make its client an active one.
+        """
+        others = self._fairness.note(self, now) if is_data else self._fairness.has_others(self, now)
         self._left = min(BURST, self._left + (now - self._updated) * SHARE)
         self._updated = now
         extra = seconds - RECORD_PRICE - length * BYTE_PRICE

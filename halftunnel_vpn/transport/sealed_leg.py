@@ -9,8 +9,9 @@ from typing import NamedTuple
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import IllegalTransition, PeerError, RecordError, RoadError, SessionExpired
 from halftunnel_vpn.protocol.keys import Direction, LegKeys
-from halftunnel_vpn.protocol.records import Opener, Sealer
+from halftunnel_vpn.protocol.records import TAG_LENGTH, Opener, Sealer
 from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.session.acknowledgements import ACK_LENGTH
 from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import Movement, SessionLeg
 from halftunnel_vpn.session.session import Session
@@ -19,6 +20,9 @@ from halftunnel_vpn.transport.leg_phase import PEER_FAULTS
 
 LOSS_FACTOR = 2
 """A lost leg costs its client N times what the loss takes: what it may have said is sent again later."""
+
+RECEIPT_ALONE = TAG_LENGTH + ACK_LENGTH
+"""Bytes beside the padding of a record that holds nothing but padding and a receipt."""
 
 MAX_REST = 1.0
 """Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
@@ -45,8 +49,8 @@ class LegOwner(NamedTuple):
     # Called with the reason when the peer has violated the protocol.
     refused: Callable[[str], None] = lambda reason: None
     # Called with the length of each record, the seconds that it took, and the time when it came. Returns for
-    # how many seconds the leg should not be read (exit).
-    served: Callable[[int, float, float], float] | None = None
+    # how many seconds the leg should not be read (exit). The last argument tells whether it holds data.
+    served: Callable[[int, float, float, bool], float] | None = None
 
 
 class SealedLeg:
@@ -61,6 +65,7 @@ class SealedLeg:
         "_leg",
         "_on_lost",
         "_open",
+        "_padding",
         "_refused",
         "_seal",
         "_served",
@@ -76,6 +81,8 @@ class SealedLeg:
             outward, inward = inward, outward
         self._seal = Sealer(outward).seal
         self._open = Opener(inward).open
+        # Bytes of padding when the last record came (exit).
+        self._padding = 0
         self._leg = leg
         self._session = session
         self._clock, self._counters, self._on_lost, self._refused, self._served = owner
@@ -150,7 +157,10 @@ class SealedLeg:
             self._leg.refuse()  # the next record must not be tried
             self._session.leg_lost(self.state, self._clock())
         if self._served is not None:
-            self._rest(self._served(len(record), self._clock() - began, began))
+            padding = self.state.padding_received - self._padding
+            self._padding += padding
+            is_data = not padding or len(record) - padding > RECEIPT_ALONE
+            self._rest(self._served(len(record), self._clock() - began, began, is_data))
 
     def _rest(self, seconds: float) -> None:
         """Let the leg be unread for ``seconds``, at most MAX_REST of them at a time."""
@@ -161,7 +171,7 @@ class SealedLeg:
 
     def _go_on(self) -> None:
         assert self._served is not None
-        seconds = self._served(0, 0.0, self._clock())
+        seconds = self._served(0, 0.0, self._clock(), True)
         if seconds > 0:
             self._rest(seconds)
         else:
@@ -190,7 +200,7 @@ class SealedLeg:
         self._session.leg_lost(self.state, began)
         if self._served is not None:
             now = self._clock()
-            self._served(0, (now - began) * LOSS_FACTOR, now)
+            self._served(0, (now - began) * LOSS_FACTOR, now, True)
 
     def _broken(self, reason: str) -> None:
         self._counters.drop(reason)

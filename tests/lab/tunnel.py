@@ -61,6 +61,9 @@ class LabTunnel:
 
     exit_ports: Sequence[int] = (ROAD_PORT, ROAD_PORT)
 
+    shaping: str = "off"
+    """[shaping] mode of every profile: a run of trials sets it for all of them."""
+
     def __init__(
         self,
         lab: Lab,
@@ -82,6 +85,8 @@ class LabTunnel:
         self._init_exit()
         self.add_client("laptop", self.profile)
         edit(self.directory / "server.toml", server or {})
+        if self.shaping != "off":
+            edit(self.profile, {"shaping": {"mode": f'"{self.shaping}"'}})
         edit(self.profile, profile or {})
 
     def htvpn(self, host: str, *arguments: str, check: bool = True) -> str:

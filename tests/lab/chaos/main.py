@@ -51,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--legs", type=int, default=1, metavar="N", help="connections per direction (default 1)"
     )
+    made.add_argument(
+        "--shaping",
+        choices=("off", "split", "strong"),
+        default="off",
+        help="[shaping] mode of every tunnel (default: off)",
+    )
     return made
 
 
@@ -71,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     names = options.only or [STORM, *TRIALS]
     storms: list[StormReport] = []
     outcomes: list[Outcome] = []
+    LabTunnel.shaping = options.shaping
     Lab.sweep()
     print(f"seed {seed}", file=sys.stderr, flush=True)
     until = time.monotonic() + options.minutes * 60

@@ -72,3 +72,16 @@ def test_an_allowance_comes_back_with_time(shares):
     assert rest > 0.5
     other.served(100, 10e-6, 100.0 + rest)
     assert busy.served(0, 0.0, 100.01 + rest) == 0
+
+
+def test_a_client_that_only_pads_is_not_being_served(shares):
+    busy, padding = shares
+    for number in range(200):
+        padding.served(1400, 20e-6, 100.0 + number / 100, False)
+    assert not busy.served(1000, 10.0, 102.0), "nobody waits for it"
+
+
+def test_a_flood_of_padding_is_charged_all_the_same(shares):
+    padding, other = shares
+    other.served(100, 10e-6, 100.0)
+    assert padding.served(50, 1.0, 100.1, False) > 0
