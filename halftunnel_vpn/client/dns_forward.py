@@ -68,7 +68,7 @@ class DnsForwarder:
         try:
             stream = exchange.stream = self._opener.open_stream(request, exchange, self._clock())
         except UpstreamUnavailable as error:
-            raise DnsError("dns-road-lost", str(error)) from error
+            raise DnsError("dns-path-lost", str(error)) from error
         stream.send(frame(message), self._clock())
         stream.finish()
         try:

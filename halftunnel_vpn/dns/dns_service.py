@@ -312,7 +312,7 @@ class DnsService:
         except TimeoutError:
             self._counters.drop("dns-timeout")
         except (HalfTunnelError, OSError):
-            self._counters.drop("dns-no-road")
+            self._counters.drop("dns-no-path")
         except Exception:
             # A fault of ours that some message brings out must not end the tunnel.
             log.exception("a DNS question failed")

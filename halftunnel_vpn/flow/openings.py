@@ -43,7 +43,7 @@ class Openings:
             flow.aborted(ResetCode.SHUTDOWN, now)
             return False
         except UpstreamUnavailable:
-            self.refuse(packet, f"{flow.label}-road-lost")
+            self.refuse(packet, f"{flow.label}-path-lost")
             flow.aborted(ResetCode.SHUTDOWN, now)
             return False
         return True

@@ -147,7 +147,7 @@ class TcpFlows:
             self._counters.drop("tcp-no-session")  # the host sends its SYN again
             return
         except UpstreamUnavailable:
-            self._openings.refuse(packet, "tcp-road-lost")
+            self._openings.refuse(packet, "tcp-path-lost")
             return
         self.by_key[key] = endpoint
         self._syns[endpoint] = packet

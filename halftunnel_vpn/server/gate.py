@@ -152,14 +152,14 @@ class Gate:
         packet = peek(message)
         if packet.type is PacketType.HANDSHAKE:
             if newcomer.direction is not Direction.UPSTREAM:
-                raise HandshakeError("handshake-on-wrong-road")
+                raise HandshakeError("handshake-on-wrong-path")
             self._hello_received(newcomer, message)
         elif memoryview(message)[3] & FLAG_HMAC:
             self._join_received(newcomer, packet.session_id, message)
         elif newcomer.direction is Direction.DOWNSTREAM:
             self._token_received(newcomer, decode_token_join(message))
         else:
-            raise HandshakeError("join-on-wrong-road")
+            raise HandshakeError("join-on-wrong-path")
 
     # --- a new session from two half handshakes --------------------------------------------------
 
@@ -278,7 +278,7 @@ class Gate:
             raise HandshakeError("join-unknown")
         member, direction, number = found
         if direction is not newcomer.direction:
-            raise HandshakeError("join-on-wrong-road")
+            raise HandshakeError("join-on-wrong-path")
         if len(member.session.legs_of(direction)) >= MAX_LEGS:
             raise HandshakeError("join-too-many-legs")
         if len(member.session.legs_of(direction)) >= FIRST_LEGS:

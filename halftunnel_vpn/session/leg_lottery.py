@@ -52,7 +52,7 @@ class BatchedWeightedRandom:
         return leg
 
     def waits(self, leg: SessionLeg, now: float) -> bool:
-        """Never: the others carry more."""
+        """Return False: the other legs carry more."""
         return False
 
     def _draw(self, legs: Sequence[SessionLeg]) -> SessionLeg:

@@ -31,7 +31,7 @@ class LegPort(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether little enough waits in front of the road."""
+        """Whether the kernel holds little enough for another train."""
         ...
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
@@ -39,11 +39,11 @@ class LegPort(Protocol):
         ...
 
     def set_pace(self, pace: float) -> None:
-        """Send no faster than ``pace`` bytes a second from now on; 0 is as fast as the path allows."""
+        """Limit the pace to ``pace`` bytes per second from now on; 0 means no limit."""
         ...
 
     def movement(self) -> Movement:
-        """How far its bytes have come; NO_MOVEMENT where nobody knows."""
+        """How far its bytes have come; NO_MOVEMENT if unknown."""
         ...
 
     def close(self, reason: str) -> None:
@@ -56,7 +56,7 @@ class SessionLeg:
 
     ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
     known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
-    were acknowledged while it had them. ``untold_bytes`` came on it and no receipt has told of them;
+    were acknowledged while it had them. ``untold_bytes`` have arrived on it without a receipt;
     ``under_way`` is the sender's side of that. ``handicap`` is what it counts as having sent before it came.
     """
 
@@ -218,7 +218,7 @@ class RoundRobin:
         return writable[self._turn % len(writable)]
 
     def waits(self, leg: SessionLeg, now: float) -> bool:
-        """Never: the others carry more."""
+        """Return False: the other legs carry more."""
         return False
 
 

@@ -5,11 +5,11 @@ a packet that it carried. If something waits for an answer and there was no prog
 is pinged. If there is still none after three round trips and two seconds, it is dead. A leg that owes no
 answer is not checked until it is used again.
 
-A slow road is not a dead one: a single record takes eight seconds at 64 kbit/s. So a leg is excused as long
-as bytes come in on its connection, or the next hop takes of those that were written up to the ping. What it
-takes later says nothing: it may be all that is alive. It may also have taken everything at once, in front of
-the slow road; then the other end sees the bytes come in, and an exit, which can open no other leg, has more
-patience with its last one if data are under way there.
+A slow path is not a dead one: a single record takes eight seconds at 64 kbit/s. So a leg counts as alive as
+long as bytes arrive on its connection, or the next hop accepts bytes that were written up to the ping. Bytes
+that it accepts later prove nothing, because perhaps only the next hop is alive. The next hop may also have
+accepted everything at once, in front of the slow path. Then the other end sees the bytes arrive, and an exit,
+which can open no other leg, waits longer for its last one if data is in flight there.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ TICK: Final = 0.1
 """The poll interval in seconds of a leg in use."""
 
 DOUBT_AFTER: Final = 0.4
-"""Seconds beyond a round trip without progress after which a leg is asked."""
+"""Seconds in addition to a round trip without progress after which a leg is pinged."""
 
 ROUND_TRIPS: Final = 3
 """Round trips without progress after which a leg may be dead,"""
 
 PATIENCE: Final = 2.0
-"""and the seconds beyond them after which it is. Two looks are taken off, so that it is found in time."""
+"""and the additional seconds after which it is, less two poll intervals, so that it is found in time."""
 
 LAST_PATIENCE: Final = 10.0
 """Seconds without progress after which the last leg of an exit's direction is dead: a record at 64 kbit/s."""
 
 MOVES_WITHIN: Final = 1.0
-"""Seconds, the last ones of a leg's patience, in which its bytes must move to excuse it."""
+"""The last seconds of the waiting time, in which bytes must move to keep the leg alive."""
 
 UNKNOWN_ROUND_TRIP: Final = 1.0
 """Seconds that a round trip counts as until one is measured."""
 
 STALL: Final = 2 * TICK
-"""Seconds by which a look may be late; beyond that this process was held up and the time does not count."""
+"""Seconds by which a check may be late. Beyond that the process was suspended; the time does not count."""
 
 
 def patience_for(leg: SessionLeg) -> float:
@@ -96,7 +96,7 @@ class Watch:
         self._records = self._proofs = 0
 
     def begin(self, now: float) -> None:
-        """The leg has just been used, and was not looked at before."""
+        """Begin to check the leg, which has just been used."""
         leg = self._leg
         leg.is_watched = True
         self._progress(now)
@@ -113,7 +113,7 @@ class Watch:
         self._moved = None
 
     def _moves(self) -> bool:
-        """Whether bytes have moved since the last call, up to the ping that is under way in the first."""
+        """Return whether bytes have moved since the last call, up to the ping that is in flight."""
         before, self._moved = self._moved, self._leg.port.movement()
         if before is None:
             self._given = self._moved.given

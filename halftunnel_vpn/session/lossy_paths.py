@@ -8,7 +8,7 @@ LOSSY_FOR: Final = 300.0
 """Seconds for which a path that has lost is left to TCP."""
 
 MAX_PATHS: Final = 32
-"""Paths that are remembered; the one that would be forgotten first gives way."""
+"""Remembered paths. The one that would expire first is discarded."""
 
 
 class LossyPaths:

@@ -2,9 +2,9 @@
 
 A path has one bottleneck. Data that is sent faster waits in front of it, and delays everything after it. Data
 that waits at the sender can be overtaken. So the sender limits its pace on slow paths, by the rate and the
-queue that receipts show (:class:`PathEstimate`). These are the estimates of BBR (Cardwell and
-others, 2016). The pace follows the queue, as in Copa (Arun and Balakrishnan, 2018): a little above the rate
-that is delivered while the queue is shorter than its target, a little below it while it is longer.
+queue that receipts show (:class:`PathEstimate`). These are the estimates of BBR (Cardwell and others, 2016).
+The pace follows the queue, as in Copa (Arun and Balakrishnan, 2018): it is a little above the delivered rate
+while the queue is shorter than its target, and a little below it while the queue is longer.
 
     phase     | pace                        | leads to
     ----------+-----------------------------+--------------------------------------------------------------
@@ -16,8 +16,8 @@ that is delivered while the queue is shorter than its target, a little below it 
     LOSSY     | none: nothing is estimated  | FREE when it has lost nothing for a while
 
 Each phase becomes LOSSY when the path loses segments that no queue of ours explains: records are late there
-behind each loss, which looks like a queue. A path that others fill is left to TCP, because a sender that
-yields there gets nothing.
+behind each loss, which looks like a queue. A path that other senders fill is left to TCP, because a sender
+that yields there gets nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.session.path_estimate import PathEstimate
 
 PACED_BELOW: Final = 7_500_000
-"""Bytes a second from which a path is fast: what may wait there is gone in a few ten milliseconds."""
+"""Bytes per second from which a path is fast: it empties its queue within tens of milliseconds."""
 
 FAST_ABOVE: Final = 10_000_000
 """Bytes a second above which a path with a pace has become fast."""
@@ -39,7 +39,7 @@ MIN_PACE: Final = 4_000.0
 """Bytes a second that a leg may always send, whatever a peer's clock says: half of 64 kbit/s."""
 
 RATE_SECONDS: Final = 0.2
-"""Seconds over which a rate is averaged, where there are so many steps,"""
+"""Seconds over which a rate is averaged, if there are enough steps,"""
 
 FIRST_SECONDS: Final = 0.4
 """and before there is a pace: losses stop a connection, and what follows comes at once."""
@@ -51,7 +51,7 @@ TARGET: Final = 0.006
 """Seconds of queue that keep a path busy,"""
 
 TARGET_BYTES: Final = 2200
-"""or so many bytes, where that takes longer."""
+"""or this many bytes, if that takes longer."""
 
 SLOPE: Final = 0.05
 """Part by which the pace exceeds the rate without any queue, and falls below it at twice the target."""
@@ -99,10 +99,10 @@ CONTESTED_FOR: Final = 5.0
 """Seconds for which a path is left to TCP; twice as many each further time,"""
 
 MAX_CONTESTED: Final = 160.0
-"""and so many at the most,"""
+"""up to this many seconds,"""
 
 SETTLED: Final = 10.0
-"""unless it has been steady for so many seconds."""
+"""unless it has been steady for this many seconds."""
 
 TRAIN_TIME: Final = 0.003
 """Seconds that a train may take at the pace."""
@@ -196,7 +196,7 @@ class Pacer:
         return max(TARGET, TARGET_BYTES / (rate * self.legs)) if rate > 0 else TARGET
 
     def departure(self, count: int, now: float) -> float:
-        """``count`` bytes are handed to the kernel: when the last of them will leave it, at its pace."""
+        """Note that the kernel got ``count`` bytes; return when the last of them is sent, at its pace."""
         pace = self.pace
         if not pace:
             return now
@@ -205,14 +205,14 @@ class Pacer:
         return departs
 
     def holds(self, unsent: int, now: float) -> None:
-        """The kernel has so many bytes that it has not sent."""
+        """Note how many bytes the kernel has not sent."""
         if self.pace:
             self._departs = now + unsent / self.pace
 
     def measured(
         self, departed: float, arrived: int, round_trip: float, delivered: int, is_busy: bool, now: float
     ) -> bool:
-        """A receipt has come: a record that ``departed`` by our clock has ``arrived`` by the peer's.
+        """Take a receipt of a record that ``departed`` by our clock and ``arrived`` by the peer's.
 
         ``arrived`` is in microseconds of 32 bits, ``delivered`` are all bytes so far. ``is_busy`` is False
         unless there was something to send all the time. Returns whether the pace has changed.
@@ -236,7 +236,7 @@ class Pacer:
         return self.pace != pace
 
     def give_up(self, until: float) -> None:
-        """Leave a path that loses to TCP ``until`` then."""
+        """Leave a lossy path to TCP ``until`` this time."""
         self._leave(_LOSSY, until)
         self.train, self.in_flight = MAX_TRAIN, 0
 

@@ -88,8 +88,8 @@ class PathEstimate:
     ) -> bool:
         """A record that ``departed`` has ``arrived``; return whether a step has ended and the rate is known.
 
-        The rate is averaged ``over`` so many seconds, if there are so many. More than ``target`` seconds of
-        queue keep the path busy, even when there is nothing more to send.
+        The rate is averaged over the last ``over`` seconds, if there are so many. More than ``target``
+        seconds of queue keep the path busy, even when there is nothing more to send.
         """
         if self._offset is None:
             self._offset = arrived / 1e6 - departed

@@ -33,7 +33,7 @@ class PeerTraffic:
         self._busy = 0
 
     def begin(self, now: float) -> None:
-        """Begin to look: an activity begins."""
+        """Start counting: an activity begins."""
         self._heard_at = self._second = now
         self._received = self._bytes_received()
         self._busy = 0

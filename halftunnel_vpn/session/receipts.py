@@ -1,12 +1,12 @@
-"""Receipts: how many bytes are under way on a leg, and how many may be.
+"""Receipts: how many bytes are in flight on a leg, and how many may be.
 
-What the road carries is bounded by its TCP; what has come to its end and has not been read is bounded by
-nothing but the kernel's receive buffer, megabytes at the end of a fast road, and whatever comes behind waits
-for all of it. So the receiver says how many records it has read of a leg, and the sender counts the bytes in
-those that it has not. Bulk waits at a bound that follows the road: its rate and its least round trip, in the
-way of BBR (Cardwell and others, 2016): the rate is the greatest of the last few samples, where samples of
-times in which there was too little to send count only if they are greater; the round trip is the least there
-was, and when that is old, bulk is held back for two round trips to see what it is without a queue of ours.
+TCP bounds the bytes on the path. But bytes that have arrived and are not read yet are only bounded by the
+kernel's receive buffer, which has megabytes behind a fast path. Everything after them waits for them. So the
+receiver reports how many records of a leg it has read, and the sender counts the bytes of all others. Bulk
+data waits at a bound that follows the path: its rate and its least round trip, as in BBR (Cardwell and
+others, 2016). The rate is the greatest of the last few samples; samples of times with too little data count
+only if they are greater. If the least round trip is old, bulk data is held back for two round trips to
+measure it without our own queue.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MIN_UNDER_WAY: Final = 448 * 1024
 """Bytes that may always be in flight on a leg. They include nearly RECEIPT_BYTES without a receipt."""
 
 MAX_UNDER_WAY: Final = 64 * 1024 * 1024
-"""Bytes that may ever be: what a session has credit for, and two products of 200 ms and 1 Gbit/s."""
+"""The largest bound in bytes: a session's credit, more than two products of 200 ms and 1 Gbit/s."""
 
 PRODUCTS: Final = 3
 """Bandwidth-delay products that may be under way beyond the minimum: two while a loss is mended twice."""
 
 MIN_SAMPLE: Final = 0.01
-"""Seconds over which a rate is measured, at the least; else it is a round trip."""
+"""The shortest time in seconds over which a rate is measured; otherwise it is a round trip."""
 
 SAMPLES: Final = 8
 """Samples of the rate of which the greatest counts."""
@@ -64,7 +64,7 @@ class _Entry(NamedTuple):
 
 
 class InFlight:
-    """Bytes on one leg that no receipt has told of, and the bound on them.
+    """Bytes on one leg without a receipt, and the bound on them.
 
     ``bytes`` counts all of them but datagrams', ``datagram_bytes`` those, which have a bound of the same size
     to themselves. ``rate`` is what the leg delivers, in bytes a second, 0 until it is known; ``round_trip``
@@ -141,13 +141,13 @@ class InFlight:
         entries.append(_Entry(record, count, datagram_count, now, leaves))
 
     def idle(self) -> None:
-        """Nothing waits for the leg: until what is under way has arrived, no sample says what it can do."""
+        """Note that no data waits. Until the data in flight has arrived, samples do not show the rate."""
         self._idle_until = self._delivered + self.bytes + self.datagram_bytes
         if self._probing:
             self._end_probe()
 
     def arrived(self, records: int, now: float, stamp: int = 0) -> bool:
-        """The peer has received so many records, the last at ``stamp`` of its clock, in microseconds.
+        """Take a receipt for ``records`` records, the last received at ``stamp`` (peer's microseconds).
 
         0 is unknown. Returns whether the pace of the leg has changed.
         """
@@ -174,7 +174,7 @@ class InFlight:
         return changed
 
     def give_up_pace(self, until: float) -> None:
-        """The path loses: leave its pace to TCP ``until`` then, and let as much be in flight as without."""
+        """The path is lossy: leave its pace to TCP ``until`` this time, and the bound as without a pace."""
         self.pacer.give_up(until)
         if not self._probing:
             self._set_limit()

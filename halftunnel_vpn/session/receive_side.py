@@ -61,7 +61,7 @@ class WindowPool:
         self._reserve = size // 4
 
     def take(self, wanted: int) -> int:
-        """At most ``wanted`` bytes; 0 when the pool is empty."""
+        """Return at most ``wanted`` bytes; 0 if the pool is empty."""
         granted = min(wanted, self.available)
         if self.memory is not None:
             granted = min(granted, self.memory.spare(KEEP_FOR_FIRST))

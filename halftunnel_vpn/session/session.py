@@ -37,7 +37,7 @@ RETRY_INTERVAL: Final = 5.0
 """Seconds between checks for packets that nothing has acknowledged."""
 
 RETRY_AFTER: Final = 15.0
-"""Seconds after which such a packet goes out again although its leg seems alive."""
+"""Seconds after which such a packet is sent again although its leg seems alive."""
 
 
 class Session:
@@ -172,7 +172,7 @@ class Session:
         memory = self.context.limits.memory
         if memory is not None and memory.is_full:
             self.counters.drop("stream-memory-full")
-            raise SessionError("the streams that are open hold all memory there is for them")
+            raise SessionError("open streams use all memory for streams")
         return self._table.numbers.next
 
     def _opened(self, stream: Stream) -> None:
@@ -259,7 +259,7 @@ class Session:
     # --- the end ---------------------------------------------------------------------------------
 
     def ended_by_peer(self, now: float) -> None:
-        """Close without a word to the peer, who has ended the session; ``on_ended`` decides what follows."""
+        """Close without notifying the peer, which has ended the session. ``on_ended`` is called."""
         self.close(ResetCode.SHUTDOWN, now, tell_peer=False)
         self.on_ended()
 

@@ -22,7 +22,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PeerKey = tuple[int, int]
-"""What is counted as one peer: the length of a prefix (IPv4: 0) and its value."""
+"""What counts as one peer: the length of a prefix (IPv4: 0) and its value."""
 
 IPV6_PREFIXES = ((64, 1), (56, 2), (48, 4))
 """Networks that are counted, and how many times the bound of a peer each may use up."""
@@ -43,7 +43,7 @@ SHARE_OF_KNOWN = 8
 """1/N of all connections is kept for peers that are known."""
 
 MAX_FORWARDED_HOPS = 16
-"""Entries of X-Forwarded-For that are looked at, from the right."""
+"""Entries of X-Forwarded-For that are read, from the right."""
 
 BURST = 8.0
 """Seconds' worth of arrivals that one peer may make at once after as long a silence."""
@@ -89,7 +89,7 @@ class Bucket:
         self.left = self._burst
 
     def is_empty(self, now: float) -> bool:
-        """Whether one more would come too soon."""
+        """Return whether one more would be too soon."""
         self._refill(now)
         return self.left < 1
 
@@ -168,7 +168,7 @@ class Admission:
         self._reserve = Bucket(self._limits.strangers, BURST_OF_ALL, 0.0)
 
     def admit(self, peer: IpAddress, now: float) -> Ticket | str:
-        """A ticket for a connection that arrives ``now``, or why there is none.
+        """Return a ticket for a connection that arrives ``now``, or the reason for refusing it.
 
         ``stranger-rate``, ``peer-rate``, ``arrival-rate``, ``connection-limit``, ``peer-limit``.
         """
@@ -243,7 +243,7 @@ class Admission:
         return any(address in network for network in self._trusted)
 
     def origin(self, peer: IpAddress, forwarded_for: Sequence[str]) -> IpAddress:
-        """Where a request came from, by the X-Forwarded-For headers that trusted proxies vouch for.
+        """Return the origin of a request, by the X-Forwarded-For headers of trusted proxies.
 
         From the right, the first address that is not a trusted proxy: what stands to its left may be forged.
         """

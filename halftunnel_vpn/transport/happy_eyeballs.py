@@ -1,4 +1,4 @@
-"""Bounds of a connection to a name with several addresses (RFC 8305), for roads and for destinations."""
+"""Bounds of a connection to a name with several addresses (RFC 8305), for legs and for destinations."""
 
 from __future__ import annotations
 

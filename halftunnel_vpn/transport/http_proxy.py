@@ -29,7 +29,7 @@ _MORE_BASIC = re.compile(rb",[ \t]*basic(?![a-z0-9-]*[ \t]*=)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where an HTTP proxy is, and who we are to it."""
+    """An HTTP proxy: its address, and our credentials."""
 
     host: str
     port: int
@@ -68,7 +68,7 @@ async def connect_through(sock: socket.socket, proxy: Proxy, host: str, port: in
     Raises RoadError(proxy-authentication-required, proxy-refused).
     """
     authority = f"{bracketed(host)}:{port}"
-    # as a browser asks: some proxies refuse who does not say what it is
+    # like a browser: some proxies refuse clients without a User-Agent
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "Proxy-Connection: keep-alive"]
     lines.append(f"User-Agent: {USER_AGENT}")
     if proxy.credentials is not None:
@@ -126,7 +126,7 @@ async def _read_answer(sock: socket.socket) -> tuple[int, bytes]:
                 return status, head
             if status >= 200:
                 if data:
-                    # Nobody may speak before us on the tunnel: these bytes are not the server's.
+                    # The server sends nothing before us on the tunnel, so these bytes are not from it.
                     raise PeerError("http-malformed", "bytes after the answer")
                 return status, head
             interim += 1

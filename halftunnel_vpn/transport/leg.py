@@ -35,7 +35,7 @@ class LegListener(Protocol):
         """The upgrade is done; the leg can send. The first call."""
 
     def record_received(self, leg: Leg, record: Buffer) -> None:
-        """One binary message. ``record`` is lent: it is gone when the call returns."""
+        """One binary message. The buffer ``record`` is only valid during the call."""
 
     def leg_writable(self, leg: Leg) -> None:
         """``leg.writable`` has become True again."""
@@ -44,7 +44,8 @@ class LegListener(Protocol):
         """Nothing more will be received. This is the last call, never from within a call of the leg."""
 
 
-_OPEN, _CLOSING = LegPhase.OPEN, LegPhase.CLOSING  # plain names: the data path looks at them all the time
+# Plain names, because the data path reads them all the time.
+_OPEN, _CLOSING = LegPhase.OPEN, LegPhase.CLOSING
 
 
 class Leg(asyncio.BufferedProtocol):
@@ -173,7 +174,7 @@ class Leg(asyncio.BufferedProtocol):
             self.abort("write-limit")
 
     def set_pace(self, pace: float) -> None:
-        """Send no faster than ``pace`` bytes a second, and let the kernel hold less; 0 is no limit."""
+        """Limit the pace to ``pace`` bytes per second, and let the kernel hold less; 0 means no limit."""
         if self._state is _OPEN:
             self._pace.set(pace)
             self._unsent.set_pace(pace, self._clock())
@@ -213,13 +214,13 @@ class Leg(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def pause(self) -> None:
-        """Take in nothing more, from the next record on, until :meth:`resume`; never for long."""
+        """Pause receiving, from the next record on, until :meth:`resume`. Use it for short times only."""
         if not self._paused and self._state <= _CLOSING:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Go on with what has come in, as far as the listener does not pause it again."""
+        """Resume receiving, unless the listener pauses it again."""
         if self._paused and self._state <= _CLOSING:
             self._paused = False
             self.get_buffer(0)

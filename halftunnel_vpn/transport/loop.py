@@ -22,11 +22,11 @@ what a flow was is freed by reference counts when it is over."""
 
 
 def run(main: Coroutine[Any, Any, Result], *, nice: int = DEFAULT_NICE) -> Result:
-    """Run ``main`` to its end, at priority ``nice``, on uvloop where it is installed, else on asyncio."""
+    """Run ``main`` to its end, at priority ``nice``, on uvloop if it is installed, otherwise on asyncio."""
     keep_freed_memory()
     take_priority(nice)
     gc.collect()
-    gc.freeze()  # modules and code stay: there is no use in looking at them again and again
+    gc.freeze()  # modules and code stay, so the collector need not scan them
     youngest, middle, _ = gc.get_threshold()
     gc.set_threshold(youngest, middle, FULL_COLLECTION)
     if importlib.util.find_spec("uvloop") is None:

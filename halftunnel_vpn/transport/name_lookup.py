@@ -1,4 +1,4 @@
-"""getaddrinfo(3) without anybody having to wait for it: in threads that do not keep the process alive.
+"""getaddrinfo(3) in threads that do not keep the process alive.
 
 The C library can hang for half a minute when a name server is silent. The event loop's own getaddrinfo runs
 in a pool whose threads are joined when the process ends, so SIGTERM would take as long.
@@ -17,7 +17,7 @@ from typing import TypeVar
 from halftunnel_vpn.transport.kernel.scheduling import be_ordinary
 
 MAX_LOOKUPS = 8
-"""Lookups under way in this process; a further one fails at once, as one does that no server answers."""
+"""Running look-ups in this process. A further one fails at once, like one that no server answers."""
 
 _under_way = threading.BoundedSemaphore(MAX_LOOKUPS)
 

@@ -1,4 +1,4 @@
-"""A leg that has joined a session: records on the road, trains inside."""
+"""A leg that has joined a session: records outside, trains inside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.leg_phase import PEER_FAULTS
 
 LOSS_FACTOR = 2
-"""A lost leg costs its client N times what the loss takes: what it may have said is sent again later."""
+"""The loss of a leg is charged with N times its time: its data is sent again later."""
 
 RECEIPT_ALONE = TAG_LENGTH + ACK_LENGTH
 """Bytes beside the padding of a record that holds nothing but padding and a receipt."""
@@ -105,7 +105,7 @@ class SealedLeg:
 
     @property
     def writable(self) -> bool:
-        """Whether little enough waits in front of the road."""
+        """Whether the kernel holds little enough for another train."""
         return self._leg.writable
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
@@ -122,7 +122,7 @@ class SealedLeg:
         return len(record)
 
     def set_pace(self, pace: float) -> None:
-        """Send no faster than ``pace`` bytes a second; 0 is no limit."""
+        """Limit the pace to ``pace`` bytes per second; 0 means no limit."""
         self._leg.set_pace(pace)
 
     def movement(self) -> Movement:
@@ -178,7 +178,7 @@ class SealedLeg:
             self._leg.resume()
 
     def leg_writable(self, leg: Leg) -> None:
-        """There is room on the road again."""
+        """The WebSocket has room again."""
         pacer = self.state.under_way.pacer
         if leg.loses():
             self._counters.count("legs-lossy")

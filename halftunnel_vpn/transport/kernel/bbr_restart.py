@@ -20,7 +20,7 @@ NEAR = 1.125
 """A round trip within this factor of the least finds no queue: more could be sent."""
 
 LOSS_OF_FAITH = 0.5
-"""Part of the best rate that is believed in after each new beginning: the road may have become slower."""
+"""The part of the best rate that is kept after each restart: the path may have become slower."""
 
 _TCP_CC_INFO = 26  # linux/tcp.h; Python has no name for it
 _MAX_NAME = 16  # TCP_CA_NAME_MAX
@@ -29,7 +29,7 @@ _BBR_INFO = struct.Struct("=IIIII")
 # struct tcp_bbr_info (linux/inet_diag.h): bbr_bw_lo and _hi in bytes a second, bbr_min_rtt, bbr_pacing_gain,
 # bbr_cwnd_gain in 1/256.
 _STEADY_GAIN = 512
-# of the window, in the phase PROBE_BW alone: twice what the road holds.
+# of the window, only in the phase PROBE_BW: twice the capacity of the path.
 
 
 class Estimate(NamedTuple):
@@ -63,17 +63,17 @@ class Recollection:
         return estimate.rate < self.best * FORGOTTEN and round_trip <= least_round_trip * NEAR
 
     def remember(self, estimate: Estimate | None) -> None:
-        """A steady estimate is what the road carries, if there has been no better one."""
+        """Remember a steady estimate as the rate of the path, if it is the best one."""
         if estimate is not None and estimate.is_steady:
             self.best = max(self.best, float(estimate.rate))
 
     def doubt(self) -> None:
-        """Believe in less, so that a road that did become slower is tried a few times only."""
+        """Lower the remembered rate, so that a slower path causes only a few restarts."""
         self.best *= LOSS_OF_FAITH
 
 
 def estimate_of(sock: socket.socket) -> Estimate | None:
-    """What bbr goes by on ``sock``; None with another congestion control. Raises OSError."""
+    """Return bbr's estimate for ``sock``; None with another congestion control. Raises OSError."""
     info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_CC_INFO, _BBR_INFO.size)
     if len(info) < _BBR_INFO.size:  # vegas and dctcp report less, most others nothing
         return None

@@ -9,7 +9,7 @@ LOSSY = 0.004
 """Part of the segments, sent again, from which on a path loses,"""
 
 MIN_EVENTS = 5
-"""in so many round trips at least: a queue that overflows loses many at once."""
+"""and the least number of round trips with losses: a queue that overflows loses many segments at once."""
 
 REPAIR_ROUND_TRIPS = 5
 """Round trips after losses in a full queue, in which the rest of them are sent again without one."""
@@ -21,10 +21,10 @@ WINDOW = 1000
 """Segments over which losses are counted,"""
 
 MIN_WINDOW_SECONDS = 0.3
-"""and seconds, at least: the looks of so many events take time;"""
+"""and the least number of seconds: so many polls take time;"""
 
 MAX_WINDOW_SECONDS, MIN_SEGMENTS = 5.0, 100
-"""so many seconds at the most, and then so many segments at least."""
+"""the most seconds, with the least number of segments for them."""
 
 GRACE = 1.0
 """Seconds at a pace after which it, and no longer TCP, keeps the queue."""
@@ -51,14 +51,14 @@ class LossCount:
     )
 
     def __init__(self) -> None:
-        # The segments of this window that were lost without a queue, and the looks that found some.
+        # The segments of this window that were lost without a queue, and the polls that found some.
         self._lost = self._events = 0
-        # All segments that were sent again until the last look.
+        # All segments that were sent again until the last poll.
         self._repeated = 0
         # When the window began, and after how many segments.
         self._began = 0.0
         self._segments = 0
-        # When the last of these looks was, and until when losses belong to a queue that was full.
+        # The time of the last such poll, and until when losses belong to a full queue.
         self._event_at = self._repaired_at = float("-inf")
         # Since when the leg has had a pace; None without.
         self._paced_since: float | None = None

@@ -1,7 +1,7 @@
-"""How much the kernel may hold of a leg that it has not sent: as little as keeps the road busy.
+"""The bound on a leg's unsent bytes in the kernel: as few as keep the path busy.
 
-What waits there nothing can overtake. But it must last until this process has woken up and written more: each
-time it runs out, bbr takes the leg for idle and learns nothing of the road.
+Data that waits there cannot be overtaken. But it must last until this process has woken up and written more.
+Each time it runs out, bbr considers the leg idle and learns nothing about the path.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ round trip itself: after ten seconds it would send four packets a round trip for
 bounds the first phase, which it is then in."""
 
 SLACK = 0.75
-"""Part of the pace; bbr is chosen again when its rate is less, else it would grow by a quarter in eight round
-trips."""
+"""Part of the pace. bbr is restarted when its rate is less; otherwise it would grow by a quarter in eight
+round trips."""
 
 RENEW_EVERY = 0.25
 """Seconds between two such choices, at least."""
 
 _WAITS = NOTSENT_LOWAT // 2
-# Unsent bytes from which the kernel is what holds a leg up.
+# Unsent bytes from which the kernel limits the leg.
 
 _NO_PACE = 1 << 40
 # Bytes a second from which a pace is none: all bits are set until there is one.
@@ -77,7 +77,7 @@ class UnsentBound:
         self.loses = False
 
     def check(self, now: float) -> None:
-        """Something was written on the leg: follow the road."""
+        """Update the bound: data was written on the leg."""
         self.next_check = now + POLL_INTERVAL
         sock = self._transport.get_extra_info("socket")
         if sock is None:
@@ -114,7 +114,7 @@ class UnsentBound:
                 self._renew(sock, now)  # otherwise bbr would keep to the pace for seconds
 
     def _follow_pace(self, sock: socket.socket, now: float) -> None:
-        """Let bbr believe in the pace, and never probe for the least round trip."""
+        """Make bbr use the pace, and never probe for the least round trip."""
         since = now - self._renewed_at
         if since < RENEW_EVERY:
             return
@@ -131,6 +131,6 @@ class UnsentBound:
 
 
 def bound_for(rate: float, least_round_trip: float) -> int:
-    """Bytes for a road of ``rate`` bytes a second and so many seconds of round trip without any queue."""
+    """Return the bound for a path of ``rate`` bytes per second and its least round trip in seconds."""
     seconds = min(WAKE_TIME, least_round_trip * SHARE_OF_ROUND_TRIP)
     return int(min(max(rate * seconds, NOTSENT_LOWAT), MAX_NOTSENT))

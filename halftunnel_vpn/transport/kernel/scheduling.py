@@ -1,8 +1,8 @@
-"""How soon the kernel gives the process a processor: setpriority(2), sched(7).
+"""The priority of the process: setpriority(2), sched(7).
 
-All traffic of a host goes through one process at each end: when that waits for a processor, everything does.
-Linux keeps the value for each thread and hands it on to threads and programs started by it, so what is no
-part of the data path (worker threads, and the programs they run) is put back to what it would have had.
+All traffic of a host goes through one process at each end. When that waits for a processor, all traffic
+waits. Linux keeps the value per thread, and threads and programs started by it inherit it. So worker threads
+and the programs that they run, which are not part of the data path, get back their original value.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def give_way() -> None:
 
 
 def ordinary_workers() -> ThreadPoolExecutor:
-    """Threads for what blocks, at the priority of an ordinary program, whatever the event loop has."""
+    """Threads for blocking calls, at the priority of an ordinary program, whatever the event loop has."""
     return ThreadPoolExecutor(MAX_WORKERS, "worker", initializer=be_ordinary)
 
 

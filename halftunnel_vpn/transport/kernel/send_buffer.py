@@ -1,7 +1,7 @@
-"""How fast the kernel sends on a leg: its congestion control, and how much it may have under way for it.
+"""The congestion control and the send buffer of a leg in the kernel.
 
-What carries many flows must not fall back at every packet that a radio link loses, as cubic does: 1 % lost at
-50 ms leaves it 3 Mbit/s. bbr (Cardwell and others, 2016) goes by the rate that arrives.
+A leg carries many flows, so it must not slow down at every packet that a radio link loses, as cubic does:
+with 1 % loss at 50 ms cubic reaches 3 Mbit/s. bbr (Cardwell and others, 2016) uses the rate that arrives.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ HUNG_UP: Final = select.EPOLLRDHUP
 WRITABLE: Final = select.EPOLLOUT
 FAILED: Final = select.EPOLLERR
 ENDED: Final = select.EPOLLERR | select.EPOLLHUP
-"""Told of whether one waits for it or not."""
+"""Reported even if nobody waits for it."""
 
 EVENTS_PER_WAKE = 64
 """Sockets that are served before other events get their turn."""
@@ -66,7 +66,7 @@ class SocketWatch:
         self._rest_if_idle()
 
     def forget(self, sock: socket.socket) -> None:
-        """The same for a socket that is closed at once: then the kernel needs no telling."""
+        """Do the same for a socket that is closed at once. This needs no system call."""
         if self._epoll is not None and self._sockets.pop(sock.fileno(), None) is not None:
             self._rest_if_idle()
 

@@ -1,8 +1,8 @@
-"""Bytes of a client that wait for their destination, in pieces that cost about what they hold.
+"""Bytes of a client that wait for their destination, in pieces with little overhead.
 
-A payload is a part of its record, which it keeps alive as a whole, and beside its bytes an object of some two
-hundred: a client that sends single bytes to who does not read them would have the exit hold a hundred times
-what its window counts. So what is short is joined.
+A payload keeps its whole record in memory, and has an object of some two hundred bytes. A client that sends
+single bytes to a destination that does not read them would use a hundred times the memory that its window
+counts. So short payloads are joined.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def keep(backlog: Backlog, data: memoryview) -> None:
 
 
 def let_go(backlog: Backlog, count: int) -> None:
-    """The first ``count`` bytes of what waits are gone."""
+    """Drop the first ``count`` waiting bytes: they were sent."""
     while count:
         head = backlog[0]
         if len(head) <= count:

@@ -204,14 +204,14 @@ async def test_a_message_1_on_the_downstream_road(running_exit, healthy, raw, at
     socket = await raw(DOWN)
     await socket.send(attempt(running_exit.admit("victim")).message)
     await closed_without_a_word(socket)
-    await only("handshake-on-wrong-road", peer="::1")
+    await only("handshake-on-wrong-path", peer="::1")
 
 
 async def test_a_token_on_the_upstream_road(running_exit, healthy, raw, attempt, only):
     socket = await raw(UP)
     await socket.send(attempt(running_exit.admit("victim")).token)
     await closed_without_a_word(socket)
-    await only("join-on-wrong-road")
+    await only("join-on-wrong-path")
 
 
 @pytest.mark.parametrize("half", ["message", "token", "nothing"])
@@ -327,7 +327,7 @@ async def test_a_join_of_one_road_on_the_other(established, raw, only):
     socket = await raw(DOWN)
     await socket.send(encode_join(established.keys, UP, 1, bytes(16), b""))
     await closed_without_a_word(socket)
-    await only("join-on-wrong-road", peer="::1")
+    await only("join-on-wrong-path", peer="::1")
 
 
 @pytest.mark.parametrize("number", [0, 65, 1000])

@@ -97,7 +97,7 @@ def test_a_client_without_memory_opens_no_stream_and_leaves_no_gap(uploads, memo
     memory.take(memory.limit)
     request = OpenRequest(StreamKind.TCP, b"\x01\x02\x03\x04", 80, 0)
     opener = pair.client.open_stream if kind == "bytes" else pair.client.open_datagrams
-    with pytest.raises(SessionError, match="hold all memory"):
+    with pytest.raises(SessionError, match="use all memory"):
         opener(request, users[0], pair.now)
     assert pair.client_counters.dropped == {"stream-memory-full": 1}
     memory.give_back(memory.limit)

@@ -175,10 +175,10 @@ async def test_the_same_question_on_its_way_is_not_asked_twice(ask: Ask, respond
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (SessionError("The session is gone."), "dns-no-road"),
-        (RoadError("No leg.", reason="no-leg"), "dns-no-road"),
+        (SessionError("The session is gone."), "dns-no-path"),
+        (RoadError("No leg.", reason="no-leg"), "dns-no-path"),
         (DnsError("dns-unreachable"), "dns-unreachable"),
-        (ConnectionResetError(), "dns-no-road"),
+        (ConnectionResetError(), "dns-no-path"),
         (TimeoutError(), "dns-timeout"),
     ],
 )
@@ -312,7 +312,7 @@ async def test_a_stale_answer_is_served_while_the_exit_is_asked_and_when_it_fail
             assert data(host.query_now(ask("a.example"))) == [address]
             await host.settled()
         assert not outcomes
-        assert host.counters.dropped == {"dns-no-road": 1}
+        assert host.counters.dropped == {"dns-no-path": 1}
 
 
 async def test_refreshes_are_bounded(ask: Ask, respond: Respond) -> None:

@@ -267,7 +267,7 @@ def test_without_a_road_for_a_while_the_host_is_refused_at_once(world, packet, l
     world.host_sends(packet)
     told = world.host_gets()
     assert (told.src, told[ICMP].type, told[ICMP].code) == (THERE, 3, 0)
-    assert world.dropped == {f"{label}-road-lost": 1}
+    assert world.dropped == {f"{label}-path-lost": 1}
     counts = world.tracker.counts
     assert (counts.tcp, counts.udp, counts.icmp) == (0, 0, 0)
 

@@ -181,11 +181,11 @@ async def test_a_message_for_another_exit_is_refused(house, refused):
 
 
 async def test_a_message_on_the_wrong_road_is_refused(house, refused):
-    refused(house.come(DOWN, Attempt().message), "handshake-on-wrong-road")
+    refused(house.come(DOWN, Attempt().message), "handshake-on-wrong-path")
 
 
 async def test_a_token_on_the_wrong_road_is_refused(house, refused):
-    refused(house.come(UP, Attempt().token), "join-on-wrong-road")
+    refused(house.come(UP, Attempt().token), "join-on-wrong-path")
 
 
 async def test_a_message_said_again_is_a_replay_while_it_waits_and_after_it_was_used(house, refused):
@@ -425,7 +425,7 @@ def header(type_, flags=0, length=0, magic=0x4854, version=1):
 @pytest.mark.parametrize("direction", [UP, DOWN])
 async def test_a_first_message_that_is_none(house, refused, direction, message, reason):
     if direction is DOWN and reason.startswith("handshake-"):
-        reason = "handshake-on-wrong-road"
+        reason = "handshake-on-wrong-path"
     refused(house.come(direction, message), reason)
 
 
@@ -555,7 +555,7 @@ async def test_a_leg_number_serves_once(house, refused):
 
 async def test_a_join_on_the_other_road_is_refused_and_the_number_is_not_used_up(house, refused):
     _, keys, *_ = house.enter()
-    refused(house.come(DOWN, encode_join(keys, UP, 1, bytes(16), b"")), "join-on-wrong-road")
+    refused(house.come(DOWN, encode_join(keys, UP, 1, bytes(16), b"")), "join-on-wrong-path")
     assert not house.join(keys, UP, 1).is_closed
 
 
