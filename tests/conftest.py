@@ -73,6 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"write the seconds per test file to {DURATIONS.name}; run whole parts of scripts/test",
     )
+    parser.addoption(
+        "--load-seconds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="how long test_prometheus.py loads the tunnel in each direction",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -57,7 +57,7 @@ def _exit(directory: Path) -> int:
     config = server_directory.load(directory)
     if config.metrics.listen is not None:
         endpoint = config.metrics.listen
-        status = _get(_reachable(str(endpoint.host)), endpoint.port, "localhost", "/readyz")
+        status = _get(_reachable(str(endpoint.host)), endpoint.port, "localhost", "/healthz")
         if status != 200:
             raise HostError(f"the exit answers {status}: it is not ready")
         print("ready")

@@ -16,6 +16,7 @@ from typing import TypeVar
 from halftunnel_vpn import __version__
 from halftunnel_vpn.cli import process_options, profiles
 from halftunnel_vpn.client.legs.connector import explain
+from halftunnel_vpn.client.tunnel_numbers import add_numbers
 from halftunnel_vpn.client.userspace import UserspaceClient
 from halftunnel_vpn.config import net, values
 from halftunnel_vpn.config.client import ClientProfile
@@ -148,8 +149,13 @@ async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endp
     )
     numbers = Metrics(__version__)
     numbers.add_counters("proxy", counters)
-    numbers.add_gauge("proxy_connections", "Programs that are connected.", lambda: client.proxy.connections)
-    observation = ControlService(observation_routes(numbers.render, lambda: client.is_connected))
+    numbers.add("proxy_connections", lambda: client.proxy.connections)
+    add_numbers(numbers, client.numbers)
+
+    async def problems() -> list[str]:
+        return [] if client.is_connected else ["the proxy is not connected to the exit"]
+
+    observation = ControlService(observation_routes(numbers.render, problems))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         driver.loop.add_signal_handler(number, client.stop)
     try:

@@ -119,4 +119,4 @@ def _foreground(options: Namespace) -> int:
     process_options.start_log(options, profile.log)
     from halftunnel_vpn.client.main import run_client
 
-    return run_client(profile, read, metrics=metrics)
+    return run_client(profile, read, metrics=metrics or profile.metrics.listen)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from halftunnel_vpn.client.client_shaping import ClientShaping
 from halftunnel_vpn.client.leg_recorder import LegRecorder
 from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
+from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers, numbers_of
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -119,6 +120,11 @@ class Connection:
             return []
         now = self._driver.clock()
         return [describe(leg, now) for way in Direction for leg in self.session.legs_of(way)]
+
+    def numbers(self, flows: Mapping[str, int]) -> TunnelNumbers:
+        """Return what the metrics say of the connection and the ``flows``, by kind, that use it."""
+        legs_of = None if self.session is None else self.session.legs_of
+        return numbers_of(flows, legs_of, self._connector.roads)
 
     def reconnect(self) -> None:
         """Replace every leg at once: the network has changed, or the user has asked for it.

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 from halftunnel_vpn import __version__
+from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config.client import ClientProfile
@@ -47,10 +48,9 @@ async def _main(profile: ClientProfile, read: Callable[[], ClientProfile], metri
     supervisor = Supervisor(driver, OneProfile(profile, read), state_directory(), remembers=False)
     FaultHandler(driver.loop, supervisor.counters)
     numbers = Metrics(__version__)
-    numbers.add_counters("client", supervisor.counters)
-    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", supervisor.flow_counts)
+    add_metrics(numbers, "client", supervisor)
     control = ControlService(supervisor_routes(supervisor))
-    observation = ControlService(observation_routes(numbers.render, lambda: supervisor.is_ready))
+    observation = ControlService(observation_routes(numbers.render, lambda: problems(supervisor)))
     told_to_end = asyncio.Event()
     for number in STOP_SIGNALS:
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:

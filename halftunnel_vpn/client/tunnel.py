@@ -29,6 +29,7 @@ from halftunnel_vpn.client.settings import (
     host_state,
     traffic_policy,
 )
+from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
 from halftunnel_vpn.client.tunnel_status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStatus, Status, TunnelState
@@ -36,7 +37,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.dns_service import DnsService
 from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.flow.tracker import FlowTracker
+from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
@@ -294,11 +295,12 @@ class Tunnel:
             return TunnelState.DISCONNECTING
         return self._connection.state if self.connected.is_set() else TunnelState.CONNECTING
 
-    def flow_counts(self) -> dict[str, int]:
-        """Return the numbers of open flows, by kind."""
-        if self._tracker is None:
-            return {"tcp": 0, "udp": 0, "icmp": 0}
-        return asdict(self._tracker.counts)
+    def numbers(self) -> TunnelNumbers:
+        """What the metrics say of it."""
+        return self._connection.numbers(self._flow_counts())
+
+    def _flow_counts(self) -> dict[str, int]:
+        return asdict(FlowCounts(0, 0, 0) if self._tracker is None else self._tracker.counts)
 
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it. Without the kill switch."""
@@ -323,7 +325,7 @@ class Tunnel:
             downstream=roads[Direction.DOWNSTREAM],
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
             notices=[*self._notices, *self._connector.clock.notices],
-            flows=self.flow_counts(),
+            flows=self._flow_counts(),
             dns=dns_status(
                 self.profile.dns.mode,
                 self._host.resolver_kind,

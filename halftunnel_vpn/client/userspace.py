@@ -18,6 +18,7 @@ from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.settings import dial_options
+from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -78,6 +79,10 @@ class UserspaceClient:
     def is_connected(self) -> bool:
         """Whether both directions carry data."""
         return self._connection.state is TunnelState.CONNECTED
+
+    def numbers(self) -> TunnelNumbers:
+        """Return what the metrics say of the connection."""
+        return self._connection.numbers({})
 
     def stop(self) -> None:
         """Make :meth:`run` return."""

@@ -226,6 +226,13 @@ class ControlConfig:
 
 
 @config_table
+class ClientMetricsConfig:
+    """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set."""
+
+    listen: net.Endpoint | None = option(values.optional(net.endpoint), default=None)
+
+
+@config_table
 class ClientProfile:
     """A complete profile."""
 
@@ -245,6 +252,7 @@ class ClientProfile:
     tcp: TcpConfig = optional_section(default_factory=TcpConfig)
     shaping: ShapingConfig = optional_section(default_factory=ShapingConfig)
     control: ControlConfig = optional_section(default_factory=ControlConfig)
+    metrics: ClientMetricsConfig = optional_section(default_factory=ClientMetricsConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 

@@ -138,10 +138,15 @@ class ExitShapingConfig:
 
 
 @config_table
-class MetricsConfig:
-    """``[metrics]``: the address of /metrics, /healthz and /readyz; None means none."""
+class ExitMetricsConfig:
+    """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set.
+
+    ``clients``: also bytes of each client, by name. ``probe``: what /readyz connects to.
+    """
 
     listen: net.Endpoint | None = option(values.optional(net.endpoint), default=None)
+    clients: bool = option(values.boolean, default=False)
+    probe: net.Endpoint | None = option(values.optional(net.endpoint), default=None)
 
 
 @config_table
@@ -155,7 +160,7 @@ class ServerConfig:
     dns: ResolverConfig = optional_section(default_factory=ResolverConfig)
     limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
     shaping: ExitShapingConfig = optional_section(default_factory=ExitShapingConfig)
-    metrics: MetricsConfig = optional_section(default_factory=MetricsConfig)
+    metrics: ExitMetricsConfig = optional_section(default_factory=ExitMetricsConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halftunnel_vpn import __build__, __version__
+from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.machine import sentence_of
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net
@@ -24,6 +25,7 @@ from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
 from halftunnel_vpn.daemon import systemd
 from halftunnel_vpn.daemon.log_ring import LogRing
+from halftunnel_vpn.daemon.profile_metrics import ProfileMetrics
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.host.record.journal import state_directory
@@ -96,10 +98,10 @@ async def _main(options: Namespace) -> None:
     daemon = Daemon(driver, store, lines)
     FaultHandler(driver.loop, daemon.counters)
     numbers = Metrics(__version__)
-    numbers.add_counters("daemon", daemon.counters)
-    numbers.add_labelled_gauge("flows", "Flows that are open, by kind.", "kind", daemon.flow_counts)
+    add_metrics(numbers, "daemon", daemon)
     control = ControlService(daemon_routes(daemon, store), max_body=MAX_PROFILE)
-    observation = ControlService(observation_routes(numbers.render, lambda: daemon.is_ready))
+    observed = observation_routes(numbers.render, lambda: problems(daemon))
+    observation = ControlService(observed)
     hangups = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         driver.loop.add_signal_handler(number, daemon.stop)
@@ -115,6 +117,9 @@ async def _main(options: Namespace) -> None:
                 tasks.create_task(endless(_report_states(daemon), "the report of states to systemd")),
                 tasks.create_task(endless(_reload_on_hangup(daemon, hangups), "the wait for SIGHUP")),
             ]
+            if options.metrics is None:
+                follow = ProfileMetrics(observed).follow(daemon.machine)
+                helpers.append(tasks.create_task(endless(follow, "the metrics of the profile")))
             await daemon.run()
             service_manager.notify("STOPPING=1")
             for helper in helpers:

@@ -1,7 +1,6 @@
-"""Metrics: a collector that reads plain integers at each request, so the data path has no cost.
+"""Metrics: a collector that reads plain integers at each request, and costs the data path nothing.
 
-Names and labels: ``halftunnel_dropped_total{component, reason}``, ``halftunnel_events_total{component,
-event}``, and a gauge ``halftunnel_NAME`` for every added callable. prometheus_client formats the output.
+``catalogue.py`` declares every name. Exposition by prometheus_client, with its metrics of the process.
 """
 
 from __future__ import annotations
@@ -9,74 +8,128 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.counters import LATENCY_BOUNDS, Counters, Histogram
+from halftunnel_vpn.observe.catalogue import METRICS, PREFIX, Described, MetricKind
 
-PREFIX = "halftunnel_"
+Labels = tuple[str, ...]
+"""The values of the labels, in the order of the catalogue."""
 
-Gauge = Callable[[], float]
-LabelledGauge = Callable[[], Mapping[str, float]]
+Reading = float | Mapping[str, float] | Mapping[Labels, float]
+"""The value of a metric without labels, of one with a single label, of one with several."""
+
+PATHS = ("upstream", "downstream")
+
+QUANTITIES = tuple(
+    f"{path}-{quantity}-{way}"
+    for path in PATHS
+    for quantity in ("bytes", "packets", "messages", "padding")
+    for way in ("sent", "received")
+)
+"""Counts that have a metric of their own, or none, and are no events."""
+
+LATENCY = "latency-"
+"""Begins the name under which :class:`Counters` observes the latency of a kind of streams."""
 
 
 class Metrics(Collector):
-    """All metrics of one process, in a registry of its own."""
+    """All numbers of one process, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
         self._version = version
         self._counters: list[tuple[str, Counters]] = []
-        self._gauges: dict[str, tuple[str, Gauge]] = {}
-        self._labelled: dict[str, tuple[str, str, LabelledGauge]] = {}
+        self._readers: dict[str, Callable[[], Reading]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def add_counters(self, component: str, counters: Counters) -> None:
-        """Export ``counters`` from now on. Those of one component are added up."""
+        """Show ``counters`` from now on; those of one component are added up."""
         self._counters.append((component, counters))
 
-    def add_gauge(self, name: str, meaning: str, read: Gauge) -> None:
-        """Export ``halftunnel_NAME``. ``read`` returns its value."""
-        self._gauges[name] = (meaning, read)
-
-    def add_labelled_gauge(self, name: str, meaning: str, label: str, read: LabelledGauge) -> None:
-        """Export ``halftunnel_NAME{label=...}``. ``read`` returns the value for each label value."""
-        self._labelled[name] = (meaning, label, read)
+    def add(self, name: str, read: Callable[[], Reading]) -> None:
+        """Show the metric ``name`` of the catalogue; ``read`` returns its value at each request."""
+        assert METRICS[name].kind is not MetricKind.HISTOGRAM, name
+        self._readers[name] = read
 
     def render(self) -> tuple[str, bytes]:
-        """Return content type and body of the answer to a scrape."""
+        """Content type and body of an answer to a scrape."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the names are only known once there are counts."""
+        """Nothing: names are known only once there are counts."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read all values (called by the registry)."""
+        """Read everything (called by the registry)."""
         for _, counters in self._counters:
             counters.refresh()
-        yield self._totals("dropped", "What was dropped or refused, by reason.", "reason")
-        yield self._totals("events", "Events and quantities, by name.", "event")
-        build = GaugeMetricFamily(f"{PREFIX}build", "The version that runs.", labels=["version"])
-        build.add_metric([self._version], 1)
-        yield build
-        for name, (meaning, read) in self._gauges.items():
-            yield GaugeMetricFamily(PREFIX + name, meaning, value=read())
-        for name, (meaning, label, read_all) in self._labelled.items():
-            family = GaugeMetricFamily(PREFIX + name, meaning, labels=[label])
-            for value_of_label, value in read_all().items():
-                family.add_metric([value_of_label], value)
-            yield family
+        yield self._totals("dropped_total", lambda counters: counters.dropped)
+        yield self._totals("events_total", _events)
+        yield self._on_paths("bytes_total", "bytes-sent", "bytes-received")
+        yield self._on_paths("padding_bytes_total", "padding-sent", "padding-received")
+        yield self._on_paths("packets_sent_total", "packets-sent")
+        yield self._on_paths("packets_received_total", "packets-received")
+        yield self._latencies()
+        yield _family(METRICS["build_info"], {self._version: 1})
+        for name, read in self._readers.items():
+            yield _family(METRICS[name], read())
 
-    def _totals(self, name: str, meaning: str, label: str) -> Metric:
-        totals: defaultdict[tuple[str, str], int] = defaultdict(int)
+    def _totals(self, name: str, counts: Callable[[Counters], Mapping[str, int]]) -> Metric:
+        totals: defaultdict[Labels, float] = defaultdict(float)
         for component, counters in self._counters:
-            counts = counters.dropped if label == "reason" else counters.counted
-            for word, count in counts.items():
+            for word, count in counts(counters).items():
                 totals[component, word] += count
-        family = CounterMetricFamily(PREFIX + name, meaning, labels=["component", label])
-        for (component, word), total in sorted(totals.items()):
-            family.add_metric([component, word], total)
+        return _family(METRICS[name], dict(sorted(totals.items())))
+
+    def _on_paths(self, name: str, *quantities: str) -> Metric:
+        """Return what legs have counted; ``quantities`` end in the value of the second label, if any."""
+        values: dict[Labels, float] = {}
+        for path in PATHS:
+            for quantity in quantities:
+                labels = (path, quantity.rpartition("-")[2]) if len(quantities) > 1 else (path,)
+                counts = [counters.counted.get(f"{path}-{quantity}", 0) for _, counters in self._counters]
+                values[labels] = sum(counts)
+        return _family(METRICS[name], values)
+
+    def _latencies(self) -> Metric:
+        described = METRICS["stream_latency_seconds"]
+        family = HistogramMetricFamily(PREFIX + described.name, described.meaning, labels=described.labels)
+        merged: dict[str, list[Histogram]] = {}
+        for _, counters in self._counters:
+            for name, histogram in counters.observed.items():
+                merged.setdefault(name.removeprefix(LATENCY), []).append(histogram)
+        for kind, histograms in sorted(merged.items()):
+            buckets: list[tuple[str, float]] = []
+            total = 0
+            for number, bound in enumerate([*map(str, LATENCY_BOUNDS), "+Inf"]):
+                total += sum(histogram.buckets[number] for histogram in histograms)
+                buckets.append((bound, total))
+            family.add_metric([kind], buckets, sum(histogram.sum for histogram in histograms))
         return family
+
+
+def _events(counters: Counters) -> Mapping[str, int]:
+    return {word: count for word, count in counters.counted.items() if word not in QUANTITIES}
+
+
+def _family(described: Described, reading: Reading) -> Metric:
+    kind = CounterMetricFamily if described.kind is MetricKind.COUNTER else GaugeMetricFamily
+    # The library adds the suffix of a counter again.
+    name = PREFIX + described.name.removesuffix("_total")
+    family = kind(name, described.meaning, labels=described.labels)
+    if not isinstance(reading, Mapping):
+        family.add_metric([], reading)
+        return family
+    for labels, value in reading.items():
+        family.add_metric([labels] if isinstance(labels, str) else labels, value)
+    return family

@@ -155,6 +155,12 @@ def names_in(pem: bytes) -> tuple[list[str], list[str]]:
     return [name.lower() for name in names], [str(address) for address in addresses]
 
 
+def expiry_of(pem: bytes) -> float:
+    """Return when the first certificate of a chain expires, in seconds since 1970. Raises ValueError."""
+    certificate = x509.load_pem_x509_certificates(pem)[0]
+    return certificate.not_valid_after_utc.timestamp()
+
+
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,

@@ -30,14 +30,15 @@ class ClientNat:
     ``opening`` is called for every stream that is opened. A DNS query is cancelled when its stream ends.
     """
 
-    __slots__ = ("_client", "_context", "_nat", "_opening")
+    __slots__ = ("_client", "_context", "_meter", "_nat", "_opening")
 
     def __init__(self, nat: Nat, client: str, opening: Callable[[], None] = lambda: None) -> None:
         self._nat = nat
         self._client = client
         self._opening = opening
+        self._meter = nat.meters.of(client)
         self._context = RelayContext(
-            nat.driver, nat.watch, nat.batch, nat.policy, self._resolve, nat.counters
+            nat.driver, nat.watch, nat.batch, nat.policy, self._resolve, nat.counters, self._meter
         )
 
     def stream_opened(self, stream: ByteStream, request: OpenRequest, now: float) -> StreamHandler:
@@ -49,7 +50,7 @@ class ClientNat:
         if request.kind is StreamKind.DNS:
             stream.accept()
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
-        opening = TcpOpening(stream, nat.driver, nat.watch, closed)
+        opening = TcpOpening(stream, nat.driver, nat.watch, self._meter, closed)
         if isinstance(request.host, str):
             opening.lookup = nat.start(self._open_name(opening, request))
         else:
@@ -84,7 +85,10 @@ class ClientNat:
         return True
 
     async def _query(self, message: bytes) -> bytes:
-        return await self._nat.resolver.query(message, self._client)
+        answer = await self._nat.resolver.query(message, self._client)
+        self._meter.sent += len(message)
+        self._meter.received += len(answer)
+        return answer
 
     async def _open_name(self, opening: TcpOpening, request: OpenRequest) -> None:
         assert isinstance(request.host, str)

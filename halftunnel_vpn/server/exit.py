@@ -85,14 +85,14 @@ class Exit:
             allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64
         )
         self._resolvers = ResolverList(config)
-        self._resolver = UpstreamResolver(
+        self.resolver = UpstreamResolver(
             self._resolvers.current(), counters=self.counters, limits=TurnLimits()
         )
         self.nat = Nat(
             driver,
             self.policy,
             Dialer(driver, dial_limits(limits), self.counters),
-            self._resolver,
+            self.resolver,
             udp_idle=limits.udp_idle,
             streams_per_client=limits.streams_per_client,
             max_streams=max_streams(limits),
@@ -204,7 +204,7 @@ class Exit:
 
     def _refresh(self, now: float) -> None:
         self._housekeeping.arm(now + HOUSEKEEPING_INTERVAL)
-        self._resolver.set_servers(self._resolvers.current())
+        self.resolver.set_servers(self._resolvers.current())
         self.clients.refresh()
         self._revoke_unlisted()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import signal
@@ -16,13 +17,14 @@ from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.errors import first_leaf
 from halftunnel_vpn.host import service_manager
-from halftunnel_vpn.host.resources import tcp_memory
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.server.exit import Exit
 from halftunnel_vpn.server.exit_files import ExitFiles, Place
+from halftunnel_vpn.server.exit_metrics import add_metrics
+from halftunnel_vpn.server.readiness import Readiness, exit_checks
 from halftunnel_vpn.server.reload import Reloader, leg_paths, listen_limits
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.faults import FaultHandler
+from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.listen import Listener
 from halftunnel_vpn.transport.loop import run
 
@@ -67,18 +69,16 @@ async def _main(
         driver.loop.add_signal_handler(number, stop.set)
     driver.loop.add_signal_handler(signal.SIGHUP, lambda: None)  # ignored: all files are about to be read
     numbers = Metrics(__version__)
-    observation = ControlService(observation_routes(numbers.render, lambda: not stop.is_set()))
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with contextlib.AsyncExitStack() as undo, asyncio.TaskGroup() as tasks:
             exit_ = Exit(directory, config, driver, tasks)
             FaultHandler(driver.loop, exit_.counters)
-            numbers.add_counters("exit", exit_.counters)
-            numbers.add_gauge("sessions", "Sessions that are open.", lambda: len(exit_.registry))
-            numbers.add_gauge("memory_bytes", "Memory that clients hold.", lambda: exit_.memory.used)
-            numbers.add_gauge("memory_limit_bytes", "What they may hold.", lambda: exit_.memory.limit)
-            numbers.add_gauge("tcp_memory_bytes", "Buffers of all TCP sockets of the machine.", tcp_memory)
-            numbers.add_gauge("streams", "Streams that have a socket.", lambda: exit_.nat.total)
             listeners = await listen(directory, config, exit_, driver)
+            checks = exit_checks(lambda: exit_.config, listeners, exit_.resolver, stop.is_set)
+            readiness = Readiness(checks, driver.clock)
+            observation = ControlService(observation_routes(numbers.render, readiness.problems))
+            undo.push_async_callback(observation.close)
+            add_metrics(numbers, exit_, lambda: exit_.config, listeners, readiness)
             reloader = Reloader(directory, load, config, exit_, listeners, driver)
 
             def reload() -> None:
@@ -87,16 +87,18 @@ async def _main(
                     reloaded(new)
 
             driver.loop.add_signal_handler(signal.SIGHUP, reload)
+            helpers: list[asyncio.Task[None]] = []
             if metrics is not None:
                 await observation.serve_tcp(str(metrics.host), metrics.port)
+                helpers.append(tasks.create_task(endless(readiness.run(), "the check of readiness")))
             service_manager.Watchdog(driver.wheel).start(driver.clock())
             log.info("the exit is ready", extra={"clients": len(exit_.clients)})
             supervisors = [tasks.create_task(listener.supervise()) for listener in listeners.values()]
             await stop.wait()
             log.info("the exit stops")
             reloader.close()
-            for supervisor in supervisors:
-                supervisor.cancel()
+            for helper in (*supervisors, *helpers):
+                helper.cancel()
             for listener in listeners.values():
                 await listener.stop_accepting()
             await exit_.drain()
@@ -106,7 +108,6 @@ async def _main(
     except BaseExceptionGroup as group:
         raise first_leaf(group) from None
     finally:
-        await observation.close()
         driver.close()
 
 

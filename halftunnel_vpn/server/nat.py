@@ -10,6 +10,7 @@ from typing import Any
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
+from halftunnel_vpn.server.accounting.meters import Meters
 from halftunnel_vpn.server.datagram_batch import DatagramBatch
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
@@ -46,6 +47,7 @@ class Nat:
         self.has_ipv6 = has_ipv6
         self.start = start
         self.counters = counters
+        self.meters = Meters(driver.wheel, driver.clock)
         self._streams_per_client = streams_per_client
         self._max_streams = max_streams
         self._streams: dict[str, int] = {}

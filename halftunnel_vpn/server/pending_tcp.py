@@ -10,6 +10,7 @@ from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.dialing import Dial
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.relay.meter import Meter
 from halftunnel_vpn.transport.relay.socket_watch import SocketWatch
 from halftunnel_vpn.transport.relay.tcp_relay import TcpRelay
 from halftunnel_vpn.transport.relay.write_backlog import Backlog, keep
@@ -25,6 +26,7 @@ class TcpOpening:
     __slots__ = (
         "_early",
         "_finished",
+        "_meter",
         "_on_closed",
         "_stream",
         "_watch",
@@ -35,7 +37,12 @@ class TcpOpening:
     )
 
     def __init__(
-        self, stream: ByteStream, driver: Driver, watch: SocketWatch, on_closed: Callable[[], None]
+        self,
+        stream: ByteStream,
+        driver: Driver,
+        watch: SocketWatch,
+        meter: Meter,
+        on_closed: Callable[[], None],
     ) -> None:
         self.driver = driver
         self.pending: Dial | None = None
@@ -43,6 +50,7 @@ class TcpOpening:
         self.is_over = False
         self._stream = stream
         self._watch = watch
+        self._meter = meter
         self._on_closed = on_closed
         self._early: Backlog = []
         self._finished = False
@@ -53,7 +61,8 @@ class TcpOpening:
         now = self.driver.clock()
         name = sock.getsockname()
         stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
-        relay = TcpRelay(stream, sock, self.driver, self._watch, stream.context.counters, self._on_closed)
+        counters = stream.context.counters
+        relay = TcpRelay(stream, sock, self.driver, self._watch, counters, self._on_closed, self._meter)
         stream.handler = relay
         self.pending = self.lookup = None
         for data in self._early:

@@ -33,6 +33,7 @@ from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.kernel.scheduling import give_way
+from halftunnel_vpn.transport.relay.meter import Meter
 from halftunnel_vpn.transport.relay.socket_watch import FAILED, READABLE, SocketWatch
 
 READS_PER_WAKE = 4
@@ -65,6 +66,7 @@ class RelayContext:
     policy: EgressPolicy
     resolve: Resolve
     counters: Counters
+    meter: Meter
 
 
 class DatagramRelay(ABC):
@@ -95,6 +97,7 @@ class DatagramRelay(ABC):
         self._batch = context.batch
         self._policy = context.policy
         self._counters = context.counters
+        self._meter = context.meter
         self._names = DatagramNames(
             context.resolve, context.policy, context.counters, self._send, self._name_not_found
         )
@@ -162,6 +165,10 @@ class DatagramRelay(ABC):
             self._counters.drop("egress-denied")
             self._report(IcmpErrorKind.ADMIN_PROHIBITED, b"", address, run.port)
             return
+        gate = self._meter.up
+        if gate.rate and not gate.is_open():
+            self._counters.drop("rate-exceeded")
+            return
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         try:
             sock = self._sockets.get(family) or self._open(family)
@@ -175,6 +182,8 @@ class DatagramRelay(ABC):
         for attempt in (1, 2):
             try:
                 self._transmit(sock, family, run, destination)
+                self._meter.sent += len(run.data)
+                gate.take(len(run.data))
                 return
             except BlockingIOError:
                 self._counters.drop(f"{self.label}-send-buffer-full")
@@ -273,6 +282,12 @@ class DatagramRelay(ABC):
         self._pause.arm(self._paused_at + MAX_PAUSE)
 
     def _send_run(self, address: bytes, port: int, data: Buffer, segment_size: int) -> None:
+        gate = self._meter.down
+        if gate.rate and not gate.is_open():
+            self._counters.drop("rate-exceeded")
+            return
+        self._meter.received += len(data)
+        gate.take(len(data))
         host = self._names.host_of(address)
         header = encode_run_header(host, port, segment_size=segment_size)
         if segment_size and len(data) > MAX_RUN_DATA:

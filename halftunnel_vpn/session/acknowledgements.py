@@ -140,12 +140,14 @@ class Acknowledgements:
             header = encode_header(PacketType.ACK, session_id, receiving.stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(receiving.window.granted))
             train.room -= ACK_LENGTH
+            train.packets += 1
         self.write_receipts(train)
         while self._stateless and train.room >= ACK_LENGTH:
             stream_id, number = self._stateless.popitem()
             header = encode_header(PacketType.ACK, session_id, stream_id, 0, number, 8)
             train.parts.append(header + encode_credit(0))
             train.room -= ACK_LENGTH
+            train.packets += 1
 
     def write_receipts(self, train: Train) -> None:
         """Add receipts to ``train``, as many as fit."""
@@ -157,6 +159,7 @@ class Acknowledgements:
             header = encode_header(PacketType.ACK, self._session_id, 0, leg.number, stamp, 8)
             train.parts.append(header + encode_credit(leg.records_received))
             train.room -= ACK_LENGTH
+            train.packets += 1
         self._due_receipts = self._due_receipts and bool(self.riding)
 
     def _receipts_due(self, now: float) -> None:

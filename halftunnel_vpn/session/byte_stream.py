@@ -63,12 +63,16 @@ class ByteStream(Stream):
         "handler",
         # Whether the user found little room and waits for ``room_grew``.
         "is_low_on_room",
+        # When the stream was opened, until its first byte has come (client) or was sent (exit); 0 afterwards.
+        "opened_at",
         # The receiving half: packets in order, and the credit that the peer has.
         "receiving",
         "state",
     )
 
-    def __init__(self, context: SessionContext, stream_id: int, kind: StreamKind, credit: int) -> None:
+    def __init__(
+        self, context: SessionContext, stream_id: int, kind: StreamKind, credit: int, now: float
+    ) -> None:
         super().__init__(
             stream_id, kind, SendSide(context.session_id, stream_id, credit, context.limits.memory)
         )
@@ -77,6 +81,7 @@ class ByteStream(Stream):
         self.state = StreamState.OPEN
         self.receiving = ReceiveSide(context.window_pool, stream_id)
         self.is_low_on_room = False
+        self.opened_at = now
 
     @property
     def cost(self) -> int:
@@ -97,6 +102,8 @@ class ByteStream(Stream):
         """Queue ``data``. Raises StreamClosed after :meth:`finish` or once the stream is over."""
         if self.state not in _MAY_SEND:
             raise StreamClosed(f"stream {self.stream_id} sends nothing more in {self.state.name}")
+        if self.opened_at and not self.context.is_client:
+            self._first_byte(now)
         sending = self.sending
         sending.queue(data)
         if self.queue is None:
@@ -271,6 +278,8 @@ class ByteStream(Stream):
         if self.state in _FINISHED_BY_PEER:
             raise FlowControlError("packet-after-fin", f"stream {self.stream_id}")
         if type_ is PacketType.DATA:
+            if self.opened_at and self.context.is_client:
+                self._first_byte(now)
             self.receiving.bytes_unacknowledged += len(payload)
             self.handler.data_received(payload, now)
         elif type_ is PacketType.FIN:
@@ -282,6 +291,11 @@ class ByteStream(Stream):
             self.handler.opened(now)
         else:
             raise FlowControlError("packet-out-of-place", type_.name)
+
+    def _first_byte(self, now: float) -> None:
+        """Count how long the first byte from the destination took."""
+        self.context.counters.observe(f"latency-{self.kind.name.lower()}", now - self.opened_at)
+        self.opened_at = 0.0
 
     def _tell_room(self, now: float) -> None:
         sending = self.sending

@@ -196,6 +196,7 @@ class DatagramStream(Stream):
             )
             train.parts += parts
             train.room -= length + HEADER_LENGTH
+            train.packets += 1
             train.datagram_bytes += length
             under_way.datagram_bytes += length
             added += length + HEADER_LENGTH

@@ -14,6 +14,19 @@ SHARE_PATIENCE: Final = 0.1
 """Longest time in seconds that bulk waits for a leg without receipts, to keep the shares."""
 
 
+REPORTED: Final = (
+    "bytes-sent",
+    "bytes-received",
+    "messages-sent",
+    "messages-received",
+    "packets-sent",
+    "packets-received",
+    "padding-sent",
+    "padding-received",
+)
+"""Quantities of each direction that legs count, as they are named after ``upstream-`` or ``downstream-``."""
+
+
 class Movement(NamedTuple):
     """How far the bytes of a leg have come: bytes ``given`` to its socket so far, ``taken`` of them by the
     next hop, and ``received`` from there. They only grow, and do not depend on records."""
@@ -79,6 +92,8 @@ class SessionLeg:
         "opened_at",
         "outstanding",
         "owes_proof",
+        "packets_received",
+        "packets_sent",
         "padding_received",
         "padding_sent",
         "ping_id",
@@ -138,13 +153,15 @@ class SessionLeg:
         self.padding_sent = self.padding_received = 0
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
-        # Bytes, records and padding, sent and received, at the last :meth:`report`.
-        self.reported = (0, 0, 0, 0, 0, 0)
+        self.packets_sent = self.packets_received = 0
+        # What the last :meth:`report` has counted, in the order of REPORTED.
+        self.reported = (0,) * len(REPORTED)
 
-    def send_train(self, parts: Sequence[Buffer], now: float) -> None:
-        """Send one train on this very leg and count it."""
+    def send_train(self, parts: Sequence[Buffer], now: float, packets: int = 1) -> None:
+        """Send one train of ``packets`` packets on this very leg and count it."""
         self.bytes_sent += self.port.send_train(parts)
         self.records_sent += 1
+        self.packets_sent += packets
         self.last_sent = now
 
     def report(self, counters: Counters) -> None:
@@ -155,17 +172,15 @@ class SessionLeg:
             self.bytes_received,
             self.records_sent,
             self.records_received,
+            self.packets_sent,
+            self.packets_received,
             self.padding_sent,
             self.padding_received,
         )
         before, self.reported = self.reported, now
-        counters.count(f"{name}-bytes-sent", now[0] - before[0])
-        counters.count(f"{name}-bytes-received", now[1] - before[1])
-        counters.count(f"{name}-messages-sent", now[2] - before[2])
-        counters.count(f"{name}-messages-received", now[3] - before[3])
-        if now[4] or now[5]:
-            counters.count(f"{name}-padding-sent", now[4] - before[4])
-            counters.count(f"{name}-padding-received", now[5] - before[5])
+        for quantity, old, new in zip(REPORTED, before, now, strict=True):
+            if new != old:
+                counters.count(f"{name}-{quantity}", new - old)
 
     @property
     def path(self) -> str:

@@ -95,6 +95,7 @@ class PacketDispatch:
                 self._keepalive.used(leg, now)
         for packet, behind in zip(packets, chain(islice(packets, 1, None), (None,)), strict=True):
             type_, _, stream_id, sequence, acknowledgement, payload = packet
+            leg.packets_received += 1
             stream = streams.get(stream_id)
             if stream is None:
                 self._packet_without_stream(leg, packet, behind, now)
@@ -183,7 +184,7 @@ class PacketDispatch:
             if not self._is_full(datagrams):
                 datagrams.handler = self._acceptor.datagrams_opened(datagrams, request, now)
         else:
-            stream = ByteStream(context, stream_id, request.kind, request.window)
+            stream = ByteStream(context, stream_id, request.kind, request.window, now)
             stream.receiving.expected = 1
             table.add(stream)
             context.acknowledgements.soon(stream.receiving, now)

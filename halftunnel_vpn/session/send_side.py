@@ -328,6 +328,7 @@ class SendSide:
         )
         parts += chunks
         train.room -= HEADER_LENGTH + length
+        train.packets += 1
 
     def _emit_again(
         self, train: Train, packet: SentPacket, leg: SessionLeg, acknowledgement: int, now: float
@@ -347,3 +348,4 @@ class SendSide:
         )
         train.parts += [header, *packet.chunks]
         train.room -= HEADER_LENGTH + packet.length
+        train.packets += 1

@@ -146,7 +146,7 @@ class Session:
 
         Raises SessionError at the bound or when over, WireError for a destination that cannot be encoded.
         """
-        stream = ByteStream(self.context, self._next_id(), request.kind, self._initial_credit)
+        stream = ByteStream(self.context, self._next_id(), request.kind, self._initial_credit, now)
         stream.handler = handler
         try:
             stream.request(request._replace(window=stream.receiving.window.granted))
@@ -216,7 +216,7 @@ class Session:
             return False
         if acknowledgements.riding:
             acknowledgements.write_receipts(train)
-        leg.send_train(train.parts, now)
+        leg.send_train(train.parts, now, train.packets)
         count = MAX_TRAIN - train.room + RECORD_COST
         leg.under_way.sent(leg.records_sent, count, train.datagram_bytes, now)
         if not leg.is_watched:

@@ -107,7 +107,7 @@ class SlotWriter:
             padding = 0
             size -= train.room
         self.sending = SentSlot(padding, deadline, escape)
-        leg.send_train(parts, now)
+        leg.send_train(parts, now, train.packets + (padding > 0))
         self.sending = None
         leg.padding_sent += padding
         self.slots += 1
@@ -163,6 +163,7 @@ class SlotWriter:
             packet = packets.pop(0)
             train.parts.append(packet)
             train.room -= len(packet)
+            train.packets += 1
         if not packets:
             del self._keepalives[leg]
 

@@ -14,7 +14,7 @@ class Train:
     A ``cell`` is a train of a fixed size: what does not fit is split wherever that can be done.
     """
 
-    __slots__ = ("datagram_bytes", "is_cell", "parts", "room", "size")
+    __slots__ = ("datagram_bytes", "is_cell", "packets", "parts", "room", "size")
 
     def __init__(self, cell: int = 0) -> None:
         self.parts: list[Buffer] = []
@@ -22,6 +22,7 @@ class Train:
         # Bytes that there were room for at first.
         self.size = cell or MAX_TRAIN
         self.room = self.size
+        self.packets = 0
         self.datagram_bytes = 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from halftunnel_vpn.errors import ConfigError
-from halftunnel_vpn.protocol.certificates import draw_shape, make_self_signed, names_in
+from halftunnel_vpn.protocol.certificates import draw_shape, expiry_of, make_self_signed, names_in
 from halftunnel_vpn.storage.bounded_file import read_regular
 from halftunnel_vpn.transport.tls import bare_server_context, server_context
 
@@ -47,6 +47,7 @@ class _Loaded(NamedTuple):
     context: ssl.SSLContext
     names: frozenset[str]
     addresses: frozenset[str]
+    expiry: float
 
     def is_for(self, name: str) -> bool:
         """Whether it carries ``name``, as it is or by a wildcard for the first label."""
@@ -65,6 +66,11 @@ class CertificateStore:
         """Make the certificate for unknown names, which takes up to a second."""
         if self._unnamed is None:
             self._unnamed = _unnamed_context()
+
+    @property
+    def expiry(self) -> float:
+        """When the first of the certificates expires, in seconds since 1970."""
+        return min(loaded.expiry for loaded in self._loaded)
 
     def adopt(self, fresh: CertificateStore) -> None:
         """Show the certificates of ``fresh`` from the next handshake on; nothing else changes."""
@@ -135,9 +141,11 @@ def _load(files: CertificateFiles) -> _Loaded:
         ) from error
     context = server_context(files.certificate, files.key)
     try:
-        names, addresses = names_in(read_regular(files.certificate, MAX_PEM))
+        chain = read_regular(files.certificate, MAX_PEM)
+        names, addresses = names_in(chain)
+        expiry = expiry_of(chain)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the certificate {files.certificate}: {error}; it must be a PEM file"
         ) from error
-    return _Loaded(context, frozenset(names), frozenset(addresses))
+    return _Loaded(context, frozenset(names), frozenset(addresses), expiry)

@@ -112,6 +112,11 @@ class Listener:
         self._accepting[task] = sock
         return int(sock.getsockname()[1])
 
+    @property
+    def is_accepting(self) -> bool:
+        """Whether connections are accepted now."""
+        return bool(self._accepting) and not any(task.done() for task in self._accepting)
+
     async def supervise(self) -> None:
         """Return after :meth:`stop_accepting`. Raises UnexpectedEnd when accepting ends by itself."""
         tasks = list(self._accepting)

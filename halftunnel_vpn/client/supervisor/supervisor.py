@@ -27,6 +27,7 @@ from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.supervisor_status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
 from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status_schema import Status, TunnelState
@@ -331,9 +332,9 @@ class Supervisor:
         """Whether traffic can flow in both directions."""
         return self.machine.state.name is TunnelState.CONNECTED
 
-    def flow_counts(self) -> dict[str, int]:
-        """Return the numbers of open flows, by kind."""
-        return {} if self._runner.tunnel is None else self._runner.tunnel.flow_counts()
+    def numbers(self) -> TunnelNumbers:
+        """What the metrics say of the tunnel."""
+        return NOTHING if self._runner.tunnel is None else self._runner.tunnel.numbers()
 
 
 def _beyond_protection(before: Target, after: Target) -> bool:

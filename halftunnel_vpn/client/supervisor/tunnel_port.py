@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, HostError
@@ -59,8 +60,8 @@ class TunnelPort(Protocol):
         """Return the status as ``control/status_schema.py`` describes it."""
         ...
 
-    def flow_counts(self) -> dict[str, int]:
-        """Return the numbers of open flows, by kind."""
+    def numbers(self) -> TunnelNumbers:
+        """What the metrics say of it."""
         ...
 
 
@@ -129,11 +130,11 @@ class FakeTunnel:
             session=0,
             round_trip=None,
             lost=[],
-            flows=self.flow_counts(),
+            flows={"tcp": 0, "udp": 0, "icmp": 0},
             protection=ProtectionStatus(kill_switch="off", active=False, verified=False, inbound=True),
             dropped={},
         )
 
-    def flow_counts(self) -> dict[str, int]:
-        """Return no flows."""
-        return {"tcp": 0, "udp": 0, "icmp": 0}
+    def numbers(self) -> TunnelNumbers:
+        """Nothing."""
+        return NOTHING

@@ -11,6 +11,7 @@ from halftunnel_vpn.protocol.interfaces import StreamPort
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.relay.meter import Meter
 from halftunnel_vpn.transport.relay.socket_watch import ENDED, HUNG_UP, READABLE, WRITABLE, SocketWatch
 from halftunnel_vpn.transport.relay.write_backlog import Backlog, keep, let_go
 
@@ -45,11 +46,14 @@ class TcpRelay:
         "_events",
         "_fin_received",
         "_fin_sent",
+        "_meter",
         "_on_closed",
         "_patience",
         "_reading",
         "_sock",
         "_stream",
+        "_waits_to_read",
+        "_waits_to_write",
         "_watch",
     )
 
@@ -61,6 +65,7 @@ class TcpRelay:
         watch: SocketWatch,
         counters: Counters,
         on_closed: Callable[[], None],
+        meter: Meter | None = None,
     ) -> None:
         self._stream = stream
         self._sock = sock
@@ -68,6 +73,9 @@ class TcpRelay:
         self._watch = watch
         self._counters = counters
         self._on_closed = on_closed
+        self._meter = meter
+        # Whether a gate of the meter is going to call back.
+        self._waits_to_read = self._waits_to_write = False
         self._backlog: Backlog = []
         self._patience: Timer | None = None
         self._reading = True
@@ -88,7 +96,7 @@ class TcpRelay:
     def data_received(self, data: memoryview, now: float) -> None:
         """Bytes of the stream for the socket."""
         sent = 0
-        if not self._backlog:
+        if not self._backlog and self._may_write():
             try:
                 sent = self._sock.send(data)
             except (BlockingIOError, InterruptedError):
@@ -97,7 +105,7 @@ class TcpRelay:
                 self._fail()
                 return
             if sent:
-                self._stream.consumed(sent, now)
+                self._written(sent, now)
             if sent == len(data):
                 return
             self._wait_for(self._events | WRITABLE)
@@ -138,7 +146,7 @@ class TcpRelay:
         now = self._driver.clock()
         for _ in range(READS_PER_WAKE):
             room = stream.room
-            if not room:
+            if not room or not self._may_read():
                 self._stop_reading()
                 return
             size = room if room < READ_SIZE else READ_SIZE
@@ -156,19 +164,26 @@ class TcpRelay:
                 self._close_when_done()
                 return
             stream.send(data, now)
+            if self._meter is not None:
+                self._meter.received += len(data)
+                self._meter.down.take(len(data))
             if len(data) < size and not is_last:
                 break
 
     def _writable(self) -> None:
         backlog = self._backlog
+        if not self._may_write():
+            self._wait_for(self._events & ~WRITABLE)
+            return
+        is_limited = self._meter is not None and self._meter.up.rate > 0
         try:
-            sent = self._sock.sendmsg(backlog[:PARTS_PER_WRITE])
+            sent = self._sock.sendmsg(backlog[: 1 if is_limited else PARTS_PER_WRITE])
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self._fail()
             return
-        self._stream.consumed(sent, self._driver.clock())
+        self._written(sent, self._driver.clock())
         let_go(backlog, sent)
         if self._patience is not None:
             self._wait_for_other_end()
@@ -176,6 +191,49 @@ class TcpRelay:
             self._wait_for(self._events & ~WRITABLE)
             if self._fin_received:
                 self._shut_down()
+
+    def _written(self, count: int, now: float) -> None:
+        self._stream.consumed(count, now)
+        if self._meter is not None:
+            self._meter.sent += count
+            self._meter.up.take(count)
+
+    # --- the rate of the client --------------------------------------------------------------------
+
+    def _may_read(self) -> bool:
+        """Return whether the rate allows reading now; if not, go on when it does."""
+        meter = self._meter
+        if meter is None or not meter.down.rate or meter.down.is_open():
+            return True
+        if not self._waits_to_read:
+            self._waits_to_read = True
+            meter.down.wait(self._read_again)
+        return False
+
+    def _may_write(self) -> bool:
+        """Return whether the rate allows writing now; if not, go on when it does."""
+        meter = self._meter
+        if meter is None or not meter.up.rate or meter.up.is_open():
+            return True
+        if not self._waits_to_write:
+            self._waits_to_write = True
+            meter.up.wait(self._write_again)
+        return False
+
+    def _read_again(self) -> None:
+        self._waits_to_read = False
+        if not self._reading and not self._fin_sent and self._sock.fileno() >= 0:
+            self._reading = True
+            self._wait_for(self._events | _READING)
+            self._readable(is_last=False)
+
+    def _write_again(self) -> None:
+        self._waits_to_write = False
+        if self._backlog and self._sock.fileno() >= 0:
+            self._wait_for(self._events | WRITABLE)
+            self._writable()
+
+    # --- the end -----------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
         try:

@@ -12,7 +12,12 @@ from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.transport.http_head import MAX_HEAD, HeadReader, parse_request, parse_status
 
-ROUTES = observation_routes(lambda: ("text/plain", b"x 1\n"), lambda: True)
+
+async def _no_problems() -> list[str]:
+    return []
+
+
+ROUTES = observation_routes(lambda: ("text/plain", b"x 1\n"), _no_problems)
 MAX_ANSWERS = 4096
 """Answers that the shortest requests of one input can cause."""
 

@@ -59,15 +59,25 @@ def request(target: str, *, method: str = "GET", body: bytes = b"", close: bool 
     return head.encode() + body
 
 
+async def no_problems() -> list[str]:
+    return []
+
+
 async def test_metrics_health_and_readiness():
     ready = False
-    routes = observation_routes(lambda: ("text/x-metrics", b"m 1\n"), lambda: ready)
+
+    async def problems() -> list[str]:
+        return [] if ready else ["resolver: no resolver answers"]
+
+    routes = observation_routes(lambda: ("text/x-metrics", b"m 1\n"), problems)
     async with served(routes) as port:
         answer = await talk(port, request("/metrics"))
         assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nm 1\n")
         assert b"Content-Type: text/x-metrics\r\n" in answer
         assert (await talk(port, request("/healthz"))).endswith(b"ok\n")
-        assert (await talk(port, request("/readyz"))).startswith(b"HTTP/1.1 503 ")
+        refused = await talk(port, request("/readyz"))
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert refused.endswith(b"\r\n\r\nnot ready\nresolver: no resolver answers\n")
         ready = True
         assert (await talk(port, request("/readyz"))).endswith(b"ready\n")
 
@@ -108,7 +118,7 @@ async def test_what_cannot_be_served_gets_its_status_and_the_next_one_is_served(
 
 
 async def test_head_is_answered_like_get_without_the_body():
-    async with served(observation_routes(lambda: ("a/b", b"12345"), lambda: True)) as port:
+    async with served(observation_routes(lambda: ("a/b", b"12345"), no_problems)) as port:
         answer = await talk(port, request("/metrics", method="HEAD"))
     assert b"Content-Length: 5\r\n" in answer and answer.endswith(b"\r\n\r\n")
 
@@ -128,7 +138,7 @@ async def test_an_error_answer_to_head_has_no_body_and_ends_the_connection(
     version, headers, body, status, caplog
 ):
     data = f"HEAD /metrics HTTP/{version}\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body
-    async with served(observation_routes(lambda: ("a/b", b"12345"), lambda: True)) as port:
+    async with served(observation_routes(lambda: ("a/b", b"12345"), no_problems)) as port:
         answer = await talk(port, data)
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close" in head

@@ -72,15 +72,15 @@ async def test_what_a_leg_carries_is_counted_while_it_runs(running_exit, make_cl
         metrics.add_counters(component, counters)
     await talk(client, echo_server, 300_000)
     first, text = metrics.render()[1].decode(), metrics.render()[1].decode()
-    for component, event in (
-        ("client", "upstream-bytes-sent"),
-        ("client", "downstream-bytes-received"),
-        ("exit", "upstream-bytes-received"),
-        ("exit", "downstream-bytes-sent"),
-    ):
-        name = re.escape(f'halftunnel_events_total{{component="{component}",event="{event}"}}')
-        counted, again = (float(re.search(rf"^{name} (\S+)$", read, re.M)[1]) for read in (first, text))
-        assert 300_000 < counted <= again < 400_000, f"{component} {event}"
+    for path in ("upstream", "downstream"):
+        for way in ("sent", "received"):
+            name = re.escape(f'halftunnel_bytes_total{{direction="{way}",path="{path}"}}')
+            counted, again = (float(re.search(rf"^{name} (\S+)$", read, re.M)[1]) for read in (first, text))
+            assert 300_000 < counted <= again < 400_000, f"{path} {way}"  # of both ends together
+        assert float(re.search(rf'^halftunnel_packets_sent_total{{path="{path}"}} (\S+)$', text, re.M)[1]) > 5
+    assert "upstream-bytes-sent" not in text, "a quantity is no event"
+    latency = re.search(r'^halftunnel_stream_latency_seconds_count{kind="tcp"} (\S+)$', text, re.M)
+    assert float(latency[1]) == 2, "the client and the exit have each seen one first byte"
     assert len(client.legs(UP)) == 1, "no leg has ended"
     counted = ends["exit"].counted
     (state,) = running_exit.sessions()[0].session.legs_of(DOWN)

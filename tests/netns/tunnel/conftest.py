@@ -49,7 +49,7 @@ class Rig:
     def exit_number(self, name: str) -> float:
         """One of the numbers that the exit publishes: ``halftunnel_streams``."""
         page = self.on_exit("curl -sSf http://127.0.0.1:9100/metrics")
-        return float(re.search(rf"^{name} (.*)$", page, re.MULTILINE)[1])
+        return float(re.search(rf"^{re.escape(name)} (.*)$", page, re.MULTILINE)[1])
 
     def _run(self, host: str, command: str, timeout: float, check: bool) -> str:
         done = subprocess.run(

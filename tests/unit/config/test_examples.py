@@ -51,6 +51,7 @@ def test_the_client_example_shows_the_defaults(minimal_profile):
         "limits",
         "tcp",
         "control",
+        "metrics",
         "log",
     ):
         assert getattr(example, section) == getattr(minimal, section), section

@@ -1,0 +1,1 @@
+"""What each client uses, what it may use, and what the exit says about it."""
