@@ -115,7 +115,7 @@ class Connection:
         return tuple(way for way in Direction if not any(not leg.draining for leg in session.legs_of(way)))
 
     def legs(self) -> list[LegInfo]:
-        """Every open leg, upstream first, the oldest first."""
+        """Return every open leg, upstream first, the oldest first."""
         if self.session is None:
             return []
         now = self._driver.clock()

@@ -37,7 +37,7 @@ MAX_SECONDS: Final = 86_400.0
 """Seconds of one recording."""
 
 _KEEPALIVE: Final = 350
-# Bytes of a keepalive at the most; what is longer and has no padding is data without shaping.
+# Bytes of a keepalive at most; what is longer and has no padding is data without shaping.
 
 _TRICKLE: Final = TRICKLE_CELL * (1 + SPREAD) + 1
 
@@ -136,7 +136,7 @@ class LegRecorder:
             self.stop()
 
     def clock(self) -> float:
-        """The time now."""
+        """Return the time now."""
         return self._driver.clock()
 
 

@@ -56,14 +56,14 @@ def destination(value: object) -> str:
 
 
 def user_name(value: object) -> str:
-    """A name that fits SOCKS5 and HTTP."""
+    """Return a name that fits SOCKS5 and HTTP."""
     if not isinstance(value, str) or not 0 < len(value.encode()) <= 255 or ":" in value:
         raise Rejected("a user name of 1 to 255 bytes, without a colon")
     return value
 
 
 def password(value: object) -> str:
-    """A password that fits SOCKS5."""
+    """Return a password that fits SOCKS5."""
     if not isinstance(value, str) or not 0 < len(value.encode()) <= 255:
         raise Rejected("a password of 1 to 255 bytes")
     return value

@@ -68,7 +68,7 @@ class Answer:
         self.wire = bytes(wire)
 
     def render(self, query: Query, age: int, *, stream: bool) -> bytes:
-        """The reply to ``query``, ``age`` seconds after the answer came in.
+        """Return the reply to ``query``, ``age`` seconds after the answer came in.
 
         Its id and its spelling of the name are those of the query, its TTLs are shorter by the age; it is
         truncated where UDP demands it (``stream``: it does not).
@@ -105,7 +105,7 @@ def same_question(message: bytes, question: bytes) -> bool:
 
 
 def parse_answer(message: bytes, query: Query) -> Answer:
-    """The answer to ``query`` in ``message``.
+    """Return the answer to ``query`` in ``message``.
 
     Raises DnsError: ``dns-bad-answer`` (no response at all), ``dns-wrong-answer`` (to another question),
     ``dns-bad-name``, ``dns-bad-record``, ``dns-bad-edns`` (a response code beyond the header's).

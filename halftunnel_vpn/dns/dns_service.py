@@ -45,7 +45,7 @@ DirectQuery = Callable[[tuple[Server, ...], bytes], Awaitable[bytes]]
 """Asks resolvers outside the tunnel; may raise DnsError."""
 
 Reply = Callable[[bytes], None]
-"""Gets the answer; called once at the most, perhaps before ``query`` returns. It must not raise."""
+"""Gets the answer; called once at most, perhaps before ``query`` returns. It must not raise."""
 
 
 class _Pending:
@@ -181,7 +181,7 @@ class DnsService:
         return DnsOutcome.ANSWERED
 
     def _may_leave(self, name: str | None) -> bool:
-        """Whether ``name`` may be sent to the Internet: not if it is blocked or in a split domain."""
+        """Return whether ``name`` may be sent to the Internet: not if it is blocked or in a split domain."""
         return name is None or not (self._rules.stays_here(name) or self._rules.resolvers(name))
 
     def _for_server(self) -> DnsOutcome:
@@ -189,11 +189,11 @@ class DnsService:
         return DnsOutcome.FOR_SERVER
 
     def is_fake(self, address: bytes) -> bool:
-        """Whether ``address`` (4 or 16 bytes) is one that only stands for a name, now or formerly."""
+        """Return whether ``address`` (4 or 16 bytes) is one that only stands for a name, now or formerly."""
         return any(address in pool for pool in self._pools.values())
 
     def name_of(self, address: bytes) -> str | None:
-        """The name that the fake ``address`` (4 or 16 bytes) stands for."""
+        """Return the name that the fake ``address`` (4 or 16 bytes) stands for."""
         pool = self._pools.get(4 if len(address) == 4 else 6)
         return pool.name_of(address, self._clock()) if pool is not None else None
 
@@ -203,7 +203,7 @@ class DnsService:
         return pool.address_of(name, self._clock()) if pool is not None else None
 
     def _fake_answer(self, query: Query, stream: bool) -> bytes | None:
-        """The reply in fake-ip mode; None if a resolver is to be asked."""
+        """Return the reply in fake-ip mode; None if a resolver is to be asked."""
         if not self._pools:
             return None
         name, ttl = query.name, self._config.fake_ttl
@@ -294,7 +294,7 @@ class DnsService:
             del self._waiting_of[client]
 
     async def _answer(self, query: Query) -> Answer | None:
-        """What a resolver answers; None when none does, or nothing that makes sense."""
+        """Return what a resolver answers; None when none does, or nothing that makes sense."""
         self._identifier = (self._identifier + 1) & 0xFFFF
         question = query.question_to_forward(self._identifier)
         resolvers = self._rules.resolvers(query.name)

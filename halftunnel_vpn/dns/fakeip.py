@@ -55,11 +55,11 @@ class FakePool:
         return len(self._by_name)
 
     def __contains__(self, address: bytes) -> bool:
-        """Whether ``address`` (4 or 16 bytes) belongs to the network, leased or not."""
+        """Return whether ``address`` (4 or 16 bytes) belongs to the network, leased or not."""
         return len(address) == self._width and ipaddress.ip_address(address) in self._prefix
 
     def lease(self, name: str, now: float) -> bytes | None:
-        """The address of ``name``, a new one if it has none; None when every lease is still held."""
+        """Return the address of ``name``, a new one if it has none; None when every lease is still held."""
         address = self.address_of(name, now)
         if address is not None:
             return address
@@ -75,7 +75,7 @@ class FakePool:
         return lease.address
 
     def address_of(self, name: str, now: float) -> bytes | None:
-        """The address that ``name`` has; None when it has none."""
+        """Return the address that ``name`` has; None when it has none."""
         lease = self._by_name.get(name)
         return self._touch(lease, now).address if lease is not None else None
 
@@ -95,7 +95,7 @@ class FakePool:
         return lease.name if lease is not None else None
 
     def _oldest(self, now: float) -> _Lease | None:
-        """The lease to take away; None when all are held."""
+        """Return the lease to take away; None when all are held."""
         for leases, hold in ((self._given, self._hold_unused), (self._with_flows, self._hold)):
             oldest = next(iter(leases.values()), None)
             if oldest is not None and now - oldest.used >= hold:

@@ -133,7 +133,7 @@ class Query:
         return _OPT_DNSSEC_OK if self.dnssec_ok else _OPT_PLAIN
 
     def question_to_forward(self, identifier: int) -> bytes:
-        """The same question for a resolver: lower case, and nothing of the client but DO and CD.
+        """Return the same question for a resolver: lower case, and nothing of the client but DO and CD.
 
         EDNS options are dropped: cookies belong to one hop, client subnets are private.
         """
@@ -143,7 +143,7 @@ class Query:
 
 
 def parse_query(message: bytes) -> Query:
-    """The query in ``message``.
+    """Return the query in ``message``.
 
     Raises DnsError: ``dns-too-short``, ``dns-not-a-query`` (a response), ``dns-bad-opcode``,
     ``dns-bad-question`` (none or several), ``dns-bad-name``, ``dns-bad-record``, ``dns-bad-edns`` (two OPT
@@ -222,7 +222,7 @@ def local_answer(
     *,
     stream: bool,
 ) -> bytes:
-    """A complete reply of our own making, truncated where UDP demands it (``stream``: it does not)."""
+    """Return a complete reply of our own making, truncated where UDP demands it (``stream``: it does not)."""
     opt = query.opt_record
     flags = query.reply_flags | rcode
     body = b"".join(
@@ -257,12 +257,12 @@ def ptr_record(name: str, ttl: int) -> LocalRecord:
 
 
 def minimal_any(ttl: int) -> LocalRecord:
-    """What answers a question for ANY (RFC 8482 section 4.2)."""
+    """Return what answers a question for ANY (RFC 8482 section 4.2)."""
     return LocalRecord(RecordType.HINFO, ttl, b"\x07RFC8482\x00")
 
 
 def address_query(name: str, type_: RecordType) -> bytes:
-    """A query for the addresses of ``name``; raises DnsError(``dns-bad-name``) for an invalid name."""
+    """Return a query for the addresses of ``name``; raises DnsError(``dns-bad-name``) for an invalid name."""
     if len(name) > MAX_NAME:
         raise DnsError("dns-bad-name", "too long")
     try:

@@ -23,7 +23,7 @@ RECORD = struct.Struct("!HHIH")
 
 TYPE_AND_CLASS = struct.Struct("!HH")
 MAX_NAME = 255
-"""Bytes a name takes on the wire, at the most (RFC 1035 section 2.3.4)."""
+"""Bytes a name takes on the wire, at most (RFC 1035 section 2.3.4)."""
 
 MAX_LABEL = 63
 MAX_POINTERS = 126

@@ -35,7 +35,7 @@ class SuffixTable(Generic[Value]):
         self._values = {normal_name(domain): value for domain, value in values.items()}
 
     def find(self, name: str) -> Value | None:
-        """The value for ``name`` (lower case, no last dot)."""
+        """Return the value for ``name`` (lower case, no last dot)."""
         values = self._values
         if not values:
             return None
@@ -69,7 +69,7 @@ class Rules:
         self._fake_exclude = SuffixTable(dict.fromkeys(config.fake_exclude, True))
 
     def answer(self, query: Query, *, stream: bool) -> bytes | None:
-        """The reply to ``query`` if no resolver is to be asked; None if one is.
+        """Return the reply to ``query`` if no resolver is to be asked; None if one is.
 
         Other classes and whole zones are refused, ANY is answered with the minimum; then hosts decide, then
         domains that are blocked or stay at home, then split domains, which a resolver answers.
@@ -94,7 +94,7 @@ class Rules:
         return None
 
     def stays_here(self, name: str) -> bool:
-        """Whether no server at all is to be asked about ``name``."""
+        """Return whether no server at all is to be asked about ``name``."""
         return name in self._hosts or self._local.find(name) is not None
 
     def resolvers(self, name: str) -> tuple[Server, ...] | None:
@@ -102,7 +102,7 @@ class Rules:
         return self._split.find(name)
 
     def may_be_fake(self, name: str) -> bool:
-        """Whether ``name`` may be given a fake address: a host's name outside the excluded domains."""
+        """Return whether ``name`` may be given a fake address: a host's name outside the excluded domains."""
         return bool(name) and "\\" not in name and not self._fake_exclude.find(name)
 
     def _from_records(self, query: Query, records: Records, stream: bool) -> bytes:

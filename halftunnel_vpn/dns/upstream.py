@@ -166,7 +166,7 @@ class UpstreamResolver:
         return answer
 
     async def _ask_by_udp(self, server: Server, message: bytes, question: bytes) -> bytes | None:
-        """The answer; None when it takes TCP to get one."""
+        """Return the answer; None when it takes TCP to get one."""
         loop = asyncio.get_running_loop()
         with open_socket(server, socket.SOCK_DGRAM, self._mark) as sock:
             # Connecting chooses a random port, and leaves only this server's answers to be received.
@@ -246,7 +246,7 @@ def parse_resolv_conf(text: str) -> list[Server]:
 
 
 def _answer_in(received: bytes, message: bytes, question: bytes) -> bytes | None:
-    """The response to ``message``, which asks ``question``, that was received; None when it is none.
+    """Return the response to ``message``, which asks ``question``, that was received; None when it is none.
 
     Some servers refuse with the header alone: those get the question back.
     """

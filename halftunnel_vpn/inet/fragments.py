@@ -113,7 +113,7 @@ class Reassembler:
         self.bytes_held = 0
 
     def __len__(self) -> int:
-        """How many datagrams wait, the condemned ones included."""
+        """Return how many datagrams wait, the condemned ones included."""
         return len(self._waiting)
 
     @property
@@ -174,7 +174,7 @@ class Reassembler:
         return datagram
 
     def _whole(self, key: _Key, datagram: _Datagram) -> ip.IpPacket | None:
-        """The IP packet that was cut into the fragments of ``datagram``."""
+        """Return the IP packet that was cut into the fragments of ``datagram``."""
         source, destination, _, identification = key
         assert datagram.header is not None  # offset 0 is among them, or the lengths would not add up
         protocol, hop_limit, traffic_class = datagram.header

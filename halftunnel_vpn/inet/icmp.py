@@ -91,7 +91,7 @@ def build_echo_reply(
     hop_limit: int = ip.DEFAULT_HOP_LIMIT,
     traffic_class: int = 0,
 ) -> tuple[bytes, bytes | bytearray | memoryview]:
-    """The two parts of the frame with an echo reply: all headers, and ``payload`` itself.
+    """Return the two parts of the frame with an echo reply: all headers, and ``payload`` itself.
 
     ``source`` is the address that was asked, ``destination`` the one that asked, 4 or 16 bytes each. Raises
     ValueError and struct.error as :func:`ip.build` does.
@@ -137,7 +137,7 @@ def build_error(original: ip.IpPacket, kind: IcmpErrorKind, *, source: bytes, mt
 
 
 def _may_be_answered(packet: ip.IpPacket) -> bool:
-    """Whether ``packet`` may cause an ICMP error."""
+    """Return whether ``packet`` may cause an ICMP error."""
     if packet.fragment is not None and packet.fragment.offset:
         return False
     message = packet.payload
@@ -153,7 +153,7 @@ def _may_be_answered(packet: ip.IpPacket) -> bool:
 
 
 def _checksum(source: bytes, destination: bytes, *message: bytes | bytearray | memoryview) -> int:
-    """The checksum of a message; ICMPv6 has a pseudo-header (RFC 4443, 2.3), ICMP has none."""
+    """Return the checksum of a message; ICMPv6 has a pseudo-header (RFC 4443, 2.3), ICMP has none."""
     if len(source) == 4:
         return internet_checksum(*message)
     length = sum(map(len, message))

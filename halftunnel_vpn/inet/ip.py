@@ -180,7 +180,7 @@ def _check_v6_addresses(source: bytes, destination: bytes) -> None:
 
 
 def _fragment(identification: int, offset: int, more: bool, length: int) -> Fragment:
-    """The place of a fragment with ``length`` bytes of payload, if it makes sense (RFC 8200, 4.5)."""
+    """Return the place of a fragment with ``length`` bytes of payload, if it makes sense (RFC 8200, 4.5)."""
     if length == 0 or (more and length % 8) or offset + length > MAX_PACKET:
         raise PacketError("ip-bad-fragment", f"{length} bytes at {offset}")
     return Fragment(identification, offset, more)
@@ -196,7 +196,7 @@ def build(
     traffic_class: int = 0,
     identification: int = 0,
 ) -> bytes:
-    """A header without options for a packet with ``payload_length`` bytes behind it.
+    """Return a header without options for a packet with ``payload_length`` bytes behind it.
 
     IPv4 gets its checksum. With ``identification`` 0 it must not be fragmented (an atomic datagram,
     RFC 6864); any other number leaves that to the routers. IPv6 has no use for it. Raises ValueError when

@@ -91,7 +91,7 @@ def _embedded_by_format(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4A
 
 
 def in_any(address: Address, networks: tuple[Network, ...]) -> bool:
-    """Whether ``address`` is in one of ``networks``, which may be of both versions."""
+    """Return whether ``address`` is in one of ``networks``, which may be of both versions."""
     return any(address.version == network.version and address in network for network in networks)
 
 

@@ -52,12 +52,12 @@ _FLAGS_ARE_VALID: Final = bytes([flags & ~(PSH | ECE | CWR) in _MEANINGFUL for f
 
 
 def seq_diff(a: int, b: int) -> int:
-    """How far ``a`` is ahead of ``b``, signed: -2**31 .. 2**31 - 1 (RFC 9293, 3.4)."""
+    """Return how far ``a`` is ahead of ``b``, signed: -2**31 .. 2**31 - 1 (RFC 9293, 3.4)."""
     return ((a - b + 0x80000000) & SEQUENCE_MASK) - 0x80000000
 
 
 def seq_lt(a: int, b: int) -> bool:
-    """Whether ``a`` comes before ``b``."""
+    """Return whether ``a`` comes before ``b``."""
     return (a - b) & 0x80000000 != 0
 
 
@@ -145,7 +145,7 @@ def parse(packet: ip.IpPacket, *, checksum_trusted: bool) -> TcpSegment:
 
 
 def _split_options(options: bytes) -> dict[int, bytes]:
-    """The options by kind, without kind and length; of several of one kind the last counts."""
+    """Return the options by kind, without kind and length; of several of one kind the last counts."""
     found: dict[int, bytes] = {}
     at, end = 0, len(options)
     while at < end:

@@ -51,7 +51,7 @@ class VnetHeader(NamedTuple):
         return self.flags & CHECKSUM_TRUSTED != 0
 
     def encode(self) -> bytes:
-        """The ten bytes."""
+        """Return the ten bytes."""
         return _LAYOUT.pack(*self)
 
 

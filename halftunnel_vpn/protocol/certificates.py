@@ -49,7 +49,7 @@ class Shape:
 
 
 def draw_shape(choose: Callable[[int], int]) -> Shape:
-    """A shape at random; ``choose(n)`` returns a number below ``n``."""
+    """Return a shape at random; ``choose(n)`` returns a number below ``n``."""
     return Shape(
         key_kind=_KEY_KINDS[choose(len(_KEY_KINDS))],
         authority_name=_AUTHORITY_NAMES[choose(len(_AUTHORITY_NAMES))],
@@ -71,7 +71,7 @@ class CertifiedKey:
 def make_authority(
     common_name: str, *, not_before: datetime, not_after: datetime, shape: Shape = Shape()
 ) -> CertifiedKey:
-    """A self-signed authority that signs servers and no further authorities (RFC 5280).
+    """Return a self-signed authority that signs servers and no further authorities (RFC 5280).
 
     ``not_before`` and ``not_after`` carry a time zone.
     """
@@ -96,7 +96,7 @@ def make_server_certificate(
     not_after: datetime,
     shape: Shape = Shape(),
 ) -> CertifiedKey:
-    """A server's certificate for ``hosts``, names and addresses in text, signed by ``authority``.
+    """Return a server's certificate for ``hosts``, names and addresses in text, signed by ``authority``.
 
     Raises ConfigError when ``hosts`` is empty or holds what is neither a name nor an address.
     """
@@ -140,7 +140,7 @@ def make_self_signed(
 
 
 def names_in(pem: bytes) -> tuple[list[str], list[str]]:
-    """Host names, in lower case, and IP addresses that the first certificate of a chain is for.
+    """Return host names, in lower case, and IP addresses that the first certificate of a chain is for.
 
     Without alternative names its common name counts. Raises ValueError for text that holds no certificate.
     """
@@ -168,7 +168,7 @@ def _builder(
     not_before: datetime,
     not_after: datetime,
 ) -> x509.CertificateBuilder:
-    """What both kinds of certificate have in common."""
+    """Return what both kinds of certificate have in common."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

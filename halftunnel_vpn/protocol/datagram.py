@@ -102,7 +102,7 @@ def encode_run_header(
 
 
 def encode_error(run: ErrorRun) -> bytes:
-    """The whole payload of an error run. Raises WireError: datagram-bad-address, datagram-bad-name."""
+    """Return the whole payload of an error run. Raises WireError: datagram-bad-address, datagram-bad-name."""
     family, address = encode_host(run.address, "datagram")
     offender_family, offender = encode_host(run.offender, "datagram")
     if family == FAMILY_NONE:
@@ -112,7 +112,7 @@ def encode_error(run: ErrorRun) -> bytes:
 
 
 def decode_run(view: Buffer) -> DataRun | ErrorRun:
-    """The run that fills ``view``.
+    """Return the run that fills ``view``.
 
     Raises WireError: datagram-truncated, datagram-bad-run (unknown sort of run), datagram-bad-family,
     datagram-bad-name, datagram-bad-error, datagram-bad-segments (none, too many or too long datagrams),

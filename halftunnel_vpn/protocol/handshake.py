@@ -183,7 +183,7 @@ class ReplayGuard:
         self._last[client_public] = timestamp
 
     def last(self, client_public: bytes) -> int:
-        """The last timestamp accepted from a client, 0 if none is known."""
+        """Return the last timestamp accepted from a client, 0 if none is known."""
         return self._last.get(client_public, 0)
 
     def export(self) -> dict[str, int]:

@@ -68,7 +68,7 @@ class ClientHello:
     shaping: ShapingTerms | None = None
 
     def encode(self, padding: int = 0) -> bytes:
-        """The payload, with ``padding`` bytes of padding (and 4 that announce it).
+        """Return the payload, with ``padding`` bytes of padding (and 4 that announce it).
 
         Raises HandshakeError handshake-too-long (too much padding).
         """
@@ -115,7 +115,7 @@ class ExitHello:
     shaping: ShapingTerms | None = None
 
     def encode(self, padding: int = 0) -> bytes:
-        """The payload, with ``padding`` bytes of padding (and 4 that announce it).
+        """Return the payload, with ``padding`` bytes of padding (and 4 that announce it).
 
         Raises HandshakeError handshake-too-long (too much padding).
         """

@@ -47,7 +47,7 @@ def encode_host(host: Host, where: str) -> tuple[int, bytes]:
 
 
 def decode_host(view: Buffer, offset: int, family: int, where: str) -> tuple[Host, int]:
-    """The host of ``family`` at ``offset`` of ``view``, and the offset behind it.
+    """Return the host of ``family`` at ``offset`` of ``view``, and the offset behind it.
 
     Raises WireError: WHERE-bad-family, WHERE-bad-name, WHERE-truncated.
     """

@@ -135,11 +135,11 @@ class StreamOpener(Protocol):
     """
 
     def open_stream(self, request: OpenRequest, handler: StreamHandler, now: float) -> TransferableStream:
-        """A byte stream; ``handler.opened`` or ``handler.refused`` follows."""
+        """Return a byte stream; ``handler.opened`` or ``handler.refused`` follows."""
         ...
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
-        """A datagram stream, usable at once."""
+        """Return a datagram stream, usable at once."""
         ...
 
 

@@ -36,7 +36,7 @@ _REPLY = b"reply"
 
 
 def label(session_keys: SessionKeys, direction: Direction, number: int) -> bytes:
-    """The SessionID under which leg ``number`` asks to join."""
+    """Return the SessionID under which leg ``number`` asks to join."""
     return _keyed_label(session_keys.label_key(direction), _NUMBER.pack(number))
 
 
@@ -51,7 +51,7 @@ def encode_token_join(join_token: bytes, padding: bytes) -> bytes:
 
 
 def decode_token_join(packet: Buffer) -> bytes:
-    """The join token of a first downstream leg. Raises HandshakeError join-malformed."""
+    """Return the join token of a first downstream leg. Raises HandshakeError join-malformed."""
     try:
         decoded = decode(packet)
     except WireError as error:
@@ -70,7 +70,7 @@ def encode_join(
 
 
 def verify_join(packet: Buffer, session_keys: SessionKeys, direction: Direction, number: int) -> bytes:
-    """The client's nonce from the RECONNECT packet of leg ``number``.
+    """Return the client's nonce from the RECONNECT packet of leg ``number``.
 
     The caller knows the number by the label (:class:`LabelWindow`) and must mark it as used.
 
@@ -88,7 +88,7 @@ def encode_join_reply(
     exit_nonce: bytes,
     padding: bytes,
 ) -> bytes:
-    """The exit's RECONNECT packet that answers a join; its HMAC covers the client's nonce as well."""
+    """Return the exit's RECONNECT packet that answers a join; its HMAC covers the client's nonce as well."""
     name = reply_label(session_keys, direction, number)
     key = _reply_key(session_keys, direction, client_nonce)
     return encode_authenticated(PacketType.RECONNECT, name, 0, 0, 0, exit_nonce + padding, key)
@@ -97,7 +97,7 @@ def encode_join_reply(
 def verify_join_reply(
     packet: Buffer, session_keys: SessionKeys, direction: Direction, number: int, client_nonce: bytes
 ) -> bytes:
-    """The exit's nonce. Raises HandshakeError: join-malformed, join-bad-mac, join-unknown."""
+    """Return the exit's nonce. Raises HandshakeError: join-malformed, join-bad-mac, join-unknown."""
     name = reply_label(session_keys, direction, number)
     return _verify(packet, _reply_key(session_keys, direction, client_nonce), name)
 
@@ -118,7 +118,7 @@ class LabelWindow:
         self._extend(1)
 
     def labels(self) -> dict[bytes, int]:
-        """Every label that is accepted now, with its leg number."""
+        """Return every label that is accepted now, with its leg number."""
         return {name: number for number, name in self._labels.items()}
 
     def use(self, number: int) -> tuple[list[bytes], dict[bytes, int]]:
@@ -156,7 +156,7 @@ def _reply_key(session_keys: SessionKeys, direction: Direction, client_nonce: by
 
 
 def _verify(packet: Buffer, key: bytes, name: bytes) -> bytes:
-    """The nonce in an authenticated RECONNECT packet named ``name``."""
+    """Return the nonce in an authenticated RECONNECT packet named ``name``."""
     try:
         decoded = decode_authenticated(packet, key)
     except WireError as error:

@@ -51,7 +51,7 @@ class KeyPair:
         self.public = self._private.public_key().public_bytes_raw()
 
     def dh(self, public: bytes) -> bytes:
-        """The 32 shared bytes. Raises HandshakeError handshake-bad-key for a point of low order."""
+        """Return the 32 shared bytes. Raises HandshakeError handshake-bad-key for a point of low order."""
         try:
             return self._private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
@@ -59,7 +59,7 @@ class KeyPair:
 
 
 def parse_key_pair(text: str, source: str) -> KeyPair:
-    """The pair whose private key is ``text``, as :func:`encode_key` writes it.
+    """Return the pair whose private key is ``text``, as :func:`encode_key` writes it.
 
     Raises ConfigError, which names ``source`` and does not repeat the text.
     """
@@ -94,15 +94,15 @@ class SessionKeys:
 
     @classmethod
     def from_handshake(cls, k1: bytes, k2: bytes, handshake_hash: bytes) -> SessionKeys:
-        """The keys that follow from Noise's Split() and handshake hash."""
+        """Return the keys that follow from Noise's Split() and handshake hash."""
         return cls(hkdf(k1 + k2, handshake_hash, b"halftunnel session", KEY_LENGTH))
 
     def join_key(self, direction: Direction) -> bytes:
-        """The HMAC key of the RECONNECT packets of a direction."""
+        """Return the HMAC key of the RECONNECT packets of a direction."""
         return self._join_keys[direction]
 
     def label_key(self, direction: Direction) -> bytes:
-        """The key from which the labels of a direction are made."""
+        """Return the key from which the labels of a direction are made."""
         return self._label_keys[direction]
 
     def leg_keys(self, direction: Direction, number: int, client_nonce: bytes, exit_nonce: bytes) -> LegKeys:
@@ -125,7 +125,7 @@ def hkdf(input_key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
 
 
 def encode_key(key: bytes) -> str:
-    """A 32-byte key as it stands in configurations: base64, 44 characters."""
+    """Return a 32-byte key as it stands in configurations: base64, 44 characters."""
     return base64.b64encode(key).decode("ascii")
 
 

@@ -110,7 +110,7 @@ class SymmetricState:
         return plaintext
 
     def split(self) -> tuple[CipherState, CipherState]:
-        """The cipher states of the transport: initiator to responder, responder to initiator."""
+        """Return the cipher states of the transport: initiator to responder, responder to initiator."""
         output = hkdf(b"", self.ck, b"", 2 * HASHLEN)
         return CipherState(output[:HASHLEN]), CipherState(output[HASHLEN:])
 
@@ -156,7 +156,7 @@ class HandshakeState:
         return self._symmetric.h
 
     def write_first(self, payload: bytes, e: KeyPair) -> bytes:
-        """The initiator's message ``e, es, s, ss`` and ``payload``. ``e`` must be fresh."""
+        """Return the initiator's message ``e, es, s, ss`` and ``payload``. ``e`` must be fresh."""
         self._advance(_Step.WRITE_FIRST, _Step.READ_SECOND)
         symmetric = self._symmetric
         self._e = e
@@ -196,7 +196,7 @@ class HandshakeState:
         return payload
 
     def write_second(self, payload: bytes, e: KeyPair) -> bytes:
-        """The responder's message ``e, ee, se`` and ``payload``. ``e`` must be fresh.
+        """Return the responder's message ``e, ee, se`` and ``payload``. ``e`` must be fresh.
 
         Raises HandshakeError handshake-bad-key.
         """
@@ -227,7 +227,7 @@ class HandshakeState:
         return payload
 
     def split(self) -> tuple[CipherState, CipherState]:
-        """The transport's cipher states: initiator to responder, responder to initiator."""
+        """Return the transport's cipher states: initiator to responder, responder to initiator."""
         self._advance(_Step.DONE, _Step.DONE)
         return self._symmetric.split()
 

@@ -53,7 +53,7 @@ class Sealer:
         """Bytes of all trains sealed so far."""
 
     def seal(self, parts: Sequence[Buffer]) -> bytes:
-        """The record of the train that ``parts`` make in a row.
+        """Return the record of the train that ``parts`` make in a row.
 
         Raises RecordError: record-too-long (over MAX_TRAIN), record-key-exhausted (the leg must be replaced).
         """
@@ -82,7 +82,7 @@ class Opener:
         """Bytes of all trains opened so far."""
 
     def open(self, record: Buffer) -> memoryview:
-        """The train inside ``record``, in memory of its own.
+        """Return the train inside ``record``, in memory of its own.
 
         Raises RecordError: record-too-short, record-too-long, record-bad-tag, record-key-exhausted.
         """

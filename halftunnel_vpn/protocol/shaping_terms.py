@@ -42,7 +42,7 @@ class ShapingTerms(NamedTuple):
     budget: int = 0
 
     def encode(self) -> bytes:
-        """The value of a shaping item."""
+        """Return the value of a shaping item."""
         return _TERMS.pack(self.mode, self.spreads, self.rate, self.overhead, self.budget)
 
     @classmethod

@@ -96,7 +96,7 @@ class OpenRequest(NamedTuple):
         return f"{host} port {self.port}"
 
     def encode(self) -> bytes:
-        """The payload of the client's OPEN packet. Raises WireError: open-bad-name, open-bad-address,
+        """Return the payload of the client's OPEN packet. Raises WireError: open-bad-name, open-bad-address,
         open-no-destination."""
         family, host = encode_host(self.host, "open")
         self._check()
@@ -141,7 +141,7 @@ class OpenReply(NamedTuple):
     port: int = 0
 
     def encode(self) -> bytes:
-        """The payload of the exit's OPEN packet. Raises WireError: open-bad-address."""
+        """Return the payload of the exit's OPEN packet. Raises WireError: open-bad-address."""
         family, address = encode_host(self.address, "open")
         return _OPEN_REPLY.pack(self.window, self.port, family) + address
 
@@ -177,7 +177,7 @@ class Keepalive:
     interval: float = 0.0
 
     def encode(self, padding: bytes = b"") -> bytes:
-        """The payload of a KEEPALIVE packet."""
+        """Return the payload of a KEEPALIVE packet."""
         tenths = round(min(self.interval, MAX_TOLD_INTERVAL) * 10)
         return _KEEPALIVE.pack(self.kind, self.id, self.sent_us, self.records_received, tenths) + padding
 
@@ -193,7 +193,7 @@ class Keepalive:
 
 
 def encode_credit(limit: int) -> bytes:
-    """The payload of an ACK packet: how many payload bytes the peer may send on the stream in all."""
+    """Return the payload of an ACK packet: how many payload bytes the peer may send on the stream in all."""
     return _CREDIT.pack(limit)
 
 

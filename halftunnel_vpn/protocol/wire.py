@@ -78,7 +78,7 @@ class Packet(NamedTuple):
     payload: View
 
     def follows(self, other: Packet) -> bool:
-        """Whether this is the packet of the same stream right behind ``other``."""
+        """Return whether this is the packet of the same stream right behind ``other``."""
         return self.stream_id == other.stream_id and self.sequence == (other.sequence + 1) % SEQUENCE_MODULUS
 
 
@@ -105,7 +105,7 @@ No function, since every packet needs it: this makes no call in Python."""
 
 
 def decode(view: Buffer) -> Packet:
-    """The one packet without an HMAC that ``view`` holds, of any type.
+    """Return the one packet without an HMAC that ``view`` holds, of any type.
 
     Raises WireError: wire-bad-magic, wire-bad-version, wire-bad-flags, wire-truncated, wire-trailing-bytes.
     """
@@ -113,7 +113,7 @@ def decode(view: Buffer) -> Packet:
 
 
 def as_uuid4(raw: bytes) -> bytes:
-    """The 16 bytes ``raw`` with the version and variant bits of a UUIDv4 (RFC 9562 section 5.4)."""
+    """Return the 16 bytes ``raw`` with the version and variant bits of a UUIDv4 (RFC 9562 section 5.4)."""
     return raw[:6] + bytes((raw[6] & 0x0F | 0x40, raw[7], raw[8] & 0x3F | 0x80)) + raw[9:16]
 
 
@@ -160,14 +160,14 @@ def encode_authenticated(
     payload: Buffer,
     key: bytes,
 ) -> bytes:
-    """A whole packet with its HMAC under ``key`` behind the payload."""
+    """Return a whole packet with its HMAC under ``key`` behind the payload."""
     header = encode_header(type | FLAG_HMAC, session_id, stream_id, sequence, acknowledgement, len(payload))
     covered = header + payload
     return covered + hmac.digest(key, covered, hashlib.sha256)
 
 
 def decode_authenticated(view: Buffer, key: bytes) -> Packet:
-    """The one packet with an HMAC under ``key`` that ``view`` holds; compared in constant time.
+    """Return the one packet with an HMAC under ``key`` that ``view`` holds; compared in constant time.
 
     Raises WireError: the reasons of :func:`decode`, and wire-bad-mac.
     """
@@ -180,7 +180,7 @@ def decode_authenticated(view: Buffer, key: bytes) -> Packet:
 
 
 def peek(view: Buffer) -> Packet:
-    """The one HANDSHAKE or RECONNECT packet in ``view``, with or without HMAC, *not authenticated*.
+    """Return the one HANDSHAKE or RECONNECT packet in ``view``, with or without HMAC, *not authenticated*.
 
     For the first message of a leg, whose SessionID selects the key that verifies it.
 
@@ -202,7 +202,7 @@ def peek(view: Buffer) -> Packet:
 
 
 def _decode_one(message: memoryview, types: dict[int, PacketType], trailer: int) -> Packet:
-    """The packet that fills ``message`` up to ``trailer`` bytes of HMAC."""
+    """Return the packet that fills ``message`` up to ``trailer`` bytes of HMAC."""
     if len(message) < HEADER_LENGTH + trailer:
         raise WireError("wire-truncated", f"{len(message)} bytes are less than a header")
     prefix, session_id, stream_id, sequence, acknowledgement, length = _PREFIXED_HEADER.unpack_from(message)
@@ -219,7 +219,7 @@ def _decode_one(message: memoryview, types: dict[int, PacketType], trailer: int)
 
 
 def _bad_prefix(prefix: int) -> WireError:
-    """What is wrong with a magic, version and flags that the place does not allow."""
+    """Return what is wrong with a magic, version and flags that the place does not allow."""
     if prefix >> 16 != MAGIC:
         return WireError("wire-bad-magic")
     if prefix >> 8 & 0xFF != VERSION:

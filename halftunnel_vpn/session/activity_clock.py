@@ -68,7 +68,7 @@ class ActivityClock:
             self.next_check += self._gap
 
     def gap_after(self, now: float) -> float:
-        """Seconds from the check that is due now to the one behind it."""
+        """Return the seconds from the check that is due now to the one behind it."""
         length = max(self.length, now - self._started)
         return min(length * self._parameters.stop_growth - length, MAX_STOP_GAP)
 

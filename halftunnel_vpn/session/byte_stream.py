@@ -175,7 +175,7 @@ class ByteStream(Stream):
         return False
 
     def must_wait(self, leg: SessionLeg) -> bool:
-        """Whether nothing may leave on ``leg`` now, because OPEN is under way on another."""
+        """Return whether nothing may leave on ``leg`` now, because OPEN is in flight on another."""
         return self.sending.waits_for_other_leg(leg)
 
     def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:

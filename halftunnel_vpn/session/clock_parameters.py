@@ -17,7 +17,7 @@ MIN_DOWN_RATE: Final = 100_000
 """The least rate that a client may ask for."""
 
 MAX_CELL: Final = 60_000
-"""Bytes of a record at the most: it must fit a train, whatever rate is asked for."""
+"""Bytes of a record at most: it must fit a train, whatever rate is asked for."""
 
 TICK: Final = 0.01
 """Seconds between two records: a multiple of the timer wheel's step."""
@@ -26,7 +26,7 @@ TRICKLE_CELL: Final = 1024
 """Bytes of a downstream record while nothing but a little waits, on streams that are open already."""
 
 SPREAD: Final = 0.2
-"""Part by which what a connection draws differs from the middle at the most."""
+"""Part by which what a connection draws differs from the middle at most."""
 
 HOLD: Final = 0.3
 """Seconds beyond a round trip for which a clock goes on behind the last data."""
@@ -38,7 +38,7 @@ STOP_GROWTH: Final = 1.5
 """and the factor to each later time."""
 
 MAX_STOP_GAP: Final = 20.0
-"""Seconds between two such times at the most; also those between two checks of the budget."""
+"""Seconds between two such times at most; also those between two checks of the budget."""
 
 SLOW_TICK: Final = 0.05
 """Seconds between two upstream records while a bulk transfer comes in, which is not hidden."""
@@ -130,10 +130,10 @@ def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0) -> ClockP
 
 
 def _draw(byte: int) -> float:
-    """A number in [0, 1]."""
+    """Return a number in [0, 1]."""
     return byte / 255
 
 
 def _around(byte: int) -> float:
-    """A factor around 1."""
+    """Return a factor around 1."""
     return 1 - SPREAD + 2 * SPREAD * _draw(byte)

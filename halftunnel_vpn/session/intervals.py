@@ -67,7 +67,7 @@ class IntervalTable:
         """Rises with each change worth saving."""
 
     def interval(self, domain: str) -> float:
-        """Seconds between two keepalives on a leg to ``domain``."""
+        """Return the seconds between two keepalives on a leg to ``domain``."""
         learnt = self._domains.get(domain)
         return self._first if learnt is None else learnt.interval
 

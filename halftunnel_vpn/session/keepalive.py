@@ -18,10 +18,10 @@ LEG_SILENT: Final = "leg-silent"
 """Reason for closing a leg that does not answer."""
 
 MAX_PADDING: Final = 255
-"""Bytes of random padding in a keepalive, at the most."""
+"""Bytes of random padding in a keepalive, at most."""
 
 JITTER: Final = 0.25
-"""Share of the interval by which a keepalive comes earlier, at the most."""
+"""Share of the interval by which a keepalive comes earlier, at most."""
 
 EXIT_PATIENCE: Final = 1.5
 """Client intervals after which the exit pings by itself; normally the client's pings come first."""

@@ -75,5 +75,5 @@ class BatchedWeightedRandom:
         return weight
 
     def _uniform(self) -> float:
-        """A number in [0, 1)."""
+        """Return a number in [0, 1)."""
         return int.from_bytes(self._random(_BYTES), "big") / (1 << 8 * _BYTES)

@@ -56,7 +56,7 @@ class LegPort(Protocol):
         ...
 
     def movement(self) -> Movement:
-        """How far its bytes have come; NO_MOVEMENT if unknown."""
+        """Return how far its bytes have come; NO_MOVEMENT if unknown."""
         ...
 
     def close(self, reason: str) -> None:
@@ -228,7 +228,7 @@ class RoundRobin:
         self._turn = 0
 
     def choose(self, writable: Sequence[SessionLeg], now: float) -> SessionLeg:
-        """The next in turn."""
+        """Return the next in turn."""
         self._turn += 1
         return writable[self._turn % len(writable)]
 
@@ -243,7 +243,7 @@ class Weighted:
     __slots__ = ()
 
     def choose(self, writable: Sequence[SessionLeg], now: float) -> SessionLeg:
-        """The leg with the least load."""
+        """Return the leg with the least load."""
         return min(writable, key=_load)
 
     def waits(self, leg: SessionLeg, now: float) -> bool:

@@ -46,7 +46,7 @@ STALL: Final = 2 * TICK
 
 
 def patience_for(leg: SessionLeg) -> float:
-    """Seconds without progress after which ``leg`` is dead."""
+    """Return the seconds without progress after which ``leg`` is dead."""
     return ROUND_TRIPS * round_trip_of(leg) + PATIENCE - 2 * TICK
 
 

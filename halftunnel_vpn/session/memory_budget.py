@@ -39,7 +39,7 @@ class Memory:
         return self.used >= self.limit or (parent is not None and parent.used >= parent.limit)
 
     def spare(self, keep: int) -> int:
-        """Bytes that are free beyond 1/``keep`` of each bound; 0 when there are none."""
+        """Return the bytes that are free beyond 1/``keep`` of each bound; 0 when there are none."""
         spare = self.limit - self.limit // keep - self.used
         parent = self._parent
         if parent is not None:

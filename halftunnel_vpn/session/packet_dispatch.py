@@ -214,7 +214,7 @@ class PacketDispatch:
 
 
 def _holds_data(packets: list[Packet]) -> bool:
-    """Whether a padded train has anything for a stream, and not only receipts and keepalives."""
+    """Return whether a padded train has anything for a stream, and not only receipts and keepalives."""
     for packet in packets:
         if packet.stream_id:
             return True

@@ -13,7 +13,7 @@ STEP: Final = 0.05
 """Seconds of a step, at least; a round trip where that is longer."""
 
 RATE_STEPS: Final = 16
-"""Steps over which a rate is averaged, at the most: receipts come a little early or late."""
+"""Steps over which a rate is averaged, at most: receipts come a little early or late."""
 
 LEAST_MEMORY: Final = 10.0
 """Seconds for which a least one-way time is believed."""
@@ -146,7 +146,7 @@ class PathEstimate:
         return True
 
     def _is_even(self, first: int) -> bool:
-        """Whether the rates of the two halves of the history from ``first`` on are about the same."""
+        """Return whether the rates of the two halves of the history from ``first`` on are about the same."""
         history = self._history
         if first < 0:
             return False

@@ -39,7 +39,7 @@ class PeerTraffic:
         self._busy = 0
 
     def is_heard(self, now: float) -> bool:
-        """Whether a record has come within FOLLOW."""
+        """Return whether a record has come within FOLLOW."""
         heard = 0
         for leg in self._legs.all:
             if leg.direction is not self._sends:
@@ -50,7 +50,7 @@ class PeerTraffic:
         return now - self._heard_at < FOLLOW
 
     def is_bulk(self, now: float) -> bool:
-        """Whether a bulk transfer comes in."""
+        """Return whether a bulk transfer comes in."""
         if self._bulk_rate and now - self._second >= 1.0:
             received = self._bytes_received()
             is_busy = received - self._received >= self._bulk_rate * (now - self._second)

@@ -208,7 +208,7 @@ class ReceiveSide:
         return False
 
     def next_waiting(self) -> Arrival | None:
-        """The next packet that had come too early, if its turn has come."""
+        """Return the next packet that had come too early, if its turn has come."""
         if not self.waiting or self._ring is None:
             return None
         slot = self.expected % RING

@@ -76,7 +76,7 @@ class Scheduler:
         return least
 
     def waits(self, least: int) -> bool:
-        """Whether ``least`` bytes or more wait to be sent for the first time."""
+        """Return whether ``least`` bytes or more wait to be sent for the first time."""
         count = 0
         for queue in (self._urgent, self._bulk):
             for stream in queue:

@@ -130,7 +130,7 @@ class SendSide:
         return not (self.unsent or self.retained or self.control or self.fin_queued)
 
     def waits_for_other_leg(self, leg: SessionLeg) -> bool:
-        """Whether the OPEN packet is under way on another leg than ``leg``: nothing may overtake it."""
+        """Whether the OPEN packet is in flight on another leg than ``leg``: nothing may overtake it."""
         return self.opening_leg is not None and self.opening_leg is not leg
 
     def queue(self, data: Buffer) -> None:

@@ -271,7 +271,7 @@ class Shaper:
         return False
 
     def _is_surge(self) -> bool:
-        """Whether a stream was opened, or much waits: then the trickle is not enough."""
+        """Return whether a stream was opened, or much waits: then the trickle is not enough."""
         if self._numbers.highest != self._opened:
             return True
         parameters = self._parameters

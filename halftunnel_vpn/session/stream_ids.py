@@ -8,7 +8,7 @@ from halftunnel_vpn.errors import FlowControlError, SessionExpired
 from halftunnel_vpn.session.send_side import SERIAL_MASK
 
 MAX_GAP: Final = 4096
-"""Stream numbers that may be outstanding because their OPEN is under way on another leg."""
+"""Stream numbers that may be outstanding because their OPEN is in flight on another leg."""
 
 
 class StreamNumbers:
@@ -45,5 +45,5 @@ class StreamNumbers:
         return False
 
     def is_to_come(self, number: int) -> bool:
-        """Whether the OPEN of ``number`` may still come."""
+        """Return whether the OPEN of ``number`` may still come."""
         return number > self.highest or number in self.missing

@@ -53,7 +53,7 @@ _TRANSITIONS: Final[dict[tuple[StreamState, StreamEvent], StreamState]] = {
 
 
 def next_state(state: StreamState, event: StreamEvent) -> StreamState:
-    """The state after ``event``; raises IllegalTransition if the table has no entry."""
+    """Return the state after ``event``; raises IllegalTransition if the table has no entry."""
     try:
         return _TRANSITIONS[state, event]
     except KeyError:

@@ -219,7 +219,7 @@ class Admission:
         return rate
 
     def is_known(self, peer: IpAddress, now: float) -> bool:
-        """Whether ``peer`` has joined a session lately."""
+        """Return whether ``peer`` has joined a session lately."""
         (key, _), *_ = _keys_of(peer)
         joined = self._known.get(key)
         return joined is not None and now - joined < KNOWN_FOR
@@ -239,7 +239,7 @@ class Admission:
                 rate.give_back()
 
     def is_trusted(self, address: IpAddress) -> bool:
-        """Whether this is one of our own proxies."""
+        """Return whether this is one of our own proxies."""
         return any(address in network for network in self._trusted)
 
     def origin(self, peer: IpAddress, forwarded_for: Sequence[str]) -> IpAddress:
@@ -309,12 +309,12 @@ class Ticket:
 
 
 def peer_key(peer: IpAddress) -> PeerKey:
-    """What ``peer`` counts as, in the narrowest sense."""
+    """Return what ``peer`` counts as, in the narrowest sense."""
     return _keys_of(peer)[0][0]
 
 
 def _keys_of(peer: IpAddress) -> tuple[tuple[PeerKey, int], ...]:
-    """What ``peer`` counts as, the narrowest first, and how many times a peer's bound each has."""
+    """Return what ``peer`` counts as, the narrowest first, and how many times a peer's bound each has."""
     if peer.version == 4:
         return (((0, int(peer)), 1),)
     return tuple(((length, int(peer) >> (128 - length)), factor) for length, factor in IPV6_PREFIXES)

@@ -31,7 +31,7 @@ UNNAMED_VALIDITY = timedelta(days=3650)
 """How long that certificate is valid; it is made when the exit starts."""
 
 UNNAMED_AGE = 365
-"""Days, at the most, by which its validity began before that."""
+"""Days, at most, by which its validity began before that."""
 
 
 class CertificateFiles(NamedTuple):
@@ -50,7 +50,7 @@ class _Loaded(NamedTuple):
     expiry: float
 
     def is_for(self, name: str) -> bool:
-        """Whether it carries ``name``, as it is or by a wildcard for the first label."""
+        """Return whether it carries ``name``, as it is or by a wildcard for the first label."""
         return name in self.names or f"*.{name.partition('.')[2]}" in self.names
 
 
@@ -77,7 +77,7 @@ class CertificateStore:
         self._loaded = fresh._loaded
 
     def context_for(self, local_address: str) -> ssl.SSLContext:
-        """A context for one connection to this address of the exit.
+        """Return a context for one connection to this address of the exit.
 
         Each connection has its own, so no session of one host can be resumed on another (200 us, 13 KiB).
         """
@@ -105,7 +105,7 @@ class CertificateStore:
 
 
 def asked_name(ssl_object: object) -> str | None:
-    """The name that the client of a connection has asked for in its handshake, in lower case."""
+    """Return the name that the client of a connection has asked for in its handshake, in lower case."""
     return getattr(ssl_object, "asked_name", None)
 
 

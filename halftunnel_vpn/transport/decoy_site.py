@@ -65,14 +65,14 @@ class Site:
 
     @classmethod
     def read(cls, path: Path) -> Site:
-        """The site of one HTML file, or of a directory of pages.
+        """Return the site of one HTML file, or of a directory of pages.
 
         Raises OSError, and ConfigError when there are too many pages.
         """
         return cls(pages=_read_pages(path)) if path.is_dir() else cls(page=read_regular(path, MAX_BYTES))
 
     def answer(self, method: str, target: str) -> bytes:
-        """The complete response to a well-formed request, whatever it asked for."""
+        """Return the complete response to a well-formed request, whatever it asked for."""
         if method not in ("GET", "HEAD"):
             return self.refuse(HTTPStatus.METHOD_NOT_ALLOWED)
         with_body = method == "GET"
@@ -82,13 +82,13 @@ class Site:
         return self.refuse(HTTPStatus.NOT_FOUND, with_body=with_body)
 
     def refuse(self, status: HTTPStatus, *, with_body: bool = True) -> bytes:
-        """The complete response with ``status``; a page ``/STATUS.html`` of the site is its body."""
+        """Return the complete response with ``status``; a page ``/STATUS.html`` of the site is its body."""
         body = _ERROR_PAGE.format(status=status.value, phrase=status.phrase).encode()
         page = self._pages.get(f"/{status.value}.html", Page(body, "text/html"))
         return self._response(status, page, with_body)
 
     def date(self) -> str:
-        """The Date header of a response made now."""
+        """Return the Date header of a response made now."""
         return email.utils.formatdate(self._clock(), usegmt=True)
 
     def _response(self, status: HTTPStatus, page: Page, with_body: bool) -> bytes:

@@ -153,7 +153,7 @@ async def _dial(
 async def _connect(
     uri: WebSocketURI, options: DialOptions, deadline: float, advanced: Callable[[], None]
 ) -> socket.socket:
-    """A TCP connection that ends at the URL's host, by the proxy if there is one."""
+    """Return a TCP connection that ends at the URL's host, by the proxy if there is one."""
     proxy = parse_proxy(options.proxy) if options.proxy is not None else None
     host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
     resolver = _in_time(options.resolve or resolve, deadline)

@@ -24,7 +24,7 @@ _REPLACED = re.compile(rb"(?:connection|keep-alive|x-forwarded-(?:for|proto)):",
 
 
 def passed_on(request: HttpRequest, origin: IpAddress, *, is_secure: bool) -> bytes:
-    """The head of ``request`` as the web server gets it: who asked, and that the connection ends."""
+    """Return the head of ``request`` as the web server gets it: who asked, and that the connection ends."""
     first, *lines = re.split(rb"\r?\n", request.raw.rstrip(b"\r\n"))
     kept = [line for line in lines if not _REPLACED.match(line)]
     added = [

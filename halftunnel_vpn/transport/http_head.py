@@ -77,7 +77,7 @@ class HttpRequest:
     raw: bytes
 
     def values(self, name: str) -> list[str]:
-        """All values of a header, in order; ``name`` in lower case."""
+        """Return all values of a header, in order; ``name`` in lower case."""
         return [value for key, value in self.headers if key == name]
 
     @property
@@ -129,7 +129,7 @@ def header(head: bytes, name: str) -> str | None:
 
 
 def parse_status(head: bytes) -> int:
-    """Status code of a response. Raises PeerError(http-malformed)."""
+    """Return the status code of a response. Raises PeerError(http-malformed)."""
     line = head.partition(b"\n")[0].decode("latin-1").removesuffix("\r")
     match = _STATUS_LINE.fullmatch(line)
     if match is None:

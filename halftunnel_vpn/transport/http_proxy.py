@@ -43,7 +43,7 @@ class Proxy:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands in an authority: IPv6 addresses in brackets."""
+    """Return a host as it stands in an authority: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -269,6 +269,6 @@ class Visitor(asyncio.Protocol):
 
 
 def _host_of(request: HttpRequest) -> str | None:
-    """The host that a request names, without its port."""
+    """Return the host that a request names, without its port."""
     values = request.values("host")
     return re.sub(r":[0-9]*$", "", values[0]) if values else None

@@ -124,7 +124,7 @@ class Leg(asyncio.BufferedProtocol):
         self.bytes_in = 0
 
     def loses(self) -> bool:
-        """Whether the path has lost segments that no queue explains, since this was asked last."""
+        """Return whether the path has lost segments that no queue explains, since this was asked last."""
         loses, self._unsent.loses = self._unsent.loses, False
         return loses
 
@@ -180,7 +180,7 @@ class Leg(asyncio.BufferedProtocol):
             self._unsent.set_pace(pace, self._clock())
 
     def movement(self) -> Movement:
-        """How far the bytes of its connection have come, TLS and all; asked when no record comes."""
+        """Return how far the bytes of its connection have come, TLS and all; asked when no record comes."""
         return movement_of(self._transport)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:

@@ -263,7 +263,7 @@ class Listener:
             visitor.connection_lost(None)
 
     def site_of(self, name: str | None) -> Site:
-        """The pages of the host that a visitor has asked for."""
+        """Return the pages of the host that a visitor has asked for."""
         return self.site if name is None else self._sites.get(name.lower().rstrip("."), self.site)
 
     # --- what visitors report -----------------------------------------------------------------------

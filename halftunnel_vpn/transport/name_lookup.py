@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 async def look_up(host: str) -> list[str]:
-    """The addresses of ``host`` as the C library finds them, IPv6 link-local ones with their scope.
+    """Return the addresses of ``host`` as the C library finds them, IPv6 link-local ones with their scope.
 
     Raises OSError (socket.gaierror), UnicodeError for what is no name. Cancelling it takes no time.
     """
@@ -34,7 +34,7 @@ async def look_up(host: str) -> list[str]:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """The outcome of ``work``, which may hang for long; nobody waits for it once this is cancelled.
+    """Return the outcome of ``work``, which may hang for long; nobody waits for it once this is cancelled.
 
     Raises what ``work`` raises, and socket.gaierror when too many such calls are under way.
     """

@@ -126,7 +126,7 @@ class SealedLeg:
         self._leg.set_pace(pace)
 
     def movement(self) -> Movement:
-        """How far the bytes of the leg have come."""
+        """Return how far the bytes of the leg have come."""
         return self._leg.movement()
 
     def close(self, reason: str) -> None:

@@ -24,7 +24,7 @@ CONTEXTS_KEPT = 32
 
 @functools.lru_cache(maxsize=CONTEXTS_KEPT)
 def client_context(ca_pem: str | None, *, leaf_is_pinned: bool = False) -> ssl.SSLContext:
-    """A context that trusts the authorities in ``ca_pem`` and no others; without it, the system's.
+    """Return a context that trusts the authorities in ``ca_pem`` and no others; without it, the system's.
 
     With ``leaf_is_pinned`` and no ``ca_pem`` the handshake accepts any certificate: the caller compares its
     hash before a byte is sent. Raises ConfigError for text that holds no certificate.
@@ -50,7 +50,7 @@ def client_context(ca_pem: str | None, *, leaf_is_pinned: bool = False) -> ssl.S
 
 
 def bare_server_context() -> ssl.SSLContext:
-    """A server's context that has no certificate yet."""
+    """Return a server's context that has no certificate yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
@@ -58,7 +58,7 @@ def bare_server_context() -> ssl.SSLContext:
 
 
 def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
-    """A context that shows the certificate chain of one PEM file with the key of another.
+    """Return a context that shows the certificate chain of one PEM file with the key of another.
 
     Raises ConfigError when they cannot be read or do not belong together.
     """

@@ -41,7 +41,7 @@ class TunnelRunner:
             self.tunnel.stop()
 
     def phase(self) -> TunnelState | None:
-        """The phase of the tunnel; None if there is none. Later changes are posted again."""
+        """Return the phase of the tunnel; None if there is none. Later changes are posted again."""
         self._is_told = False
         return None if self.tunnel is None else self.tunnel.phase
 

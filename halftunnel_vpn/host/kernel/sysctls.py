@@ -16,11 +16,11 @@ class Sysctls:
         self.root = root
 
     def has_ipv6(self) -> bool:
-        """Whether the kernel supports IPv6."""
+        """Return whether the kernel supports IPv6."""
         return (self.root / "ipv6/conf/all").is_dir()
 
     def versions(self) -> tuple[int, ...]:
-        """The IP versions that this kernel supports."""
+        """Return the IP versions that this kernel supports."""
         return (4, 6) if self.has_ipv6() else (4,)
 
     def device_has_ipv6(self, device: str) -> bool:

@@ -22,7 +22,7 @@ LEAST_REST = 0.001
 """Seconds of a rest, at least: the loops' timers know milliseconds."""
 
 MAX_REST = 1.0
-"""Seconds after which the unsent bytes are read again, at the most."""
+"""Seconds after which the unsent bytes are read again, at most."""
 
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; Python has no name for it
 _NO_LIMIT = -1
@@ -56,7 +56,7 @@ class Pace:
         self._bound = max(int(rate * WAKE_TIME), MIN_UNSENT)
 
     def rest(self) -> float:
-        """Seconds for which nothing should be written; 0 when the kernel has little enough."""
+        """Return the seconds for which nothing should be written; 0 when the kernel has little enough."""
         sock = self._transport.get_extra_info("socket")
         if sock is None:
             return 0.0
