@@ -13,7 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
-from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegPolicy, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.shaping import ShapingPlan
@@ -110,7 +110,9 @@ class Pair:
         exit_limits: SessionLimits | None = None,
         client_shaping: ShapingPlan | None = None,
         exit_shaping: ShapingPlan | None = None,
+        client_policy: LegPolicy | None = None,
     ) -> None:
+        self.client_policy = client_policy
         self.now = 100.0
         self.wheel = Wheel()
         self.random = random.Random(seed)
@@ -143,6 +145,7 @@ class Pair:
             counters=counters,
             now=self.now,
             acceptor=None if is_client else self,
+            policy=self.client_policy if is_client else None,
             shaping=shaping,
         )
 

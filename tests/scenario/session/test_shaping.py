@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -11,8 +12,9 @@ from halftunnel_vpn.protocol.records import TAG_LENGTH
 from halftunnel_vpn.protocol.stream_messages import StreamKind
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.clock_parameters import TICK, downstream_clock, upstream_clock
+from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.padding_budget import PaddingBudget
-from halftunnel_vpn.session.shaping import ShaperState, ShapingPlan
+from halftunnel_vpn.session.shaping import IN_FLIGHT_TIME, ShaperState, ShapingPlan
 
 SEED = bytes([0, 128, 128])
 SESSION_ID = bytes(range(16))
@@ -120,6 +122,8 @@ def test_an_activity_is_records_of_one_size_at_one_pace(split):
     assert set(gaps(cells)[1:]) == {TICK}, "but for the first, which leaves at once"
     assert pair.client.shaper.state is ShaperState.IDLE
     assert not pair.client.shaper.writer.escapes
+    span = [record for record in tap.others() if cells[0][0] <= record[0] <= cells[-1][0]]
+    assert not [record for record in span if record[3][0].type is not PacketType.KEEPALIVE]
     assert all(records[3][-1].payload == bytes(len(records[3][-1].payload)) for records in cells)
 
 
@@ -271,6 +275,10 @@ def test_a_slot_whose_leg_cannot_be_written_is_skipped(split):
     pair.advance(0.2)
     assert len(tap.of()) == before
     assert pair.client.shaper.slots_skipped >= 10
+    leg.capacity = 4
+    leg.writable = True
+    pair.advance(0.1)
+    assert 9 <= len(tap.of()) - before <= 11, "what was skipped is not made up for: there is no queue"
 
 
 def test_a_lost_leg_loses_nothing(split):
@@ -346,3 +354,58 @@ def test_a_long_download_becomes_bulk_though_it_waits_for_credit_now_and_then(st
     pair.advance(5.0)
     assert len(user.received) == sent
     assert pair.exit.shaper.state is not ShaperState.BULK
+
+
+@pytest.mark.parametrize("legs", [1, 3])
+def test_what_leaves_is_the_same_whatever_it_carries(make_pair, legs):
+    """Two sessions whose users differ: times, legs and sizes of the records do not."""
+    seen = []
+    for size in (10, 30_000):
+        shaping, _ = plan(upstream_clock(SEED, stops=True, bulk_after=5.0))
+        lots = random.Random(5)
+        policy = BatchedWeightedRandom(lots.randbytes)
+        pair = make_pair(upstream=legs, client_shaping=shaping, client_policy=policy)
+        pair.advance(2.0)
+        tap = Tap(pair, pair.client)
+        user, other = pair.open()
+        user.stream.send(bytes(size))
+        pair.advance(0.4)
+        other.stream.send(bytes(size * 3))
+        pair.advance(0.05)
+        seen.append([record[:3] for record in tap.of()])
+        pair.advance(5.0)
+        assert len(other.received) == size and len(user.received) == 3 * size
+    assert len(seen[0]) > 40 and seen[0] == seen[1]
+    assert (len({leg for _, leg, _ in seen[0]}) > 1) == (legs > 1)
+
+
+def test_the_clock_does_not_run_ahead_of_a_path_that_delivers_nothing(split):
+    pair = split()
+    user, _ = pair.open()
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    leg.capacity = 10_000
+    pair.swallow(leg)
+    before = pair.client.shaper.writer.slots
+    for _ in range(200):
+        user.stream.send(b"x")
+        pair.wheel.run(pair.now)
+        pair.client.pump(pair.now)
+        pair.now += TICK
+    rate = upstream_clock(SEED, stops=False, bulk_after=1.0).rate
+    ahead = (pair.client.shaper.writer.slots - before) * 1456
+    assert ahead <= rate * (IN_FLIGHT_TIME + pair.client.round_trip) + 2 * 1456
+
+
+def test_a_keepalive_whose_leg_gets_no_slot_leaves_without_one(split):
+    pair = split()
+    pair.open()
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    leg.capacity = 0
+    leg.writable = False
+    pair.client.leg_set.doubt_all(pair.now)
+    for _ in range(80):
+        pair.ask()  # keeps the clock running
+        pair.client.pump(pair.now)
+        pair.now += TICK
+        pair.wheel.run(pair.now)
+    assert pair.client.shaper.writer.escapes["keepalive"] >= 1

@@ -1,0 +1,62 @@
+"""Each connection draws its own clock, within bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from halftunnel_vpn.session.activity_clock import OUTCOMES, ActivityClock
+from halftunnel_vpn.session.clock_parameters import (
+    DOWN_RATE,
+    MAX_CELL,
+    MAX_STOP_GAP,
+    SPREAD,
+    TICK,
+    UP_CELL,
+    downstream_clock,
+    upstream_clock,
+)
+from halftunnel_vpn.timers import GRANULARITY
+
+SEEDS = [bytes([a, b, c]) for a in (0, 100, 255) for b in (0, 255) for c in (0, 255)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_drawn_stays_near_the_middle(seed):
+    up = upstream_clock(seed, stops=True, bulk_after=5.0)
+    assert UP_CELL * (1 - SPREAD) <= up.cell <= UP_CELL, "one segment"
+    down = downstream_clock(seed, bulk_after=5.0)
+    assert DOWN_RATE * (1 - SPREAD) - 100 <= down.rate <= DOWN_RATE * (1 + SPREAD)
+    assert down.trickle < down.cell
+    for clock in (up, down):
+        assert round(clock.tick / GRANULARITY) * GRANULARITY == pytest.approx(clock.tick)
+
+
+def test_connections_differ():
+    assert len({upstream_clock(seed, stops=True, bulk_after=5.0).cell for seed in SEEDS}) == 3
+    assert len({downstream_clock(seed, bulk_after=5.0).cell for seed in SEEDS}) == 3
+
+
+def test_no_rate_makes_a_record_that_fits_no_train():
+    assert downstream_clock(b"\xff\xff\xff", bulk_after=5.0, rate=1 << 32).cell == MAX_CELL
+
+
+def test_stops_grow_up_to_their_bound_and_twelve_are_told_apart():
+    clock = ActivityClock(upstream_clock(bytes([0, 128, 128]), stops=True, bulk_after=5.0))
+    clock.begin(1000.0)
+    stops = []
+    while len(stops) < 20:
+        stops.append(clock.next_check - 1000.0)
+        clock.advance(clock.next_check)
+    assert stops[0] == pytest.approx(0.5, rel=0.01)
+    assert stops[3] / stops[2] == pytest.approx(1.5, rel=0.01)
+    assert stops[-1] - stops[-2] == MAX_STOP_GAP
+    clock.stop()
+    assert clock.stopped_at[OUTCOMES - 1] == 1 and not clock.running
+
+
+def test_an_activity_is_over_when_no_data_have_left_for_the_hold():
+    clock = ActivityClock(upstream_clock(bytes(3), stops=False, bulk_after=1.0))
+    clock.begin(0.0)
+    clock.data(1.0)
+    assert not clock.is_over(1.2, 0.3) and clock.is_over(1.4, 0.3)
+    assert TICK < 0.3
