@@ -19,7 +19,7 @@ from halftunnel_vpn.errors import HostError
 
 
 class SmallDaemon:
-    """Implements DaemonPort: connects at once, fails as it is told to."""
+    """Implements DaemonPort: connects at once, or fails as the test wants."""
 
     def __init__(self, profiles: ProfileStore) -> None:
         self.profiles = profiles

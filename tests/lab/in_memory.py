@@ -75,7 +75,7 @@ class Link:
 
 
 class StreamUser:
-    """The client's end of one stream: writes down what it hears, and lets a test wait for it."""
+    """The client's end of one stream. It records its events and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.stream: Any = None

@@ -1,4 +1,4 @@
-"""The nginx example of README.md, word for word but for names and files, in front of a real exit."""
+"""The nginx example of README.md, unchanged except names and files, in front of a real exit."""
 
 from __future__ import annotations
 

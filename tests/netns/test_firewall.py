@@ -121,7 +121,7 @@ def raw(address: str, protocol: int, payload: bytes, *, device: str = "road-a") 
 
 
 def late_fragment() -> None:
-    """A hand-made later fragment, on a socket that conntrack is told to leave alone (IP_NODEFRAG)."""
+    """A hand-made later fragment, on a socket that conntrack does not defragment (IP_NODEFRAG)."""
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 7, 100, 64, 17, 0, bytes(4), socket.inet_aton(PUBLIC))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"road-a")

@@ -113,7 +113,7 @@ def test_the_first_question_starts_the_daemon_and_strangers_get_no_answer(site, 
     ]
     root = client.run("htvpn status", check=False)
     assert root.returncode == 3
-    # Whoever gets past the file's mode is still refused by who they are.
+    # A process that gets past the file's mode is still refused by its credentials.
     client.run("chmod 666 /run/halftunnel/control.sock")
     stranger = client.run("htvpn status", user="stranger", check=False)
     assert stranger.returncode == 1

@@ -1,4 +1,4 @@
-"""An exit in a process of its own, an honest client here, and whoever attacks in a third process."""
+"""An exit in its own process, an honest client in this one, and an attacker in a third."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon is told on its socket, and what it reads from its own files."""
+"""The requests on the daemon's socket, and the contents of its own files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ atexit.register(shutil.rmtree, _directory, ignore_errors=True)
 
 
 class _Daemon:
-    """Implements DaemonPort: checks what it is told, and refuses every other command."""
+    """Implements DaemonPort: checks its arguments, and refuses every other command."""
 
     def __init__(self) -> None:
         self.commands = 0
@@ -105,7 +105,8 @@ def daemon_requests(data: bytes) -> None:
         reader.feed_data(data)
         reader.feed_eof()
         writer = _Writer()
-        service = ControlService(daemon_routes(_Daemon(), store), max_body=MAX_PROFILE)  # type: ignore[arg-type]
+        # Type: ignore[arg-type].
+        service = ControlService(daemon_routes(_Daemon(), store), max_body=MAX_PROFILE)
         await service._converse(reader, writer, ROOT)  # type: ignore[arg-type]
         assert writer.answers <= MAX_ANSWERS
         assert b"HTTP/1.1 500" not in writer.written

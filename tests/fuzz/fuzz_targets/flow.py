@@ -94,7 +94,7 @@ class _Datagrams:
 
 
 class _Dns:
-    """A resolver that answers at once or, to a message of odd length, when it is told to."""
+    """A resolver that answers at once, or later for a message of odd length."""
 
     def __init__(self) -> None:
         self.late: list[Callable[[bytes], None]] = []

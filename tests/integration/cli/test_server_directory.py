@@ -364,7 +364,7 @@ def test_init_in_a_directory_of_somebody_else_follows_no_link_with_the_rights_of
 
 
 def test_nothing_in_the_directory_can_sign_certificates(exit_directory):
-    """Whoever takes over the exit gets its own keys, and none that clients trust to sign others."""
+    """An attacker who takes over the exit gets its own keys, but none that clients trust to sign others."""
     authorities = {
         x509.load_pem_x509_certificate(path.read_bytes()).public_key().public_numbers()
         for path in exit_directory.glob("*-ca.pem")

@@ -1,4 +1,4 @@
-"""A connector that is told to stop stops, whatever its dials are doing at that moment."""
+"""A connector stops when it is cancelled, whatever its dials are doing at that moment."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ async def test_connections_beyond_the_limit_are_closed_and_leave_room_again():
             writer.close()
             await writer.wait_closed()
         answer = b""
-        while not answer:  # the service hears of the closing a moment later
+        while not answer:  # the service notices the closing a moment later
             answer = await talk(port, request("/echo", method="POST", body=b"room"))
         assert answer.endswith(b"room")
 

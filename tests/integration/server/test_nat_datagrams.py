@@ -45,7 +45,7 @@ def server() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def hears(server) -> Callable[[], object]:
-    """The next datagram that the server hears, and from whom."""
+    """Return the next datagram that the server receives, and its sender."""
     return lambda: asyncio.to_thread(server.recvfrom, 65535)
 
 

@@ -67,7 +67,7 @@ def until() -> Callable[..., Any]:
 
 
 class Authorities:
-    """One authority for each road, as `server init` makes them, and one for whoever stands between."""
+    """One authority for each path, as `server init` makes them, and one for a proxy between them."""
 
     def __init__(self, directory: Path) -> None:
         now = datetime.now(UTC)
@@ -213,7 +213,7 @@ class RunningExit:
         (self.directory / "clients" / f"{name}.toml").unlink()
 
     async def stop(self) -> None:
-        """As `server run` does when it is told to."""
+        """Do what `server run` does on a reload."""
         self.reloader.close()
         for listener in self.listeners:
             await listener.stop_accepting()
@@ -242,7 +242,7 @@ async def running_exit(
 
 
 class StreamUser:
-    """The client's end of one stream: writes down what it hears, and lets a test wait for it."""
+    """The client's end of one stream. It records its events and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.stream: Any = None
@@ -441,7 +441,7 @@ async def connect() -> AsyncIterator[Callable[[str], Any]]:
 
 
 class Attempt:
-    """The first messages of one handshake, for whoever says them by hand."""
+    """The first messages of one handshake, for tests that send them directly."""
 
     def __init__(
         self, keys: KeyPair, exit_public: bytes, *, skew: float = 0.0, session_id: bytes | None = None

@@ -1,4 +1,4 @@
-"""Whoever ends the TLS of a road: what they see, what they can change, and what they cannot join together."""
+"""What a proxy that terminates the TLS of a path can see and change, and what it cannot correlate."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ USER_AGENT = re.compile(
     r"Mozilla/5\.0 \(X11; Linux x86_64\) AppleWebKit/537\.36 \(KHTML, like Gecko\) "
     r"Chrome/[0-9]{2,3}\.0\.0\.0 Safari/537\.36"
 )
-"""What millions of browsers send: the version is cut to its first number, and nothing else is told."""
+"""The User-Agent of millions of browsers: only the first number of the version is given."""
 
 
 def is_public(name, value, request):

@@ -109,7 +109,7 @@ def certificate(authority: Authority) -> Certificate:
 
 
 class Recorder:
-    """A leg's owner that writes down what it is told, and lets a test wait for it."""
+    """A leg's owner that records its events and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.leg: Leg | None = None

@@ -1,4 +1,4 @@
-"""What can go wrong between a URL and a leg, and what the person is told about it."""
+"""Failures between a URL and a leg, and the errors that the user sees."""
 
 from __future__ import annotations
 

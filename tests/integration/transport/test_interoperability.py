@@ -36,7 +36,7 @@ async def visit(exit_server):
 
 @pytest.fixture
 async def independent_server(certificate):
-    """websockets' server; gives a URL, and each connection to whoever asks for it."""
+    """A server of websockets. It has a URL and returns each connection to the test."""
     connections = asyncio.Queue()
 
     async def take(connection):

@@ -1,4 +1,4 @@
-"""Whoever is no client sees an ordinary web server: asked with a real curl and with raw bytes."""
+"""A visitor who is not a client sees an ordinary web server: tested with a real curl and with raw bytes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Connection:
         self._next_stream = 1
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._received: dict[int, int] = {}
-        # bytes of the connection's window that were read and not yet granted anew
+        # bytes of the connection's window that were read and not yet granted again
         self._ungranted = 0
         settings = struct.pack(">HIHIHI", _TABLE_SIZE, 65536, _PUSH, 0, _INITIAL_WINDOW, WINDOW)
         self._writer.write(_PREFACE)

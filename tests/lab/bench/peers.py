@@ -110,7 +110,7 @@ class Peer(abc.ABC):
             raise HostError(f"{error}\n{self.last_words()}") from error
 
     def renew(self) -> float:
-        """Both ends anew; seconds from the client's start to the first byte."""
+        """Start both ends again; return the seconds from the client's start to the first byte."""
         self.stop_client()
         self.stop_exit()
         return self.set_up()

@@ -67,7 +67,7 @@ def open_tap(namespace: str, name: str) -> int:
 
 
 def relay(one: int, other: int, there: Pipe, back: Pipe) -> None:
-    """Carry frames between two descriptors for ever."""
+    """Carry frames between two descriptors forever."""
     ways = ((one, other, there), (other, one, back))
     monotonic, read = time.monotonic, os.read
     while True:

@@ -31,7 +31,7 @@ FILE_SIZE: Final = 1_000_000
 
 
 class Runner:
-    """Fills ``results``. A measurement that fails is noted, and its peer set up anew."""
+    """Fills ``results``. A measurement that fails is noted, and its peer is set up again."""
 
     def __init__(self, results: Results, scale: Scale, rounds: int) -> None:
         self.results = results

@@ -52,7 +52,7 @@ class Death(enum.Enum):
     RESET = "reset"
     """RST to one end, an error to the other."""
     SWALLOW = "swallow"
-    """Every segment vanishes, in both directions, and nobody is told."""
+    """Drop every segment in both directions, without a report to either side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _pidfd_getfd(pidfd: int, descriptor: int) -> int | None:
 
 
 def _disconnect(sock: socket.socket) -> None:
-    """RST to the peer and ECONNRESET to whoever holds the socket: connect(2) to AF_UNSPEC."""
+    """Send RST to the peer, and ECONNRESET to the owner of the socket: connect(2) to AF_UNSPEC."""
     libc = ctypes.CDLL(None, use_errno=True)
     nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
     if libc.connect(sock.fileno(), nowhere, len(nowhere)) != 0:

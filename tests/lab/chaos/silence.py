@@ -23,7 +23,7 @@ EVERYTHING: Final = 1000
 
 
 def silence(lab: Lab, tunnel: LabTunnel, *, seconds: float = SILENCE) -> Outcome:
-    """Let both roads swallow every packet for so long, in both directions, in mid-transfer."""
+    """Drop every packet on both paths for this time, in both directions, during transfers."""
     outcome = Outcome(f"both roads dead for {seconds:.0f} s")
     with trial(outcome, tunnel), traffic(lab, 1 << 20) as flows:
         flows.wait_moving(FIRST, PATIENCE)

@@ -68,7 +68,7 @@ class Ssh:
         assert done.stdout == "welcome\n", done.stderr
 
     def session(self, source: str = OUTSIDE, address: str = CLIENT_A) -> subprocess.Popen[str]:
-        """A login that stays, and repeats what it is told."""
+        """A login that stays open and echoes its input."""
         return subprocess.Popen(
             self.command(source, address, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -1,4 +1,4 @@
-"""A tunnel that goes up and comes down, in good order or not: the host is as it was before."""
+"""After a tunnel has gone up and down, cleanly or not, the host is as before."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class MemoryLeg:
 
 
 class Recorder:
-    """A stream's user that writes down what it hears and gives credit for what it reads."""
+    """A stream's user that records its events and gives credit for what it reads."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -178,7 +178,7 @@ class Pair:
         return header + payload
 
     def inject(self, receiver: Session, *packets: bytes) -> None:
-        """Hand a train to ``receiver``, on the first leg that it hears its peer's data on."""
+        """Hand a train to ``receiver``, on the first leg that carries its peer's data."""
         direction = Direction.DOWNSTREAM if receiver.is_client else Direction.UPSTREAM
         end = self.end(receiver, direction)
         end.peer.state.records_sent += 1
@@ -220,7 +220,7 @@ class Pair:
                 end.owner.leg_lost(end.state, self.now)
 
     def swallow(self, leg: MemoryLeg) -> None:
-        """From now on nothing arrives either way, and nobody is told."""
+        """Drop everything in both directions from now on, without a report."""
         for end in (leg, leg.peer):
             end.alive = False
             end.road.clear()

@@ -121,7 +121,7 @@ def test_a_downstream_leg_that_the_exit_does_not_close_is_closed_by_the_client(r
     new, _ = pair.add_leg(DOWN)
     pair.settle()
     pair.client.leg_set.retire(old.state, pair.now)
-    new.road.clear()  # the exit never hears of it
+    new.road.clear()  # the exit never receives it
     pair.advance(DRAIN_TIMEOUT - 1)
     assert old.close_reason is None
     pair.advance(1.1)

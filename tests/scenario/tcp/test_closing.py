@@ -1,4 +1,4 @@
-"""How connections end: in good order, one side after the other, and all at once."""
+"""How connections end: cleanly, one side after the other, and abruptly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that cannot be meant are refused, with the key and the value."""
+"""Invalid settings are refused, with the key and the value."""
 
 from __future__ import annotations
 

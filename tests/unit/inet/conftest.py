@@ -64,5 +64,5 @@ def as_the_kernel_sends() -> Callable[[bytes], Packet]:
 
 @pytest.fixture(scope="session")
 def recomputed() -> Callable[[Packet], bytes]:
-    """The bytes of a packet with every length and checksum worked out anew by scapy."""
+    """Return the bytes of a packet with every length and checksum computed by scapy."""
     return _recomputed

@@ -1,4 +1,4 @@
-"""The memory of paths that lose: bounded, and not for ever."""
+"""The memory of lossy paths is bounded, and entries expire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies, TLS files and certificate errors as text: what is accepted, and what the person is told."""
+"""Proxies, TLS files and certificate errors as text: what is accepted, and the errors that the user sees."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Road(Recollection):
     """A leg's recollection, and looks at the road that need no socket."""
 
     def sees(self, rate: float, round_trip: int = LEAST, *, is_steady: bool = True) -> bool:
-        """Whether bbr would begin anew."""
+        """Return whether bbr would be restarted."""
         estimate = Estimate(int(rate), is_steady)
         if forgotten := self.has_forgotten(estimate, round_trip, LEAST):
             self.doubt()

@@ -1,4 +1,4 @@
-"""What a program on the client is told when its UDP datagrams do not arrive."""
+"""The errors that a program on the client gets when its UDP datagrams do not arrive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TARGETS = {4: TARGET_ADDRESS, 6: TARGET_ADDRESS6}
 
 
 def error_of(app: socket.socket) -> int | None:
-    """What a program that waits for an answer is told."""
+    """The error that a program gets which waits for an answer."""
     with pytest.raises(OSError) as caught:
         app.recv(100)
     return caught.value.errno

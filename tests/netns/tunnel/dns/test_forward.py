@@ -231,9 +231,7 @@ def test_what_is_no_question_gets_no_answer_and_is_counted(rig):
         app.settimeout(30)
         app.connect(("8.8.4.4", 53))
         app.send(b"short")
-        app.send(
-            b"\x00\x01\x81\x80" + bytes(8)
-        )  # a response: two resolvers would answer one another for ever
+        app.send(b"\x00\x01\x81\x80" + bytes(8))  # a response: two resolvers would answer one another forever
         app.send(b"\x12\x34\x01\x00" + bytes(8))
         assert app.recv(512)[:2] == b"\x12\x34"
     after = rig.dropped()

@@ -74,7 +74,7 @@ class Ends:
         return client, self.accept(listener)
 
     def close(self) -> None:
-        """Close everything; whoever still waits for a socket in a thread finds out."""
+        """Close everything. Threads that still wait for a socket get an error."""
         self._open.close()
 
     def _kept(self, sock: socket.socket) -> socket.socket:

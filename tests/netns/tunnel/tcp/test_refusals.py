@@ -121,7 +121,7 @@ def test_a_denied_ipv4_address_in_the_clothes_of_ipv6_is_refused_on_the_wire(rig
 
 
 def test_a_destination_that_stays_silent_ends_in_an_error(new_rig, eventually):
-    """It takes as long as the exit is told to wait, not as long as the host's kernel would."""
+    """It takes the exit's own time-out, not that of the host's kernel."""
     with new_rig(server={"limits": {"dial_timeout": '"2s"'}}) as own:
         own.on_target(
             "nft 'add table inet silent; add chain inet silent i { type filter hook input priority 0; };"

@@ -1,4 +1,4 @@
-"""What is taken for a captive portal, and what people are told."""
+"""Which answers count as a captive portal, and the advice to the user."""
 
 from __future__ import annotations
 
