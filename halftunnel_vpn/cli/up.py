@@ -118,5 +118,8 @@ def _foreground(options: Namespace) -> int:
     profile = read()
     process_options.start_log(options, profile.log)
     from halftunnel_vpn.client.main import run_client
+    from halftunnel_vpn.proxy.service import proxy_beside_tunnel
 
-    return run_client(profile, read, metrics=metrics or profile.metrics.listen)
+    return run_client(
+        profile, read, metrics=metrics or profile.metrics.listen, make_proxy=proxy_beside_tunnel
+    )

@@ -10,6 +10,7 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
+from halftunnel_vpn.client.tunnel import MakeProxy
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.control.control_service import ControlService
@@ -32,20 +33,34 @@ _MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGQUIT)
 """Signals that stay ignored if the caller ignores them, as nohup(1) does."""
 
 
-def run_client(profile: ClientProfile, read: Callable[[], ClientProfile], *, metrics: Endpoint | None) -> int:
+def run_client(
+    profile: ClientProfile,
+    read: Callable[[], ClientProfile],
+    *,
+    metrics: Endpoint | None,
+    make_proxy: MakeProxy | None = None,
+) -> int:
     """Run the client until a signal of ``STOP_SIGNALS`` or `htvpn down`; return the exit code 0.
 
-    ``read`` reads the profile again. Raises HostError, one sentence, when the tunnel does not come up and no
-    kill switch holds, when it cannot go on, or when another process manages this host.
+    ``read`` reads the profile again; ``make_proxy`` makes the proxy that it asks for. Raises HostError, one
+    sentence, when the tunnel does not come up and no kill switch holds, when it cannot go on, or when another
+    process manages this host.
     """
     with HostLock(state_directory(), Role.FOREGROUND, socket=profile.control.socket):
-        run(_main(profile, read, metrics), nice=profile.limits.nice)
+        run(_main(profile, read, metrics, make_proxy), nice=profile.limits.nice)
     return 0
 
 
-async def _main(profile: ClientProfile, read: Callable[[], ClientProfile], metrics: Endpoint | None) -> None:
+async def _main(
+    profile: ClientProfile,
+    read: Callable[[], ClientProfile],
+    metrics: Endpoint | None,
+    make_proxy: MakeProxy | None,
+) -> None:
     driver = Driver(asyncio.get_running_loop())
-    supervisor = Supervisor(driver, OneProfile(profile, read), state_directory(), remembers=False)
+    supervisor = Supervisor(
+        driver, OneProfile(profile, read), state_directory(), remembers=False, make_proxy=make_proxy
+    )
     FaultHandler(driver.loop, supervisor.counters)
     numbers = Metrics(__version__)
     add_metrics(numbers, "client", supervisor)

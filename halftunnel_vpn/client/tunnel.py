@@ -40,6 +40,7 @@ from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
+from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
@@ -48,6 +49,9 @@ from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 from halftunnel_vpn.transport.kernel.scheduling import give_way
 from halftunnel_vpn.tun.device import TunDevice
+
+MakeProxy = Callable[[ClientProfile, StreamOpener, Driver, Counters], ProxyPort | None]
+"""Makes the proxy that the profile asks for, None when it asks for none."""
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Tunnel:
         *,
         changed: Callable[[], None],
         notices: Sequence[str] = (),
+        make_proxy: MakeProxy | None = None,
     ) -> None:
         """``notices`` are sentences for the status."""
         self.profile = profile
@@ -112,6 +117,8 @@ class Tunnel:
             self.counters,
             first_fake=int.from_bytes(secrets.token_bytes(2), "big"),
         )
+        # What serves programs of this host by SOCKS and HTTP beside the device.
+        self._proxy = None if make_proxy is None else make_proxy(profile, self._connection, driver, counters)
         self._tracker: FlowTracker | None = None
         self._watch: HostWatch | None = None
         self._seen_state, self._seen_since = TunnelState.CONNECTING, time.time()
@@ -129,12 +136,15 @@ class Tunnel:
         memory = IntervalFile(self._intervals, state_directory(), self._driver)
         memory.start()
         try:
+            if self._proxy is not None:
+                self._proxy.open()
             established = await self._first_session(stopped)
             if established is None:
                 return
             await self._carry(established, stopped)
         finally:
             stopped.cancel()
+            self._close_proxy()
             self._resolver.close()
             self._connection.close()
             memory.stop()
@@ -187,6 +197,9 @@ class Tunnel:
             undo.callback(self._begin_closing)
             await host.enter(host_state(profile, has_ipv6=established.exit_hello.has_ipv6), self._reopen)
             tasks.create_task(watch.run())
+            undo.callback(self._close_proxy)
+            if self._proxy is not None:
+                self._proxy.serve()
             self.connected.set()
             log.info("the tunnel is up", extra=self._connection.log_fields)
             self._changed()
@@ -196,6 +209,10 @@ class Tunnel:
             await self._connection.drain()
         if self._failure is not None:
             raise self._failure
+
+    def _close_proxy(self) -> None:
+        if self._proxy is not None:
+            self._proxy.close()
 
     def _flush(self) -> None:
         self._connection.pump.flush()
@@ -254,6 +271,8 @@ class Tunnel:
     def _session_made(self, hello: ExitHello) -> None:
         self._dns.forget()
         self._dns.set_ipv6(hello.has_ipv6)
+        if self._proxy is not None:
+            self._proxy.session_made(self._driver.clock())
         if self._watch is not None:
             self._watch.exit_changed(has_ipv6=hello.has_ipv6)
 

@@ -32,6 +32,7 @@ from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.proxy.service import proxy_beside_tunnel
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.loop import run
@@ -43,7 +44,7 @@ class Daemon(Supervisor):
     """The supervisor of the profiles in a store, with its log lines. Implements ``DaemonPort``."""
 
     def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing) -> None:
-        super().__init__(driver, store, state_directory(), remembers=True)
+        super().__init__(driver, store, state_directory(), remembers=True, make_proxy=proxy_beside_tunnel)
         self._lines = lines
 
     async def logs(self, since: int, wait: float) -> list[LogLine]:

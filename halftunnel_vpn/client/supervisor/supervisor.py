@@ -26,7 +26,7 @@ from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.supervisor_status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
-from halftunnel_vpn.client.tunnel import Tunnel
+from halftunnel_vpn.client.tunnel import MakeProxy, Tunnel
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event
@@ -60,11 +60,13 @@ class Supervisor:
         remembers: bool,
         policy: PolicyPort | None = None,
         make_tunnel: MakeTunnel | None = None,
+        make_proxy: MakeProxy | None = None,
     ) -> None:
         self.machine = Machine()
         self.counters = Counters()
         self._driver = driver
         self._profiles = profiles
+        self._make_proxy = make_proxy
         self._started = driver.clock()
         self._commands = asyncio.Lock()
         """Commands are handled one at a time. Each is complete before the next one begins."""
@@ -159,7 +161,15 @@ class Supervisor:
             profile, notices = with_free_addresses(profile, networks_in_use(profile.tun.name))
             for notice in notices:
                 log.warning("%s", notice)
-            return Tunnel(profile, self._driver, host, self.counters, changed=changed, notices=notices)
+            return Tunnel(
+                profile,
+                self._driver,
+                host,
+                self.counters,
+                changed=changed,
+                notices=notices,
+                make_proxy=self._make_proxy,
+            )
 
         return make
 
