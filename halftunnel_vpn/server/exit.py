@@ -193,9 +193,12 @@ class Exit:
             acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
             on_ended=lambda: self.registry.ended(session_id),
             policy=leg_policy(terms, secrets.token_bytes),
-            shaping=shaping_plan(terms, secrets.token_bytes),
+            shaping=shaping_plan(terms, secrets.token_bytes, self._shaped_sessions()),
         )
         return session
+
+    def _shaped_sessions(self) -> int:
+        return sum(member.session.shaper is not None for member in self.registry)
 
     def _revoke_unlisted(self) -> None:
         """End everything of keys that are no longer listed: sessions and waiting handshakes."""

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Callable
 
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms
-from halftunnel_vpn.session.clock_parameters import SEED_LENGTH, STRONG_DELAY, downstream_clock
+from halftunnel_vpn.session.clock_parameters import SEED_LENGTH, STRONG_DELAY, TICK, downstream_clock
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.legs import LegPolicy
 from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.shaping import ShapingPlan
+
+MANY = 24
+"""Downstream clocks beside which a further one has twice the tick, with records of twice the size."""
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +25,16 @@ def leg_policy(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> Le
     return BatchedWeightedRandom(random)
 
 
-def shaping_plan(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> ShapingPlan | None:
-    """Return what the downstream is shaped with; None: not at all."""
+def shaping_plan(
+    terms: ShapingTerms | None, random: Callable[[int], bytes], others: int = 0
+) -> ShapingPlan | None:
+    """Return what the downstream is shaped with beside ``others`` that are; None: not at all."""
     if terms is None or terms.mode is not ShapingMode.STRONG:
         return None
-    clock = downstream_clock(random(SEED_LENGTH), bulk_after=STRONG_DELAY, rate=terms.rate)
+    tick = TICK
+    if others >= MANY:
+        tick = 2 * TICK
+        log.info("the clock of a new session is half as fast: %d others run already", others)
+    clock = downstream_clock(random(SEED_LENGTH), bulk_after=STRONG_DELAY, rate=terms.rate, tick=tick)
     budget = PaddingBudget(overhead=terms.overhead, budget=terms.budget)
     return ShapingPlan(clock, budget, lambda sentence: log.info("%s", sentence))

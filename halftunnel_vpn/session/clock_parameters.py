@@ -122,11 +122,11 @@ def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0
     )
 
 
-def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0) -> ClockParameters:
+def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0, tick: float = TICK) -> ClockParameters:
     """Return the exit's clock for about ``rate`` bytes a second, 0: DOWN_RATE; ``seed`` as above."""
-    cell = int(min(max(rate or DOWN_RATE, MIN_DOWN_RATE) * TICK * _around(seed[0]), MAX_CELL))
+    cell = int(min(max(rate or DOWN_RATE, MIN_DOWN_RATE) * tick * _around(seed[0]), MAX_CELL))
     trickle = min(int(TRICKLE_CELL * _around(seed[1])), cell)
-    return ClockParameters(cell=cell, trickle=trickle, follows=True, bulk_after=bulk_after)
+    return ClockParameters(cell=cell, trickle=trickle, tick=tick, follows=True, bulk_after=bulk_after)
 
 
 def _draw(byte: int) -> float:
