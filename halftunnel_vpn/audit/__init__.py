@@ -1,1 +1,1 @@
-"""What a capture or a record log of a tunnel shows to those who watch its paths: `htvpn audit FILE`."""
+"""What a capture or a record log of a tunnel shows to observers of its paths: `htvpn audit FILE`."""

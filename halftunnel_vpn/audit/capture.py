@@ -1,4 +1,4 @@
-"""Make records of captured TCP segments: TLS records, or what was sent together where frames are cut."""
+"""Make records of captured TCP segments: TLS records, or segments sent together if frames are cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOIN_GAP: Final = 0.0005
 """Seconds within which segments of one direction are one record, where TLS records cannot be read."""
 
 MIN_BYTES: Final = 2000
-"""Bytes of payload that make a connection one that is looked at."""
+"""Bytes of payload from which a connection is examined."""
 
 MAX_CONNECTIONS: Final = 4096
 """TCP connections of one capture; a busier one is refused."""
@@ -126,7 +126,7 @@ def joined(segments: list[Segment], up: bool, leg: str) -> list[AuditRecord]:
 
 
 def _server_ends(connections: Iterable[frozenset[End]]) -> frozenset[End]:
-    """Return the exit's end of each connection: the one that more of them share, or the lower port."""
+    """Return the exit's end of each connection: the end that most connections share, or the lower port."""
     shared: Counter[End] = Counter(end for ends in connections for end in ends)
     chosen = set()
     for ends in connections:

@@ -1,4 +1,4 @@
-"""Read the log that `htvpn audit record` writes: one JSON object a line, first one that says what it is."""
+"""Read the log that `htvpn audit record` writes: one JSON object per line; the first describes it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _lines(verdict: AuditVerdict) -> Iterator[str]:
     for line in verdict.broken:
         yield f"BROKEN: {line}"
     if verdict.mode not in (None, "off") and not verdict.broken:
-        yield "what was judged of the promise is kept"
+        yield "the judged part of the promise is kept"
 
 
 def _path(score: PathScore) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Score what was seen, path by path and merged, and say whether the mode kept its promise."""
+"""Score an observation, path by path and merged, and judge whether the mode kept its promise."""
 
 from __future__ import annotations
 

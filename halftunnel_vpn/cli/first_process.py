@@ -1,4 +1,4 @@
-"""The first process of a container: it passes signals on to the program, and reaps who has no parent.
+"""The first process of a container: it passes signals on to the program, and reaps orphans.
 
 The kernel gives process 1 of a namespace the orphans of all others, and does not give it a
 signal for which it has no handler (pid_namespaces(7)). A program that waits for its own children alone leaves
@@ -41,7 +41,7 @@ def stay_behind() -> None:
 
 
 def _reap(child: int) -> int | None:
-    """Reap everybody who has ended; return the exit code of ``child`` once it has."""
+    """Reap all ended processes; return the exit code of ``child`` once it has ended."""
     code = None
     while True:
         try:

@@ -138,7 +138,7 @@ class ClientTurns:
                 if place.done():
                     continue  # cancelled, and its task has not run yet
                 if places:
-                    self._waiting[client] = places  # behind everybody else
+                    self._waiting[client] = places  # to the end of the queue
                 self._start(client)
                 place.set_result(None)
                 return

@@ -9,7 +9,7 @@ from halftunnel_vpn.protocol.host_encoding import Host, encode_host
 
 
 def host_of(text: str) -> Host:
-    """Return the address that ``text`` is, or the name in ASCII (IDNA). Raises ValueError when it is neither.
+    """Return the address in ``text``, or the name in ASCII (IDNA). Raises ValueError if it is neither.
 
     Programs send addresses as names as well, IPv6 in brackets or not.
     """
@@ -33,7 +33,7 @@ def host_of(text: str) -> Host:
 def authority_of(text: str, default_port: int | None = None) -> tuple[Host, int]:
     """Return host and port of ``HOST:PORT``. Raises ValueError.
 
-    Without a port, ``default_port`` counts; None: there must be one.
+    Without a port, ``default_port`` is used; None means that the port is required.
     """
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):

@@ -1,4 +1,4 @@
-"""Requests that a proxy forwards: where they are for, and which headers go on (RFC 9110 section 7.6)."""
+"""Requests that a proxy forwards: destination, and headers that are passed on (RFC 9110 section 7.6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOP_BY_HOP: Final = frozenset(
 
 
 class ForwardedRequest(NamedTuple):
-    """A request with its destination, as it goes there."""
+    """A request with its destination, in the form that is sent there."""
 
     host: Host
     port: int
@@ -24,7 +24,7 @@ class ForwardedRequest(NamedTuple):
 
 
 def forwarded_request(head: RequestHead) -> ForwardedRequest | None:
-    """Return what becomes of a request whose target is an http:// URL; None if that is none.
+    """Return the forwarded form of a request whose target is an http:// URL; None for any other target.
 
     No Via header is added: it would show every web site that its visitor uses this proxy.
     """

@@ -33,11 +33,11 @@ IDLE: Final = 60.0
 """Seconds from one request of a connection to the next."""
 
 ANSWER_TIME: Final = 900.0
-"""Seconds without a byte either way while a request is served."""
+"""Seconds without a byte in either direction while a request is served."""
 
 
 class HttpForward:
-    """Serves the requests of one connection, one after the other, until either side has had enough.
+    """Serves the requests of one connection, one after the other, until either side closes.
 
     A stream is used again for the next request to the same destination. Implements StreamHandler and
     ProxyConnection.
@@ -79,13 +79,13 @@ class HttpForward:
         # The request that is served now, as it goes to the destination.
         self._head: RequestHead | None = None
         self._destination: tuple[Host, int] | None = None
-        # What the program's socket has not taken yet, and the bytes of the stream that stand for it.
+        # Data that the program's socket has not accepted yet, and its number of bytes in the stream.
         self._backlog = bytearray()
         self._unread = 0
         # Whether the program's request has ended, and whether more waits behind it.
         self._is_whole = False
         self._has_more = False
-        # Whether the connection ends once everything is written, and who sees to that then.
+        # Whether the connection ends once everything is written, and the object that ends it.
         self._is_ending = False
         self._parting: Parting | None = None
         self._is_closed = False
@@ -96,9 +96,9 @@ class HttpForward:
         self._end()
 
     def serve(self, head: RequestHead, now: float) -> None:
-        """Send a request to where it is for."""
+        """Send a request to its destination."""
         found = forwarded_request(head)
-        assert found is not None  # check_head has seen it
+        assert found is not None  # check_head has checked it
         self._idle.arm(now + ANSWER_TIME)
         self._is_whole = self._has_more = False
         self._head = found.head
@@ -144,7 +144,7 @@ class HttpForward:
         self._pass_body(now)
 
     def _pass_body(self, now: float) -> None:
-        """Send on what the program has sent, and read more while there is room."""
+        """Forward the program's data, and read more while there is room."""
         while self._stream is not None and self._origin is not None and not self._is_closed:
             try:
                 part = self._exchange.next()
@@ -174,7 +174,7 @@ class HttpForward:
     # --- the program -----------------------------------------------------------------------------
 
     def _watch_program(self) -> None:
-        """Read while there is something to read for; write while something waits."""
+        """Read while data can be forwarded; write while data waits."""
         if self._is_closed or self._parting is not None:
             return
         events = WRITABLE if self._backlog else 0
@@ -294,24 +294,24 @@ class HttpForward:
         """Never called: a dial has heard of it."""
 
     def data_received(self, data: memoryview, now: float) -> None:
-        """Bytes of the destination; credit is given once the program has them."""
+        """Take bytes of the destination. Credit is returned when the program has them."""
         self._unread += len(data)
         self._from_origin(bytes(data), now)
 
     def finished(self, now: float) -> None:
-        """The destination sends nothing more."""
+        """Note that the destination sends nothing more."""
         self._origin_ended = True
         self._from_origin(b"", now)
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The destination, or the session, is gone."""
+        """Abort: the stream or the session has ended."""
         self._stream = self._origin = None
         self._unread = 0
         if self._head is not None:
             self._fail(Refusal.FAILED, now)
 
     def room_grew(self, now: float) -> None:
-        """There is room again."""
+        """Forward more: the stream has room again."""
         self._watch_program()
 
     def _from_origin(self, data: bytes, now: float) -> None:

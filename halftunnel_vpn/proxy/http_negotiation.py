@@ -97,11 +97,11 @@ class HttpNegotiation:
         return self.exchange.unread
 
     def granted(self, address: bytes = b"", port: int = 0) -> bytes:
-        """Return the answer that the connection is there."""
+        """Return the answer that the connection is established."""
         return self.exchange.response(ResponseHead(200, b"Connection established", []))
 
     def refused(self, refusal: Refusal) -> bytes:
-        """Return the answer that it is not."""
+        """Return the answer that it failed."""
         return answer(self.exchange, refusal.http, refusal.sentence)
 
     def _refuse(self, status: int, sentence: str) -> None:
@@ -121,7 +121,7 @@ class Problem:
 
 
 def check_head(head: RequestHead, users: Users) -> Problem | None:
-    """Return why a request is not for this proxy; None when it is."""
+    """Return why this proxy refuses a request; None if it accepts it."""
     if users and not _is_authorised(head.headers, users):
         return Problem(407, "proxy-wrong-password", "this proxy needs a user and a password")
     if head.method != b"CONNECT" and forwarded_request(head) is None:

@@ -1,4 +1,4 @@
-"""The sockets on which programs find the proxy, and who may connect to them."""
+"""The listening sockets of the proxy, and the hosts and users that may connect to them."""
 
 from __future__ import annotations
 
@@ -114,14 +114,14 @@ class ProxyListener:
 
 
 def place_text(place: Endpoint | str) -> str:
-    """Return ``place`` as a person writes it."""
+    """Return ``place`` as text."""
     if isinstance(place, str):
         return os.fspath(place)
     return f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}"
 
 
 def check_place(place: Endpoint | str, allow: Sequence[Network]) -> None:
-    """Refuse to listen for other hosts when nobody said which. Raises HostError."""
+    """Refuse to listen for other hosts if no network is named. Raises HostError."""
     if not isinstance(place, str) and not ipaddress.ip_address(place.host).is_loopback and not allow:
         raise HostError(
             f"{place_text(place)} can be reached by other hosts: name the networks that may use the proxy "

@@ -1,4 +1,4 @@
-"""What a program says to a proxy before its bytes are passed on, without input and output."""
+"""The messages of a program to a proxy before its bytes are passed on. No input and output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.proxy.refusals import Refusal
 
 Users = Mapping[str, str]
-"""Passwords by name; empty: everybody may use the proxy."""
+"""Passwords by user name; empty if the proxy needs none."""
 
 
 class Command(Enum):
-    """What is asked for."""
+    """What a program requests."""
 
     CONNECT = 1
     """A byte stream to the destination."""
@@ -26,7 +26,7 @@ class Command(Enum):
 
 
 class ProxyRequest(NamedTuple):
-    """A request that is understood; ``host`` and ``port`` mean nothing unless it is CONNECT."""
+    """A complete request; ``host`` and ``port`` are only set for CONNECT."""
 
     command: Command
     host: Host = b""
@@ -34,11 +34,11 @@ class ProxyRequest(NamedTuple):
 
 
 class Negotiation(Protocol):
-    """One connection until it is known what is asked for. :meth:`receive` never raises."""
+    """One connection until its request is complete. :meth:`receive` never raises."""
 
     @property
     def request(self) -> ProxyRequest | None:
-        """What is asked for, once that is known."""
+        """The request, once it is complete."""
         ...
 
     @property
@@ -76,7 +76,7 @@ class FixedDestination:
         self.request: ProxyRequest | None = ProxyRequest(Command.CONNECT, host, port)
 
     def receive(self, data: bytes) -> None:
-        """Nothing is read before the destination has connected."""
+        """Do nothing: no data is read before the destination has connected."""
 
     def outgoing(self) -> bytes:
         """Nothing is said."""

@@ -1,4 +1,4 @@
-"""One connection of a program: what it asks for, the answer, and who passes its bytes on."""
+"""One connection of a program: the request, the answer, and the object that passes on its bytes."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ProxyClient:
         self._context = context
         self._on_closed = on_closed
         self._dial: StreamDial | None = None
-        # Who has taken over the socket, unless it is a relay: that one ends with its stream.
+        # The new owner of the socket, unless it is a relay, which ends with its stream.
         self._next: ProxyConnection | None = None
         self._stream: TransferableStream | None = None
         self._is_closed = False
         self._patience = context.driver.wheel.timer(self._too_slow)
 
     def start(self) -> None:
-        """Wait for the request, or dial where there is nothing to ask for."""
+        """Wait for the request; dial at once for a forwarded port."""
         now = self._context.driver.clock()
         if self._negotiation.request is not None:
             self._serve(self._negotiation.request, now)

@@ -1,4 +1,4 @@
-"""Why a proxy serves a request not: as SOCKS reply codes, HTTP status codes and sentences."""
+"""Reasons for which a proxy refuses a request, as SOCKS reply codes, HTTP status codes and sentences."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Refusal(Enum):
     NAME_NOT_FOUND = _Codes(4, 502, "the exit finds no address for this name")
     TIMED_OUT = _Codes(4, 504, "the destination did not answer the exit in time")
     CONNECTION_REFUSED = _Codes(5, 502, "the destination refused the connection")
-    HOP_LIMIT_EXCEEDED = _Codes(6, 502, "the packets to the destination go in circles")
-    COMMAND_NOT_SUPPORTED = _Codes(7, 501, "this proxy does not do that")
-    ADDRESS_NOT_SUPPORTED = _Codes(8, 400, "this kind of address is not known")
+    HOP_LIMIT_EXCEEDED = _Codes(6, 502, "the packets to the destination exceed the hop limit")
+    COMMAND_NOT_SUPPORTED = _Codes(7, 501, "this proxy does not support this command")
+    ADDRESS_NOT_SUPPORTED = _Codes(8, 400, "this type of address is not supported")
     LIMIT = _Codes(1, 503, "a limit of the exit or of this client is reached; try again later")
-    MALFORMED = _Codes(1, 400, "the request cannot be understood")
+    MALFORMED = _Codes(1, 400, "the request is malformed")
     BAD_NAME = _Codes(4, 400, "this is not a host name")
 
     @property
@@ -74,5 +74,5 @@ _OF_RESET: Final = {
 
 
 def refusal_of(code: ResetCode) -> Refusal:
-    """Return what a stream that was never open means to the program that asked for it."""
+    """Return the reason for the program when a stream could not be opened."""
     return _OF_RESET.get(code, Refusal.FAILED)

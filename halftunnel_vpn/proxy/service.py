@@ -64,7 +64,7 @@ class ProxyService:
         return list(self._listeners)
 
     def open(self) -> None:
-        """Claim every address; nobody is served before :meth:`serve`. Raises HostError when one is taken."""
+        """Bind every address. :meth:`serve` accepts. Raises HostError if one is in use."""
         config, context = self._config, self._context
         makers: list[tuple[Place, str, MakeNegotiation]] = []
         for place in config.socks:
@@ -87,7 +87,7 @@ class ProxyService:
             listener.start()
 
     def session_made(self, now: float) -> None:
-        """There is a session again: what waits for one is tried again."""
+        """Retry what waits for a session: there is one again."""
         for waiting in list(self._context.waiting):
             waiting.session_made(now)
 

@@ -33,7 +33,7 @@ NOT_SOCKS: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"This port speaks SOCKS. The HTTP proxy is at the address of --http.\n"
 )
-"""What a program reads that takes the SOCKS port for an HTTP proxy."""
+"""The answer to a program that uses the SOCKS port as an HTTP proxy."""
 
 
 class SocksNegotiation:

@@ -40,7 +40,7 @@ class StreamDial:
         self._patience = context.driver.wheel.timer(self._waited)
 
     def start(self, now: float) -> None:
-        """Ask the exit, or wait for a session; ``refused`` may be called at once."""
+        """Open the stream, or wait for a session. ``refused`` may be called at once."""
         try:
             self._stream = self._context.opener.open_stream(self._request, self, now)
         except UpstreamUnavailable:

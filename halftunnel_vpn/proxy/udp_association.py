@@ -17,13 +17,13 @@ READS_PER_WAKE = 64
 """Datagrams read before other events get their turn."""
 
 READ_SIZE = 4096
-"""Bytes discarded at once of what a program says on its TCP connection."""
+"""Bytes that are discarded at once on the TCP connection of a program."""
 
 SOCKET_BUFFER = 1024 * 1024
 """Bytes asked of the kernel for each direction of the socket."""
 
 LOOPBACK = "127.0.0.1"
-"""Where the socket stands for a program that came over a Unix socket."""
+"""The address of the socket for a program that uses a Unix socket."""
 
 
 class UdpAssociation:
@@ -98,7 +98,7 @@ class UdpAssociation:
     # --- the program -----------------------------------------------------------------------------
 
     def _control_readable(self, sock: socket.socket, events: int) -> None:
-        """What a program says on the TCP connection means nothing, its end ends the association."""
+        """Discard data on the TCP connection; its end ends the association."""
         try:
             if sock.recv(READ_SIZE):
                 return
@@ -152,7 +152,7 @@ class UdpAssociation:
     # --- DatagramHandler -------------------------------------------------------------------------
 
     def run_received(self, data: memoryview, now: float) -> None:
-        """Datagrams from the Internet; an ICMP error is counted, since SOCKS has no word for it."""
+        """Take datagrams from the Internet. An ICMP error is only counted: SOCKS cannot report it."""
         counters = self._context.counters
         try:
             run = decode_run(data)
@@ -177,10 +177,10 @@ class UdpAssociation:
                 counters.drop("proxy-udp-send-failed")
 
     def refused(self, code: ResetCode, now: float) -> None:
-        """The exit has no room for it."""
+        """End it: the exit has no room for it."""
         self._context.counters.drop("proxy-udp-refused")
         self._stream = None
 
     def aborted(self, code: ResetCode, now: float) -> None:
-        """The exit has forgotten it, or the session is gone: the next datagram opens a new stream."""
+        """End the stream, which the exit or the session has ended. The next datagram opens a new one."""
         self._stream = None

@@ -131,7 +131,7 @@ class Watch:
         late = now - self._looked_at - TICK
         self._rest(now)
         if late > STALL:
-            self._quiet_since += late  # nobody has read the socket meanwhile
+            self._quiet_since += late  # this process has not read the socket in the meantime
         if leg.records_received != self._records or leg.proofs != self._proofs:
             self._progress(now)
         quiet = now - self._quiet_since

@@ -16,7 +16,7 @@ RATE_STEPS: Final = 16
 """Steps over which a rate is averaged, at most: receipts come a little early or late."""
 
 LEAST_MEMORY: Final = 10.0
-"""Seconds for which a least one-way time is believed."""
+"""Seconds for which a least one-way time is used."""
 
 NEAR: Final = 0.001
 """Seconds within which a one-way time is seen as the least."""

@@ -137,7 +137,7 @@ class Listener:
         self._sites = dict(sites)
 
     def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
-        """Use other bounds, and believe other proxies, from now on."""
+        """Use other bounds, and trust other proxies, from now on."""
         self.limits = limits
         self.admission.set_limits(limits, trusted_proxies)
 

@@ -133,7 +133,7 @@ class SealedLeg:
         """Close the leg. Nothing more is sent on it. The data that it carried is sent again on others."""
         self._counters.count(f"legs-closed-{reason}")
         if reason == LEG_SILENT:
-            self._leg.abort(reason)  # nobody would answer a goodbye
+            self._leg.abort(reason)  # a silent peer would not answer a Close frame
         else:
             self._leg.close()
         self._lost()

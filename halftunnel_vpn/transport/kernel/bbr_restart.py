@@ -14,7 +14,7 @@ import struct
 from typing import NamedTuple
 
 FORGOTTEN = 0.6
-"""Part of the best rate known below which a rate has been forgotten."""
+"""Part of the best known rate below which bbr has lost the rate."""
 
 NEAR = 1.125
 """A round trip within this factor of the least finds no queue: more could be sent."""

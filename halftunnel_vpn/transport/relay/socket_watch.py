@@ -58,7 +58,7 @@ class SocketWatch:
             self._sockets[number] = sock, ready, known[2]
 
     def remove(self, sock: socket.socket) -> None:
-        """Watch ``sock`` no more; call it before the socket is closed. Harmless when it is not watched."""
+        """Stop watching ``sock``. Call it before the socket is closed. Harmless if it is not watched."""
         number = sock.fileno()
         if self._epoll is None or self._sockets.pop(number, None) is None:
             return

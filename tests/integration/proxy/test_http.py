@@ -167,8 +167,8 @@ async def test_each_failure_has_a_status_and_a_sentence(proxied, origin):
         b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n": (502, b"refused the connection"),
         b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n\r\n": (502, b"refused the connection"),
         b"CONNECT nonsense HTTP/1.1\r\nHost: x\r\n\r\n": (400, b"not a host name"),
-        b"\x16\x03\x01\x02\x00\x01\r\n\r\n": (400, b"cannot be understood"),
-        b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nX: " + bytes(70_000): (431, b"cannot be understood"),
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n": (400, b"is malformed"),
+        b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nX: " + bytes(70_000): (431, b"is malformed"),
     }
     for request, (status, sentence) in answers.items():
         answer = await proxy.ask(request, 1)
