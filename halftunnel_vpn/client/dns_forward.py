@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
+from halftunnel_vpn.client.settings import dns_config
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.dns.dns_service import DnsService
+from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import DnsError, UpstreamUnavailable
 from halftunnel_vpn.protocol.dns_framing import FrameReader, frame
 from halftunnel_vpn.protocol.interfaces import StreamOpener, StreamPort
@@ -76,3 +82,17 @@ class DnsForwarder:
         except asyncio.CancelledError:
             stream.reset(ResetCode.TIMED_OUT)
             raise
+
+
+def make_dns_service(
+    profile: ClientProfile, opener: StreamOpener, clock: Callable[[], float], counters: Counters
+) -> DnsService:
+    """Return the resolver of this host: through the tunnel, and outside it for split domains."""
+    return DnsService(
+        dns_config(profile),
+        DnsForwarder(opener, clock),
+        DirectResolvers(counters=counters, mark=profile.routes.mark),
+        clock,
+        counters,
+        first_fake=int.from_bytes(secrets.token_bytes(2), "big"),
+    )

@@ -10,11 +10,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.connection import Connection
 from halftunnel_vpn.client.device_reader import DeviceReader
-from halftunnel_vpn.client.dns_forward import DnsForwarder
+from halftunnel_vpn.client.dns_forward import make_dns_service
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
@@ -22,20 +23,12 @@ from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector, NewSession
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.legs.interval_file import IntervalFile
-from halftunnel_vpn.client.settings import (
-    dial_options,
-    dns_config,
-    flow_config,
-    host_state,
-    traffic_policy,
-)
+from halftunnel_vpn.client.settings import dial_options, flow_config, host_state, traffic_policy
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
 from halftunnel_vpn.client.tunnel_status import dns_status, road_status
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.dns.dns_service import DnsService
-from halftunnel_vpn.dns.upstream import DirectResolvers
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
@@ -108,15 +101,7 @@ class Tunnel:
             legs_changed=changed,
             intervals=self._intervals,
         )
-        config = dns_config(profile)
-        self._dns = DnsService(
-            config,
-            DnsForwarder(self._connection, driver.clock),
-            DirectResolvers(counters=self.counters, mark=profile.routes.mark),
-            driver.clock,
-            self.counters,
-            first_fake=int.from_bytes(secrets.token_bytes(2), "big"),
-        )
+        self._dns = make_dns_service(profile, self._connection, driver.clock, self.counters)
         # What serves programs of this host by SOCKS and HTTP beside the device.
         self._proxy = None if make_proxy is None else make_proxy(profile, self._connection, driver, counters)
         self._tracker: FlowTracker | None = None
@@ -132,7 +117,7 @@ class Tunnel:
     async def run(self) -> None:
         """Run until :meth:`stop`. Raises HostError, RoadError or HandshakeError if it does not come up."""
         await self._host.prepare(self.profile.tun.name)
-        stopped = asyncio.ensure_future(self._stopped())
+        stopped = asyncio.create_task(self._stop.wait())
         memory = IntervalFile(self._intervals, state_directory(), self._driver)
         memory.start()
         try:
@@ -149,10 +134,7 @@ class Tunnel:
             self._connection.close()
             memory.stop()
 
-    async def _stopped(self) -> None:
-        await self._stop.wait()
-
-    async def _first_session(self, stopped: asyncio.Future[None]) -> NewSession | None:
+    async def _first_session(self, stopped: asyncio.Task[Literal[True]]) -> NewSession | None:
         """Make the first handshake before the host is changed; return None if stopped in the meantime."""
         attempt = asyncio.ensure_future(self._establish())
         await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -166,7 +148,7 @@ class Tunnel:
         await self._resolver.learn()
         return await self._connection.establish()
 
-    async def _carry(self, established: NewSession, stopped: asyncio.Future[None]) -> None:
+    async def _carry(self, established: NewSession, stopped: asyncio.Task[Literal[True]]) -> None:
         """Carry the host's traffic until ``stopped``. Undo the steps in reverse order."""
         profile, host = self.profile, self._host
         async with contextlib.AsyncExitStack() as undo:
@@ -213,9 +195,6 @@ class Tunnel:
     def _close_proxy(self) -> None:
         if self._proxy is not None:
             self._proxy.close()
-
-    def _flush(self) -> None:
-        self._connection.pump.flush()
 
     def _make_tracker(self, device: TunDevice) -> FlowTracker:
         return FlowTracker(

@@ -69,7 +69,7 @@ class SendSide:
         self.memory = memory
         self.stream_id = stream_id
         self.credit = credit
-        # lists, and not deques: an empty deque has 760 bytes, and most streams are idle most of the time
+        # Lists: an empty deque has 760 bytes, and most streams are idle.
         self.unsent: list[Buffer] = []
         self.unsent_bytes = 0
         self.accepted = 0
@@ -338,13 +338,9 @@ class SendSide:
         packet.sent_at = now
         if packet.type is PacketType.OPEN and self.acknowledged <= packet.sequence:
             self.opening_leg = leg
+        sequence, acknowledged = packet.sequence & SERIAL_MASK, acknowledgement & SERIAL_MASK
         header = encode_header(
-            packet.type,
-            self.session_id,
-            self.stream_id,
-            packet.sequence & SERIAL_MASK,
-            acknowledgement & SERIAL_MASK,
-            packet.length,
+            packet.type, self.session_id, self.stream_id, sequence, acknowledged, packet.length
         )
         train.parts += [header, *packet.chunks]
         train.room -= HEADER_LENGTH + packet.length

@@ -162,14 +162,9 @@ class Supervisor:
             for notice in notices:
                 log.warning("%s", notice)
             return Tunnel(
-                profile,
-                self._driver,
-                host,
-                self.counters,
-                changed=changed,
-                notices=notices,
-                make_proxy=self._make_proxy,
-            )
+                profile, self._driver, host, self.counters,
+                changed=changed, notices=notices, make_proxy=self._make_proxy,
+            )  # fmt: skip
 
         return make
 
@@ -311,15 +306,11 @@ class Supervisor:
 
     async def adopt(self, pid: int, programs: str) -> None:
         """Add a process to the excluded programs, or to those that use the tunnel."""
-        if self._runner.tunnel is None:
-            raise HostError("The tunnel is not up: run `htvpn up` first.")
-        await self._runner.tunnel.adopt_program(pid, programs)
+        await self._runner.running().adopt_program(pid, programs)
 
     async def record(self, seconds: float) -> str:
         """Have the tunnel write down every record; return the file. Raises HostError."""
-        if self._runner.tunnel is None:
-            raise HostError("The tunnel is not up: run `htvpn up` first.")
-        return self._runner.tunnel.record(seconds)
+        return self._runner.running().record(seconds)
 
     # --- status ----------------------------------------------------------------------------------
 

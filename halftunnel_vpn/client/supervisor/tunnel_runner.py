@@ -9,7 +9,7 @@ from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelE
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
-from halftunnel_vpn.errors import HalfTunnelError, first_leaf
+from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
 
 MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]
 """Makes a tunnel from a profile. The tunnel calls the function whenever its phase may have changed."""
@@ -39,6 +39,12 @@ class TunnelRunner:
         self._is_stopped = True
         if self.tunnel is not None:
             self.tunnel.stop()
+
+    def running(self) -> TunnelPort:
+        """Return the tunnel. Raises HostError if there is none."""
+        if self.tunnel is None:
+            raise HostError("The tunnel is not up: run `htvpn up` first.")
+        return self.tunnel
 
     def phase(self) -> TunnelState | None:
         """Return the phase of the tunnel; None if there is none. Later changes are posted again."""
