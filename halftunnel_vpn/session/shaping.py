@@ -262,6 +262,7 @@ class Shaper:
                 self._stop(now)
                 return True
         if is_check:
+            self.writer.settle(now)
             reason = self.budget.reason_against(self._rate * clock.gap_after(now), now)
             if reason:
                 self._stop(now)
@@ -279,6 +280,7 @@ class Shaper:
 
     def _stop(self, now: float) -> None:
         """End the activity."""
+        self.writer.settle(now)
         self.state = _IDLE
         self.clock.stop()
         self._opened = self._numbers.highest
@@ -351,6 +353,7 @@ class Shaper:
             sent = self._bytes_sent()
             is_quiet = not self._scheduler and sent - self._bulk_sent < self._rate * BULK_CHECK
             self._bulk_quiet = self._bulk_quiet + 1 if is_quiet else 0
+            self.budget.spent(0, max(sent - self._bulk_sent, 0), now)
             self._bulk_sent = sent
             if self._bulk_quiet < BULK_QUIET:
                 self._timer.arm(now + BULK_CHECK)

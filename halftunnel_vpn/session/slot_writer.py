@@ -42,6 +42,7 @@ class SlotWriter:
         "_legs",
         "_oversize",
         "_scheduler",
+        "_settled",
         "data_bytes",
         "escapes",
         "is_full",
@@ -67,10 +68,18 @@ class SlotWriter:
         # Records, and bytes of padding and of everything else in them.
         self.slots = 0
         self.padding_bytes = self.data_bytes = 0
+        # What of both is charged to the budget.
+        self._settled = (0, 0)
         # Records that were no slot's or had another size, by reason.
         self.escapes: dict[str, int] = {}
         # What leaves just now, for a recording; None: not in a slot.
         self.sending: SentSlot | None = None
+
+    def settle(self, now: float) -> None:
+        """Charge to the budget what has left since the last call."""
+        padding, data = self.padding_bytes, self.data_bytes
+        self._budget.spent(padding - self._settled[0], data - self._settled[1], now)
+        self._settled = (padding, data)
 
     def escaped(self, reason: str) -> None:
         """Count an escape."""
@@ -113,7 +122,6 @@ class SlotWriter:
         self.slots += 1
         self.padding_bytes += padding
         self.data_bytes += size - padding
-        self._budget.spent(padding, size - padding, now)
         leg.under_way.sent(leg.records_sent, size + RECORD_COST, train.datagram_bytes, now)
         if leg.owes_proof:
             leg.proof_record = leg.records_sent
