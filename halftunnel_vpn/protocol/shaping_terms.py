@@ -21,8 +21,6 @@ class ShapingMode(IntEnum):
     OFF = 0
     SPLIT = 1
     """The upstream runs on a clock."""
-    BALANCED = 2
-    """As SPLIT, and the downstream's rate falls from a maximum along a fixed curve."""
     STRONG = 3
     """Both directions run on a clock."""
 
@@ -62,4 +60,7 @@ class ShapingTerms(NamedTuple):
         return self._replace(mode=min(self.mode, most), rate=rate)
 
 
-_MODES: Final = {int(mode): mode for mode in ShapingMode}
+_BETWEEN: Final = 2
+# Reserved for a mode between SPLIT and STRONG: who does not know it gives the lesser one.
+
+_MODES: Final = {int(mode): mode for mode in ShapingMode} | {_BETWEEN: ShapingMode.SPLIT}

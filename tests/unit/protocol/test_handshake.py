@@ -329,6 +329,7 @@ def test_shaping_terms_of_a_later_version_are_read_and_short_ones_refused() -> N
     value = ShapingTerms(ShapingMode.STRONG, True, 1, 2, 3).encode()
     assert ShapingTerms.decode(value + b"more") == ShapingTerms.decode(value)
     assert ShapingTerms.decode(b"\x09" + value[1:]).mode is ShapingMode.OFF
+    assert ShapingTerms.decode(b"\x02" + value[1:]).mode is ShapingMode.SPLIT
     for cut in range(len(value)):
         assert refused(ShapingTerms.decode, value[:cut]) == "handshake-malformed"
 
