@@ -46,6 +46,12 @@ LINKER_OPTIONS: Final = ("-shared", "-Wl,-O1", "-Wl,-z,relro", "-Wl,-z,now", "-W
 OVERRIDES: Final = {"initial-upload-closes-no-bugs *": "The packages are not uploaded to Debian."}
 """Findings of lintian that are no mistakes, with the reason."""
 
+PROGRAM_OVERRIDES: Final = OVERRIDES | {
+    "shared-library-lacks-prerequisites *": "Modules of mypyc find its library through Python.",
+    "unusual-interpreter *": "The program's own name of python3, and modules of others that nobody executes.",
+}
+"""Those of halftunnel-vpn."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/package", description="Build the Debian packages.")
@@ -189,7 +195,7 @@ def packages(
         for tree, package in trees:
             text = copyright if package is program_package else copyrights(None)
             debian.documents(tree, package, version, copyright=text, changelog=changelog, epoch=moment)
-            debian.overrides(tree, package, OVERRIDES)
+            debian.overrides(tree, package, PROGRAM_OVERRIDES if package is program_package else OVERRIDES)
             made.append(debian.build(tree, package, version, arguments.output, moment, arguments.compression))
     return made
 
