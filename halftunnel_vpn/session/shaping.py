@@ -351,7 +351,9 @@ class Shaper:
         """Check whether the bulk transfer is over, or the budget allows padding again."""
         if self.state is _BULK:
             sent = self._bytes_sent()
-            is_quiet = not self._scheduler and sent - self._bulk_sent < self._rate * BULK_CHECK
+            # what nothing has acknowledged may have to be sent again: on the clock that would take long
+            waits = bool(self._scheduler) or any(leg.outstanding for leg in self._legs.senders)
+            is_quiet = not waits and sent - self._bulk_sent < self._rate * BULK_CHECK
             self._bulk_quiet = self._bulk_quiet + 1 if is_quiet else 0
             self.budget.spent(0, max(sent - self._bulk_sent, 0), now)
             self._bulk_sent = sent
