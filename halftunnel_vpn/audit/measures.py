@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from halftunnel_vpn.audit.observation import AuditRecord
 
@@ -116,11 +116,16 @@ def is_padding_only(record: AuditRecord, least: int) -> bool:
     )
 
 
-def lateness_auc(records: Sequence[AuditRecord]) -> float | None:
-    """Return how well lateness distinguishes padding from data: 0.5 not at all, 1 always.
+class Separation(NamedTuple):
+    """How well lateness tells padding from data: the area under the ROC curve, and its standard error."""
 
-    None where there are too few records of one kind. It is the area under the ROC curve (Mann-Whitney).
-    """
+    area: float
+    """0.5: not at all; 1: always."""
+    error: float
+
+
+def lateness(records: Sequence[AuditRecord]) -> Separation | None:
+    """Return how well lateness tells padding from data (Mann-Whitney); None with too few of one kind."""
     known = [record for record in records if record.slot and record.late is not None]
     least = min((record.size - (record.pad or 0) for record in known), default=0)
     kinds = [(record.late or 0.0, is_padding_only(record, least)) for record in known]
@@ -139,7 +144,9 @@ def lateness_auc(records: Sequence[AuditRecord]) -> float | None:
         ranks += tied * (place + 1 + end) / 2
         place = end
     area = (ranks - padding * (padding + 1) / 2) / (padding * data)
-    return max(area, 1 - area)
+    # the error of the area where both kinds are alike
+    error = math.sqrt((padding + data + 1) / (12 * padding * data))
+    return Separation(max(area, 1 - area), error)
 
 
 def _pearson(one: Sequence[float], other: Sequence[float]) -> float:

@@ -59,4 +59,5 @@ def _path(score: PathScore) -> Iterator[str]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(score.escapes.items()))
         yield f"    declared escapes       {reasons}"
     if score.lateness_auc is not None:
-        yield f"    lateness of padding AUC {score.lateness_auc:.2f} (0.50: not at all)"
+        error = 1.96 * (score.lateness_error or 0.0)
+        yield f"    lateness tells padding AUC {score.lateness_auc:.3f} +- {error:.3f} (0.5: not at all)"

@@ -15,6 +15,9 @@ PROMISED: Final = {"off": "", "split": "A", "balanced": "AB", "strong": "AB"}
 MAX_AUC: Final = 0.55
 """How well lateness may distinguish padding from data."""
 
+CERTAINTY: Final = 1.96
+"""Standard errors by which it must be more: otherwise it may be chance."""
+
 MAX_CAPTURED_OFF_SIZE: Final = 0.02
 """Share of records of another size on a clocked path of a capture: handshakes, keepalives, escapes."""
 
@@ -44,7 +47,9 @@ class PathScore:
     escapes: dict[str, int] = field(default_factory=dict)
     """Records outside the clock, by the declared reason."""
     lateness_auc: float | None = None
-    """How well lateness distinguishes padding from data: 0.5 not at all, 1 always."""
+    """How well lateness tells padding from data: 0.5 not at all, 1 always."""
+    lateness_error: float | None = None
+    """Its standard error."""
 
 
 @dataclass(slots=True)
@@ -126,7 +131,9 @@ def _score_clock(observation: Observation, score: PathScore, own: list[AuditReco
     score.off_size = sum(record.size != score.cell for record in in_clock)
     if observation.source is Source.LOG:
         score.off_slot = sum(not record.slot for record in in_clock)
-        score.lateness_auc = measures.lateness_auc(own)
+        found = measures.lateness(own)
+        if found is not None:
+            score.lateness_auc, score.lateness_error = found
 
 
 def _check(observation: Observation, score: PathScore, broken: list[str], unjudged: list[str]) -> None:
@@ -148,5 +155,5 @@ def _check(observation: Observation, score: PathScore, broken: list[str], unjudg
         broken.append(f"{where}: {score.off_size} of {sent} records have another size, undeclared")
     if score.lateness_auc is None:
         unjudged.append(f"{where}: too few records whose lateness is known")
-    elif score.lateness_auc > MAX_AUC:
-        broken.append(f"{where}: lateness distinguishes padding from data (AUC {score.lateness_auc:.2f})")
+    elif score.lateness_auc - CERTAINTY * (score.lateness_error or 0.0) > MAX_AUC:
+        broken.append(f"{where}: lateness tells padding from data (AUC {score.lateness_auc:.3f})")

@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from halftunnel_vpn import __version__
+from halftunnel_vpn.audit.record_log import read_log
+from halftunnel_vpn.audit.verdict import judge
 from halftunnel_vpn.errors import HalfTunnelError, UsageError
 from lab.audit import report, simulate
 from lab.audit.attackers import VOTE, attack
@@ -74,6 +76,7 @@ def analyse(directory: Path, runs: Sequence[str], sweeps: Sequence[str], seed: i
         baseline = baselines.setdefault(driver, traces)
         print(f"{name}: {len(traces)} loads", file=sys.stderr, flush=True)
         result["runs"][name] = attacked(traces, baseline, world["sites"], seed)
+        result["runs"][name]["records"] = scored(directory, name)
     for text in sweeps:
         plain = next((name for name in runs if name.startswith("off")), None)
         if plain is None:
@@ -123,6 +126,15 @@ def attacked(traces: list[Trace], baseline: list[Trace], sites: int, seed: int) 
     if background:
         result["open_world"] = _open(closed, background, classes, seed)
     return result
+
+
+def scored(directory: Path, name: str) -> list[dict[str, Any]]:
+    """Return what `htvpn audit` finds in each log that the clients of a run have recorded."""
+    found = []
+    for path in sorted(directory.glob(f"{name}.records-*.jsonl")):
+        with path.open() as lines:
+            found.append(judge(read_log(lines)).as_data())
+    return found
 
 
 def _overhead(traces: Sequence[Trace], plain: Sequence[Trace]) -> float:

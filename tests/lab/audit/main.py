@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--open", type=_natural, default=0, metavar="N", help="other sites, for an open world")
     made.add_argument("--domains", type=_natural, default=1, metavar="N", help="domains in each direction")
     made.add_argument("--fast", action="store_true", help="with fake-ip names and answer_at_once")
+    made.add_argument(
+        "--record", action="store_true", help="also have the client record, and score that with htvpn audit"
+    )
     made.add_argument("--seed", type=int, default=1, help="of sites and order (%(default)s)")
     made.add_argument("--shards", type=_natural, default=2, metavar="N", help="labs at a time (%(default)s)")
     made.add_argument("--dir", type=Path, default=Path("build/audit/run"), help="traces (%(default)s)")
@@ -88,7 +91,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
                     Plan(
                         options.dir, mode=mode, driver=driver, seed=options.seed, sites=options.sites,
                         loads=loads[driver], open_sites=open_sites, domains=options.domains,
-                        fast=options.fast,
+                        fast=options.fast, record=options.record,
                     )
                 )  # fmt: skip
     if not found:
@@ -131,7 +134,12 @@ def _remember_world(options: argparse.Namespace) -> None:
 def _start_shard(options: argparse.Namespace, plan: Plan, number: int) -> subprocess.Popen[bytes]:
     words = ["--mode", plan.mode, "--sites", plan.sites, "--loads", plan.loads, "--open", plan.open_sites]
     words += ["--domains", plan.domains, "--seed", plan.seed, "--dir", plan.directory, "--shard", number]
-    words += ["--shards", options.shards, *(["--fast"] if plan.fast else [])]
+    words += [
+        "--shards",
+        options.shards,
+        *(["--fast"] if plan.fast else []),
+        *(["--record"] if plan.record else []),
+    ]
     if plan.driver == "browser":
         words += ["--no-fetcher", "--browser", plan.loads * plan.sites]
     with _log(options, plan, number).open("ab") as log:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 NAMES = {"all": "all paths (the client's ISP)", "A": "path A alone", "B": "path B alone"}
@@ -42,6 +42,8 @@ def _run(name: str, run: Mapping[str, Any]) -> list[str]:
     ]
     if run["not_quiet"]:
         lines.append(f"{run['not_quiet']} loads after which the paths did not fall silent")
+    for verdict in run.get("records", ()):
+        lines.append(f"record log of {verdict['seconds']:.0f} s: {'; '.join(_record_log(verdict))}")
     if "open_world" in run:
         lines.append(f"open world, {run['open_world']['sites']} other sites, r = 20:")
         for observer, found in run["open_world"]["observers"].items():
@@ -51,6 +53,18 @@ def _run(name: str, run: Mapping[str, Any]) -> list[str]:
                 f"precision at a recall of 0.5: {precision:.2f}"
             )
     return lines
+
+
+def _record_log(verdict: Mapping[str, Any]) -> Iterator[str]:
+    for score in verdict["paths"]:
+        if score["cell"] is not None:
+            auc = score["lateness_auc"]
+            yield (
+                f"path {score['path']}: cells of {score['cell']} B, off slot {score['off_slot']}, "
+                f"off size {score['off_size']}, escapes {score['escapes'] or 'none'}, "
+                f"lateness {'unknown' if auc is None else f'AUC {auc:.3f}'}"
+            )
+    yield from (f"BROKEN: {line}" for line in verdict["broken"])
 
 
 def _change(share: float) -> str:

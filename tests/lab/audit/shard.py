@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,9 @@ class Plan:
     keep_captures: bool = False
     """Whether whole frames are captured, into ``road-a.pcap`` and ``road-b.pcap`` of ``directory``."""
 
+    record: bool = False
+    """Whether the client records what leaves and comes, into ``NAME.records-SHARD-NUMBER.jsonl``."""
+
     @property
     def name(self) -> str:
         """Return the first part of the names of this run's files."""
@@ -80,12 +84,12 @@ class Shard:
 
     def __init__(self, plan: Plan, shard: int, shards: int) -> None:
         self.plan = plan
+        self.number = shard
         self.file = plan.directory / f"{plan.name}.shard{shard}.jsonl"
         done = set()
         for path in plan.directory.glob(f"{plan.name}.shard*.jsonl"):
             done |= {(trace.site, trace.load) for trace in read(path)}
         self.todo = [pair for pair in plan.shares(shards)[shard] if pair not in done]
-        self.log = plan.directory / f"{plan.name}.shard{shard}.records.jsonl"
 
     def run(self) -> None:
         """Load what is left to load. Raises HostError."""
@@ -97,6 +101,7 @@ class Shard:
             lengthen(lab, Line(self.plan.delay, self.plan.rate, int(self.plan.rate / 8 * 0.1)))
             start_sites(lab, list(sites.values()))
             tunnel = start_tunnel(lab, self.plan)
+            recording = start_recording(tunnel) if self.plan.record else None
             watch = Watch(lab, self.plan.silence, whole=self.plan.keep_captures)
             watch.start()
             with driver(lab, self.plan.driver) as ask:
@@ -110,6 +115,11 @@ class Shard:
             if status is None:
                 raise HostError(f"the tunnel was lost:\n{tunnel.client_output()}")
             self.file.with_suffix(".status.json").write_text(json.dumps(status))
+            if recording is not None:
+                tunnel.stop_client()  # which writes what it has still to write
+                name = f"{self.plan.name}.records-{self.number}"
+                number = len(list(self.plan.directory.glob(f"{name}-*.jsonl")))
+                shutil.copy(recording, self.plan.directory / f"{name}-{number}.jsonl")
 
     def _load(self, watch: Watch, ask: Any, site: Site, load: int) -> None:
         problems = []
@@ -142,6 +152,12 @@ def start_tunnel(lab: Lab, plan: Plan) -> LabTunnel:
         _add_domains(lab, tunnel, plan.domains)
     tunnel.start()
     return tunnel
+
+
+def start_recording(tunnel: LabTunnel) -> Path:
+    """Have the client record for as long as it may; return the file."""
+    said = tunnel.htvpn(CLIENT, "audit", "record", "--for", "24h", "--socket", str(tunnel.socket))
+    return Path(shlex.split(said)[-1])
 
 
 def _add_domains(lab: Lab, tunnel: LabTunnel, domains: int) -> None:

@@ -17,8 +17,8 @@ VARIANTS: Final = 6
 MAX_SHEETS: Final = 5
 """Style sheets of a page."""
 
-PAGE_BYTES: Final = (150_000, 1_500_000)
-"""The bytes of a page are drawn between these, by their logarithm."""
+PAGE_BYTES: Final = (400_000, 5_000_000)
+"""The bytes of a page are drawn between these, by their logarithm; the middle is near that of the web."""
 
 _SHARES: Final = {"html": 0.06, "css": 0.08, "js": 0.33, "image": 0.53}
 _LEAST_BYTES: Final = {"html": 3000, "css": 1500, "js": 800, "image": 400}
@@ -78,7 +78,7 @@ def make_site(seed: int, number: int) -> Site:
     shared = draw.sample(SHARED_NAMES, draw.randint(1, len(SHARED_NAMES)))
     low, high = (math.log(bound) for bound in PAGE_BYTES)
     total = math.exp(draw.uniform(low, high))
-    counts = {"css": draw.randint(1, MAX_SHEETS), "js": draw.randint(2, 12), "image": draw.randint(5, 40)}
+    counts = {"css": draw.randint(1, MAX_SHEETS), "js": draw.randint(3, 25), "image": draw.randint(8, 60)}
     sizes = {kind: _split(draw, kind, total, count) for kind, count in counts.items()}
 
     def resource(kind: str, index: int, size: int) -> Resource:

@@ -188,13 +188,14 @@ def test_activities_end_with_a_second_of_silence_and_keepalives_are_none():
 
 def test_lateness_with_ties_is_worth_half():
     same = [AuditRecord(0, True, "1", 1400, pad, 0.001, True) for pad in [1300] * 60 + [10] * 60]
-    assert measures.lateness_auc(same) == 0.5
+    assert measures.lateness(same) == pytest.approx((0.5, 0.053), abs=0.001)
     apart = [
         AuditRecord(0, True, "1", 1400, pad, late, True)
         for pad, late in [(1300, 0.1)] * 60 + [(10, 0.2)] * 60
     ]
-    assert measures.lateness_auc(apart) == 1.0
-    assert measures.lateness_auc(same[:70]) is None
+    separation = measures.lateness(apart)
+    assert separation is not None and separation.area == 1.0
+    assert measures.lateness(same[:70]) is None
 
 
 def test_the_command_reports_and_its_exit_code_is_the_promise(
