@@ -22,8 +22,11 @@ STOP_STEP: Final = 1.5
 STOP_FIRST: Final = 0.5
 """In mode strong activities stop after STOP_FIRST * STOP_STEP ** k seconds."""
 
-FOUR_BURSTS: Final = ((250, 2400), (1200, 8000), (60, 1200), (100, 1 << 40))
+FOUR_BURSTS: Final = ((250, 3000), (600, 8000), (60, 1250), (100, 1 << 40))
 """Bytes of the bursts of a TLS handshake in a tunnel: hello, server's flight, finished, first answer."""
+
+LEAST_BURST_RECORD: Final = 100
+"""Bytes below which a record is an acknowledgement of the tunnel, and part of no burst."""
 
 BURST_GAP: Final = 0.5
 """Seconds within which one burst must answer the other."""
@@ -89,6 +92,8 @@ def four_bursts(records: Sequence[AuditRecord]) -> int:
     """
     bursts: list[tuple[bool, int, float, float]] = []
     for record in records:
+        if record.size < LEAST_BURST_RECORD:
+            continue
         if bursts and bursts[-1][0] == record.up:
             up, size, began, _ = bursts[-1]
             bursts[-1] = (up, size + record.size, began, record.at)

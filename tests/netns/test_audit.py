@@ -70,6 +70,7 @@ def test_the_command_scores_the_captures_of_both_paths(
     assert b["bytes_down"] > sum(trace.bytes for trace in traces)
     assert a["bytes_up"] > 20 * a["bytes_down"]
     assert both["four_bursts"] > a["four_bursts"] + b["four_bursts"]
+    assert verdict["echo"] > 0.3
     assert min(a["size_entropy"], b["size_entropy"]) > 1
     # what leaves in an unshaped tunnel is no clock
     assert main(["audit", *files, "--mode", "split"]) == 1

@@ -108,8 +108,9 @@ class Shard:
                 ask(sites[numbers[0]], 0)  # the first load of a process is slower than all others
                 for site, load in self.todo:
                     self._load(watch, ask, sites[site], load)
+            captures = watch.stop()
             if self.plan.keep_captures:
-                for path in watch.stop():
+                for path in captures:
                     shutil.copy(path, self.plan.directory)
             status = tunnel.status()
             if status is None:

@@ -21,6 +21,9 @@ START_TIMEOUT: Final = 60.0
 SNAPSHOT: Final = 96
 """Bytes kept of each frame: its headers."""
 
+WHOLE_FRAME: Final = 2000
+"""Bytes that hold any frame of the links. With more, the kernel's ring has few places, and drops."""
+
 SILENCE: Final = 0.7
 """Seconds after which a path counts as silent."""
 
@@ -50,7 +53,7 @@ class Watch:
         """``whole``: capture frames as they are, and not their headers alone."""
         self._lab = lab
         self._silence = silence
-        self._snapshot = 0 if whole else SNAPSHOT
+        self._snapshot = WHOLE_FRAME if whole else SNAPSHOT
         self._readers: dict[Path, PcapReader] = {}
         self._offsets: dict[Path, int] = {}
         self._letters: dict[Path, str] = {}
@@ -72,11 +75,13 @@ class Watch:
             time.sleep(0.02)
 
     def stop(self) -> list[Path]:
-        """End the captures and return their files."""
+        """End the captures and return their files. Raises HostError when a packet went by unseen."""
         for running in self._running:
             running.send_signal(signal.SIGINT)
         for running in self._running:
             running.wait(START_TIMEOUT)
+            if "\n0 packets dropped by kernel" not in self._lab.output(running):
+                raise HostError(f"tcpdump missed packets: {self._lab.output(running).strip()}")
         return list(self._readers)
 
     def read(self) -> None:
