@@ -122,7 +122,7 @@ def is_padding_only(record: AuditRecord, least: int) -> bool:
 
 
 class Separation(NamedTuple):
-    """How well lateness tells padding from data: the area under the ROC curve, and its standard error."""
+    """How well lateness distinguishes padding: the area under the ROC curve, and its standard error."""
 
     area: float
     """0.5: not at all; 1: always."""
@@ -130,7 +130,7 @@ class Separation(NamedTuple):
 
 
 def lateness(records: Sequence[AuditRecord]) -> Separation | None:
-    """Return how well lateness tells padding from data (Mann-Whitney); None with too few of one kind."""
+    """Return how well lateness distinguishes padding (Mann-Whitney); None with too few of one kind."""
     known = [record for record in records if record.slot and record.late is not None]
     least = min((record.size - (record.pad or 0) for record in known), default=0)
     kinds = [(record.late or 0.0, is_padding_only(record, least)) for record in known]

@@ -60,4 +60,4 @@ def _path(score: PathScore) -> Iterator[str]:
         yield f"    declared escapes       {reasons}"
     if score.lateness_auc is not None:
         error = 1.96 * (score.lateness_error or 0.0)
-        yield f"    lateness tells padding AUC {score.lateness_auc:.3f} +- {error:.3f} (0.5: not at all)"
+        yield f"    lateness of padding    AUC {score.lateness_auc:.3f} +- {error:.3f} (0.5: not at all)"

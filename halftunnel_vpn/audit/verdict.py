@@ -47,7 +47,7 @@ class PathScore:
     escapes: dict[str, int] = field(default_factory=dict)
     """Records outside the clock, by the declared reason."""
     lateness_auc: float | None = None
-    """How well lateness tells padding from data: 0.5 not at all, 1 always."""
+    """How well lateness distinguishes padding from data: 0.5 not at all, 1 always."""
     lateness_error: float | None = None
     """Its standard error."""
 
@@ -156,4 +156,4 @@ def _check(observation: Observation, score: PathScore, broken: list[str], unjudg
     if score.lateness_auc is None:
         unjudged.append(f"{where}: too few records whose lateness is known")
     elif score.lateness_auc - CERTAINTY * (score.lateness_error or 0.0) > MAX_AUC:
-        broken.append(f"{where}: lateness tells padding from data (AUC {score.lateness_auc:.3f})")
+        broken.append(f"{where}: lateness distinguishes padding from data (AUC {score.lateness_auc:.3f})")
