@@ -8,6 +8,7 @@ from halftunnel_vpn import __build__
 from halftunnel_vpn.cli import entries
 from halftunnel_vpn.cli.parser import (
     Commands,
+    InterleavedParser,
     Parser,
     add_process_options,
     add_socket,
@@ -26,7 +27,7 @@ def build_parser() -> Parser:
         description="A full-tunnel VPN whose two directions never share a network path.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not connected.",
     )
-    parser.add_argument("--version", action="version", version=f"htvpn {__build__}")
+    parser.add_argument("-V", "--version", action="version", version=f"htvpn {__build__}")
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_server(commands)
@@ -70,6 +71,10 @@ def build_parser() -> Parser:
 
     _add_audit(commands)
     _add_diagnosis(commands)
+    about = command(commands, "help", "explain a command", entries.help)
+    about.add_argument("words", nargs="*", metavar="COMMAND", help="such as: server init")
+    about.set_defaults(parser=parser)
+    command(commands, "version", "print the version", entries.version)
     demo = command(commands, "demo", "try a whole tunnel in namespaces on this host", entries.demo)
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep has left")
@@ -181,12 +186,15 @@ def _add_profile(commands: Commands[Parser]) -> None:
         ("remove", "remove a profile and its key", entries.profile_remove),
         ("use", "make a profile the active one", entries.profile_use),
     ):
-        action = command(actions, name, meaning, run)
-        if name != "list":
-            action.add_argument("name", metavar="NAME")
+        action = command(actions, name, meaning, run, kind=InterleavedParser if name == "add" else Parser)
         if name == "add":
+            action.add_argument(
+                "name", nargs="?", metavar="NAME", help="what to call it (default: the name in the file)"
+            )
             action.add_argument("file", metavar="FILE", type=path, help="- for standard input")
             action.add_argument("--replace", action="store_true", help="replace a profile of that name")
+        elif name != "list":
+            action.add_argument("name", metavar="NAME")
         action.add_argument(
             "--dir", metavar="DIR", type=path, help="their directory (default: /etc/halftunnel/profiles)"
         )
@@ -208,6 +216,12 @@ def _add_setup(commands: Commands[Parser], whole: Parser) -> None:
         ("schema", "print the JSON Schema of a configuration file, for editors", entries.config_schema),
     ):
         command(actions, name, meaning, run).add_argument("role", choices=("client", "server"))
+
+    check = command(
+        actions, "check", "check a profile or a server.toml, and name every mistake", entries.config_check
+    )
+    check.add_argument("file", metavar="FILE", type=path, help="- for standard input")
+    check.add_argument("--role", choices=("client", "server"), help="default: what its tables say")
 
     completion = command(commands, "completion", "print the completion script of a shell", entries.completion)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))

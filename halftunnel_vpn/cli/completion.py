@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.cli import installation
-from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, DEFAULT_EXIT_DIRECTORY
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
 from halftunnel_vpn.errors import HalfTunnelError
@@ -25,8 +25,6 @@ MAX_CANDIDATES: Final = 1000
 
 ASK_TIMEOUT: Final = 2.0
 """Seconds that the daemon may take. The user waits at the prompt."""
-
-EXIT_DIRECTORY: Final = "/var/lib/halftunnel-server"
 
 _SYSTEMCTL: Final = ExternalProgram("systemctl", "this host does not run systemd", "see 'systemctl status'")
 
@@ -88,7 +86,7 @@ class _Line:
         self._open: argparse.Action | None = None
         self._must_take = False
         # The directory of an exit, once it is named.
-        self._directory = EXIT_DIRECTORY
+        self._directory = DEFAULT_EXIT_DIRECTORY
         # Whether everything that follows belongs to another program.
         self._ended = False
         # Whether there is no such command.
@@ -170,6 +168,8 @@ class _Line:
             yield Candidate(_FROM_SHELL[str(action.metavar)])
         elif action.metavar == "PROFILE":
             yield from (Candidate(name, "a profile") for name in profile_names())
+            yield Candidate(":files")
+        elif action.metavar == "NAME" and self._path == ["profile", "add"]:
             yield Candidate(":files")
         elif action.metavar in ("NAME", "CLIENT") and self._path[-1:] not in (["add"], ["add-client"]):
             if self._path[:1] == ["server"]:

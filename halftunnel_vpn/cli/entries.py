@@ -35,6 +35,24 @@ def proxy(options: Namespace) -> int:
     return proxy.run(options)
 
 
+def help(options: Namespace) -> int:
+    from halftunnel_vpn.cli import about
+
+    return about.explain(options)
+
+
+def version(options: Namespace) -> int:
+    from halftunnel_vpn.cli import about
+
+    return about.version(options)
+
+
+def config_check(options: Namespace) -> int:
+    from halftunnel_vpn.cli import config_files
+
+    return config_files.check(options)
+
+
 def reconnect(options: Namespace) -> int:
     from halftunnel_vpn.cli import daemon_commands
 
@@ -142,9 +160,9 @@ def remove_client(options: Namespace) -> int:
 
 
 def server_check(options: Namespace) -> int:
-    from halftunnel_vpn.cli import server_certificate
+    from halftunnel_vpn.cli import server_check
 
-    return server_certificate.check(options)
+    return server_check.run(options)
 
 
 def server_certificate(options: Namespace) -> int:

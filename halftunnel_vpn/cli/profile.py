@@ -28,8 +28,13 @@ def show(options: Namespace) -> int:
 def add(options: Namespace) -> int:
     """Check a profile and store it."""
     text = _text(options.file)
-    _profiles(options).put(options.name, text, replace=options.replace)
-    print(f"profile {options.name} is stored")
+    name = options.name
+    if name is None:
+        from halftunnel_vpn.config.client import parse_client
+
+        name = parse_client(text, source=options.file).name
+    _profiles(options).put(name, text, replace=options.replace)
+    print(f"profile {name} is stored")
     return 0
 
 

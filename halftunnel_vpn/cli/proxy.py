@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a socket
     try:
-        run_loop(_main(profile, config, metrics), nice=max(0, profile.limits.nice))
+        run_loop(_main(profile, config, metrics or profile.metrics.listen), nice=max(0, profile.limits.nice))
     except BaseExceptionGroup as group:
         leaf = first_leaf(group)
         if isinstance(leaf, HandshakeError):

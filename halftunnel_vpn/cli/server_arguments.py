@@ -75,8 +75,10 @@ def add_server(commands: Commands[Parser]) -> None:
     add_directory(remove)
 
     check = command(
-        actions, "check", "check the files of an exit before it is reloaded", entries.server_check
+        actions, "check", "check an exit: files, ports, names, certificates, firewall", entries.server_check
     )
+    check.add_argument("--files", action="store_true", help="only whether its files can be read")
+    check.add_argument("--json", action="store_true", help="print one JSON array")
     add_directory(check)
 
     certificate = command(

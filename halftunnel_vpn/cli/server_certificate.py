@@ -1,4 +1,4 @@
-"""`htvpn server check` and `htvpn server certificate`: check files, install a renewed certificate."""
+"""`htvpn server certificate`: install a renewed certificate."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError
 
 DIRECTIONS = ("upstream", "downstream")
-
-
-def check(options: Namespace) -> int:
-    """Read all files as the exit does when it starts and when it reloads."""
-    directory = Path(options.dir)
-    config = server_directory.load(directory)
-    from halftunnel_vpn.server.exit_files import ExitFiles
-
-    ExitFiles.read(directory, config)
-    print(f"The exit in {directory} can be started or reloaded.")
-    return 0
 
 
 def install(options: Namespace) -> int:

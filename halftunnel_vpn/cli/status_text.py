@@ -41,6 +41,31 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield _line("dropped", f"{sum(dropped.values())} ({reasons})")
 
 
+def after_up(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what somebody wants to know who has just connected: exit, names, kill switch."""
+    ends = []
+    for direction in DIRECTIONS:
+        legs = (status.get(direction) or {}).get("open_legs", ())
+        ends += [f"{leg['domain']}{_address(leg)} {direction}" for leg in legs[:1] if leg.get("domain")]
+    if ends:
+        yield _line("exit", ", ".join(ends))
+    dns = status.get("dns")
+    if isinstance(dns, Mapping):
+        backend = f", this host's resolver set by {dns['backend']}" if dns.get("backend") else ""
+        through = "left alone" if dns.get("mode") == "off" else f"through the tunnel ({dns.get('mode')})"
+        yield _line("dns", through + backend)
+    protection = status.get("protection")
+    if isinstance(protection, Mapping):
+        wanted = protection.get("kill_switch")
+        holds = "" if wanted == "off" else ", active" if protection.get("active") else ", not active"
+        advice = ' (kill_switch = "on" in [protection] of the profile turns it on)' if wanted == "off" else ""
+        yield _line("kill switch", f"{wanted}{holds}{advice}")
+
+
+def _address(leg: Mapping[str, Any]) -> str:
+    return f" ({leg['address']})" if leg.get("address") else ""
+
+
 def _roads(status: Mapping[str, Any]) -> Iterator[str]:
     for direction in DIRECTIONS:
         road = status.get(direction)

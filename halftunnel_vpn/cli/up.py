@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from halftunnel_vpn.cli import daemon_process
+from halftunnel_vpn.cli import daemon_process, status_text
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError, UsageError
 
@@ -72,6 +72,8 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
         status = daemon_process.command(path, "GET", "/v1/status")
     show(None)
     print(f"connected, profile {status['profile']}, device {status['device']}")
+    for line in status_text.after_up(status):
+        print(line)
     for notice in status.get("notices", ()):
         print(f"htvpn: {notice}", file=sys.stderr)
     if status["lost"]:

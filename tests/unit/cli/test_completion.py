@@ -72,7 +72,8 @@ def test_the_command_of_the_scripts_is_not_offered_and_not_in_the_help():
 def test_names_of_profiles_are_offered():
     assert offered("profile use ho") == ["home", "hotel"]
     assert offered("profile remove ") == ["home", "hotel", "work"]
-    assert offered("profile add ") == []
+    assert offered("profile add ") == [":files"]
+    assert offered("profile add laptop ") == [":files"]
     assert offered("up w") == ["work", ":files"]
 
 
