@@ -202,8 +202,13 @@ def _add_profile(commands: Commands[Parser]) -> None:
 
 
 def _add_setup(commands: Commands[Parser], whole: Parser) -> None:
-    install = command(commands, "install", "install the units of this program, as root", entries.install)
-    install.add_argument("role", choices=("client", "server"))
+    install = command(
+        commands,
+        "install",
+        "install the units of this program, as root (proxy: as its user)",
+        entries.install,
+    )
+    install.add_argument("role", choices=("client", "server", "proxy"))
     uninstall = command(
         commands, "uninstall", "remove the units, profiles, keys and state", entries.uninstall
     )

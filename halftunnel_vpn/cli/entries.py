@@ -178,15 +178,15 @@ def server_run(options: Namespace) -> int:
 
 
 def install(options: Namespace) -> int:
-    from halftunnel_vpn.cli import install
+    from halftunnel_vpn.cli import install, install_proxy
 
-    return install.install(options)
+    return install_proxy.install(options) if options.role == "proxy" else install.install(options)
 
 
 def uninstall(options: Namespace) -> int:
-    from halftunnel_vpn.cli import install
+    from halftunnel_vpn.cli import install, install_proxy
 
-    return install.uninstall(options)
+    return install_proxy.uninstall() if install_proxy.is_meant() else install.uninstall(options)
 
 
 def config_example(options: Namespace) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -61,10 +62,10 @@ class LabProxy:
         for path in (self.directory, profile):
             os.chown(path, NOBODY_ID, NOBODY_ID)
         profile.chmod(0o600)
+        self._notified = self._listen(self.directory / "notify.sock")
         argv = [*NOBODY, interpreter(), "-m", "halftunnel_vpn.cli", "proxy", str(profile), *arguments]
-        self.process: subprocess.Popen[str] = self.lab.start(
-            CLIENT, argv, env=environment(Path("/nonexistent"))
-        )
+        env = environment(Path("/nonexistent")) | {"NOTIFY_SOCKET": str(self.directory / "notify.sock")}
+        self.process: subprocess.Popen[str] = self.lab.start(CLIENT, argv, env=env)
         self._wait(ports)
 
     def output(self) -> str:
@@ -75,15 +76,23 @@ class LabProxy:
         """End it as SIGTERM does; its exit code."""
         return self.lab.stop(self.process)
 
-    def hang_up(self) -> None:
-        """End it as a terminal does that is closed."""
-        self.process.send_signal(signal.SIGHUP)
+    @staticmethod
+    def _listen(path: Path) -> socket.socket:
+        """Where a service manager hears that the proxy is ready (sd_notify(3))."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind(str(path))
+        path.chmod(0o666)
+        sock.settimeout(_POLL)
+        return sock
 
     def _wait(self, ports: tuple[int, ...]) -> None:
         deadline = time.monotonic() + CONNECT_TIMEOUT
-        while "the proxy is up" not in self.output():
+        said = b""
+        while b"READY=1" not in said:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise HostError(f"The proxy does not serve:\n{self.output()}")
-            time.sleep(_POLL)
+            with contextlib.suppress(TimeoutError):
+                said = self._notified.recv(4096)
+        self._notified.close()
         for port in ports:
             self.lab.wait_listening(CLIENT, port)
