@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 
-.PHONY: build test lint check clean
+.PHONY: build test lint check docker clean
 
 build: ## a wheel in dist/
 	. scripts/bootstrap test
@@ -21,6 +21,9 @@ check: lint ## lint, and the tests that need no root
 
 test: ## everything, as CI runs it
 	./scripts/test
+
+docker: ## the images exit, client and lab (compose.yaml), with podman or docker
+	./scripts/images
 
 clean: ## what tools leave behind; .venv stays
 	rm -rf build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -59,8 +59,8 @@ def _exit(directory: Path) -> int:
         endpoint = config.metrics.listen
         status = _get(_reachable(str(endpoint.host)), endpoint.port, "localhost", "/healthz")
         if status != 200:
-            raise HostError(f"the exit answers {status}: it is not ready")
-        print("ready")
+            raise HostError(f"the exit answers {status} at /healthz in place of 200")
+        print("the exit answers")
         return 0
     for name in ("upstream", "downstream"):
         listener, public = getattr(config.listen, name), getattr(config.public, name)

@@ -71,7 +71,7 @@ def test_an_exit_makes_itself_at_its_first_start_and_stays_the_same(
     started(directory, environment)
     assert (directory / "exit.key").read_text() == key
     healthy = htvpn(*check, env=environment)
-    assert (healthy.returncode, healthy.stdout) == (0, "ready\n"), healthy.stderr
+    assert (healthy.returncode, healthy.stdout) == (0, "the exit answers\n"), healthy.stderr
 
 
 def test_the_health_check_speaks_tls_where_the_listener_does(htvpn, tmp_path, started, free_port):

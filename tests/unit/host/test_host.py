@@ -57,7 +57,7 @@ def test_a_setting_that_the_kernel_refuses_is_a_warning_and_not_mended_for_ever(
 ) -> None:
     place = kernel.sysctls.root / SOURCE_MARK
     place.unlink()
-    place.mkdir()  # cannot be written, as below the read-only /proc/sys of a container
+    place.symlink_to("/proc/sys/kernel/ostype")  # can be read, and not be written: as in a container
     warnings = host.apply(Desired(STATE, None))
     assert (
         [warning for warning in warnings if "src_valid_mark could not be set to 1" in warning]

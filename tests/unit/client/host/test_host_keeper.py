@@ -63,7 +63,7 @@ async def test_a_warning_is_logged_when_it_comes_up_and_not_at_every_apply(
 ) -> None:
     place = kernel.sysctls.root / SOURCE_MARK
     place.unlink()
-    place.mkdir()  # cannot be written
+    place.symlink_to("/proc/sys/kernel/ostype")  # can be read, and not be written: as in a container
     await keeper.enforce(POLICY)
     await keeper.enter(STATE, never)
     for policy in (LOCKED, POLICY):
