@@ -153,6 +153,34 @@ def add_client(options: Namespace) -> int:
     return server_clients.add(options)
 
 
+def exit_status(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_control
+
+    return server_control.status(options)
+
+
+def exit_clients(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_control
+
+    return server_control.clients(options)
+
+
+def exit_sessions(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_control
+
+    return server_control.sessions(options)
+
+
+def exit_client(options: Namespace) -> int:
+    if options.action == "rotate-key":
+        from halftunnel_vpn.cli import server_clients
+
+        return server_clients.rotate_key(options)
+    from halftunnel_vpn.cli import server_control
+
+    return server_control.client(options)
+
+
 def remove_client(options: Namespace) -> int:
     from halftunnel_vpn.cli import server_clients
 

@@ -74,6 +74,8 @@ def add_server(commands: Commands[Parser]) -> None:
     remove.add_argument("name", metavar="NAME")
     add_directory(remove)
 
+    _add_administration(actions)
+
     check = command(
         actions, "check", "check an exit: files, ports, names, certificates, firewall", entries.server_check
     )
@@ -106,3 +108,33 @@ def add_server(commands: Commands[Parser]) -> None:
     )
     add_directory(run)
     add_process_options(run)
+
+
+def _add_administration(actions: Commands[Parser]) -> None:
+    for name, meaning, run in (
+        ("status", "show how a running exit does", entries.exit_status),
+        ("clients", "show the clients of a running exit, and what they use", entries.exit_clients),
+        ("sessions", "show the sessions of a running exit", entries.exit_sessions),
+    ):
+        shown = command(actions, name, meaning, run)
+        add_directory(shown)
+        shown.add_argument("--json", action="store_true", help="as one JSON object (docs/OPERATE.md)")
+        shown.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
+
+    client = command(actions, "client", "change what a client may do", entries.exit_client)
+    client.add_argument("name", metavar="NAME")
+    client.add_argument(
+        "action",
+        choices=("disable", "enable", "expires", "quota", "rate", "rotate-key"),
+        metavar="ACTION",
+        help="disable, enable, expires DATE, quota 100GB/month, rate 20mbit, or rotate-key; "
+        "never instead of a value removes a limit",
+    )
+    client.add_argument("value", nargs="?", metavar="VALUE")
+    add_directory(client)
+    client.add_argument(
+        "--output",
+        metavar="FILE",
+        type=path,
+        help="with rotate-key: a new file for the new profile, mode 0600 (default: standard output)",
+    )

@@ -16,6 +16,7 @@ from halftunnel_vpn.cli import server_directory
 from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config import values, writing
 from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.config.clients import changed_entry
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
@@ -36,7 +37,7 @@ SHAPING = ("off", "split", "strong")
 
 def add(options: Namespace) -> int:
     """Admit a client: store its public key here, write its profile to a new file or standard output."""
-    name = _name(options.name)
+    name = checked_name(options.name)
     if options.output is None and _others_may_read(sys.stdout):
         print(
             f"htvpn: others may read the file that takes the private key of {name}; --output FILE makes one "
@@ -62,6 +63,28 @@ def add(options: Namespace) -> int:
                 # Nobody received the private key, so the public key is useless.
                 clients.remove(name + server_directory.CLIENT_SUFFIX)
                 raise
+    return 0
+
+
+def rotate_key(options: Namespace) -> int:
+    """Give a client another key: write its new profile, then replace its public key. The old key ends."""
+    name = checked_name(options.name)
+    if options.value is not None:
+        raise UsageError("rotate-key takes no value")
+    with server_directory.open_directory(Path(options.dir)) as directory:
+        config = server_directory.read_configuration(directory)
+        key = KeyPair(secrets.token_bytes(32))
+        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+            file = name + server_directory.CLIENT_SUFFIX
+            text = clients.read_text(file, missing=f"this exit has no client {name}")
+            changed = changed_entry(text, {"public_key": encode_key(key.public)}, source=file)
+            profile = _profile(directory, config, name, key, "off")
+            if options.output is None:
+                sys.stdout.write(profile)
+                sys.stdout.flush()
+            else:
+                _write_new(options.output, profile)
+            clients.replace(file, changed)
     return 0
 
 
@@ -102,7 +125,7 @@ def _admit(clients: OwnedDirectory, limit: int, name: str, key: KeyPair) -> None
 
 def remove(options: Namespace) -> int:
     """Remove a client."""
-    name = _name(options.name)
+    name = checked_name(options.name)
     with server_directory.open_directory(Path(options.dir)) as directory:
         server_directory.read_configuration(directory)
         with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
@@ -115,7 +138,8 @@ def remove(options: Namespace) -> int:
     return 0
 
 
-def _name(text: str) -> str:
+def checked_name(text: str) -> str:
+    """Return the name of a client. Raises UsageError."""
     try:
         return values.identifier(text)
     except Rejected as rejected:

@@ -76,6 +76,8 @@ class Connection:
     ) -> None:
         self.session: Session | None = None
         self.session_number = 0
+        self.refusals: list[str] = []
+        """Why the exit gives no session now: one sentence, or none."""
         self.log_fields: dict[str, object] = {}
         """The fields that connect the log lines of the current session."""
         self.pump: Pump = driver.pump(lambda now: None)
@@ -228,7 +230,8 @@ class Connection:
                     return established
             except HandshakeError as error:
                 self._counters.drop(error.reason)
-                log.warning("%s", explain(error))
+                self.refusals = [explain(error)]
+                log.warning("%s", self.refusals[0])
             except RoadError as error:
                 self._counters.drop(f"connect-{error.reason}")
                 log.warning("%s", error)
@@ -244,6 +247,7 @@ class Connection:
     def _adopt(self, established: NewSession) -> None:
         limits = self._profile.limits
         self.session_number += 1
+        self.refusals = []
         hello = established.exit_hello
         pump = self._driver.pump(lambda now: session.pump(now))
         shaping = self.shaping.plan(hello)

@@ -322,7 +322,7 @@ class Tunnel:
             upstream=roads[Direction.UPSTREAM],
             downstream=roads[Direction.DOWNSTREAM],
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
-            notices=[*self._notices, *self._connector.clock.notices],
+            notices=[*self._notices, *self._connector.clock.notices, *self._connection.refusals],
             flows=self._flow_counts(),
             dns=dns_status(
                 self.profile.dns.mode,

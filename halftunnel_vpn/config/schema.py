@@ -150,6 +150,16 @@ class Report:
         raise ConfigError("\n".join(lines))
 
 
+def read_table(text: str, source: str) -> dict[str, object]:
+    """Return the table of a whole file, unchecked. Raises :class:`ConfigError`."""
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{source}: longer than {MAX_TEXT} characters, so it is not read")
+    try:
+        return tomli.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError or a number that is too long: ValueError
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+
+
 def parse(
     text: str,
     kind: type[T],
@@ -165,12 +175,7 @@ def parse(
     (``config/environment_variables.py``). Raises :class:`ConfigError`.
     """
     variables = variables or {}
-    if len(text) > MAX_TEXT:
-        raise ConfigError(f"{source}: longer than {MAX_TEXT} characters, so it is not read")
-    try:
-        document = tomli.loads(text)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError or a number that is too long: ValueError
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    document = read_table(text, source)
     report = Report(source)
     for name in sorted(variables.keys() - set(environment_variables.variables(kind))):
         report.add(environment_variables.unknown(name, kind))

@@ -138,6 +138,13 @@ class ExitShapingConfig:
 
 
 @config_table
+class ExitControlConfig:
+    """``[control]``: the Unix socket for `htvpn server clients` and its like; empty means a default."""
+
+    socket: str = option(values.file_name, default="")
+
+
+@config_table
 class ExitMetricsConfig:
     """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set.
 
@@ -160,6 +167,7 @@ class ServerConfig:
     dns: ResolverConfig = optional_section(default_factory=ResolverConfig)
     limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
     shaping: ExitShapingConfig = optional_section(default_factory=ExitShapingConfig)
+    control: ExitControlConfig = optional_section(default_factory=ExitControlConfig)
     metrics: ExitMetricsConfig = optional_section(default_factory=ExitMetricsConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 

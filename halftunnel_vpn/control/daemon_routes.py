@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 from urllib.parse import parse_qs
 
 from halftunnel_vpn.config.schema import MAX_TEXT
-from halftunnel_vpn.control.control_service import JSON, Handler, Request, Response, failure
-from halftunnel_vpn.control.peer import GROUP, may_control
+from halftunnel_vpn.control.control_service import Handler, Request, Response
+from halftunnel_vpn.control.json_routes import guarded_all, json_answer, json_body
+from halftunnel_vpn.control.peer import GROUP
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import MAX_WAIT
 from halftunnel_vpn.control.status_schema import STATUS_PATH, Status
 from halftunnel_vpn.control.text_file import decode
-from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
+from halftunnel_vpn.errors import UsageError
 
 MAX_PORTAL = 3600.0
 """The longest time in seconds for which a captive portal may be reached."""
@@ -118,27 +117,23 @@ class DaemonPort(SupervisorPort, Protocol):
 
 def supervisor_routes(supervisor: SupervisorPort, *, group: str = GROUP) -> dict[tuple[str, str], Handler]:
     """Return the routes of every client, for root, the client's own user and members of ``group``."""
-    return _guarded_all(_commands(supervisor) | _events(supervisor), group)
+    return guarded_all(_commands(supervisor) | _events(supervisor), group)
 
 
 def daemon_routes(
     daemon: DaemonPort, profiles: ProfileStore, *, group: str = GROUP
 ) -> dict[tuple[str, str], Handler]:
     """Return all routes of the daemon, for root and members of ``group``."""
-    own = _guarded_all(_logs(daemon) | _profiles(profiles), group)
+    own = guarded_all(_logs(daemon) | _profiles(profiles), group)
     return supervisor_routes(daemon, group=group) | own
-
-
-def _guarded_all(routes: dict[tuple[str, str], Handler], group: str) -> dict[tuple[str, str], Handler]:
-    return {place: _guarded(handler, group) for place, handler in routes.items()}
 
 
 def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
     async def status(_request: Request) -> Response:
-        return _json(daemon.status())
+        return json_answer(daemon.status())
 
     async def up(request: Request) -> Response:
-        name = _body(request).get("profile")
+        name = json_body(request).get("profile")
         if name is not None and not isinstance(name, str):
             raise UsageError("profile must be a name")
         await daemon.up(name)
@@ -153,7 +148,7 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         return _begun()
 
     async def portal(request: Request) -> Response:
-        seconds = _body(request).get("seconds", 300.0)
+        seconds = json_body(request).get("seconds", 300.0)
         if not _is_number(seconds) or not 0 <= seconds <= MAX_PORTAL:
             raise UsageError(f"seconds must be a number from 0 to {MAX_PORTAL:g}")
         await daemon.portal(float(seconds))
@@ -164,24 +159,24 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         return _begun()
 
     async def repair(request: Request) -> Response:
-        lift = _body(request).get("lift", False)
+        lift = json_body(request).get("lift", False)
         if not isinstance(lift, bool):
             raise UsageError("lift must be true or false")
-        return _json({"repaired": await daemon.repair(lift=lift)})
+        return json_answer({"repaired": await daemon.repair(lift=lift)})
 
     async def adopt(request: Request) -> Response:
-        programs = _body(request).get("list")
+        programs = json_body(request).get("list")
         if programs not in ("excluded", "only"):
             raise UsageError('list must be "excluded" or "only"')
         assert request.peer is not None  # an unknown peer has been refused
         await daemon.adopt(request.peer.pid, programs)
-        return _json({"pid": request.peer.pid})
+        return json_answer({"pid": request.peer.pid})
 
     async def audit(request: Request) -> Response:
-        seconds = _body(request).get("seconds", 600.0)
+        seconds = json_body(request).get("seconds", 600.0)
         if not _is_number(seconds) or not 0 < seconds <= MAX_AUDIT:
             raise UsageError(f"seconds must be a number above 0, to {MAX_AUDIT:g}")
-        return _json({"file": await daemon.record(float(seconds))})
+        return json_answer({"file": await daemon.record(float(seconds))})
 
     return {
         ("POST", "/v1/audit"): audit,
@@ -199,7 +194,7 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
 def _events(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
     async def events(request: Request) -> Response:
         since, wait = _poll(request, default_wait=MAX_WAIT)
-        return _json({"events": await daemon.events(since, wait)})
+        return json_answer({"events": await daemon.events(since, wait)})
 
     return {("GET", "/v1/events"): events}
 
@@ -207,7 +202,7 @@ def _events(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
 def _logs(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
     async def logs(request: Request) -> Response:
         since, wait = _poll(request, default_wait=0.0)
-        return _json({"lines": await daemon.logs(since, wait)})
+        return json_answer({"lines": await daemon.logs(since, wait)})
 
     return {("GET", "/v1/logs"): logs}
 
@@ -215,21 +210,21 @@ def _logs(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:
 def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
     async def entries(_request: Request) -> Response:
         found = await asyncio.to_thread(store.entries)
-        return _json({"profiles": [entry._asdict() for entry in found]})
+        return json_answer({"profiles": [entry._asdict() for entry in found]})
 
     async def put(request: Request) -> Response:
         text = decode(request.body, "the profile")
         replace = parse_qs(request.query).get("replace", ["yes"])[-1] != "no"
         await asyncio.to_thread(store.put, request.captured, text, replace=replace)
-        return _json({"profile": request.captured})
+        return json_answer({"profile": request.captured})
 
     async def delete(request: Request) -> Response:
         await asyncio.to_thread(store.remove, request.captured)
-        return _json({"profile": request.captured})
+        return json_answer({"profile": request.captured})
 
     async def use(request: Request) -> Response:
         await asyncio.to_thread(store.use, request.captured)
-        return _json({"profile": request.captured})
+        return json_answer({"profile": request.captured})
 
     return {
         ("GET", "/v1/profiles"): entries,
@@ -239,41 +234,8 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
     }
 
 
-def _guarded(handler: Callable[[Request], Awaitable[Response]], group: str) -> Handler:
-    """Restrict ``handler`` to permitted peers; turn our own exceptions into answers with their sentence."""
-
-    async def guarded(request: Request) -> Response:
-        if not may_control(request.peer, group):
-            return failure(403, f"only root and members of the group {group} may use htvpn here")
-        try:
-            return await handler(request)
-        except (UsageError, ConfigError) as error:
-            return failure(400, str(error))
-        except HalfTunnelError as error:
-            return failure(409, str(error))
-
-    return guarded
-
-
-def _json(content: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(status, JSON, json.dumps(content).encode() + b"\n")
-
-
 def _begun() -> Response:
-    return _json({"begun": True}, 202)
-
-
-def _body(request: Request) -> dict[str, Any]:
-    """Return the JSON object of a request; an empty body is an empty object. Raises UsageError."""
-    if not request.body.strip():
-        return {}
-    try:
-        content = json.loads(request.body)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UsageError("the body must be one JSON object")
-    return content
+    return json_answer({"begun": True}, 202)
 
 
 def _poll(request: Request, *, default_wait: float) -> tuple[int, float]:

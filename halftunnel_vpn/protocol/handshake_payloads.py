@@ -26,6 +26,9 @@ ITEM_SHAPING = 2
 READS_STALE_TIME = 0x01
 """Capability of a client: it understands ExitStatus.STALE_TIME. Others get no answer in that case."""
 
+READS_REFUSALS = 0x04
+"""Capability of a client: it understands the statuses of :data:`REFUSALS`. Others get OVERLOADED."""
+
 TAKES_HOP_LIMITS = 0x01
 """Capability of an exit: the OPEN of a TCP stream may carry a hop limit."""
 
@@ -47,6 +50,16 @@ class ExitStatus(IntEnum):
     SESSION_LIMIT = 3
     STALE_TIME = 4
     """The client's timestamp is not later than one that the exit has accepted before."""
+    DISABLED = 5
+    """The operator has disabled the client."""
+    EXPIRED = 6
+    """The last day of the client is over."""
+    QUOTA_USED_UP = 7
+    """The client has used up the bytes of this month."""
+
+
+REFUSALS = (ExitStatus.DISABLED, ExitStatus.EXPIRED, ExitStatus.QUOTA_USED_UP)
+"""Statuses that concern this client alone, whatever it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from halftunnel_vpn.config.clients import parse_client_entry
+from halftunnel_vpn.config.clients import ClientEntry, parse_client_entry
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.storage.bounded_file import read_regular
 
@@ -41,8 +41,7 @@ class _File:
 
     stamp: Stamp
     is_settled: bool
-    name: str = ""
-    public_key: bytes = b""
+    entry: ClientEntry | None = None
 
 
 class ClientList:
@@ -52,6 +51,8 @@ class ClientList:
         self._directory = directory
         self._limit = limit
         self._changed = changed
+        self.entries: dict[str, ClientEntry] = {}
+        """What is known of each client, by its name."""
         # By file name.
         self._files: dict[str, _File] = {}
         # Client and file name by public key.
@@ -71,6 +72,12 @@ class ClientList:
 
     def __len__(self) -> int:
         return len(self._clients)
+
+    def file_of(self, client: str) -> Path | None:
+        """Return the file of a client, by its name; None if it is not listed."""
+        entry = self.entries.get(client)
+        known = None if entry is None else self._clients.get(entry.public_key)
+        return None if known is None else self._directory / known[1]
 
     def name_of(self, public_key: bytes) -> str | None:
         """Return the client with ``public_key``, None for a stranger. Read a changed file first."""
@@ -152,22 +159,25 @@ class ClientList:
             _raise_if_short(error)
             problem = str(error)
         else:
-            return _File(stamp, is_settled, entry.name, entry.public_key)
-        if before is None or before.name or before.stamp != stamp:  # warn once per change
+            return _File(stamp, is_settled, entry)
+        if before is None or before.entry is not None or before.stamp != stamp:  # warn once per change
             log.warning("a client file is ignored: %s", problem)
         return _File(stamp, is_settled)
 
     def _clients_in(self, files: dict[str, _File]) -> dict[bytes, tuple[str, str]]:
         clients: dict[bytes, tuple[str, str]] = {}
+        self.entries = {}
         for name, file in files.items():
-            if not file.name:
+            entry = file.entry
+            if entry is None:
                 continue
             if len(clients) >= self._limit:
                 if not self._is_over_limit:
                     log.warning("more than %d clients: the rest of the list is not used", self._limit)
                 self._is_over_limit = True
                 return clients
-            clients[file.public_key] = (file.name, name)
+            clients[entry.public_key] = (entry.name, name)
+            self.entries[entry.name] = entry
         self._is_over_limit = False
         return clients
 

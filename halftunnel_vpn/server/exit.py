@@ -22,6 +22,8 @@ from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.server.accounting.accounts import COLLECT_INTERVAL, Accounts
+from halftunnel_vpn.server.accounting.ledger import LEDGER_FILE, Ledger
 from halftunnel_vpn.server.client_list import ClientList
 from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer
@@ -114,9 +116,20 @@ class Exit:
             has_ipv6=lambda: self._ipv6,
             counters=self.counters,
             refused=self.log_refusal,
+            refusal_of=lambda client: self.accounts.refusal_of(client),
         )
+        self.accounts = Accounts(
+            self.nat.meters,
+            Ledger(directory / LEDGER_FILE, self.counters),
+            entry_of=lambda client: self.clients.entries.get(client),
+            online=lambda: [member.client for member in self.registry],
+            cut_off=self.cut_off,
+        )
+        self._collecting = driver.wheel.timer(self._collect)
         self._housekeeping = driver.wheel.timer(self._refresh)
         self._guard_file.load()
+        self.accounts.begin(driver.clock(), time.time())
+        self._collecting.arm(driver.clock() + COLLECT_INTERVAL)
         self.policy.set_own_addresses(None)
         self._refresh(driver.clock())
 
@@ -139,6 +152,7 @@ class Exit:
     def close(self) -> None:
         """End every session cleanly and notify the clients."""
         self._housekeeping.cancel()
+        self._collecting.cancel()
         self.registry.close_all(ResetCode.SHUTDOWN)
 
     def log_refusal(self, peer: str, reason: str) -> None:
@@ -150,6 +164,7 @@ class Exit:
         for task in self._running:
             task.cancel()
         self._guard_file.save()
+        self.accounts.close(self._driver.clock(), time.time())
 
     def apply(self, config: ServerConfig, keys: KeyPair) -> None:
         """Use another configuration and key. Running sessions go on as they began, under the new totals."""
@@ -174,6 +189,7 @@ class Exit:
 
     def _make_session(self, session_id: bytes, client: str, terms: ShapingTerms | None) -> Session:
         limits = self.config.limits
+        self.accounts.apply_rate(client)
         pump = self._driver.pump(lambda now: session.pump(now))
         session = Session(
             session_id,
@@ -199,6 +215,17 @@ class Exit:
 
     def _shaped_sessions(self) -> int:
         return sum(member.session.shaper is not None for member in self.registry)
+
+    def cut_off(self, client: str) -> None:
+        """End the sessions of a client that may not be connected any more; its next handshake says why."""
+        for member in self.registry.sessions_of(client):
+            self.counters.count("sessions-cut-off")
+            member.close(ResetCode.DENIED)
+
+    def _collect(self, now: float) -> None:
+        self._collecting.arm(now + COLLECT_INTERVAL)
+        self.accounts.collect(now, time.time())
+        self.accounts.write_soon(now, self._start)
 
     def _revoke_unlisted(self) -> None:
         """End everything of keys that are no longer listed: sessions and waiting handshakes."""

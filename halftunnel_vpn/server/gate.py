@@ -13,6 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
 from halftunnel_vpn.protocol.handshake_payloads import (
+    READS_REFUSALS,
     READS_STALE_TIME,
     TAKES_HOP_LIMITS,
     ClientHello,
@@ -93,6 +94,7 @@ class Gate:
         has_ipv6: Callable[[], bool],
         counters: Counters,
         refused: Callable[[str, str], None],
+        refusal_of: Callable[[str], ExitStatus | None] = lambda client: None,
     ) -> None:
         self._driver = driver
         self._registry = registry
@@ -107,6 +109,7 @@ class Gate:
         self._has_ipv6 = has_ipv6
         self.counters = counters
         self._refused = refused
+        self._refusal_of = refusal_of
         self._newcomers: dict[Newcomer, None] = {}
         self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
@@ -223,7 +226,7 @@ class Gate:
                     self.refuse(newcomer, reason)
             return
         if status is ExitStatus.OK:
-            status = self._room_for(client)
+            status = self._own_refusal(client, hello, downstream.leg.peer) or self._room_for(client)
         exit_nonce = self._random(NONCE_LENGTH)
         shaping = self._shaping_for(hello)
         answer = ExitHello(
@@ -261,6 +264,16 @@ class Gate:
             return None
         return hello.shaping.granted(self._limits.shaping, self._limits.shaping_rate)
 
+    def _own_refusal(self, client: str, hello: ClientHello, peer: str) -> ExitStatus | None:
+        """Return the status for a proven client that may not connect now; None for one that may."""
+        refusal = self._refusal_of(client)
+        if refusal is None:
+            return None
+        reason = f"client-{refusal.name.lower().replace('_', '-')}"
+        self.counters.drop(reason)
+        self._refused(peer, reason)
+        return refusal if hello.capabilities & READS_REFUSALS else ExitStatus.OVERLOADED
+
     def _room_for(self, client: str) -> ExitStatus:
         own = self._registry.sessions_of(client)
         if len(own) >= self._limits.sessions_per_client:
@@ -290,6 +303,9 @@ class Gate:
         if self._client_of(member.public_key) != member.client:
             member.close(ResetCode.DENIED)
             raise HandshakeError("join-unknown-client")
+        if self._refusal_of(member.client) is not None:
+            member.close(ResetCode.DENIED)
+            raise HandshakeError("join-refused-client")
         kept = bytes(message)
         if self._is_held(newcomer, member.client, lambda: self._join_received(newcomer, label, kept)):
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -14,10 +15,14 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control.control_service import ControlService
+from halftunnel_vpn.control.exit_routes import exit_routes
+from halftunnel_vpn.control.exit_socket import socket_to_serve
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.errors import first_leaf
+from halftunnel_vpn.control.peer import group_id
+from halftunnel_vpn.errors import HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.server.administration import Administration
 from halftunnel_vpn.server.exit import Exit
 from halftunnel_vpn.server.exit_files import ExitFiles, Place
 from halftunnel_vpn.server.exit_metrics import add_metrics
@@ -91,6 +96,11 @@ async def _main(
             if metrics is not None:
                 await observation.serve_tcp(str(metrics.host), metrics.port)
                 helpers.append(tasks.create_task(endless(readiness.run(), "the check of readiness")))
+            control = ControlService(
+                exit_routes(Administration(exit_, directory, driver.clock, readiness.problems))
+            )
+            undo.push_async_callback(control.close)
+            await _serve_control(control, config, directory)
             service_manager.Watchdog(driver.wheel).start(driver.clock())
             log.info("the exit is ready", extra={"clients": len(exit_.clients)})
             supervisors = [tasks.create_task(listener.supervise()) for listener in listeners.values()]
@@ -109,6 +119,20 @@ async def _main(
         raise first_leaf(group) from None
     finally:
         driver.close()
+
+
+async def _serve_control(control: ControlService, config: ServerConfig, directory: Path) -> None:
+    """Serve the control socket. Raises HostError for a configured one that cannot be had."""
+    group = group_id()
+    if group is not None and os.geteuid() != 0 and group not in (os.getegid(), *os.getgroups()):
+        group = None  # only a member may give the socket to the group
+    configured = config.control.socket
+    try:
+        await control.serve_unix(socket_to_serve(configured, directory), group=group)
+    except HostError as error:
+        if configured:
+            raise
+        log.warning("the exit runs without a control socket: %s", error)
 
 
 async def listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Driver) -> dict[Place, Listener]:

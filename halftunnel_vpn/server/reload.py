@@ -149,6 +149,7 @@ def _needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:
     values: dict[str, Callable[[ServerConfig], object]] = {
         "[limits] congestion": lambda config: config.limits.congestion,
         "[limits] nice": lambda config: config.limits.nice,
+        "[control] socket": lambda config: config.control.socket,
         "[metrics] listen": lambda config: config.metrics.listen,
         "[listen.upstream] address, port, tls": lambda config: _fixed(config.listen.upstream),
         "[listen.downstream] address, port, tls": lambda config: _fixed(config.listen.downstream),

@@ -24,7 +24,17 @@ log = logging.getLogger(__name__)
 class ExitSession:
     """One client's session at the exit, with the labels with which further legs join it."""
 
-    __slots__ = ("_idle", "_registry", "_share", "client", "keys", "public_key", "session", "windows")
+    __slots__ = (
+        "_idle",
+        "_registry",
+        "_share",
+        "client",
+        "keys",
+        "public_key",
+        "session",
+        "since",
+        "windows",
+    )
 
     def __init__(
         self, registry: Registry, client: str, public_key: bytes, session: Session, keys: SessionKeys
@@ -32,6 +42,7 @@ class ExitSession:
         self.client = client
         self.public_key = public_key
         self.session = session
+        self.since = registry.driver.clock()
         self.keys = keys
         self.windows = {direction: LabelWindow(keys, direction) for direction in Direction}
         self._registry = registry

@@ -20,7 +20,13 @@ from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
-from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import (
+    READS_REFUSALS,
+    READS_STALE_TIME,
+    ClientHello,
+    ExitHello,
+    ExitStatus,
+)
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingTerms
@@ -145,7 +151,7 @@ class Connector:
                 join_token=as_uuid4(secrets.token_bytes(16)),
                 timestamp=await self.clock.next(),
                 nonce=secrets.token_bytes(NONCE_LENGTH),
-                capabilities=READS_STALE_TIME | TAKES_PADDING,
+                capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS,
                 shaping=self.shaping_wish,
             )
             handshake = ClientHandshake(
@@ -285,6 +291,14 @@ class Connector:
             await asyncio.gather(answer, closed, return_exceptions=True)
 
 
+_REFUSED = {
+    ExitStatus.DISABLED: "The operator of the exit has disabled this client: ask for it to be enabled.",
+    ExitStatus.EXPIRED: "The time of this client at the exit is over: ask its operator for a later date.",
+    ExitStatus.QUOTA_USED_UP: "This client has used up its bytes of this month at the exit: wait for the "
+    "next month (UTC), or ask its operator for more.",
+}
+
+
 def explain(error: HandshakeError) -> str:
     """Return one sentence that says what to do about a failed handshake."""
     if isinstance(error, HandshakeRefused):
@@ -303,6 +317,8 @@ def explain(error: HandshakeError) -> str:
             )
         if status is ExitStatus.SESSION_LIMIT:
             return "The exit allows this client no further session: end one elsewhere and try again."
+        if status in _REFUSED:
+            return _REFUSED[status]
         return "The exit is overloaded: try again later."
     return (
         f"The exit's answer is not genuine ({error.reason}): check [exit] public_key in the profile, "

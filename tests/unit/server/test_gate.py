@@ -11,7 +11,13 @@ import pytest
 
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused, ReplayGuard
-from halftunnel_vpn.protocol.handshake_payloads import READS_STALE_TIME, ClientHello, ExitStatus
+from halftunnel_vpn.protocol.handshake_payloads import (
+    READS_REFUSALS,
+    READS_STALE_TIME,
+    REFUSALS,
+    ClientHello,
+    ExitStatus,
+)
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.protocol.records import Opener, Sealer
@@ -58,6 +64,7 @@ class House:
         self.counters = counters
         self.refused = []
         self.saved = 0
+        self.refusals: dict[str, ExitStatus] = {}
         self.wall = NOW
         self.clients = {CLIENT.public: "laptop", KeyPair(bytes([9]) * 32).public: "phone"}
         self.registry = Registry(
@@ -77,6 +84,7 @@ class House:
             has_ipv6=lambda: True,
             counters=counters,
             refused=lambda *refusal: self.refused.append(refusal),
+            refusal_of=lambda client: self.refusals.get(client),
         )
         self._far_end = far_end
         self.ends = []
@@ -215,6 +223,23 @@ async def test_a_client_that_reads_stale_time_learns_the_last_timestamp(house):
     assert up.is_closed and down.is_closed and len(house.registry) == 1
     assert house.counters.dropped == {"handshake-stale-time": 1}
     assert house.refused == [("192.0.2.1", "handshake-stale-time")]
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@pytest.mark.parametrize("capabilities", [READS_REFUSALS, READS_STALE_TIME], ids=["new", "old"])
+async def test_a_client_that_is_refused_for_itself_is_told_if_it_can_read_that(house, status, capabilities):
+    house.refusals["laptop"] = status
+    attempt = Attempt(capabilities=capabilities)
+    up, down = house.come(UP, attempt.message), house.come(DOWN, attempt.token)
+    with pytest.raises(HandshakeRefused) as raised:
+        attempt.handshake.finish(down.heard()[0])
+    told = status if capabilities == READS_REFUSALS else ExitStatus.OVERLOADED
+    assert raised.value.exit_hello.status is told
+    assert up.is_closed and down.is_closed and not len(house.registry)
+    reason = f"client-{status.name.lower().replace('_', '-')}"
+    assert house.counters.dropped == {reason: 1} and house.refused == [("192.0.2.1", reason)]
+    house.refusals.clear()
+    house.enter(time=NOW + 5)
 
 
 async def test_the_last_message_said_again_is_a_replay_whatever_the_client_reads(house, refused):
