@@ -35,6 +35,7 @@ from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver, Pump
 
@@ -253,24 +254,19 @@ class Connection:
         shaping = self.shaping.plan(hello)
         session = Session(
             established.session_id,
-            is_client=True,
-            limits=SessionLimits(
+            SessionOwner(
+                self._driver.wheel, secrets.token_bytes, self._counters, pump.wake, self._ended_by_exit
+            ),
+            SessionLimits(
                 max_streams=hello.max_streams or limits.max_flows,
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
                 memory=self.memory,
             ),
-            wheel=self._driver.wheel,
-            random=secrets.token_bytes,
-            wake=pump.wake,
-            counters=self._counters,
-            now=self._driver.clock(),
-            initial_credit=hello.stream_window,
-            on_ended=self._ended_by_exit,
-            policy=self.shaping.policy(),
-            intervals=self._intervals,
-            shaping=shaping,
+            self._driver.clock(),
+            is_client=True,
+            sending=SendingOptions(self.shaping.policy(), self._intervals, hello.stream_window, shaping),
         )
         self.session = session
         self.pump = pump

@@ -45,6 +45,7 @@ from halftunnel_vpn.server.shaping_grant import leg_policy, shaping_plan
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import contained
 
@@ -193,23 +194,27 @@ class Exit:
         pump = self._driver.pump(lambda now: session.pump(now))
         session = Session(
             session_id,
-            is_client=False,
-            limits=SessionLimits(
+            SessionOwner(
+                self._driver.wheel,
+                secrets.token_bytes,
+                self.counters,
+                pump.wake,
+                lambda: self.registry.ended(session_id),
+            ),
+            SessionLimits(
                 max_streams=limits.streams_per_client,
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
                 memory=self._sessions_memory.of_client(client),
             ),
-            wheel=self._driver.wheel,
-            random=secrets.token_bytes,
-            wake=pump.wake,
-            counters=self.counters,
-            now=self._driver.clock(),
+            self._driver.clock(),
+            is_client=False,
             acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
-            on_ended=lambda: self.registry.ended(session_id),
-            policy=leg_policy(terms, secrets.token_bytes),
-            shaping=shaping_plan(terms, secrets.token_bytes, self._shaped_sessions()),
+            sending=SendingOptions(
+                leg_policy(terms, secrets.token_bytes),
+                shaping=shaping_plan(terms, secrets.token_bytes, self._shaped_sessions()),
+            ),
         )
         return session
 

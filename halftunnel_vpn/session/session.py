@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
@@ -16,7 +15,6 @@ from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
-from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, Legs, RoundRobin, SessionLeg
@@ -24,11 +22,11 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.packet_dispatch import Acceptor, PacketDispatch
 from halftunnel_vpn.session.receipts import RECORD_COST
 from halftunnel_vpn.session.scheduler import Scheduler
-from halftunnel_vpn.session.shaping import Shaper, ShapingPlan
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
+from halftunnel_vpn.session.shaping import Shaper
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 from halftunnel_vpn.session.train import Train
-from halftunnel_vpn.timers import Wheel
 
 TRAINS_PER_PUMP: Final = 4
 """Trains sent before other events get their turn: about half a millisecond."""
@@ -39,33 +37,28 @@ RETRY_INTERVAL: Final = 5.0
 RETRY_AFTER: Final = 15.0
 """Seconds after which such a packet is sent again although its leg seems alive."""
 
+DEFAULT_SENDING: Final = SendingOptions()
+"""How the exit sends."""
+
 
 class Session:
     """Streams over legs. Implements StreamOpener on the client.
 
-    ``wake`` is called when :meth:`pump` has something to do; the owner calls it soon, once for many wakes.
-    ``on_ended`` is called when the peer has ended the session.
+    ``acceptor`` accepts the streams that the peer opens (exit).
     """
 
     def __init__(
         self,
         session_id: bytes,
+        owner: SessionOwner,
+        limits: SessionLimits,
+        now: float,
         *,
         is_client: bool,
-        limits: SessionLimits,
-        wheel: Wheel,
-        random: Callable[[int], bytes],
-        wake: Callable[[], None],
-        counters: Counters,
-        now: float,
         acceptor: Acceptor | None = None,
-        policy: LegPolicy | None = None,
-        initial_credit: int = 0,
-        intervals: IntervalTable | None = None,
-        on_ended: Callable[[], None] = lambda: None,
-        shaping: ShapingPlan | None = None,
+        sending: SendingOptions = DEFAULT_SENDING,
     ) -> None:
-        self.on_ended = on_ended
+        wheel, random, counters, wake, self._on_ended = owner
         self._table = StreamTable(limits.memory)
         self.streams = self._table.streams
         self._acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
@@ -79,8 +72,8 @@ class Session:
             acknowledgements=self._acknowledgements,
             scheduler=self._scheduler,
         )
-        self._policy: LegPolicy = policy or RoundRobin()
-        self._initial_credit = initial_credit
+        self._policy: LegPolicy = sending.policy or RoundRobin()
+        self._initial_credit = sending.initial_credit
         self._patience = wheel.timer(lambda now: wake())
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
@@ -88,14 +81,14 @@ class Session:
         self._legs = Legs()
         self.legs = self._legs.all
         self._senders = self._legs.senders
-        self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, intervals)
+        self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, sending.intervals)
         self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, sends, wheel)
         dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor, sends)
         self.shaper: Shaper | None = None
         """Sends on a clock; None: what waits leaves at once."""
-        if shaping is not None:
+        if sending.shaping is not None:
             self.shaper = Shaper(
-                shaping,
+                sending.shaping,
                 self.context,
                 self._legs,
                 self._policy,
@@ -259,9 +252,9 @@ class Session:
     # --- the end ---------------------------------------------------------------------------------
 
     def ended_by_peer(self, now: float) -> None:
-        """Close without notifying the peer, which has ended the session. ``on_ended`` is called."""
+        """Close without notifying the peer, which has ended the session. Notify the owner."""
         self.close(ResetCode.SHUTDOWN, now, tell_peer=False)
-        self.on_ended()
+        self._on_ended()
 
     def close(self, code: ResetCode, now: float, *, tell_peer: bool = True) -> None:
         """End the session: notify the peer on every leg, abort every stream, close every leg."""

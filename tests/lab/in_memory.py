@@ -26,6 +26,7 @@ from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.transport.driver import Driver
 from lab.stream_at_now import StreamAtNow
 
@@ -175,15 +176,17 @@ class InMemory:
     def _session(self, *, is_client: bool) -> Session:
         session = Session(
             bytes(16),
+            SessionOwner(
+                self.driver.wheel,
+                os.urandom,
+                Counters() if is_client else self.counters,
+                lambda: pump.wake(),
+            ),
+            SessionLimits(memory=None if is_client else self.memory),
+            self.driver.clock(),
             is_client=is_client,
-            limits=SessionLimits(memory=None if is_client else self.memory),
-            wheel=self.driver.wheel,
-            random=os.urandom,
-            wake=lambda: pump.wake(),
-            counters=Counters() if is_client else self.counters,
-            now=self.driver.clock(),
             acceptor=None if is_client else ClientNat(self.nat, "laptop"),
-            initial_credit=16384 if is_client else 0,
+            sending=SendingOptions(initial_credit=16384 if is_client else 0),
         )
         pump = self.driver.pump(session.pump)
         return session

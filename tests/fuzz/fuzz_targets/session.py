@@ -26,6 +26,7 @@ from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 from halftunnel_vpn.timers import Wheel
 
@@ -118,15 +119,12 @@ class Harness:
         self.is_ended = False
         self.session = Session(
             SESSION_ID,
+            SessionOwner(self.wheel, bytes, Counters(), wake=lambda: None),
+            SessionLimits(max_streams=MAX_STREAMS, window_pool=WINDOW_POOL, stream_window=256 * 1024),
+            self.now,
             is_client=is_client,
-            limits=SessionLimits(max_streams=MAX_STREAMS, window_pool=WINDOW_POOL, stream_window=256 * 1024),
-            wheel=self.wheel,
-            random=bytes,
-            wake=lambda: None,
-            counters=Counters(),
-            now=self.now,
             acceptor=None if is_client else self,
-            initial_credit=65536,
+            sending=SendingOptions(initial_credit=65536),
         )
         for direction in Direction:
             self.join(direction)

@@ -16,6 +16,7 @@ from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
 from halftunnel_vpn.session.legs import NO_MOVEMENT, LegPolicy, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.session.shaping import ShapingPlan
 from halftunnel_vpn.timers import Wheel
 
@@ -121,6 +122,7 @@ class Pair:
         self.accepts = True
         self.answer: ResetCode | None = None
         self.refused_ids: set[int] = set()
+        self.on_ended: Callable[[bool], None] = lambda is_client: None
         self.client_counters = Counters()
         self.exit_counters = Counters()
         self.client = self._session(True, self.client_counters, client_limits or limits, client_shaping)
@@ -137,16 +139,18 @@ class Pair:
     ) -> Session:
         return Session(
             SESSION_ID,
+            SessionOwner(
+                self.wheel,
+                self.random.randbytes,
+                counters,
+                wake=lambda: None,
+                ended=lambda: self.on_ended(is_client),
+            ),
+            limits or SessionLimits(),
+            self.now,
             is_client=is_client,
-            limits=limits or SessionLimits(),
-            wheel=self.wheel,
-            random=self.random.randbytes,
-            wake=lambda: None,
-            counters=counters,
-            now=self.now,
             acceptor=None if is_client else self,
-            policy=self.client_policy if is_client else None,
-            shaping=shaping,
+            sending=SendingOptions(self.client_policy if is_client else None, shaping=shaping),
         )
 
     # --- the exit's Acceptor ---------------------------------------------------------------------

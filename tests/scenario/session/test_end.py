@@ -57,13 +57,13 @@ def test_a_session_closes_once(pair, goodbyes):
 def test_the_end_by_the_peer_is_not_answered(make_pair, goodbyes):
     pair = make_pair()
     ended = []
-    pair.exit.on_ended = lambda: ended.append(pair.exit.is_closed)
+    pair.on_ended = lambda is_client: ended.append((is_client, pair.exit.is_closed))
     _, exit = pair.open()
     with pytest.raises(SessionExpired):
         pair.inject(pair.exit, pair.packet(PacketType.RESET, 0, 0, 0, encode_reset(ResetCode.SHUTDOWN)))
     pair.exit.ended_by_peer(pair.now)
     assert exit.events == ["aborted SHUTDOWN"]
-    assert ended == [True], "told when it is over"
+    assert ended == [(False, True)], "told when it is over"
     assert goodbyes(pair.end(pair.exit, Direction.DOWNSTREAM)) == []
 
 

@@ -28,6 +28,7 @@ from halftunnel_vpn.server.gate import Gate, GateLimits
 from halftunnel_vpn.server.sessions import Registry
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SessionOwner
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 EXIT, CLIENT, STRANGER = (KeyPair(bytes([number]) * 32) for number in (1, 2, 3))
@@ -92,14 +93,16 @@ class House:
     def _session(self, session_id, client, terms=None):
         return Session(
             session_id,
+            SessionOwner(
+                self.driver.wheel,
+                secrets.token_bytes,
+                self.counters,
+                wake=lambda: None,
+                ended=lambda: self.registry.ended(session_id),
+            ),
+            SessionLimits(),
+            self.now,
             is_client=False,
-            limits=SessionLimits(),
-            wheel=self.driver.wheel,
-            random=secrets.token_bytes,
-            wake=lambda: None,
-            counters=self.counters,
-            now=self.now,
-            on_ended=lambda: self.registry.ended(session_id),
         )
 
     def _save(self):

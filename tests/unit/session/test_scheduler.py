@@ -12,6 +12,7 @@ from halftunnel_vpn.session.byte_stream import YOUNG_BYTES
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.send_side import UNSENT_LIMIT
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.session.train import Train
 from halftunnel_vpn.timers import Wheel
 
@@ -22,14 +23,11 @@ REQUEST = OpenRequest(StreamKind.TCP, bytes([192, 0, 2, 1]), 80, 0)
 def session():
     return Session(
         bytes(range(16)),
+        SessionOwner(Wheel(lambda deadline: None), bytes, Counters(), wake=lambda: None),
+        SessionLimits(),
+        0.0,
         is_client=True,
-        limits=SessionLimits(),
-        wheel=Wheel(lambda deadline: None),
-        random=bytes,
-        wake=lambda: None,
-        counters=Counters(),
-        now=0.0,
-        initial_credit=1 << 40,
+        sending=SendingOptions(initial_credit=1 << 40),
     )
 
 

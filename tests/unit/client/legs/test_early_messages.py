@@ -14,6 +14,7 @@ from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
+from halftunnel_vpn.session.session_options import SessionOwner
 from halftunnel_vpn.timers import Wheel
 from halftunnel_vpn.transport.leg_phase import LegPhase
 from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
@@ -88,13 +89,10 @@ class Joined:
         self.lost = []
         self.session = Session(
             bytes(16),
+            SessionOwner(Wheel(), bytes, Counters(), wake=lambda: None),
+            SessionLimits(),
+            1.0,
             is_client=True,
-            limits=SessionLimits(),
-            wheel=Wheel(),
-            random=bytes,
-            wake=lambda: None,
-            counters=Counters(),
-            now=1.0,
         )
         owner = LegOwner(lambda: 1.0, self.session.counters, lambda *loss: self.lost.append(loss))
         self.sealed = SealedLeg(leg, self.session, KEYS, LegIdentity(Direction.DOWNSTREAM, 0), owner)
