@@ -12,11 +12,11 @@ from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server.fairness import Fairness
-from halftunnel_vpn.session.legs import SessionLeg
+from halftunnel_vpn.session.legs import LegIdentity, SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
-from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegOwner, SealedLeg
 
 log = logging.getLogger(__name__)
 

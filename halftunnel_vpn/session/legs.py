@@ -39,6 +39,17 @@ class Movement(NamedTuple):
 NO_MOVEMENT: Final = Movement(0, 0, 0)
 
 
+class LegIdentity(NamedTuple):
+    """Names a leg that joins. ``domain`` is what keepalive intervals are remembered by."""
+
+    direction: Direction
+    number: int
+    name: str = ""
+    domain: str = ""
+    address: str = ""
+    weight: int = 1
+
+
 class LegPort(Protocol):
     """A leg as the session sees it: something that seals trains and sends them."""
 
@@ -65,13 +76,7 @@ class LegPort(Protocol):
 
 
 class SessionLeg:
-    """What a session knows of one leg. Times are monotonic seconds, ``round_trip`` is None until measured.
-
-    ``domain`` is what keepalive intervals are remembered by; ``interval`` is this leg's own, 0 until it is
-    known. ``outstanding`` counts packets that it carried and nothing has acknowledged, ``proofs`` those that
-    were acknowledged while it had them. ``untold_bytes`` have arrived on it without a receipt;
-    ``under_way`` is the sender's side of that. ``handicap`` is what it counts as having sent before it came.
-    """
+    """What a session knows of one leg. Times are monotonic seconds."""
 
     __slots__ = (
         "address",
@@ -115,42 +120,48 @@ class SessionLeg:
     def __init__(
         self,
         port: LegPort,
-        direction: Direction,
-        number: int,
+        identity: LegIdentity,
         now: float,
-        *,
-        name: str = "",
-        domain: str = "",
-        address: str = "",
-        weight: int = 1,
     ) -> None:
+        # Seals trains and sends them.
         self.port = port
-        self.direction = direction
-        self.number = number
-        self.name = name
-        self.domain = domain
-        self.address = address
-        self.weight = weight
+        self.direction, self.number, self.name, self.domain, self.address, self.weight = identity
         self.opened_at = self.last_received = self.last_sent = now
+        # The smoothed round trip of keepalives; None until it is measured.
         self.round_trip: float | None = None
+        # The last sample of it.
         self.last_round_trip = 0.0
+        # Seconds between keepalives; 0 until known.
         self.interval = 0.0
+        # Seconds without traffic that the ping under way ended; 0: it was not sent after a silence.
         self.silence = 0.0
+        # The number of the last ping, and when it was sent; 0: no ping waits for its answer.
         self.ping_id = 0
         self.ping_sent = 0.0
-        self.outstanding = self.proofs = 0
+        # Packets that it carried and nothing has acknowledged.
+        self.outstanding = 0
+        # Packets that were acknowledged and had been carried by it.
+        self.proofs = 0
+        # Whether it carried something that nothing acknowledges, so that only a ping shows that it arrived.
         self.owes_proof = False
         # The record whose receipt is the proof that it owes (shaping); 0: no receipt is.
         self.proof_record = 0
+        # Whether it only receives, so that its silence after data is a reason to ping.
         self.proves_by_hearing = False
+        # Whether its liveness is being checked.
         self.is_watched = False
+        # Whether it is retired: nothing new is sent on it.
         self.draining = False
+        # Bytes received that no receipt has reported.
         self.untold_bytes = 0
+        # Whether receipts have been sent for it.
         self.gives_receipts = False
+        # Bytes sent that no receipt has reported, and what receipts show about the path.
         self.under_way = InFlight()
         self.bytes_sent = self.bytes_received = 0
         # Bytes of PADDING packets, headers included.
         self.padding_sent = self.padding_received = 0
+        # Bytes that it counts as having sent before it joined.
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
         self.packets_sent = self.packets_received = 0

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import IllegalTransition, PeerError, RecordError, RoadError, SessionExpired
-from halftunnel_vpn.protocol.keys import Direction, LegKeys
+from halftunnel_vpn.protocol.keys import LegKeys
 from halftunnel_vpn.protocol.records import TAG_LENGTH, Opener, Sealer
 from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.acknowledgements import ACK_LENGTH
 from halftunnel_vpn.session.keepalive import LEG_SILENT
-from halftunnel_vpn.session.legs import Movement, SessionLeg
+from halftunnel_vpn.session.legs import LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.leg import Leg, LegListener
 from halftunnel_vpn.transport.leg_phase import PEER_FAULTS
@@ -26,17 +26,6 @@ RECEIPT_ALONE = TAG_LENGTH + ACK_LENGTH
 
 MAX_REST = 1.0
 """Seconds for which a leg is not read, at most, before it is asked again whether it may be."""
-
-
-class LegIdentity(NamedTuple):
-    """Names a leg that joins; the fields are those of SessionLeg."""
-
-    direction: Direction
-    number: int
-    name: str = ""
-    domain: str = ""
-    address: str = ""
-    weight: int = 1
 
 
 class LegOwner(NamedTuple):
@@ -86,16 +75,7 @@ class SealedLeg:
         self._leg = leg
         self._session = session
         self._clock, self._counters, self._on_lost, self._refused, self._served = owner
-        self.state = SessionLeg(
-            self,
-            identity.direction,
-            identity.number,
-            self._clock(),
-            name=identity.name,
-            domain=identity.domain,
-            address=identity.address,
-            weight=identity.weight,
-        )
+        self.state = SessionLeg(self, identity, self._clock())
 
     def listen_through(self, listener: LegListener) -> None:
         """Have the WebSocket report to ``listener``, which calls this leg in its turn."""

@@ -22,7 +22,7 @@ from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
-from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.legs import LegIdentity, NO_MOVEMENT, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
@@ -168,7 +168,7 @@ class InMemory:
             ends = Link(self.client, driver), Link(self.exit, driver)
             ends[0].peer, ends[1].peer = ends[1], ends[0]
             for end in ends:
-                end.state = SessionLeg(end, direction, 0, driver.clock())
+                end.state = SessionLeg(end, LegIdentity(direction, 0), driver.clock())
                 self.links.append(end)
             for end in ends:
                 end.owner.leg_joined(end.state, driver.clock())

@@ -18,11 +18,11 @@ from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import LEG_SILENT
-from halftunnel_vpn.session.legs import SessionLeg
+from halftunnel_vpn.session.legs import LegIdentity, SessionLeg
 from halftunnel_vpn.session.liveness import round_trip_of
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegOwner, SealedLeg
 
 REFUSALS = 2
 """Consecutive refused joins, while there is no leg, after which the exit no longer knows the session."""

@@ -23,7 +23,7 @@ from halftunnel_vpn.protocol.stream_messages import (
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter_train
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.datagram_stream import DatagramStream
-from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
@@ -52,7 +52,7 @@ class _Leg:
     def __init__(self, owner: Harness, direction: Direction, number: int) -> None:
         self.owner = owner
         self.writable = True
-        self.state = SessionLeg(self, direction, number, owner.now)
+        self.state = SessionLeg(self, LegIdentity(direction, number), owner.now)
 
     def send_train(self, parts: Sequence[Buffer]) -> int:
         train = b"".join(parts)

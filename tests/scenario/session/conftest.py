@@ -13,7 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
-from halftunnel_vpn.session.legs import NO_MOVEMENT, LegPolicy, Movement, SessionLeg
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, LegPolicy, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
@@ -204,7 +204,7 @@ class Pair:
         ends = MemoryLeg(self.client), MemoryLeg(self.exit)
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         for end in ends:
-            end.state = SessionLeg(end, direction, number, self.now, weight=weight)
+            end.state = SessionLeg(end, LegIdentity(direction, number, weight=weight), self.now)
             self.legs.append(end)
         for end in ends:
             end.owner.leg_joined(end.state, self.now)

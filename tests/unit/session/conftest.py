@@ -8,7 +8,7 @@ import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.wire import Buffer, Packet, iter_train
-from halftunnel_vpn.session.legs import NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.send_side import SendSide
 from halftunnel_vpn.session.train import Train
 
@@ -42,7 +42,7 @@ def make_leg() -> Callable[..., SessionLeg]:
     numbers = iter(range(1000))
 
     def make(**options: object) -> SessionLeg:
-        return SessionLeg(Road(), Direction.UPSTREAM, next(numbers), 0.0, **options)
+        return SessionLeg(Road(), LegIdentity(Direction.UPSTREAM, next(numbers), **options), 0.0)
 
     return make
 

@@ -12,12 +12,13 @@ from halftunnel_vpn.protocol.keys import Direction, LegKeys
 from halftunnel_vpn.protocol.records import Sealer
 from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
+from halftunnel_vpn.session.legs import LegIdentity
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SessionOwner
 from halftunnel_vpn.timers import Wheel
 from halftunnel_vpn.transport.leg_phase import LegPhase
-from halftunnel_vpn.transport.sealed_leg import LegIdentity, LegOwner, SealedLeg
+from halftunnel_vpn.transport.sealed_leg import LegOwner, SealedLeg
 
 KEYS = LegKeys(b"c" * 32, b"e" * 32)
 
