@@ -22,7 +22,7 @@ from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
 from halftunnel_vpn.server.nat import Nat
-from halftunnel_vpn.session.legs import LegIdentity, NO_MOVEMENT, Movement, SessionLeg
+from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
