@@ -351,6 +351,36 @@ def flow_seeds() -> Seeds:
     yield "flow_frames", "raw-frame", b"\0\0" + pieces(frame) + b"\x20" + pieces(frame)
 
 
+def proxy_seeds() -> Seeds:
+    """Programs at a proxy, and a web server behind it."""
+    name = b"\5\1\0\3\x0btarget.test\0\x50"
+    yield "socks_program", "socks5-by-name", b"\0" + pieces(b"\5\1\0", name + b"early") + b"\0"
+    yield "socks_program", "socks5-refused", b"\0" + pieces(b"\5\2\0\2" + name) + b"\3"
+    yield "socks_program", "socks5-password", b"\1" + pieces(b"\5\1\2\1\5alice\4word", name) + b"\0"
+    yield "socks_program", "socks5-wrong", b"\1" + pieces(b"\5\1\2", b"\1\3bob\4word")
+    yield "socks_program", "socks5-by-ipv6", b"\0" + pieces(b"\5\1\0\5\1\0\4" + bytes(15) + b"\1\1\xbb")
+    yield "socks_program", "socks5-datagrams", b"\0" + pieces(b"\5\1\0\5\3\0\1" + bytes(6))
+    yield "socks_program", "socks4", b"\0" + pieces(b"\4\1\0\x50\xc6\x33\x64\2me\0")
+    yield "socks_program", "socks4a", b"\0" + pieces(b"\4\1\0\x50\0\0\0\1me\0target.test\0")
+    yield "socks_program", "http", b"\0" + pieces(b"GET / HTTP/1.1\r\n\r\n")
+    yield "socks_datagram", "by-address", b"\0\0\0\1\xc6\x33\x64\2\0\x35question"
+    yield "socks_datagram", "by-name", b"\0\0\0\3\x0btarget.test\0\x35question"
+    yield "socks_datagram", "by-ipv6", b"\0\0\0\4" + bytes(15) + b"\1\0\x35question"
+    host = b" HTTP/1.1\r\nHost: target.test\r\n"
+    yield "http_program", "connect", b"\0" + pieces(b"CONNECT target.test:443" + host + b"\r\nearly") + b"\0"
+    forwarded = b"GET http://u:p@target.test:80/a?b#c" + host + b"Connection: x-hop\r\nX-Hop: 1\r\n\r\n"
+    yield "http_program", "forward", b"\0" + pieces(forwarded[:30], forwarded[30:])
+    user = b"Proxy-Authorization: Basic YWxpY2U6d29yZA==\r\n\r\n"
+    yield "http_program", "password", b"\1" + pieces(b"CONNECT [::1]:443" + host + user) + b"\2"
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: 5\r\n\r\nhi"
+    yield "http_answer", "length", b"\0" + pieces(length)
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    yield "http_answer", "chunked", b"\0" + pieces(chunked[:50], chunked[50:])
+    yield "http_answer", "until-the-end", b"\0" + pieces(b"HTTP/1.0 200 OK\r\n\r\nhi", b"")
+    yield "http_answer", "head", b"\1" + pieces(length[:-2])
+    yield "http_answer", "informational", b"\2" + pieces(b"HTTP/1.1 100 Continue\r\n\r\n" + length)
+
+
 def main() -> None:
     """Write every seed again, except those that a fuzzer found."""
     assert len(HOST_V6) == len(SERVER_V6) == 16
@@ -360,7 +390,7 @@ def main() -> None:
     count = 0
     for source in (
         protocol_seeds, packet_seeds, dns_seeds, config_seeds,
-        http_seeds, daemon_seeds, session_seeds, flow_seeds,
+        http_seeds, proxy_seeds, daemon_seeds, session_seeds, flow_seeds,
     ):  # fmt: skip
         for target, name, seed in source():
             folder = CORPUS / target

@@ -38,6 +38,7 @@ MODULES = {
     "config": ("config_client", "config_server", "config_client_entry", "config_value", "key_text"),
     "control": ("daemon_requests", "learnt_intervals"),
     "http": ("http_head", "control_requests"),
+    "proxy": ("socks_program", "socks_datagram", "http_program", "http_answer"),
     "session": ("session_at_exit", "session_at_client"),
     "flow": ("flow_frames", "flow_frame"),
 }
