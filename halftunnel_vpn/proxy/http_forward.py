@@ -145,20 +145,19 @@ class HttpForward:
 
     def _pass_body(self, now: float) -> None:
         """Forward the program's data, and read more while there is room."""
-        while self._stream is not None and self._origin is not None and not self._is_closed:
-            try:
+        try:
+            while self._stream is not None and self._origin is not None and not self._is_whole:
                 part = self._exchange.next()
-            except MalformedMessage:
-                self._fail(Refusal.MALFORMED, now)
-                return
-            if isinstance(part, bytes):
-                self._send(self._origin.data(part), now)
-            elif part is Signal.END:
-                self._is_whole = True
-                self._send(self._origin.end(), now)
-                break
-            else:
-                break
+                if isinstance(part, bytes):
+                    self._send(self._origin.data(part), now)
+                elif part is Signal.END:
+                    self._is_whole = True
+                    self._send(self._origin.end(), now)
+                else:
+                    break
+        except (MalformedMessage, UnsendableMessage):
+            self._fail(Refusal.MALFORMED, now)
+            return
         self._watch_program()
 
     def _send(self, data: bytes, now: float) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from halftunnel_vpn.cli import main as cli
-from halftunnel_vpn.cli.status_text import duration, volume
+from halftunnel_vpn.cli.status_text import after_up, duration, volume
 from halftunnel_vpn.control import requests
 
 ROAD = {
@@ -124,3 +124,21 @@ def test_shaping_is_told_with_its_price(answer, capsys):
     answer(STATUS | {"shaping": shaping | {"wanted": "off"}})
     assert cli.main(["status"]) == 0
     assert "shaping" not in capsys.readouterr().out
+
+
+def test_what_somebody_wants_to_know_who_has_just_connected():
+    leg = {"domain": "a.example.org", "address": "192.0.2.1"}
+    status = STATUS | {
+        "upstream": ROAD | {"open_legs": [leg]},
+        "downstream": ROAD | {"open_legs": [leg | {"domain": "b.example.net", "address": None}]},
+        "dns": {"mode": "forward", "backend": "resolved"},
+        "protection": {"kill_switch": "on", "active": True},
+    }
+    assert list(after_up(status)) == [
+        "exit        a.example.org (192.0.2.1) upstream, b.example.net downstream",
+        "dns         through the tunnel (forward), this host's resolver set by resolved",
+        "kill switch on, active",
+    ]
+    off = list(after_up({"dns": {"mode": "off"}, "protection": {"kill_switch": "off"}}))
+    assert off[0] == "dns         left alone" and off[1].startswith("kill switch off (kill_switch = ")
+    assert list(after_up({})) == []
