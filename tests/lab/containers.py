@@ -72,17 +72,22 @@ class Engine:
         (scratch / "storage.conf").write_text(STORAGE_CONF.format(store=STORE))
         self._command(["ip", "netns", "add", self.namespace])
         self._command(["ip", "-n", self.namespace, "link", "set", "dev", "lo", "up"])
+        self._clear()  # what a run that was killed has left
 
     def close(self) -> None:
         """Remove all containers and the network namespace; images stay."""
-        for words in (
-            ["podman", "pod", "rm", "--all", "--force", "--time", "0"],
-            ["podman", "rm", "--all", "--force", "--time", "0", "--volumes"],
-            ["podman", "network", "prune", "--force"],
-            ["podman", "volume", "prune", "--force"],
-        ):
-            self.run(words, check=False)
+        self._clear()
         self._command(["ip", "netns", "delete", self.namespace], check=False)
+
+    def _clear(self) -> None:
+        """Remove all pods, containers, networks and volumes of the store."""
+        for words in (
+            ["pod", "rm", "--all", "--force", "--time", "0"],
+            ["rm", "--all", "--force", "--time", "0", "--volumes"],
+            ["network", "prune", "--force"],
+            ["volume", "prune", "--force"],
+        ):
+            self.podman(*words, check=False)
 
     # --- commands ---------------------------------------------------------------------------------
 
