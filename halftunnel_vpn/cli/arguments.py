@@ -162,6 +162,12 @@ def _add_audit(commands: Commands[Parser]) -> None:
         metavar="TIME",
         help="of 'record': how long, as in 90s, 10m or 1h (default: 10m)",
     )
+    audit.add_argument(
+        "--output",
+        metavar="FILE",
+        type=path,
+        help="of 'record': wait for the end, and move the log to this new file, mode 0600 (as root)",
+    )
     add_socket(audit)
     audit.add_argument("--json", action="store_true", help="as one JSON object")
     audit.add_argument("--png", metavar="FILE", type=path, help="also draw what each path shows")

@@ -1,4 +1,4 @@
-"""Short commands for the daemon: `htvpn reconnect`, `reload`, `portal`, `audit record`, `repair`."""
+"""Short commands for the daemon: `htvpn reconnect`, `reload`, `portal`, `repair`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,6 @@ def portal(options: Namespace) -> int:
         print(f"open for {options.minutes:g} min: log in now; 'htvpn portal --minutes 0' closes it")
     else:
         print("closed")
-    return 0
-
-
-def audit_record(options: Namespace) -> int:
-    """Have the daemon write down every record on the paths for a while."""
-    content = {"seconds": options.length}
-    path = daemon_process.command(options.socket, "POST", "/v1/audit", content)["file"]
-    print(f"recording for {options.length / 60:g} min; then: htvpn audit {shlex.quote(path)}")
     return 0
 
 

@@ -127,9 +127,9 @@ def profile_use(options: Namespace) -> int:
 
 def audit(options: Namespace) -> int:
     if options.files == ["record"]:
-        from halftunnel_vpn.cli import daemon_commands
+        from halftunnel_vpn.cli import audit_record
 
-        return daemon_commands.audit_record(options)
+        return audit_record.run(options)
     from halftunnel_vpn.cli import audit
 
     return audit.run(options)

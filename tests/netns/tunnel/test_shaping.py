@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from lab import Lab
@@ -24,13 +24,23 @@ def test_a_strong_tunnel_carries_everything_and_its_log_keeps_the_promise(
     target = start_target(lab, file_size=SIZE)
     tunnel = LabTunnel(lab, profile={"shaping": {"mode": '"strong"'}})
     tunnel.start()
-    said = tunnel.htvpn(CLIENT, "audit", "record", "--for", "5s", "--socket", str(tunnel.socket))
-    path = Path(said.split("htvpn audit ")[1].strip())
-    assert path.parent == tunnel.state_directory and stat.S_IMODE(path.stat().st_mode) == 0o600
+    path = lab.directory / "log.jsonl"
+    recording = lab.start(
+        CLIENT,
+        [
+            *(sys.executable, "-m", "halftunnel_vpn.cli", "audit", "record", "--for", "5s"),
+            *("--output", str(path), "--socket", str(tunnel.socket)),
+        ],
+    )
+    eventually(lambda: list(tunnel.state_directory.glob("audit-*.jsonl")))
+    (log,) = tunnel.state_directory.glob("audit-*.jsonl")
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
     for _ in range(3):
         shown = lab.run(CLIENT, ["sh", "-c", f"curl -gsf {target.file_url} | sha256sum"]).stdout
         assert target.file_sha256 in shown
-    eventually(lambda: "the recording has ended" in tunnel.client_output())
+    assert recording.wait(60) == 0, lab.output(recording)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and not log.exists()
+    assert "the recording has ended" in tunnel.client_output()
     status = tunnel.status()
     assert status is not None
     assert status["shaping"]["mode"] == "strong" and status["shaping"]["slots"] > 100
