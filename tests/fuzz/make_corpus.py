@@ -315,7 +315,12 @@ def session_seeds() -> Seeds:
         "never-sent": f"d0 {opened} 40 11 01 40 010000",
         "goodbye": "d0 40 05 00 09",
     }
-    for target, scripts in (("session_at_exit", at_exit), ("session_at_client", at_client)):
+    for target, scripts in (
+        ("session_at_exit", at_exit),
+        ("session_at_client", at_client),
+        ("shaped_session_at_exit", at_exit),
+        ("shaped_session_at_client", at_client),
+    ):
         for name, script in scripts.items():
             yield target, name, bytes.fromhex(script)
 

@@ -39,7 +39,12 @@ MODULES = {
     "control": ("daemon_requests", "learnt_intervals"),
     "http": ("http_head", "control_requests"),
     "proxy": ("socks_program", "socks_datagram", "http_program", "http_answer"),
-    "session": ("session_at_exit", "session_at_client"),
+    "session": (
+        "session_at_exit",
+        "session_at_client",
+        "shaped_session_at_exit",
+        "shaped_session_at_client",
+    ),
     "flow": ("flow_frames", "flow_frame"),
 }
 """The targets of each module, which is imported when one of them is asked for: a fuzzer starts in no time."""

@@ -22,11 +22,14 @@ from halftunnel_vpn.protocol.stream_messages import (
 )
 from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header, iter_train
 from halftunnel_vpn.session.byte_stream import ByteStream
+from halftunnel_vpn.session.clock_parameters import downstream_clock, upstream_clock
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
+from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
+from halftunnel_vpn.session.shaping import ShapingPlan
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 from halftunnel_vpn.timers import Wheel
 
@@ -109,7 +112,7 @@ class _User:
 class Harness:
     """One session with its users, its legs and its clock. Implements Acceptor for an exit."""
 
-    def __init__(self, script: Script, *, is_client: bool) -> None:
+    def __init__(self, script: Script, *, is_client: bool, is_shaped: bool = False) -> None:
         self.script = script
         self.now = 100.0
         self.wheel = Wheel()
@@ -124,7 +127,7 @@ class Harness:
             self.now,
             is_client=is_client,
             acceptor=None if is_client else self,
-            sending=SendingOptions(initial_credit=65536),
+            sending=SendingOptions(initial_credit=65536, shaping=_plan(is_client) if is_shaped else None),
         )
         for direction in Direction:
             self.join(direction)
@@ -312,6 +315,17 @@ class Harness:
         assert self.wheel.next_deadline is None
 
 
+def _plan(is_client: bool) -> ShapingPlan:
+    """Shaping whose bounds are reached soon."""
+    seed = b"\x80\x80\x80"
+    clock = (
+        upstream_clock(seed, stops=True, bulk_after=0.1)
+        if is_client
+        else downstream_clock(seed, bulk_after=0.1)
+    )
+    return ShapingPlan(clock, PaddingBudget(budget=2_000_000))
+
+
 def session_at_exit(data: bytes) -> None:
     """The exit's end."""
     Harness(Script(data), is_client=False).run()
@@ -320,3 +334,13 @@ def session_at_exit(data: bytes) -> None:
 def session_at_client(data: bytes) -> None:
     """The client's end."""
     Harness(Script(data), is_client=True).run()
+
+
+def shaped_session_at_exit(data: bytes) -> None:
+    """The exit's end, with its direction on a clock."""
+    Harness(Script(data), is_client=False, is_shaped=True).run()
+
+
+def shaped_session_at_client(data: bytes) -> None:
+    """The client's end, with its direction on a clock."""
+    Harness(Script(data), is_client=True, is_shaped=True).run()
