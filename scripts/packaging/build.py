@@ -19,7 +19,7 @@ import tempfile
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import debian
 import descriptions
@@ -208,7 +208,7 @@ def after(python: str) -> str:
 
 def program(base: Path, site: Path, compiled: dict[str, Path], architecture: Architecture) -> None:
     """Put our package beside those of others, and what makes a virtual environment of it."""
-    shutil.copytree(ROOT / "halftunnel_vpn", site / "halftunnel_vpn", ignore=ours())
+    shutil.copytree(ROOT / "halftunnel_vpn", site / "halftunnel_vpn", ignore=left_out)
     for modules in compiled.values():
         shutil.copytree(modules, site, dirs_exist_ok=True)
     strip = f"{architecture.triplet}-strip"
@@ -232,9 +232,12 @@ def program(base: Path, site: Path, compiled: dict[str, Path], architecture: Arc
     shutil.copyfile(debian.SCRIPTS / "halftunnel-vpn.rtupdate", hook)
 
 
-def ours() -> Any:
-    """What of our package a .deb has in another place, or does not need."""
-    return shutil.ignore_patterns("__pycache__", "*.so", "kubernetes", "prometheus", "completion")
+def left_out(directory: str, names: list[str]) -> set[str]:
+    """Return what of our package a .deb has in another place, or does not need; for shutil.copytree."""
+    unneeded = {name for name in names if name in ("__pycache__", "completion") or name.endswith(".so")}
+    if Path(directory).name == "configs":
+        unneeded |= {name for name in names if not name.endswith(".toml")}
+    return unneeded
 
 
 def manual_and_completion(base: Path, moment: int) -> None:
