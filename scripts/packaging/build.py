@@ -191,6 +191,9 @@ def packages(
             for name in installation.UNITS[role]:
                 (tree / UNIT_PLACE / name).write_text(installation.unit_text(name, Path("/", PROGRAM)))
             trees.append((tree, package))
+        user_unit = base / "usr/lib/systemd/user/halftunnel-proxy.service"
+        user_unit.parent.mkdir(parents=True)
+        user_unit.write_text(installation.unit_text("user/halftunnel-proxy.service", Path("/", PROGRAM)))
         made = []
         for tree, package in trees:
             text = copyright if package is program_package else copyrights(None)
