@@ -15,7 +15,7 @@ VERSION: Final = 1
 MAX_RECORDS: Final = 5_000_000
 """Records of one log or capture; a longer one is refused."""
 
-_MODES: Final = frozenset(("off", "split", "balanced", "strong"))
+_MODES: Final = frozenset(("off", "split", "strong"))
 
 
 def read_log(lines: Iterable[str]) -> Observation:

@@ -11,7 +11,6 @@ _TITLES = {"A": "path A (upstream)", "B": "path B (downstream)", "all": "all pat
 _MEANING = {
     "off": "off: nothing is promised. An observer of one path recognises pages.",
     "split": "split: path A shows when you are active, and no sizes. Path B and both together show all.",
-    "balanced": "balanced: path A as in split; path B sends at a rate that follows the traffic roughly.",
     "strong": "strong: both paths show when you are active and one of few lengths.",
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from halftunnel_vpn.audit import measures
 from halftunnel_vpn.audit.observation import AuditRecord, Observation, Source, activities
 
-PROMISED: Final = {"off": "", "split": "A", "balanced": "AB", "strong": "AB"}
+PROMISED: Final = {"off": "", "split": "A", "strong": "AB"}
 """The paths on which records leave by a clock, by mode."""
 
 MAX_AUC: Final = 0.55

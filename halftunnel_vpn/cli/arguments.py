@@ -172,7 +172,7 @@ def _add_audit(commands: Commands[Parser]) -> None:
     audit.add_argument("--json", action="store_true", help="as one JSON object")
     audit.add_argument("--png", metavar="FILE", type=path, help="also draw what each path shows")
     audit.add_argument(
-        "--mode", choices=("off", "split", "balanced", "strong"), help="whose promise a capture is to keep"
+        "--mode", choices=("off", "split", "strong"), help="whose promise a capture is to keep"
     )
     audit.add_argument(
         "--exit",

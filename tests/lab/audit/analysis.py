@@ -7,6 +7,7 @@ import json
 import platform
 import statistics
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,11 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--runs", nargs="+", required=True)
     parser.add_argument("--simulate", nargs="+", default=[])
+    parser.add_argument("--observers", nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    # scikit-learn warns about few loads of each site, for every tree: the intervals say so
+    warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
     try:
-        result = analyse(options.directory, options.runs, options.simulate, options.seed)
+        result = analyse(options)
     except HalfTunnelError as error:
         print(f"scripts/audit: {error}", file=sys.stderr)
         return 1
@@ -52,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def analyse(directory: Path, runs: Sequence[str], sweeps: Sequence[str], seed: int) -> dict[str, Any]:
+def analyse(options: argparse.Namespace) -> dict[str, Any]:
     """Return every figure of some runs, the first one being what the others are compared with."""
+    directory, runs, seed = options.directory, options.runs, options.seed
+    chosen = frozenset(options.observers)
     world = json.loads((directory / "world.json").read_text())
     packages = ("numpy", "scipy", "scikit-learn")
     result: dict[str, Any] = {
@@ -75,21 +81,23 @@ def analyse(directory: Path, runs: Sequence[str], sweeps: Sequence[str], seed: i
         driver = traces[0].driver
         baseline = baselines.setdefault(driver, traces)
         print(f"{name}: {len(traces)} loads", file=sys.stderr, flush=True)
-        result["runs"][name] = attacked(traces, baseline, world["sites"], seed)
+        result["runs"][name] = attacked(traces, baseline, world["sites"], seed, chosen)
         result["runs"][name]["records"] = scored(directory, name)
-    for text in sweeps:
+    for text in options.simulate:
         plain = next((name for name in runs if name.startswith("off")), None)
         if plain is None:
             raise UsageError("--simulate needs the loads of mode off")
         baseline = read_all(directory, plain)
         up, down = simulate.parse(text)
         traces = [simulate.defend(trace, up, down) for trace in baseline]
-        result["runs"][f"simulated {text}"] = attacked(traces, baseline, world["sites"], seed)
+        result["runs"][f"simulated {text}"] = attacked(traces, baseline, world["sites"], seed, chosen)
     return result
 
 
-def attacked(traces: list[Trace], baseline: list[Trace], sites: int, seed: int) -> dict[str, Any]:
-    """Return the figures of one run."""
+def attacked(
+    traces: list[Trace], baseline: list[Trace], sites: int, seed: int, chosen: frozenset[str]
+) -> dict[str, Any]:
+    """Return the figures of one run; ``chosen`` are the observers that are looked at, none: all."""
     closed = [trace for trace in traces if trace.site < sites]
     background = [trace for trace in traces if trace.site >= sites]
     labels = np.array([trace.site for trace in closed])
@@ -111,6 +119,8 @@ def attacked(traces: list[Trace], baseline: list[Trace], sites: int, seed: int) 
     base = statistics.median(trace.seconds for trace in plain)
     result["page_load_change"] = result["page_load_median"] / base - 1
     for observer in observers(closed):
+        if chosen and observer not in chosen:
+            continue
         views = [view(trace, observer) for trace in closed]
         found = {
             name: interval(probabilities.argmax(axis=1) == classes, classes, seed)

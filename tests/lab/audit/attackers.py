@@ -17,6 +17,10 @@ from lab.audit.features import aggregated, fingerprints, size_counts
 from lab.audit.views import Packets, series
 
 FOLDS: Final = 8
+"""Parts of the loads that are tested in turn; ``MANY_FOLDS`` where there are many loads of each site."""
+
+MANY_LOADS: Final = 16
+MANY_FOLDS: Final = 5
 
 TREES: Final = 400
 
@@ -26,7 +30,7 @@ VOTE: Final = "vote"
 
 
 def attack(
-    views: Sequence[Packets], labels: np.ndarray, seed: int, *, share: float = 1.0, folds: int = FOLDS
+    views: Sequence[Packets], labels: np.ndarray, seed: int, *, share: float = 1.0
 ) -> dict[str, np.ndarray]:
     """Return, for each attacker, the probability of each class for each view, by cross-validation.
 
@@ -36,7 +40,8 @@ def attack(
     classes = len(np.unique(labels))
     found = {name: np.zeros((len(labels), classes)) for name in inputs}
     least = int(np.bincount(labels).min())
-    split = StratifiedKFold(max(2, min(folds, least)), shuffle=True, random_state=seed)
+    folds = MANY_FOLDS if least >= MANY_LOADS else max(2, min(FOLDS, least))
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     draw = np.random.default_rng(seed)
     for train, test in split.split(labels, labels):
         if share < 1.0:

@@ -16,7 +16,7 @@ from halftunnel_vpn.errors import HalfTunnelError, UsageError
 from lab.audit.shard import DRIVERS, Plan, Shard
 from lab.topology import Lab
 
-MODES: Final = ("off", "split", "balanced", "strong")
+MODES: Final = ("off", "split", "strong")
 
 ANALYST: Final = "AUDIT_PYTHON"
 """Environment variable: a Python with numpy, scipy and scikit-learn, which scripts/audit makes."""
@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--fast", action="store_true", help="with fake-ip names and answer_at_once")
     made.add_argument(
         "--record", action="store_true", help="also have the client record, and score that with htvpn audit"
+    )
+    made.add_argument(
+        "--observers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="only these: all, A, B, A0, A0+B1 (default: all)",
     )
     made.add_argument("--seed", type=int, default=1, help="of sites and order (%(default)s)")
     made.add_argument("--shards", type=_natural, default=2, metavar="N", help="labs at a time (%(default)s)")
@@ -157,6 +164,8 @@ def _analyse(options: argparse.Namespace) -> int:
     argv += ["--runs", *(plan.name for plan in plans(options))]
     if options.simulate:
         argv += ["--simulate", *options.simulate]
+    if options.observers:
+        argv += ["--observers", *options.observers]
     if options.json:
         argv += ["--json", str(options.json)]
     return subprocess.run(argv, check=False).returncode

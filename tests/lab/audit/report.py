@@ -43,7 +43,8 @@ def _run(name: str, run: Mapping[str, Any]) -> list[str]:
     if run["not_quiet"]:
         lines.append(f"{run['not_quiet']} loads after which the paths did not fall silent")
     for verdict in run.get("records", ()):
-        lines.append(f"record log of {verdict['seconds']:.0f} s: {'; '.join(_record_log(verdict))}")
+        if found := "; ".join(_record_log(verdict)):
+            lines.append(f"record log of {verdict['seconds']:.0f} s: {found}")
     if "open_world" in run:
         lines.append(f"open world, {run['open_world']['sites']} other sites, r = 20:")
         for observer, found in run["open_world"]["observers"].items():

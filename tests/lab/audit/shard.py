@@ -166,8 +166,8 @@ def _add_domains(lab: Lab, tunnel: LabTunnel, domains: int) -> None:
     ports = ", ".join(str(ROAD_PORT + number) for number in range(1, domains))
     rules = (
         "add table ip domains\n"
-        "add chain ip domains all { type nat hook prerouting priority -100; }\n"
-        f"add rule ip domains all tcp dport {{ {ports} }} redirect to :{ROAD_PORT}\n"
+        "add chain ip domains incoming { type nat hook prerouting priority -100; }\n"
+        f"add rule ip domains incoming tcp dport {{ {ports} }} redirect to :{ROAD_PORT}\n"
     )
     namespaces.command(["ip", "netns", "exec", lab.namespace(EXIT), "nft", "-f", "-"], text=rules)
     text = tunnel.profile.read_text()
