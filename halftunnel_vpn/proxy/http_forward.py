@@ -5,20 +5,13 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from halftunnel_vpn.http1.exchange import (
-    ClientSide,
-    MalformedMessage,
-    RequestHead,
-    ResponseHead,
-    ServerSide,
-    Signal,
-    UnsendableMessage,
-)
+from halftunnel_vpn.http1.exchange import MalformedMessage, RequestHead, ServerSide, Signal, UnsendableMessage
 from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.protocol.interfaces import TransferableStream
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.proxy.forwarded_head import end_to_end, forwarded_request
-from halftunnel_vpn.proxy.http_negotiation import MAX_HEAD, answer, check_head
+from halftunnel_vpn.proxy.forwarded_head import forwarded_request
+from halftunnel_vpn.proxy.http_negotiation import answer, check_head
+from halftunnel_vpn.proxy.origin import Origin, Progress
 from halftunnel_vpn.proxy.parting import Parting
 from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyContext
 from halftunnel_vpn.proxy.refusals import Refusal
@@ -57,11 +50,8 @@ class HttpForward:
         "_is_whole",
         "_on_closed",
         "_origin",
-        "_origin_ended",
         "_parting",
         "_sock",
-        "_stream",
-        "_unread",
     )
 
     def __init__(
@@ -71,17 +61,13 @@ class HttpForward:
         self._exchange = exchange
         self._context = context
         self._on_closed = on_closed
-        self._stream: TransferableStream | None = None
-        self._origin: ClientSide | None = None
-        # Whether the destination has sent everything that it will ever send on this stream.
-        self._origin_ended = False
+        self._origin = Origin()
         self._dial: StreamDial | None = None
         # The request that is served now, as it goes to the destination.
         self._head: RequestHead | None = None
         self._destination: tuple[Host, int] | None = None
-        # Data that the program's socket has not accepted yet, and its number of bytes in the stream.
+        # Data that the program's socket has not accepted yet.
         self._backlog = bytearray()
-        self._unread = 0
         # Whether the program's request has ended, and whether more waits behind it.
         self._is_whole = False
         self._has_more = False
@@ -104,28 +90,21 @@ class HttpForward:
         self._head = found.head
         destination = found.host, found.port
         self._context.counters.count("proxy-http-requests")
-        if self._stream is not None and self._destination == destination and self._is_reusable():
+        is_same = self._origin.stream is not None and self._destination == destination
+        if is_same and self._origin.start_next():
             self._send_head(now)
             return
-        self._leave_origin()
+        self._origin.leave(now)
         self._destination = destination
         self._dial = StreamDial(self._context, *destination, connected=self._connected, refused=self._refused)
         self._watch_program()
         self._dial.start(now)
 
-    def _is_reusable(self) -> bool:
-        if self._origin is None or not self._origin.is_over:
-            return False
-        self._origin.start_next()
-        return True
-
     # --- towards the destination -----------------------------------------------------------------
 
     def _connected(self, stream: TransferableStream, now: float) -> None:
         self._dial = None
-        self._stream = stream
-        self._origin_ended = False
-        self._origin = ClientSide(max_head=MAX_HEAD)
+        self._origin.attach(stream)
         stream.handler = self
         self._send_head(now)
 
@@ -134,41 +113,30 @@ class HttpForward:
         self._fail(refusal, now)
 
     def _send_head(self, now: float) -> None:
-        assert self._stream is not None and self._origin is not None and self._head is not None
+        assert self._head is not None
         try:
-            written = self._origin.request(self._head)
+            self._origin.request(self._head, now)
         except UnsendableMessage:
             self._fail(Refusal.MALFORMED, now)
             return
-        self._stream.send(written, now)
         self._pass_body(now)
 
     def _pass_body(self, now: float) -> None:
         """Forward the program's data, and read more while there is room."""
         try:
-            while self._stream is not None and self._origin is not None and not self._is_whole:
+            while self._origin.stream is not None and not self._is_whole:
                 part = self._exchange.next()
                 if isinstance(part, bytes):
-                    self._send(self._origin.data(part), now)
+                    self._origin.data(part, now)
                 elif part is Signal.END:
                     self._is_whole = True
-                    self._send(self._origin.end(), now)
+                    self._origin.end(now)
                 else:
                     break
         except (MalformedMessage, UnsendableMessage):
             self._fail(Refusal.MALFORMED, now)
             return
         self._watch_program()
-
-    def _send(self, data: bytes, now: float) -> None:
-        if data and self._stream is not None:
-            self._stream.send(data, now)
-
-    def _leave_origin(self) -> None:
-        stream, self._stream, self._origin = self._stream, None, None
-        if stream is not None:
-            self._give_credit(stream)
-            stream.reset(ResetCode.NORMAL)
 
     # --- the program -----------------------------------------------------------------------------
 
@@ -181,7 +149,7 @@ class HttpForward:
             events |= READABLE | HUNG_UP
         elif self._is_whole:
             events |= 0 if self._has_more else HUNG_UP  # the next request waits in the socket
-        elif self._stream is not None and self._stream.room > 0:
+        elif self._origin.has_room:
             events |= READABLE | HUNG_UP
         self._context.watch.set(self._sock, events, self._ready)
 
@@ -272,17 +240,11 @@ class HttpForward:
         if self._backlog:
             self._watch_program()
             return
-        if self._stream is not None:
-            self._give_credit(self._stream)
+        self._origin.return_credit(now)
         if not self._is_ending:
             self._watch_program()
         elif self._parting is None:
             self._parting = Parting(self._sock, self._context, self._closed)
-
-    def _give_credit(self, stream: TransferableStream) -> None:
-        held, self._unread = self._unread, 0
-        if held:
-            stream.consumed(held, self._context.driver.clock())
 
     # --- StreamHandler ---------------------------------------------------------------------------
 
@@ -294,18 +256,15 @@ class HttpForward:
 
     def data_received(self, data: memoryview, now: float) -> None:
         """Take bytes of the destination. Credit is returned when the program has them."""
-        self._unread += len(data)
         self._from_origin(bytes(data), now)
 
     def finished(self, now: float) -> None:
         """Note that the destination sends nothing more."""
-        self._origin_ended = True
         self._from_origin(b"", now)
 
     def aborted(self, code: ResetCode, now: float) -> None:
         """Abort: the stream or the session has ended."""
-        self._stream = self._origin = None
-        self._unread = 0
+        self._origin.lost()
         if self._head is not None:
             self._fail(Refusal.FAILED, now)
 
@@ -314,35 +273,18 @@ class HttpForward:
         self._watch_program()
 
     def _from_origin(self, data: bytes, now: float) -> None:
-        origin = self._origin
-        if origin is None:
+        if self._origin.stream is None:
             return
         if self._head is not None:
             self._idle.arm(now + ANSWER_TIME)
-        written = bytearray()
-        try:
-            origin.feed(data)
-            while True:
-                part = origin.next()
-                if isinstance(part, ResponseHead):
-                    headers = end_to_end(part.headers)
-                    written += self._exchange.response(part._replace(headers=headers))
-                elif isinstance(part, bytes):
-                    written += self._exchange.data(part)
-                elif part is Signal.END:
-                    written += self._exchange.end()
-                    self._write(bytes(written), now)
-                    self._answered(now)
-                    return
-                else:
-                    break
-        except (MalformedMessage, UnsendableMessage):
-            self._write(bytes(written), now)
+        written, progress = self._origin.answer(data, self._exchange)
+        if progress is Progress.MORE and self._head is None and not data:
+            self._origin.leave(now)  # between two requests
+        self._write(written, now)
+        if progress is Progress.COMPLETE:
+            self._answered(now)
+        elif progress is Progress.BROKEN:
             self._fail(Refusal.FAILED, now)
-            return
-        if self._head is None and not data:
-            self._leave_origin()  # between two requests
-        self._write(bytes(written), now)
 
     def _answered(self, now: float) -> None:
         """The response is complete."""
@@ -353,8 +295,8 @@ class HttpForward:
         if not self._exchange.is_over:
             self._finish(now)  # the program does not want another one, or has not sent all of this one
             return
-        if self._origin is not None and (self._origin_ended or not self._origin.is_over):
-            self._leave_origin()
+        if self._origin.is_spent:
+            self._origin.leave(now)
         self._exchange.start_next()
         self._take_next(now)
 
@@ -376,7 +318,7 @@ class HttpForward:
         if self._is_closed or self._is_ending:
             return
         self._is_ending = True
-        self._leave_origin()
+        self._origin.leave(now)
         self._flush(now)
 
     def _too_slow(self, now: float) -> None:
@@ -401,5 +343,5 @@ class HttpForward:
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
-        self._leave_origin()
+        self._origin.leave(self._context.driver.clock())
         self._on_closed()
