@@ -362,7 +362,7 @@ def test_hellos_with_bad_fields_are_refused() -> None:
     assert refused(ClientHello.decode, good[:17] + b"t" * 16 + good[33:]) == "handshake-malformed"
     item = bytes((0, 1, 0, 4)) + b"time"
     assert refused(ExitHello.decode, WELCOME.encode() + item) == "handshake-malformed"
-    assert refused(ExitHello.decode, b"\x05" + WELCOME.encode()[1:]) == "handshake-malformed"
+    assert refused(ExitHello.decode, b"\xff" + WELCOME.encode()[1:]) == "handshake-malformed"
 
 
 @given(st.sampled_from([HELLO.encode()[:61], WELCOME.encode()[:42], b""]), st.binary(max_size=80))
