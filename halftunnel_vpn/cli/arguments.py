@@ -67,6 +67,7 @@ def build_parser() -> Parser:
     )
     _add_daemon_commands(commands)
     _add_profile(commands)
+    _add_join(commands)
     _add_setup(commands, parser)
 
     _add_audit(commands)
@@ -205,6 +206,19 @@ def _add_profile(commands: Commands[Parser]) -> None:
             "--dir", metavar="DIR", type=path, help="their directory (default: /etc/halftunnel/profiles)"
         )
         add_socket(action)
+
+
+def _add_join(commands: Commands[Parser]) -> None:
+    join = command(commands, "join", "make a profile from an invitation, at this host", entries.join)
+    join.add_argument(
+        "link",
+        nargs="?",
+        metavar="LINK",
+        help="htvpn://...; - for standard input; without it you are asked. Other users can see arguments",
+    )
+    join.add_argument("--name", metavar="NAME", help="name of the profile (default: as the exit says)")
+    join.add_argument("--dir", metavar="DIR", type=path, help="profiles (default: /etc/halftunnel/profiles)")
+    add_socket(join)
 
 
 def _add_setup(commands: Commands[Parser], whole: Parser) -> None:

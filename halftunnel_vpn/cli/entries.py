@@ -153,6 +153,18 @@ def add_client(options: Namespace) -> int:
     return server_clients.add(options)
 
 
+def invite(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_invite
+
+    return server_invite.run(options)
+
+
+def join(options: Namespace) -> int:
+    from halftunnel_vpn.cli import invited
+
+    return invited.run(options)
+
+
 def exit_status(options: Namespace) -> int:
     from halftunnel_vpn.cli import server_control
 

@@ -16,7 +16,7 @@ from halftunnel_vpn.control.profile_store import PROFILES, ProfileEntry, Profile
 
 def show(options: Namespace) -> int:
     """Print one line per profile. ``*`` marks the active one."""
-    entries = _profiles(options).entries()
+    entries = kept_profiles(options).entries()
     for entry in entries:
         problem = f": {entry.problem.splitlines()[0]}" if entry.problem else ""
         print(f"{'*' if entry.chosen else ' '} {entry.name}{problem}")
@@ -33,21 +33,21 @@ def add(options: Namespace) -> int:
         from halftunnel_vpn.config.client import parse_client
 
         name = parse_client(text, source=options.file).name
-    _profiles(options).put(name, text, replace=options.replace)
+    kept_profiles(options).put(name, text, replace=options.replace)
     print(f"profile {name} is stored")
     return 0
 
 
 def remove(options: Namespace) -> int:
     """Remove a profile and its key."""
-    _profiles(options).remove(options.name)
+    kept_profiles(options).remove(options.name)
     print(f"profile {options.name} is removed")
     return 0
 
 
 def use(options: Namespace) -> int:
     """Make a profile the active one."""
-    _profiles(options).use(options.name)
+    kept_profiles(options).use(options.name)
     print(f"profile {options.name} is the active one now; 'htvpn up' connects through it")
     return 0
 
@@ -77,7 +77,7 @@ class DaemonProfiles:
         daemon_process.command(self._socket, "POST", f"{_place(name)}/use")
 
 
-def _profiles(options: Namespace) -> ProfileStore | DaemonProfiles:
+def kept_profiles(options: Namespace) -> ProfileStore | DaemonProfiles:
     """Return the files themselves for root or a given directory, otherwise the daemon's profiles."""
     if options.dir is None and os.geteuid() != 0:
         return DaemonProfiles(options.socket)

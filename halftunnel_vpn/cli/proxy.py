@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.cli import process_options, profiles
-from halftunnel_vpn.client.legs.connector import explain
+from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.tunnel_numbers import add_numbers
 from halftunnel_vpn.client.userspace import UserspaceClient
 from halftunnel_vpn.config import net, values

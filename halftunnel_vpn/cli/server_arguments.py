@@ -70,6 +70,16 @@ def add_server(commands: Commands[Parser]) -> None:
         help="do nothing, and succeed, when there is a client of that name",
     )
 
+    invite = command(actions, "invite", "print a link with which a client makes its profile", entries.invite)
+    invite.add_argument("name", metavar="NAME")
+    add_directory(invite)
+    invite.add_argument("--expires", metavar="TIME", default="1h", help="such as 30m, 1h or 2d (%(default)s)")
+    invite.add_argument("--once", action="store_true", help="it admits one client; this is always so")
+    invite.add_argument("--qr", action="store_true", help="also show its QR code")
+    invite.add_argument(
+        "--output", metavar="FILE", type=path, help="also write the code to a new .png or .svg"
+    )
+
     remove = command(actions, "remove-client", "remove a client", entries.remove_client)
     remove.add_argument("name", metavar="NAME")
     add_directory(remove)

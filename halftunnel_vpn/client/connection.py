@@ -14,7 +14,8 @@ from typing import Any
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.client_shaping import ClientShaping
 from halftunnel_vpn.client.leg_recorder import LegRecorder
-from halftunnel_vpn.client.legs.connector import Connector, NewSession, explain
+from halftunnel_vpn.client.legs.connector import Connector, NewSession
+from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers, numbers_of
 from halftunnel_vpn.config.client import ClientProfile

@@ -155,6 +155,11 @@ def names_in(pem: bytes) -> tuple[list[str], list[str]]:
     return [name.lower() for name in names], [str(address) for address in addresses]
 
 
+def fingerprint_of(pem: bytes) -> bytes:
+    """Return the SHA-256 of the first certificate of a chain, as profiles pin it. Raises ValueError."""
+    return x509.load_pem_x509_certificates(pem)[0].fingerprint(hashes.SHA256())
+
+
 def expiry_of(pem: bytes) -> float:
     """Return when the first certificate of a chain expires, in seconds since 1970. Raises ValueError."""
     certificate = x509.load_pem_x509_certificates(pem)[0]

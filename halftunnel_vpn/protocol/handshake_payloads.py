@@ -23,6 +23,9 @@ ITEM_LAST_TIMESTAMP = 1
 ITEM_SHAPING = 2
 """Type of an item of either hello: ShapingTerms, asked for by the client and granted by the exit."""
 
+ITEM_INVITATION = 3
+"""Type of an item of a ClientHello: the secret of an invitation, 16 bytes."""
+
 READS_STALE_TIME = 0x01
 """Capability of a client: it understands ExitStatus.STALE_TIME. Others get no answer in that case."""
 
@@ -56,10 +59,17 @@ class ExitStatus(IntEnum):
     """The last day of the client is over."""
     QUOTA_USED_UP = 7
     """The client has used up the bytes of this month."""
+    INVITATION_USED = 8
+    """The invitation that the client shows has admitted a client already."""
+    INVITATION_EXPIRED = 9
+    """The time of that invitation is over."""
 
 
 REFUSALS = (ExitStatus.DISABLED, ExitStatus.EXPIRED, ExitStatus.QUOTA_USED_UP)
 """Statuses that concern this client alone, whatever it does."""
+
+INVITATION_REFUSALS = (ExitStatus.INVITATION_USED, ExitStatus.INVITATION_EXPIRED, ExitStatus.OVERLOADED)
+"""Statuses for a client that is not listed and shows the secret of an invitation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,8 @@ class ClientHello:
     ``session_id``, a UUIDv4, names the session in every packet inside records. ``join_token``, of the same
     form, is what the first downstream leg shows. ``timestamp`` is wall time in microseconds since 1970,
     ``nonce`` 16 fresh bytes. ``capabilities`` is a set of bits, READS_STALE_TIME and TAKES_PADDING.
-    ``shaping`` is what the client asks for; None: nothing.
+    ``shaping`` is what the client asks for; None: nothing. ``invitation`` is the secret of an invitation, for
+    a client whose key the exit does not know yet; empty: none.
     """
 
     session_id: bytes
@@ -79,6 +90,7 @@ class ClientHello:
     capabilities: int = 0
     version: int = VERSION
     shaping: ShapingTerms | None = None
+    invitation: bytes = b""
 
     def encode(self, padding: int = 0) -> bytes:
         """Return the payload, with ``padding`` bytes of padding (and 4 that announce it).
@@ -88,6 +100,8 @@ class ClientHello:
         fixed = _CLIENT.pack(
             self.version, self.session_id, self.join_token, self.capabilities, self.timestamp, self.nonce
         )
+        if self.invitation:
+            fixed += _ITEM.pack(ITEM_INVITATION, len(self.invitation)) + self.invitation
         return fixed + _encode_shaping(self.shaping) + _encode_padding(padding)
 
     @classmethod
@@ -100,8 +114,10 @@ class ClientHello:
             raise HandshakeError("handshake-bad-version", f"version {version}")
         if session_id != as_uuid4(session_id) or join_token != as_uuid4(join_token):
             raise HandshakeError("handshake-malformed", "an identifier is not a UUIDv4")
-        shaping = _shaping_in(_read_items(payload, _CLIENT.size))
-        return cls(session_id, join_token, timestamp, nonce, capabilities, version, shaping)
+        items = _read_items(payload, _CLIENT.size)
+        invitation = bytes(items.get(ITEM_INVITATION, b""))
+        shaping = _shaping_in(items)
+        return cls(session_id, join_token, timestamp, nonce, capabilities, version, shaping, invitation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from halftunnel_vpn.server.exit_limits import (
 )
 from halftunnel_vpn.server.gate import Gate
 from halftunnel_vpn.server.guard_file import GuardFile
+from halftunnel_vpn.server.invitations import Invitations
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.resolver_list import ResolverList
 from halftunnel_vpn.server.sessions import Registry
@@ -118,6 +119,7 @@ class Exit:
             counters=self.counters,
             refused=self.log_refusal,
             refusal_of=lambda client: self.accounts.refusal_of(client),
+            invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
         )
         self.accounts = Accounts(
             self.nat.meters,

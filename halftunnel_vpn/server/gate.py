@@ -13,6 +13,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
 from halftunnel_vpn.protocol.handshake_payloads import (
+    INVITATION_REFUSALS,
     READS_REFUSALS,
     READS_STALE_TIME,
     TAKES_HOP_LIMITS,
@@ -25,6 +26,7 @@ from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
+from halftunnel_vpn.server.invitations_port import NO_INVITATIONS, InvitationsPort
 from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.server.pending_handshakes import PendingHandshakes, UpstreamHalf
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
@@ -95,6 +97,7 @@ class Gate:
         counters: Counters,
         refused: Callable[[str, str], None],
         refusal_of: Callable[[str], ExitStatus | None] = lambda client: None,
+        invitations: InvitationsPort = NO_INVITATIONS,
     ) -> None:
         self._driver = driver
         self._registry = registry
@@ -110,6 +113,7 @@ class Gate:
         self.counters = counters
         self._refused = refused
         self._refusal_of = refusal_of
+        self._invitations = invitations
         self._newcomers: dict[Newcomer, None] = {}
         self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
@@ -168,28 +172,37 @@ class Gate:
 
     def _hello_received(self, newcomer: Newcomer, message: Buffer) -> None:
         offer = receive_hello(message, self._keys)
-        if self._client_of(offer.client_public) is None:
+        is_listed = self._client_of(offer.client_public) is not None
+        if not is_listed and not self._invitations.exist():
             raise HandshakeError("handshake-unknown-client")
         hello = offer.open()
-        status = ExitStatus.OK
-        try:
-            self._guard.check(offer.client_public, hello.timestamp, int(self._wall_clock() * 1e6))
-        except HandshakeError as error:
-            refusal = self._answer_to(error.reason, offer, hello)
-            if refusal is None:
-                raise
-            status = refusal
-            reason = f"handshake-{status.name.lower().replace('_', '-')}"
-            self.counters.drop(reason)
-            self._refused(newcomer.leg.peer, reason)
-        else:
-            self._guard_changed()
+        invited = self._invitations.admit(offer.client_public, hello.invitation) if not is_listed else None
+        if not is_listed and invited is None:
+            raise HandshakeError("handshake-unknown-client")
+        status = invited or ExitStatus.OK
+        if status is ExitStatus.OK:
+            status = self._check_time(newcomer, offer, hello)
         if hello.session_id in self._registry:
             raise HandshakeError("handshake-replayed")
         oldest = self._pending.add_upstream(UpstreamHalf(newcomer, offer, hello, status))
         if oldest is not None:
             self.refuse(oldest, "too-many-handshakes")
         self._meet(hello.join_token)
+
+    def _check_time(self, newcomer: Newcomer, offer: Offer, hello: ClientHello) -> ExitStatus:
+        """Return the status for the timestamp of a client. Raises HandshakeError for a replay."""
+        try:
+            self._guard.check(offer.client_public, hello.timestamp, int(self._wall_clock() * 1e6))
+        except HandshakeError as error:
+            refusal = self._answer_to(error.reason, offer, hello)
+            if refusal is None:
+                raise
+            reason = f"handshake-{refusal.name.lower().replace('_', '-')}"
+            self.counters.drop(reason)
+            self._refused(newcomer.leg.peer, reason)
+            return refusal
+        self._guard_changed()
+        return ExitStatus.OK
 
     def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
         """Return the status for a proven client whose timestamp is refused; None for no answer.
@@ -219,13 +232,14 @@ class Gate:
         client = self._client_of(offer.client_public)
         if client is not None and self._is_held(downstream, client, lambda: self._meet(token)):
             return
-        if client is None or hello.session_id in self._registry:
-            reason = "handshake-unknown-client" if client is None else "handshake-replayed"
+        is_known = client is not None or status in INVITATION_REFUSALS
+        if not is_known or hello.session_id in self._registry:
+            reason = "handshake-replayed" if is_known else "handshake-unknown-client"
             for newcomer in (upstream, downstream):
                 if newcomer.is_open:  # a change of the client list may have closed it just now
                     self.refuse(newcomer, reason)
             return
-        if status is ExitStatus.OK:
+        if status is ExitStatus.OK and client is not None:
             status = self._own_refusal(client, hello, downstream.leg.peer) or self._room_for(client)
         exit_nonce = self._random(NONCE_LENGTH)
         shaping = self._shaping_for(hello)
@@ -250,6 +264,7 @@ class Gate:
             upstream.leg.close()
             downstream.leg.close()
             return
+        assert client is not None
         session = self._make_session(hello.session_id, client, shaping)
         member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")

@@ -6,6 +6,7 @@ stand here too, under a name that says what.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from run import FOUND  # noqa: E402
 
 from halftunnel_vpn.inet import vnet  # noqa: E402
 from halftunnel_vpn.protocol.handshake import receive_hello  # noqa: E402
+from halftunnel_vpn.protocol.invitation import Invitation, InvitedPath, encode_link  # noqa: E402
 from halftunnel_vpn.protocol.join import encode_join, encode_join_reply, encode_token_join  # noqa: E402
 from halftunnel_vpn.protocol.keys import Direction  # noqa: E402
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms  # noqa: E402
@@ -236,6 +238,13 @@ def http_seeds() -> Seeds:
     upgrade = (
         b"GET /x HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    path = "/" + base64.urlsafe_b64encode(bytes(range(18))).decode()
+    invited = InvitedPath("wss://a.example.org" + path, bytes(32)), InvitedPath("wss://b.example.net/x", b"")
+    yield (
+        "invitation_link",
+        "link",
+        encode_link(Invitation("laptop", bytes(32), bytes(16), *invited)).encode(),
     )
     yield "http_head", "upgrade", pieces(upgrade[:20], upgrade[20:] + b"\x82\x00")
     yield "http_head", "response", pieces(b"HTTP/1.1 200 Connection established\r\n\r\n")

@@ -9,8 +9,9 @@ from time import monotonic
 
 from halftunnel_vpn.client.diagnosis.finding import Finding, Outcome, failed, ok, skipped, warning
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.legs.connector import Connector, explain
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.early_messages import EarlyMessages
+from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.client.tunnel_status import without_path
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig

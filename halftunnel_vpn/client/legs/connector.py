@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -18,7 +17,7 @@ from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.legs.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
+from halftunnel_vpn.errors import RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import (
     READS_REFUSALS,
@@ -92,8 +91,10 @@ class Connector:
         options_of: Callable[[RoadConfig], DialOptions],
         counters: Counters,
         clock: HandshakeClock | None = None,
+        invitation: bytes = b"",
     ) -> None:
         self.clock = clock or HandshakeClock()
+        self._invitation = invitation
         self._profile = profile
         self._options_of = options_of
         self._counters = counters
@@ -153,6 +154,7 @@ class Connector:
                 nonce=secrets.token_bytes(NONCE_LENGTH),
                 capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS,
                 shaping=self.shaping_wish,
+                invitation=self._invitation,
             )
             handshake = ClientHandshake(
                 self._static,
@@ -289,41 +291,6 @@ class Connector:
             for task in (answer, closed):
                 task.cancel()
             await asyncio.gather(answer, closed, return_exceptions=True)
-
-
-_REFUSED = {
-    ExitStatus.DISABLED: "The operator of the exit has disabled this client: ask for it to be enabled.",
-    ExitStatus.EXPIRED: "The time of this client at the exit is over: ask its operator for a later date.",
-    ExitStatus.QUOTA_USED_UP: "This client has used up its bytes of this month at the exit: wait for the "
-    "next month (UTC), or ask its operator for more.",
-}
-
-
-def explain(error: HandshakeError) -> str:
-    """Return one sentence that says what to do about a failed handshake."""
-    if isinstance(error, HandshakeRefused):
-        status = error.exit_hello.status
-        if status is ExitStatus.CLOCK_SKEW:
-            seconds = error.exit_hello.wall_time / 1e6 - time.time()
-            direction = "behind" if seconds > 0 else "ahead of"
-            return (
-                f"The clock of this machine is {abs(seconds) / 60:.0f} minutes {direction} the exit's, and "
-                "the exit refuses its own time, too: compare both clocks."
-            )
-        if status is ExitStatus.STALE_TIME:
-            return (
-                "The exit has seen a later time from this profile, again and again: another device uses the "
-                "same profile; give each its own (htvpn server add-client)."
-            )
-        if status is ExitStatus.SESSION_LIMIT:
-            return "The exit allows this client no further session: end one elsewhere and try again."
-        if status in _REFUSED:
-            return _REFUSED[status]
-        return "The exit is overloaded: try again later."
-    return (
-        f"The exit's answer is not genuine ({error.reason}): check [exit] public_key in the profile, "
-        "or get a new profile from the exit (htvpn server add-client)."
-    )
 
 
 def _padding() -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from halftunnel_vpn.client.legs.connector import explain
+from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.supervisor import events
 from halftunnel_vpn.client.supervisor.base_state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.events import Event, Target, TunnelEvent

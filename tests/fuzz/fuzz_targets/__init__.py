@@ -24,6 +24,7 @@ MODULES = {
         "join_of_a_client",
         "opening",
         "datagram_run",
+        "invitation_link",
     ),
     "packet": (
         "vnet_header",

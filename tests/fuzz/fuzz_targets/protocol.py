@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from contextlib import suppress
 from dataclasses import replace
 
 from fuzz_targets.script import Script
-from halftunnel_vpn.errors import HandshakeError, RecordError, WireError
+from halftunnel_vpn.cli.invited import profile_of
+from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.errors import ConfigError, HandshakeError, RecordError, WireError
 from halftunnel_vpn.protocol import wire
 from halftunnel_vpn.protocol.datagram import DataRun, decode_run, encode_error, encode_run_header
 from halftunnel_vpn.protocol.handshake import ClientHandshake, ReplayGuard, receive_hello
 from halftunnel_vpn.protocol.handshake_payloads import ClientHello, ExitHello, ExitStatus
+from halftunnel_vpn.protocol.invitation import SCHEME, decode_link, encode_link
 from halftunnel_vpn.protocol.join import (
     JOIN_WINDOW,
     LabelWindow,
@@ -213,3 +218,17 @@ def datagram_run(data: bytes) -> None:
             assert header + payload == data
         else:
             assert encode_error(run) == data
+
+
+def invitation_link(data: bytes) -> None:
+    """A link as it is pasted, and a body with a good check sum; what is read encodes to a link again."""
+    body = data[:200]
+    checked = body + hashlib.sha256(body).digest()[:4]
+    texts = data.decode("utf-8", "replace"), SCHEME + base64.urlsafe_b64encode(checked).decode().rstrip("=")
+    for text in texts:
+        with suppress(ConfigError):
+            found = decode_link(text)
+            assert len(found.exit_public) == 32 and len(found.secret) == 16
+            parse_client(profile_of(found, KeyPair(bytes(range(32)))))
+            with suppress(ConfigError):  # it may be longer than it has to be
+                assert decode_link(encode_link(found)) == found

@@ -9,7 +9,7 @@ import ssl
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from halftunnel_vpn.client.legs.connector import explain
+from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
