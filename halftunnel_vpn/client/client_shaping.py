@@ -25,7 +25,7 @@ from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.legs import LegPolicy, RoundRobin, Weighted
 from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.session import Session
-from halftunnel_vpn.session.shaping import ShapingPlan
+from halftunnel_vpn.session.shaping_plan import ShapingPlan
 
 MODES: Final = {"off": ShapingMode.OFF, "split": ShapingMode.SPLIT, "strong": ShapingMode.STRONG}
 

@@ -10,7 +10,7 @@ from halftunnel_vpn.session.clock_parameters import SEED_LENGTH, STRONG_DELAY, T
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.legs import LegPolicy
 from halftunnel_vpn.session.padding_budget import PaddingBudget
-from halftunnel_vpn.session.shaping import ShapingPlan
+from halftunnel_vpn.session.shaping_plan import ShapingPlan
 
 MANY = 24
 """Downstream clocks beside which a further one has twice the tick, with records of twice the size."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.legs import LegPolicy
-from halftunnel_vpn.session.shaping import ShapingPlan
+from halftunnel_vpn.session.shaping_plan import ShapingPlan
 from halftunnel_vpn.timers import Wheel
 
 

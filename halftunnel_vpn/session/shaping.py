@@ -14,19 +14,26 @@ held, the record is a declared escape: counted by reason, and shown.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import TAG_LENGTH
 from halftunnel_vpn.session.activity_clock import ActivityClock
-from halftunnel_vpn.session.clock_parameters import SLOW_TICK, ClockParameters
+from halftunnel_vpn.session.clock_parameters import SLOW_TICK
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.legs import LegPolicy, Legs, SessionLeg
-from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.peer_traffic import PeerTraffic
+from halftunnel_vpn.session.shaping_plan import (
+    BULK_CHECK,
+    BULK_QUIET,
+    RESUME_CHECK,
+    RESUME_PART,
+    RESUME_TIME,
+    ShaperState,
+    ShapingPlan,
+)  # fmt: skip
 from halftunnel_vpn.session.slot_writer import SlotWriter
 from halftunnel_vpn.session.stream_ids import StreamNumbers
 from halftunnel_vpn.timers import GRANULARITY, Timer, Wheel
@@ -37,41 +44,8 @@ SURGE: Final = 32 * 1024
 IN_FLIGHT_TIME: Final = 0.5
 """Seconds beyond a round trip that the clock may be ahead of receipts; then slots are skipped."""
 
-BULK_CHECK: Final = 0.1
-"""Seconds between two checks whether a bulk transfer goes on,"""
-
-BULK_QUIET: Final = 5
-"""and checks in a row that must find little before it is over."""
-
-RESUME_CHECK: Final = 60.0
-"""Seconds between two checks whether a budget that has ended allows padding again."""
-
-RESUME_TIME: Final = 20.0
-"""Seconds of padding that it must allow by then,"""
-
-RESUME_PART: Final = 10
-"""or 1/N of the day's budget, where that is less."""
-
-
-class ShaperState(enum.Enum):
-    """What a direction does with what waits; see the table above."""
-
-    IDLE = "idle"
-    CLOCK = "clock"
-    BULK = "bulk"
-    STEPPED_DOWN = "stepped-down"
-
-
 # plain names: looking up a member of an enumeration costs more
 _IDLE, _CLOCK, _BULK, _STEPPED_DOWN = ShaperState
-
-
-class ShapingPlan(NamedTuple):
-    """What a session is shaped with. ``notify`` is called with a sentence when that changes."""
-
-    parameters: ClockParameters
-    budget: PaddingBudget
-    notify: Callable[[str], None] = lambda sentence: None
 
 
 class Shaper:
@@ -81,33 +55,11 @@ class Shaper:
     """
 
     __slots__ = (
-        "_acknowledgements",
-        "_backlog",
-        "_bulk_quiet",
-        "_bulk_sent",
-        "_context",
-        "_is_whole",
-        "_legs",
-        "_numbers",
-        "_opened",
-        "_owed_slots",
-        "_parameters",
-        "_peer",
-        "_policy",
-        "_scheduler",
-        "_slot_at",
-        "_step",
-        "_timer",
-        "_used",
-        "began",
-        "budget",
-        "clock",
-        "notify",
-        "reason",
-        "slots_skipped",
-        "state",
-        "writer",
-    )
+        "_acknowledgements", "_backlog", "_bulk_quiet", "_bulk_sent", "_context", "_is_whole",
+        "_legs", "_numbers", "_opened", "_owed_slots", "_parameters", "_peer", "_policy",
+        "_scheduler", "_slot_at", "_step", "_timer", "_used", "began", "budget", "clock", "notify",
+        "reason", "slots_skipped", "state", "writer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -139,8 +91,7 @@ class Shaper:
         # Why the state is STEPPED_DOWN: a word of PaddingBudget.
         self.reason = ""
         self.writer = SlotWriter(context, legs, plan.budget)
-        # Slots in which no leg could be written.
-        self.slots_skipped = 0
+        self.slots_skipped = 0  # because no leg could be written
         self._timer: Timer = wheel.timer(self._tick)
         # When the next slot is, in steps of the timer wheel.
         self._step = 0
@@ -149,10 +100,8 @@ class Shaper:
         self._opened = 0
         # Seconds for which more waited than fits, less those for which it did not.
         self._backlog = 0.0
-        # When the last record left.
-        self._slot_at = 0.0
-        # Slots that a record took up beside its own.
-        self._owed_slots = 0
+        self._slot_at = 0.0  # when the last record left
+        self._owed_slots = 0  # that a record took up beside its own
         self._bulk_sent = self._bulk_quiet = 0
 
     # --- what the session calls ------------------------------------------------------------------

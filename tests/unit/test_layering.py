@@ -334,3 +334,17 @@ def test_a_name_that_occurs_twice_is_found(tmp_path: Path) -> None:
         "Leg": ["a/main.py:1", "b/main.py:2"],
         "state.py": ["a/state.py", "b/state.py"],
     }
+
+
+# --- sizes ------------------------------------------------------------------------------------------
+
+MAX_LINES = 350
+"""Lines of a file; one that grows beyond is split by role."""
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in ROOT.rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}

@@ -29,7 +29,7 @@ from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
-from halftunnel_vpn.session.shaping import ShapingPlan
+from halftunnel_vpn.session.shaping_plan import ShapingPlan
 from halftunnel_vpn.session.stream_ids import MAX_GAP
 from halftunnel_vpn.timers import Wheel
 

@@ -15,7 +15,7 @@ from halftunnel_vpn.client.legs import connector
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server import gate
-from halftunnel_vpn.session.shaping import ShaperState
+from halftunnel_vpn.session.shaping_plan import ShaperState
 
 BODY = bytes(range(256)) * 2000
 

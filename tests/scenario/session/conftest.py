@@ -17,7 +17,7 @@ from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, LegPolicy, Mov
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
-from halftunnel_vpn.session.shaping import ShapingPlan
+from halftunnel_vpn.session.shaping_plan import ShapingPlan
 from halftunnel_vpn.timers import Wheel
 
 SESSION_ID = bytes(range(16))

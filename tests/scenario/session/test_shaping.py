@@ -14,7 +14,8 @@ from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.clock_parameters import TICK, downstream_clock, upstream_clock
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.padding_budget import PaddingBudget
-from halftunnel_vpn.session.shaping import IN_FLIGHT_TIME, ShaperState, ShapingPlan
+from halftunnel_vpn.session.shaping import IN_FLIGHT_TIME
+from halftunnel_vpn.session.shaping_plan import ShaperState, ShapingPlan
 
 SEED = bytes([0, 128, 128])
 SESSION_ID = bytes(range(16))
