@@ -211,6 +211,12 @@ def server_certificate(options: Namespace) -> int:
     return server_certificate.install(options)
 
 
+def proxy_config(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_proxy_config
+
+    return server_proxy_config.run(options)
+
+
 def server_run(options: Namespace) -> int:
     from halftunnel_vpn.cli import server_run
 

@@ -28,9 +28,14 @@ UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 EXIT_DIRECTORY: Final = Path("/var/lib/halftunnel-server")
 STATE: Final = (Path("/run/halftunnel"), Path("/var/lib/halftunnel"))
 CONFIGURATION: Final = (
-    Path("/etc/halftunnel"), EXIT_DIRECTORY, Path("/var/lib/private/halftunnel-server"),
+    Path("/etc/halftunnel"),
+    EXIT_DIRECTORY, Path("/var/lib/private/halftunnel-server"),
+    Path("/var/lib/halftunnel-servers"), Path("/var/lib/private/halftunnel-servers"),
 )  # fmt: skip
-"""EXIT_DIRECTORY is a link of systemd's to the directory in private, once the exit has run."""
+"""EXIT_DIRECTORY is a link of systemd's to the directory in private, once the exit has run.
+
+halftunnel-servers has the directories of several exits, halftunnel-server@NAME.
+"""
 
 GROUP: Final = "halftunnel"
 """Members may use the control socket: they decide where the host's traffic goes."""
@@ -78,8 +83,7 @@ def install(options: Namespace) -> int:
         print("installed. Next: htvpn profile add NAME FILE, then htvpn up.")
         print("At every boot: systemctl enable halftunnel. Without sudo: usermod -aG halftunnel USER.")
         return 0
-    if (EXIT_DIRECTORY / "server.toml").exists():
-        _systemctl("try-restart", "halftunnel-server.service")
+    _systemctl("try-restart", *installation.running_units(UNITS["server"]))
     print(f"installed. Next: htvpn server init --dir {EXIT_DIRECTORY} --upstream URL --downstream URL,")
     print(
         "then systemctl enable --now halftunnel-server, and htvpn server add-client NAME "
@@ -97,12 +101,13 @@ def uninstall(options: Namespace) -> int:
     if present:
         # The socket goes with its service, or the next question would start the daemon again.
         _systemctl("disable", *present)
-        _systemctl("stop", *present)
+        _systemctl("stop", *installation.running_units(present))
     if UNITS["client"][0] in present:
         # What a killed daemon or a kill switch `always` has left in the kernel and in files.
         daemon_commands.repair(Namespace(socket=DEFAULT_CONTROL_SOCKET, lift=True))
     for name in present:
         remove_file(UNIT_DIRECTORY / name)
+    for name in installation.running_units(present):
         _SYSTEMCTL.run(["reset-failed", name], timeout=TIMEOUT)
     _systemctl("daemon-reload")
     if _group_exists():

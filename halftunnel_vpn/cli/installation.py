@@ -6,6 +6,7 @@ There are three ways: packages of Debian, a virtual environment (pipx, or script
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ SHARE = Path(halftunnel_vpn.__file__).parent / "share"
 
 UNITS: dict[Role, tuple[str, ...]] = {
     "client": ("halftunnel.service", "halftunnel.socket", "halftunnel-lockdown.service"),
-    "server": ("halftunnel-server.service",),
+    "server": ("halftunnel-server.service", "halftunnel-server@.service"),
 }
 """The units of each role."""
 
@@ -53,6 +54,11 @@ def how_to_install(role: Role) -> str:
 def example(role: Role) -> Path:
     """Return the example of the configuration of ``role``, which explains every key."""
     return (SHARE / "configs" / f"{role}.toml").resolve()
+
+
+def running_units(names: Iterable[str]) -> list[str]:
+    """Return patterns of the units that run from the files ``names``. A template runs as its instances."""
+    return [name.replace("@.", "@*.") for name in names]
 
 
 def unit_text(name: str, prefix: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halftunnel_vpn.cli import entries
 from halftunnel_vpn.cli.parser import Commands, Parser, add_directory, add_process_options, command, path
+from halftunnel_vpn.config import DEFAULT_EXIT_DIRECTORY
 
 
 def add_server(commands: Commands[Parser]) -> None:
@@ -113,6 +114,8 @@ def add_server(commands: Commands[Parser]) -> None:
     )
     add_directory(certificate)
 
+    _add_proxy_config(actions)
+
     run = command(
         actions, "run", "run the exit in the foreground, logging on standard error", entries.server_run
     )
@@ -147,4 +150,43 @@ def _add_administration(actions: Commands[Parser]) -> None:
         metavar="FILE",
         type=path,
         help="with rotate-key: a new file for the new profile, mode 0600 (default: standard output)",
+    )
+
+
+def _add_proxy_config(actions: Commands[Parser]) -> None:
+    proxy = command(
+        actions,
+        "proxy-config",
+        "write the configuration of a reverse proxy before one or several exits",
+        entries.proxy_config,
+    )
+    proxy.add_argument(
+        "program", choices=("haproxy", "nginx", "caddy"), help="the program that reads the configuration"
+    )
+    proxy.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=path,
+        action="append",
+        help=f"an exit's directory; repeat it for several exits ({DEFAULT_EXIT_DIRECTORY})",
+    )
+    proxy.add_argument(
+        "--site",
+        metavar="URL",
+        help="web server for all other requests, http://HOST:PORT "
+        "(default: [server] fallback of the first exit that has one, or else a 404)",
+    )
+    proxy.add_argument(
+        "--certificates",
+        metavar="DIR",
+        type=path,
+        help="where certificates are: DIR/DOMAIN.pem for HAProxy (/etc/haproxy/certs), "
+        "DIR/DOMAIN/fullchain.pem and privkey.pem for nginx (/etc/letsencrypt/live) and for Caddy "
+        "(which obtains its own)",
+    )
+    proxy.add_argument(
+        "--output",
+        metavar="FILE",
+        type=path,
+        help="a new file, mode 0600, since it contains secret paths (default: standard output)",
     )

@@ -58,7 +58,7 @@ def add(options: Namespace) -> int:
                     sys.stdout.write(profile)
                     sys.stdout.flush()
                 else:
-                    _write_new(options.output, profile)
+                    write_new(options.output, profile)
             except BaseException:
                 # Nobody received the private key, so the public key is useless.
                 clients.remove(name + server_directory.CLIENT_SUFFIX)
@@ -83,7 +83,7 @@ def rotate_key(options: Namespace) -> int:
                 sys.stdout.write(profile)
                 sys.stdout.flush()
             else:
-                _write_new(options.output, profile)
+                write_new(options.output, profile)
             clients.replace(file, changed)
     return 0
 
@@ -96,7 +96,7 @@ def _others_may_read(stream: TextIO) -> bool:
     return stat.S_ISREG(mode) and bool(mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
-def _write_new(path: str, text: str) -> None:
+def write_new(path: str, text: str) -> None:
     """Write ``text`` to a new file of mode 0600. On failure remove the file and raise HostError."""
     try:
         create_file(Path(path), text)

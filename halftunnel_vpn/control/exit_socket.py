@@ -24,4 +24,6 @@ def sockets_to_ask(configured: str, directory: Path) -> list[str]:
     if configured:
         return [str(directory / configured)]
     resolved = directory.resolve()
-    return [str(resolved / SOCKET_NAME), str(RUNTIME_DIRECTORIES / resolved.name / SOCKET_NAME)]
+    # One exit of several has the runtime directory halftunnel-servers/NAME.
+    places = (resolved, RUNTIME_DIRECTORIES / resolved.parent.name / resolved.name)
+    return [str(place / SOCKET_NAME) for place in (*places, RUNTIME_DIRECTORIES / resolved.name)]

@@ -337,6 +337,25 @@ def test_the_exit_ran_as_nobody_in_particular_and_stops_in_good_order(site, exit
     assert exit_machine.run("systemctl show -P Result halftunnel-server.service").stdout == "success\n"
 
 
+def test_several_exits_on_one_machine_have_users_and_directories_of_their_own(exit_machine):
+    names = ("one", "two")
+    for number, name in enumerate(names):
+        up, down = 9001 + 2 * number, 9002 + 2 * number
+        exit_machine.run(
+            f"htvpn server init --dir /var/lib/halftunnel-servers/{name} --upstream ws://127.0.0.1:{up} "
+            f"--downstream ws://127.0.0.1:{down} && systemctl enable --now halftunnel-server@{name}"
+        )
+        exit_machine.wait_until(f"htvpn server status --dir /var/lib/halftunnel-servers/{name}")
+    pids = [
+        exit_machine.run(f"systemctl show -P MainPID halftunnel-server@{name}").stdout.strip()
+        for name in names
+    ]
+    users = {exit_machine.run(f"stat -c %u /proc/{pid}").stdout.strip() for pid in pids}
+    assert len(users) == 2 and all(61184 <= int(user) <= 65519 for user in users)
+    exit_machine.run("systemctl restart halftunnel-server@one && systemctl reload halftunnel-server@two")
+    assert exit_machine.run("systemctl show -P MainPID halftunnel-server@two").stdout.strip() == pids[1]
+
+
 def test_uninstalling_leaves_the_machine_as_it_was(site, client, exit_machine):
     client.run("/opt/halftunnel/uninstall", timeout=120)
     after = site.files()
@@ -354,3 +373,7 @@ def test_uninstalling_leaves_the_machine_as_it_was(site, client, exit_machine):
         exit_machine.run("ls -d /opt/halftunnel /var/lib/*halftunnel* /var/lib/private/*", check=False).stdout
         == ""
     )
+    assert exit_machine.run("systemctl list-units --all --no-legend 'halftunnel*'").stdout == ""
+    assert exit_machine.run("find /etc/systemd/system -name 'halftunnel*'").stdout == ""
+    assert exit_machine.run("systemctl list-units --all --no-legend 'halftunnel*'").stdout == ""
+    assert exit_machine.run("find /etc/systemd/system -name 'halftunnel*'").stdout == ""

@@ -71,6 +71,20 @@ def test_units_run_the_program_where_it_is(role):
         assert name.endswith(".socket") or "/srv/elsewhere/bin/" in text
 
 
+def test_one_exit_of_several_runs_as_the_only_one_does():
+    """The units differ in their names and directories alone."""
+    one, several = (
+        [line for line in installation.unit_text(name, Path("/x")).splitlines() if not line.startswith("#")]
+        for name in installation.UNITS["server"]
+    )
+    for own in ("ExecStartPre=+/bin/chmod 0755 /var/lib/halftunnel-servers", "User=htvpn-%i"):
+        several.remove(own)
+    assert "StateDirectory=halftunnel-servers/%i" in several
+    assert [
+        line.replace("halftunnel-servers/%i", "halftunnel-server").removesuffix(" %i") for line in several
+    ] == one
+
+
 @pytest.mark.parametrize("role", installation.UNITS)
 def test_the_example_is_there(role):
     assert installation.example(role) == ROOT / "configs" / f"{role}.toml"

@@ -1,0 +1,180 @@
+"""`htvpn server proxy-config`: HAProxy, nginx and Caddy accept it, and sessions join behind HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from lab.processes import Processes, listening
+
+from halftunnel_vpn.cli.arguments import build_parser
+from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.errors import ConfigError
+
+HTVPN = (sys.executable, "-m", "halftunnel_vpn.cli", "server")
+DIRECTIONS = ("upstream", "downstream")
+HOST = "127.0.0.1"
+
+CHECKS = {
+    "haproxy": ("-c", "-f", "{file}"),
+    "nginx": ("-t", "-e", "{directory}/error.log", "-p", "{directory}", "-c", "{directory}/nginx.conf"),
+    "caddy": ("validate", "--adapter", "caddyfile", "--config", "{file}"),
+}
+
+NGINX = """\
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/t1;
+    proxy_temp_path {directory}/t2;
+    fastcgi_temp_path {directory}/t3;
+    uwsgi_temp_path {directory}/t4;
+    scgi_temp_path {directory}/t5;
+    include {file};
+}}
+"""
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found, f"{name} is not installed; scripts/bootstrap installs it"
+    return found
+
+
+def run_here(*words: object) -> None:
+    """Run a command of `htvpn server` in this process."""
+    options = build_parser().parse_args(["server", *map(str, words)])
+    assert options.run(options) == 0
+
+
+@pytest.fixture
+async def processes(tmp_path):
+    made = Processes(tmp_path)
+    yield made
+    await made.end()
+
+
+class Exits:
+    """Two exits on loopback without TLS, each of two domains that both share."""
+
+    def __init__(self, directory: Path, processes: Processes, free_port, authorities) -> None:
+        self.directories = [directory / "one", directory / "two"]
+        self.public = {direction: free_port() for direction in DIRECTIONS}
+        self.inside = [{direction: free_port() for direction in DIRECTIONS} for _ in self.directories]
+        self.authority = authorities.pem("proxy")
+        self.certificates = directory / "certificates"
+        certificate, key = authorities.issue("proxy")
+        place = self.certificates / HOST
+        place.mkdir(parents=True)
+        shutil.copy(certificate, place / "fullchain.pem")
+        shutil.copy(key, place / "privkey.pem")
+        (self.certificates / f"{HOST}.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+        self._processes = processes
+
+    def init(self) -> None:
+        for directory, ports in zip(self.directories, self.inside, strict=True):
+            words = ["--behind-proxy", "--allow-egress", "127.0.0.0/8", "--dns", "127.0.0.1"]
+            for direction in DIRECTIONS:
+                words += [f"--{direction}", f"wss://{HOST}:{self.public[direction]}"]
+                words += [f"--listen-{direction}", f"127.0.0.1:{ports[direction]}"]
+            run_here("init", "--dir", directory, *words)
+
+    def proxy_config(self, *words: object) -> None:
+        directories = [word for directory in self.directories for word in ("--dir", directory)]
+        run_here("proxy-config", *words, *directories, "--certificates", self.certificates)
+
+    async def start(self, number: int) -> asyncio.subprocess.Process:
+        process = await self._processes.start(*HTVPN, "run", "--dir", self.directories[number])
+        for port in self.inside[number].values():
+            await listening(port)
+        return process
+
+    async def profile(self, number: int) -> str:
+        text = await self._processes.run(*HTVPN, "add-client", "laptop", "--dir", self.directories[number])
+        return f'{text}\n[tls]\nca = """\n{self.authority}"""\n'
+
+
+@pytest.fixture
+async def exits(tmp_path, processes, free_port, authorities):
+    made = Exits(tmp_path, processes, free_port, authorities)
+    made.init()
+    return made
+
+
+async def test_each_program_accepts_its_configuration(exits, processes, tmp_path):
+    paths = {
+        getattr(parse_server((directory / "server.toml").read_text()).listen, direction).path
+        for directory in exits.directories
+        for direction in DIRECTIONS
+    }
+    for name, words in CHECKS.items():
+        for number, site in enumerate(((), ("--site", "http://127.0.0.1:8080"))):
+            file = tmp_path / f"{name}-{number}"
+            exits.proxy_config(name, *site, "--output", file)
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            text = file.read_text()
+            assert all(path in text for path in paths)
+            assert ("127.0.0.1:8080" in text) == bool(site)
+            (tmp_path / "nginx.conf").write_text(NGINX.format(directory=tmp_path, file=file))
+            checked = [word.format(file=file, directory=tmp_path) for word in words]
+            said = await processes.run(program(name), *checked, HOME=str(tmp_path))
+            assert "warn" not in said.lower().replace('"warn"', "") or name == "caddy", said
+
+
+async def test_what_one_proxy_cannot_tell_apart_is_refused(exits):
+    first, second = (directory / "server.toml" for directory in exits.directories)
+    original = second.read_text()
+    path, other = (
+        parse_server(file.read_text()).listen.upstream.path for file in (first, second)
+    )  # fmt: skip
+    for old, new, sentence in (
+        (other, path, "a path must name one exit"),
+        (f"port = {exits.inside[1]['upstream']}", f"port = {exits.inside[0]['upstream']}", "both listen on"),
+        (other, "/a'b", "proxies may read this one in different ways"),
+        ("wss://", "ws://", "the proxy serves wss:// URLs alone"),
+        ("tls = false", 'tls = true\ncertificate = "c"\ncertificate_key = "k"', "the proxy does TLS"),
+    ):
+        assert old in original
+        second.write_text(original.replace(old, new))
+        with pytest.raises(ConfigError, match=sentence):
+            exits.proxy_config("haproxy")
+
+
+async def test_sessions_of_two_exits_join_behind_haproxy_and_one_restarts_alone(
+    exits, processes, connect, echo_server, tmp_path, until
+):
+    file = tmp_path / "haproxy.cfg"
+    exits.proxy_config("haproxy", "--output", file)
+    running = [await exits.start(number) for number in range(2)]
+    await processes.start(program("haproxy"), "-db", "-f", file)
+    for port in exits.public.values():
+        await listening(port)
+    clients = [await connect(await exits.profile(number)) for number in range(2)]
+    users = [client.open(echo_server.port) for client in clients]
+    data = secrets.token_bytes(1_000_000)
+    for received in await asyncio.gather(*(user.echo(data) for user in users)):
+        assert received == data
+
+    (tmp_path / "ca.pem").write_text(exits.authority)
+    url = f"https://{HOST}:{exits.public['upstream']}/"
+    said = await processes.run("curl", "-sS", "-i", "--cacert", tmp_path / "ca.pem", url)
+    assert said.split()[1] == "404"
+
+    running[0].send_signal(signal.SIGTERM)
+    await asyncio.wait_for(running[0].wait(), 60)
+    await until(lambda: clients[0].connection.state != "connected")
+    assert await users[1].echo(data) == data
+    await exits.start(0)
+    await until(lambda: clients[0].connection.state == "connected")
+    assert await clients[0].open(echo_server.port).echo(data) == data
+    assert await users[1].echo(data) == data
+    assert (clients[1].losses, clients[1].connection.session_number) == (0, 1)
