@@ -9,7 +9,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.client_shaping import ClientShaping
@@ -58,11 +58,18 @@ FAIL_FAST_AFTER = 10.0
 log = logging.getLogger(__name__)
 
 
-class Connection:
-    """Owns the current session; implements StreamOpener.
+class ConnectionOwner(NamedTuple):
+    """Is called about the life of a connection."""
 
-    ``session_lost`` is called when all streams are lost, ``session_made`` with what the exit grants.
-    """
+    # Called with what the exit grants.
+    session_made: Callable[[ExitHello], None]
+    # Called with the time when all streams are lost.
+    session_lost: Callable[[float], None]
+    legs_changed: Callable[[], None] = lambda: None
+
+
+class Connection:
+    """Owns the current session; implements StreamOpener."""
 
     def __init__(
         self,
@@ -70,10 +77,7 @@ class Connection:
         connector: Connector,
         driver: Driver,
         counters: Counters,
-        *,
-        session_made: Callable[[ExitHello], None],
-        session_lost: Callable[[float], None],
-        legs_changed: Callable[[], None] = lambda: None,
+        owner: ConnectionOwner,
         intervals: IntervalTable | None = None,
     ) -> None:
         self.session: Session | None = None
@@ -87,9 +91,7 @@ class Connection:
         self._connector = connector
         self._driver = driver
         self._counters = counters
-        self._session_made = session_made
-        self._session_lost = session_lost
-        self._tell_legs_changed = legs_changed
+        self._owner = owner
         self._keepers: LegKeepers | None = None
         limits = profile.limits
         self.memory = Memory(limits.memory or min(MAX_MEMORY, resources.memory() // SHARE_OF_MEMORY))
@@ -285,7 +287,7 @@ class Connection:
         self._idle_timeout = hello.idle_timeout or 300.0
         self.log_fields = {"session": self.session_number, "id": log_id(established.session_id)}
         log.info("session established", extra=self.log_fields)
-        self._session_made(hello)
+        self._owner.session_made(hello)
 
     def _drop(self, code: ResetCode) -> None:
         session, self.session = self.session, None
@@ -299,8 +301,8 @@ class Connection:
         now = self._driver.clock()
         session.close(code, now)
         log.info("session over: %s", code.name.lower(), extra=self.log_fields)
-        self._session_lost(now)
-        self._tell_legs_changed()
+        self._owner.session_lost(now)
+        self._owner.legs_changed()
 
     def _ended_by_exit(self) -> None:
         self._counters.count("sessions-ended-by-exit")
@@ -308,7 +310,7 @@ class Connection:
             self._keepers.expire()
 
     def _legs_changed(self) -> None:
-        self._tell_legs_changed()
+        self._owner.legs_changed()
         if self._leg_recorder is not None:
             self._leg_recorder.legs_changed(self.session)
         session = self.session

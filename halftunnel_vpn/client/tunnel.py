@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from halftunnel_vpn import __version__
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.device_reader import DeviceReader
 from halftunnel_vpn.client.dns_forward import make_dns_service
 from halftunnel_vpn.client.host.address_memory import AddressMemory
@@ -30,6 +30,7 @@ from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
@@ -96,10 +97,8 @@ class Tunnel:
             self._connector,
             driver,
             self.counters,
-            session_made=self._session_made,
-            session_lost=self._session_lost,
-            legs_changed=changed,
-            intervals=self._intervals,
+            ConnectionOwner(self._session_made, self._session_lost, changed),
+            self._intervals,
         )
         self._dns = make_dns_service(profile, self._connection, driver.clock, self.counters)
         # What serves programs of this host by SOCKS and HTTP beside the device.
@@ -198,16 +197,18 @@ class Tunnel:
 
     def _make_tracker(self, device: TunDevice) -> FlowTracker:
         return FlowTracker(
-            device.write,
+            FlowContext(
+                write=device.write,
+                segments=device.uso,
+                dns=self._dns,
+                wheel=self._driver.wheel,
+                counters=self.counters,
+                clock=self._driver.clock,
+                random=secrets.token_bytes,
+                give_way=give_way,
+            ),
             self._connection,
-            self._dns,
             flow_config(self.profile),
-            segments=device.uso,
-            wheel=self._driver.wheel,
-            random=secrets.token_bytes,
-            clock=self._driver.clock,
-            counters=self.counters,
-            give_way=give_way,
         )
 
     def _begin_closing(self) -> None:

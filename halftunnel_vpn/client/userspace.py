@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
@@ -69,9 +69,8 @@ class UserspaceClient:
             Connector(profile, self._dial_options, counters, HandshakeClock(memory)),
             driver,
             counters,
-            session_made=self._session_made,
-            session_lost=lambda now: None,
-            intervals=intervals,
+            ConnectionOwner(self._session_made, session_lost=lambda now: None),
+            intervals,
         )
         self.proxy = make_proxy(self._connection)
 

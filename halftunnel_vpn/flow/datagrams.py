@@ -8,44 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow import icmp_error_frames
-from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort, DnsPort, FrameWriter, OpenRun
+from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.interfaces import Buffer, DatagramPort
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip
-from halftunnel_vpn.inet.special_purpose import SourceFilter
 from halftunnel_vpn.protocol.datagram import DataRun, decode_run
 from halftunnel_vpn.protocol.records import MAX_TRAIN_PAYLOAD
 from halftunnel_vpn.protocol.stream_messages import ResetCode
-from halftunnel_vpn.timers import Wheel
 
 MAX_PRIVATE: Final = 64
 """Private destinations that a flow remembers. The oldest one is discarded when there are more."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlowContext:
-    """What all flows of one tracker share.
-
-    ``segments`` is True when the TUN device accepts several UDP datagrams in one frame. ``give_way`` is
-    called after several datagrams were written: a socket has room for about a hundred, so its reader needs a
-    turn.
-    """
-
-    write: FrameWriter
-    dns: DnsPort
-    segments: bool
-    wheel: Wheel
-    counters: Counters
-    open_runs: list[OpenRun]
-    """Flows whose datagrams are sent at the end of the batch of frames."""
-    give_way: Callable[[], None]
-    sources: SourceFilter
-    """The addresses from which datagrams may come."""
 
 
 class DatagramFlow(ABC):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
+from halftunnel_vpn.flow.datagrams import DatagramFlow
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.icmp_flow import IcmpFlow
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.inet import icmp, ip

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from halftunnel_vpn.errors import SessionError, UpstreamUnavailable
-from halftunnel_vpn.flow.datagrams import FlowContext
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.interfaces import StreamHandler, StreamOpener, StreamPort
 from halftunnel_vpn.flow.known_destinations import KnownDestinations
 from halftunnel_vpn.flow.openings import Openings
@@ -52,8 +51,6 @@ class TcpFlows:
         openings: Openings,
         opener: StreamOpener,
         config: FlowConfig,
-        random: Callable[[int], bytes],
-        clock: Callable[[], float],
     ) -> None:
         self._write = context.write
         self._dns = context.dns
@@ -62,11 +59,12 @@ class TcpFlows:
         self._openings = openings
         self._opener = opener
         self._config = config
-        self._random = random
-        self._clock = clock
+        self._clock = context.clock
         self._own = frozenset(config.addresses)
         self._resolvers = frozenset(config.resolvers)
-        self._endpoints = TcpContext(config.tcp, context.write, context.wheel, context.counters)
+        self._endpoints = TcpContext(
+            config.tcp, context.write, context.wheel, context.counters, context.random
+        )
         # The SYN of each flow whose destination the exit has not reached yet.
         self._syns: dict[TcpLifecycle, ip.IpPacket] = {}
         # Where a SYN is answered before the exit has connected.
@@ -124,7 +122,6 @@ class TcpFlows:
             tcp.HeaderTemplate(destination, destination_port, source, source_port),
             self._endpoints,
             self,
-            initial_sequence=int.from_bytes(self._random(4), "big"),
             congestion=UNLIMITED if source in self._own else NewReno(),
             now=now,
             key=key,

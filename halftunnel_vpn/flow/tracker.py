@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import PacketError, WireError
-from halftunnel_vpn.flow.datagrams import FlowContext
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.icmp_flows import IcmpFlows
 from halftunnel_vpn.flow.interfaces import (
-    DnsPort,
-    FrameWriter,
-    OpenRun,
     StreamOpener,
 )
 from halftunnel_vpn.flow.openings import Openings
@@ -24,8 +19,6 @@ from halftunnel_vpn.flow.udp_runs import MIN_V4, key_of
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.inet import icmp, ip, vnet
 from halftunnel_vpn.inet.fragments import Reassembler
-from halftunnel_vpn.inet.special_purpose import SourceFilter
-from halftunnel_vpn.timers import Wheel
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +31,30 @@ class FlowCounts:
 
 
 class FlowTracker:
-    """Maps flows to streams. ``write`` writes frames to the TUN device, ``opener`` opens streams to the exit.
+    """Maps flows to streams that ``opener`` opens to the exit.
 
-    ``segments`` is True when the device accepts several UDP datagrams in one frame. ``random(n)`` returns
-    ``n`` random bytes. ``clock`` returns the monotonic time in seconds. No packet of the host makes the
-    tracker raise: a packet that is malformed or has no flow is dropped and counted.
+    No packet of the host makes the tracker raise: a packet that is malformed or has no flow is dropped and
+    counted.
     """
 
-    def __init__(
-        self,
-        write: FrameWriter,
-        opener: StreamOpener,
-        dns: DnsPort,
-        config: FlowConfig,
-        *,
-        segments: bool,
-        wheel: Wheel,
-        random: Callable[[int], bytes],
-        clock: Callable[[], float],
-        counters: Counters,
-        give_way: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._write = write
-        self._counters = counters
-        self._open_runs: list[OpenRun] = []
-        context = FlowContext(
-            write, dns, segments, wheel, counters, self._open_runs, give_way, SourceFilter()
-        )
-        openings = Openings(write, opener, frozenset(config.addresses), counters)
-        self._tcp_flows = TcpFlows(context, openings, opener, config, random, clock)
+    def __init__(self, context: FlowContext, opener: StreamOpener, config: FlowConfig) -> None:
+        # Writes frames to the TUN device.
+        self._write = context.write
+        self._counters = context.counters
+        # Flows whose datagrams are sent at the end of the batch.
+        self._open_runs = context.open_runs
+        openings = Openings(context.write, opener, frozenset(config.addresses), context.counters)
+        self._tcp_flows = TcpFlows(context, openings, opener, config)
         self._udp_flows = UdpFlows(context, openings, config)
         self._icmp_flows = IcmpFlows(context, openings, config)
         # Looked up for every frame.
         self._tcp = self._tcp_flows.by_key
         self._touched = self._tcp_flows.touched
         self._udp_paths = self._udp_flows.paths
-        self._reassembler = Reassembler(counters)
-        self._fragment_timer = wheel.timer(self._expire_fragments)
+        # Joins the fragments of packets; the timer discards those whose rest does not come.
+        self._reassembler = Reassembler(context.counters)
+        self._fragment_timer = context.wheel.timer(self._expire_fragments)
+        # What handles a packet, by its protocol.
         self._handlers = {
             ip.PROTOCOL_TCP: self._tcp_flows.segment_arrived,
             ip.PROTOCOL_UDP: self._udp_flows.datagram_arrived,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.errors import WireError
-from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
+from halftunnel_vpn.flow.datagrams import DatagramFlow
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.udp_runs import MIN_V4, MIN_V6, header_sum
 from halftunnel_vpn.inet import ip, udp
 from halftunnel_vpn.protocol.datagram import MAX_RUN_DATA, MAX_RUN_SEGMENTS, DataRun, encode_run_header

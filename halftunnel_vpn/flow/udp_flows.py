@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.flow.datagrams import DatagramFlow, FlowContext
+from halftunnel_vpn.flow.datagrams import DatagramFlow
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.interfaces import DnsOutcome
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.flow.udp_flow import DNS_PORT, UdpFlow, UdpPath

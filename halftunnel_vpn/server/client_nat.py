@@ -68,7 +68,7 @@ class ClientNat:
         if request.kind is StreamKind.ICMP:
             relay, idle_timeout = IcmpRelay, ICMP_IDLE
         else:
-            relay, idle_timeout = UdpRelay, nat.udp_idle
+            relay, idle_timeout = UdpRelay, nat.limits.udp_idle
         return relay(stream, self._context, idle_timeout, place.room_for, place.give_back)
 
     def _admits(self, stream: ByteStream | DatagramStream, request: OpenRequest) -> bool:

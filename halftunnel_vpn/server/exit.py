@@ -33,10 +33,10 @@ from halftunnel_vpn.server.exit_limits import (
     SessionsMemory,
     dial_limits,
     gate_limits,
-    max_streams,
     memory_limit,
+    nat_limits,
 )
-from halftunnel_vpn.server.gate import Gate
+from halftunnel_vpn.server.gate import Gate, GateOwner
 from halftunnel_vpn.server.guard_file import GuardFile
 from halftunnel_vpn.server.invitations import Invitations
 from halftunnel_vpn.server.nat import Nat
@@ -93,33 +93,26 @@ class Exit:
             self._resolvers.current(), counters=self.counters, limits=TurnLimits()
         )
         self.nat = Nat(
-            driver,
             self.policy,
             Dialer(driver, dial_limits(limits), self.counters),
             self.resolver,
-            udp_idle=limits.udp_idle,
-            streams_per_client=limits.streams_per_client,
-            max_streams=max_streams(limits),
+            nat_limits(limits),
             has_ipv6=lambda: self._ipv6,
             start=self._start,
-            counters=self.counters,
         )
         self.gate = Gate(
-            driver,
             self.registry,
             read_keys(directory / config.server.private_key),
             gate_limits(config),
-            client_of=self.clients.name_of,
-            make_session=self._make_session,
-            random=secrets.token_bytes,
-            wall_clock=time.time,
-            guard=self._guard,
-            guard_changed=self._guard_file.changed,
-            has_ipv6=lambda: self._ipv6,
-            counters=self.counters,
-            refused=self.log_refusal,
-            refusal_of=lambda client: self.accounts.refusal_of(client),
-            invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
+            self._guard,
+            GateOwner(
+                client_of=self.clients.name_of,
+                refusal_of=lambda client: self.accounts.refusal_of(client),
+                make_session=self._make_session,
+                guard_changed=self._guard_file.changed,
+                has_ipv6=lambda: self._ipv6,
+                invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
+            ),
         )
         self.accounts = Accounts(
             self.nat.meters,
@@ -177,9 +170,8 @@ class Exit:
         self.registry.idle_timeout = limits.session_idle
         self.clients.set_limit(limits.max_clients)
         self.policy.set_rules(allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64)
-        self.nat.udp_idle = limits.udp_idle
         self.nat.dialer.limits = dial_limits(limits)
-        self.nat.set_limits(streams_per_client=limits.streams_per_client, max_streams=max_streams(limits))
+        self.nat.limits = nat_limits(limits)
         self.gate.set_terms(keys, gate_limits(config))
         self._resolvers = ResolverList(config)
         self._refresh(self._driver.clock())

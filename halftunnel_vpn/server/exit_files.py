@@ -14,16 +14,13 @@ from halftunnel_vpn.protocol.keys import Direction, KeyPair, parse_key_pair
 from halftunnel_vpn.storage.bounded_file import read_regular
 from halftunnel_vpn.transport.admission import parse_address
 from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
-from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
+from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site, Sites
 
 MAX_KEY_FILE = 4096
 """The most bytes of the exit's key file, which has 45."""
 
 Place = tuple[str, int]
 """Address and port of a listener."""
-
-Sites = tuple[Site, dict[str, Site]]
-"""What a listener shows: the page for unknown hosts, and the page of each host."""
 
 Stamps = tuple[tuple[int, int, int], ...]
 """mtime_ns, size and inode of each file; zeros for a missing file."""
@@ -112,7 +109,7 @@ def _read_sites(directory: Path, config: ServerConfig) -> dict[Place, Sites]:
                 by_host.setdefault(host, site)
                 if parse_address(host) is not None:
                     plainest = site
-        sites[place] = plainest, by_host
+        sites[place] = Sites(plainest, by_host)
     return sites
 
 

@@ -9,6 +9,7 @@ from halftunnel_vpn.host import resources
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server.dialing import DialLimits
 from halftunnel_vpn.server.gate import GateLimits
+from halftunnel_vpn.server.nat import NatLimits
 from halftunnel_vpn.session.memory_budget import Memory
 
 SHARE_OF_LEGS = 4
@@ -51,9 +52,10 @@ def memory_limit(limits: ServerLimitsConfig) -> int:
     return limits.memory or resources.memory() // SHARE_OF_MEMORY
 
 
-def max_streams(limits: ServerLimitsConfig) -> int:
-    """Return the most streams, bounded by the files that the process may open."""
-    return min(limits.max_streams, resources.open_files() * 3 // 4)  # the rest is for legs
+def nat_limits(limits: ServerLimitsConfig) -> NatLimits:
+    """Return the limits of streams, bounded by the files that the process may open."""
+    streams = min(limits.max_streams, resources.open_files() * 3 // 4)  # the rest is for legs
+    return NatLimits(limits.udp_idle, limits.streams_per_client, streams)
 
 
 def dial_limits(limits: ServerLimitsConfig) -> DialLimits:

@@ -6,10 +6,11 @@ table until its deadline.
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
 from halftunnel_vpn.protocol.handshake import Offer, ReplayGuard, receive_hello
 from halftunnel_vpn.protocol.handshake_payloads import (
@@ -31,7 +32,6 @@ from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.server.pending_handshakes import PendingHandshakes, UpstreamHalf
 from halftunnel_vpn.server.sessions import Registry, SessionMaker
 from halftunnel_vpn.session.receive_side import MIN_WINDOW
-from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.leg import Leg
 
 MAX_WAITING = 1024
@@ -73,48 +73,46 @@ class GateLimits:
     shared_legs: int = 3584
 
 
-class Gate:
-    """Admits legs; implements NewcomerOwner.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOwner:
+    """What the gate asks of the exit around it."""
 
-    ``client_of`` returns the name of the client with a public key, None for a stranger. ``refused`` is called
-    with the peer's address and the reason of every refusal, for the log.
-    """
+    client_of: Callable[[bytes], str | None]
+    """Returns the name of the client with a public key, None for a stranger."""
+    refusal_of: Callable[[str], ExitStatus | None] = lambda client: None
+    """Returns why a client may have no session now, None if it may."""
+    make_session: SessionMaker
+    guard_changed: Callable[[], None]
+    """Called when the replay guard has accepted a timestamp, which must be saved."""
+    has_ipv6: Callable[[], bool]
+    invitations: InvitationsPort = NO_INVITATIONS
+    random: Callable[[int], bytes] = secrets.token_bytes
+    wall_clock: Callable[[], float] = time.time
+
+
+class Gate:
+    """Admits legs to the sessions of ``registry``; implements NewcomerOwner."""
 
     def __init__(
-        self,
-        driver: Driver,
-        registry: Registry,
-        keys: KeyPair,
-        limits: GateLimits,
-        *,
-        client_of: Callable[[bytes], str | None],
-        make_session: SessionMaker,
-        random: Callable[[int], bytes],
-        wall_clock: Callable[[], float],
-        guard: ReplayGuard,
-        guard_changed: Callable[[], None],
-        has_ipv6: Callable[[], bool],
-        counters: Counters,
-        refused: Callable[[str, str], None],
-        refusal_of: Callable[[str], ExitStatus | None] = lambda client: None,
-        invitations: InvitationsPort = NO_INVITATIONS,
+        self, registry: Registry, keys: KeyPair, limits: GateLimits, guard: ReplayGuard, owner: GateOwner
     ) -> None:
-        self._driver = driver
         self._registry = registry
+        # The exit's key pair.
         self._keys = keys
         self._limits = limits
-        self._client_of = client_of
-        self._make_session = make_session
-        self._random = random
-        self._wall_clock = wall_clock
+        # The last timestamp of each client.
         self._guard = guard
-        self._guard_changed = guard_changed
-        self._has_ipv6 = has_ipv6
-        self.counters = counters
-        self._refused = refused
-        self._refusal_of = refusal_of
-        self._invitations = invitations
+        self._owner = owner
+        self._random = owner.random
+        self._client_of = owner.client_of
+        self._invitations = owner.invitations
+        self._driver = registry.driver
+        self.counters = registry.counters
+        # Called with the peer's address and the reason of every refusal, for the log.
+        self._refused = registry.refused
+        # Legs that have not joined a session, the oldest first.
         self._newcomers: dict[Newcomer, None] = {}
+        # Halves of handshakes that wait for the other half.
         self._pending = PendingHandshakes(per_client=limits.sessions_per_client)
 
     def set_terms(self, keys: KeyPair, limits: GateLimits) -> None:
@@ -192,7 +190,7 @@ class Gate:
     def _check_time(self, newcomer: Newcomer, offer: Offer, hello: ClientHello) -> ExitStatus:
         """Return the status for the timestamp of a client. Raises HandshakeError for a replay."""
         try:
-            self._guard.check(offer.client_public, hello.timestamp, int(self._wall_clock() * 1e6))
+            self._guard.check(offer.client_public, hello.timestamp, int(self._owner.wall_clock() * 1e6))
         except HandshakeError as error:
             refusal = self._answer_to(error.reason, offer, hello)
             if refusal is None:
@@ -201,7 +199,7 @@ class Gate:
             self.counters.drop(reason)
             self._refused(newcomer.leg.peer, reason)
             return refusal
-        self._guard_changed()
+        self._owner.guard_changed()
         return ExitStatus.OK
 
     def _answer_to(self, reason: str, offer: Offer, hello: ClientHello) -> ExitStatus | None:
@@ -245,12 +243,12 @@ class Gate:
         shaping = self._shaping_for(hello)
         answer = ExitHello(
             status,
-            int(self._wall_clock() * 1e6),
+            int(self._owner.wall_clock() * 1e6),
             exit_nonce,
             max_streams=self._limits.max_streams,
             stream_window=MIN_WINDOW,
             idle_timeout=int(self._limits.idle_timeout),
-            has_ipv6=self._has_ipv6(),
+            has_ipv6=self._owner.has_ipv6(),
             capabilities=TAKES_HOP_LIMITS | TAKES_PADDING,
             last_timestamp=self._guard.last(offer.client_public) if status is ExitStatus.STALE_TIME else 0,
             shaping=shaping,
@@ -265,7 +263,7 @@ class Gate:
             downstream.leg.close()
             return
         assert client is not None
-        session = self._make_session(hello.session_id, client, shaping)
+        session = self._owner.make_session(hello.session_id, client, shaping)
         member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")
         downstream.leg.send(reply)
@@ -281,7 +279,7 @@ class Gate:
 
     def _own_refusal(self, client: str, hello: ClientHello, peer: str) -> ExitStatus | None:
         """Return the status for a proven client that may not connect now; None for one that may."""
-        refusal = self._refusal_of(client)
+        refusal = self._owner.refusal_of(client)
         if refusal is None:
             return None
         reason = f"client-{refusal.name.lower().replace('_', '-')}"
@@ -318,7 +316,7 @@ class Gate:
         if self._client_of(member.public_key) != member.client:
             member.close(ResetCode.DENIED)
             raise HandshakeError("join-unknown-client")
-        if self._refusal_of(member.client) is not None:
+        if self._owner.refusal_of(member.client) is not None:
             member.close(ResetCode.DENIED)
             raise HandshakeError("join-refused-client")
         kept = bytes(message)

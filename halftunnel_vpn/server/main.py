@@ -30,7 +30,7 @@ from halftunnel_vpn.server.readiness import Readiness, exit_checks
 from halftunnel_vpn.server.reload import Reloader, leg_paths, listen_limits
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
-from halftunnel_vpn.transport.listen import Listener
+from halftunnel_vpn.transport.listen import Listener, ListenerOwner
 from halftunnel_vpn.transport.loop import run
 
 log = logging.getLogger(__name__)
@@ -142,15 +142,12 @@ async def listen(directory: Path, config: ServerConfig, exit_: Exit, driver: Dri
     for place, certificates in files.certificates.items():
         listener = Listener(
             leg_paths(config, place, exit_),
-            files.sites[place][0],
-            sites=files.sites[place][1],
+            files.sites[place],
+            ListenerOwner(exit_.counters, driver.clock, exit_.log_refusal),
             fallback=config.server.fallback,
             limits=listen_limits(config),
             trusted_proxies=config.listen.trusted_proxies,
             congestion=config.limits.congestion,
-            counters=exit_.counters,
-            clock=driver.clock,
-            refused=exit_.log_refusal,
         )
         await listener.start(*place, tls=certificates)
         listeners[place] = listener

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
-from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.server.accounting.meters import Meters
 from halftunnel_vpn.server.datagram_batch import DatagramBatch
 from halftunnel_vpn.server.dialing import Dialer
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.transport.driver import Driver
+
+
+class NatLimits(NamedTuple):
+    """The limits of streams with sockets."""
+
+    # Seconds without a datagram after which a UDP endpoint is closed.
+    udp_idle: float
+    streams_per_client: int
+    max_streams: int
 
 
 class Nat:
@@ -25,31 +32,27 @@ class Nat:
 
     def __init__(
         self,
-        driver: Driver,
         policy: EgressPolicy,
         dialer: Dialer,
         resolver: UpstreamResolver,
+        limits: NatLimits,
         *,
-        udp_idle: float,
-        streams_per_client: int,
-        max_streams: int,
         has_ipv6: Callable[[], bool],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        counters: Counters,
     ) -> None:
-        self.driver = driver
+        self.driver = driver = dialer.driver
         self.watch = dialer.watch
         self.batch = DatagramBatch()
         self.policy = policy
         self.dialer = dialer
         self.resolver = resolver
-        self.udp_idle = udp_idle
+        self.limits = limits
+        """May be replaced; streams beyond new limits stay until they end."""
         self.has_ipv6 = has_ipv6
         self.start = start
-        self.counters = counters
+        self.counters = dialer.counters
         self.meters = Meters(driver.wheel, driver.clock)
-        self._streams_per_client = streams_per_client
-        self._max_streams = max_streams
+        # Streams of each client that has any.
         self._streams: dict[str, int] = {}
         # Names that are being resolved, by client and name.
         self._lookups: dict[tuple[str, str], _Lookup] = {}
@@ -57,15 +60,10 @@ class Nat:
         self.is_stopping = False
         """Whether new streams are refused because the exit stops."""
 
-    def set_limits(self, *, streams_per_client: int, max_streams: int) -> None:
-        """Change the limits of streams. Those beyond them stay until they end."""
-        self._streams_per_client = streams_per_client
-        self._max_streams = max_streams
-
     def take(self, client: str) -> bool:
         """Count one more stream of ``client``, or one more socket of a stream; return False at a limit."""
         used = self._streams.get(client, 0)
-        if used >= self._streams_per_client or self.total >= self._max_streams:
+        if used >= self.limits.streams_per_client or self.total >= self.limits.max_streams:
             self.counters.drop("stream-limit")
             return False
         self._streams[client] = used + 1

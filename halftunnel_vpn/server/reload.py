@@ -109,7 +109,7 @@ class Reloader:
         ):
             for place, listener in self._listeners.items():
                 listener.paths = leg_paths(config, place, self._exit)
-                listener.show(new.certificates[place], *new.sites[place])
+                listener.show(new.certificates[place], new.sites[place])
             self._shown, self._stamps, self._failed = config, stamps, None
         self._exit.counters.count("reloads")
         log.info("all files were read again", extra={"clients": len(self._exit.clients)})

@@ -5,7 +5,7 @@ Each connection draws its own parameters from a seed, so that nobody can learn f
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 UP_CELL: Final = 1400
 """Bytes of an upstream record: one TCP segment with the headers of WebSocket and TLS."""
@@ -55,52 +55,25 @@ SEED_LENGTH: Final = 3
 """Random bytes from which the parameters of one connection are drawn."""
 
 
-class ClockParameters:
+class ClockParameters(NamedTuple):
     """One direction's clock. Bytes are record bytes, times seconds."""
 
-    __slots__ = (
-        "bulk_after",
-        "bulk_in",
-        "cell",
-        "first_stop",
-        "follows",
-        "hold",
-        "stop_growth",
-        "stops",
-        "tick",
-        "trickle",
-    )
-
-    def __init__(
-        self,
-        *,
-        cell: int,
-        trickle: int,
-        tick: float = TICK,
-        hold: float = HOLD,
-        stops: bool = False,
-        follows: bool = False,
-        bulk_after: float = STRONG_DELAY,
-        bulk_in: float = 0.0,
-        first_stop: float = FIRST_STOP,
-        stop_growth: float = STOP_GROWTH,
-    ) -> None:
-        self.cell = cell
-        # The cell while only a little waits; the same as ``cell`` where there is no such phase.
-        self.trickle = trickle
-        self.tick = tick
-        # Seconds beyond a round trip for which it goes on behind the last data.
-        self.hold = hold
-        # Whether it stops at fixed times after its start only, and not as soon as nothing is active.
-        self.stops = stops
-        # Whether it goes on while the peer's clock does (exit).
-        self.follows = follows
-        # Seconds for which more must wait than fits the clock until it counts as a bulk transfer.
-        self.bulk_after = bulk_after
-        # Bytes a second from which on what comes in is one, and the clock may be slow; 0: never (exit).
-        self.bulk_in = bulk_in
-        self.first_stop = first_stop
-        self.stop_growth = stop_growth
+    cell: int
+    # The cell while only a little waits; the same as ``cell`` where there is no such phase.
+    trickle: int
+    tick: float = TICK
+    # Seconds beyond a round trip for which it goes on behind the last data.
+    hold: float = HOLD
+    # Whether it stops at fixed times after its start only, and not as soon as nothing is active.
+    stops: bool = False
+    # Whether it goes on while the peer's clock does (exit).
+    follows: bool = False
+    # Seconds for which more must wait than fits the clock until it counts as a bulk transfer.
+    bulk_after: float = STRONG_DELAY
+    # Bytes a second from which on what comes in is one, and the clock may be slow; 0: never (exit).
+    bulk_in: float = 0.0
+    first_stop: float = FIRST_STOP
+    stop_growth: float = STOP_GROWTH
 
     @property
     def rate(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.receive_side import WindowPool
@@ -29,6 +30,8 @@ class SessionContext:
         "round_trip",
         # Which stream sends next.
         "scheduler",
+        # The direction that this end sends in.
+        "sends",
         # The session's UUID, 16 bytes.
         "session_id",
         # Called when the session has something to send.
@@ -50,6 +53,7 @@ class SessionContext:
     ) -> None:
         self.session_id = session_id
         self.is_client = is_client
+        self.sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
         self.limits = limits
         self.counters = counters
         self.wake = wake

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from halftunnel_vpn.errors import PeerError
-from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.legs import Legs, SessionLeg
@@ -32,10 +31,7 @@ LEG_NOT_DRAINED: Final = "leg-not-drained"
 
 
 class LegSet:
-    """Joins, retires and loses the ``legs`` of a session, whose ``streams`` they carry.
-
-    ``sends`` is the direction that this end sends in.
-    """
+    """Joins, retires and loses the ``legs`` of a session, whose ``streams`` they carry."""
 
     __slots__ = (
         "_context",
@@ -54,14 +50,13 @@ class LegSet:
         legs: Legs,
         streams: Mapping[int, Stream],
         keepalive: LegKeepalive,
-        sends: Direction,
         wheel: Wheel,
     ) -> None:
         self._context = context
         self._legs = legs
         self._streams = streams
         self._keepalive = keepalive
-        self._sends = sends
+        self._sends = context.sends
         self._lossy_paths = LossyPaths()
         self._draining: dict[SessionLeg, float] = {}
         self._timer: Timer = wheel.timer(self._poll)

@@ -204,20 +204,6 @@ class SessionLeg:
         return (self.bytes_sent + self.handicap) / self.weight
 
 
-class Legs:
-    """``all`` legs of a session, and the ``senders`` among them, which may get the next train."""
-
-    __slots__ = ("all", "senders")
-
-    def __init__(self) -> None:
-        self.all: list[SessionLeg] = []
-        self.senders: list[SessionLeg] = []
-
-    def of(self, direction: Direction) -> list[SessionLeg]:
-        """Return the legs that carry ``direction`` now."""
-        return [leg for leg in self.all if leg.direction is direction]
-
-
 class LegPolicy(Protocol):
     """Chooses the leg for the next train. Legs pull: only writable ones are offered, and at least one."""
 
@@ -228,6 +214,21 @@ class LegPolicy(Protocol):
     def waits(self, leg: SessionLeg, now: float) -> bool:
         """Whether bulk waits for ``leg``, which was chosen and has enough under way, and goes on no other."""
         ...
+
+
+class Legs:
+    """``all`` legs of a session, and the ``senders`` among them: ``policy`` chooses one for each train."""
+
+    __slots__ = ("all", "policy", "senders")
+
+    def __init__(self, policy: LegPolicy) -> None:
+        self.policy = policy
+        self.all: list[SessionLeg] = []
+        self.senders: list[SessionLeg] = []
+
+    def of(self, direction: Direction) -> list[SessionLeg]:
+        """Return the legs that carry ``direction`` now."""
+        return [leg for leg in self.all if leg.direction is direction]
 
 
 class RoundRobin:

@@ -7,7 +7,6 @@ from typing import Final, Protocol
 
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionExpired
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
-from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.stream_messages import (
     Keepalive,
@@ -57,7 +56,7 @@ class Acceptor(Protocol):
 
 
 class PacketDispatch:
-    """The receiving half of a session. ``sends`` is the direction that this end sends in."""
+    """The receiving half of a session."""
 
     __slots__ = ("_acceptor", "_context", "_keepalive", "_leg_set", "_sends", "_table", "_violations")
 
@@ -68,14 +67,13 @@ class PacketDispatch:
         leg_set: LegSet,
         keepalive: LegKeepalive,
         acceptor: Acceptor | None,
-        sends: Direction,
     ) -> None:
         self._context = context
         self._table = table
         self._leg_set = leg_set
         self._keepalive = keepalive
         self._acceptor = acceptor
-        self._sends = sends
+        self._sends = context.sends
         self._violations = 0
 
     def train_received(self, leg: SessionLeg, plaintext: memoryview, now: float) -> None:

@@ -17,7 +17,7 @@ from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.leg_set import LegSet
-from halftunnel_vpn.session.legs import SHARE_PATIENCE, LegPolicy, Legs, RoundRobin, SessionLeg
+from halftunnel_vpn.session.legs import SHARE_PATIENCE, Legs, RoundRobin, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.packet_dispatch import Acceptor, PacketDispatch
 from halftunnel_vpn.session.receipts import RECORD_COST
@@ -72,18 +72,17 @@ class Session:
             acknowledgements=self._acknowledgements,
             scheduler=self._scheduler,
         )
-        self._policy: LegPolicy = sending.policy or RoundRobin()
         self._initial_credit = sending.initial_credit
         self._patience = wheel.timer(lambda now: wake())
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
-        sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
-        self._legs = Legs()
+        self._legs = Legs(sending.policy or RoundRobin())
+        self._policy = self._legs.policy
         self.legs = self._legs.all
         self._senders = self._legs.senders
         self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, sending.intervals)
-        self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, sends, wheel)
-        dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor, sends)
+        self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, wheel)
+        dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor)
         self.shaper: Shaper | None = None
         """Sends on a clock; None: what waits leaves at once."""
         if sending.shaping is not None:
@@ -91,10 +90,8 @@ class Session:
                 sending.shaping,
                 self.context,
                 self._legs,
-                self._policy,
                 self._keepalive.used,
                 self._table.numbers,
-                sends,
                 wheel,
                 now,
             )

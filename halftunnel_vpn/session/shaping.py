@@ -18,12 +18,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import TAG_LENGTH
 from halftunnel_vpn.session.activity_clock import ActivityClock
 from halftunnel_vpn.session.clock_parameters import SLOW_TICK
 from halftunnel_vpn.session.context import SessionContext
-from halftunnel_vpn.session.legs import LegPolicy, Legs, SessionLeg
+from halftunnel_vpn.session.legs import Legs, SessionLeg
 from halftunnel_vpn.session.peer_traffic import PeerTraffic
 from halftunnel_vpn.session.shaping_plan import (
     BULK_CHECK,
@@ -51,7 +50,7 @@ _IDLE, _CLOCK, _BULK, _STEPPED_DOWN = ShaperState
 class Shaper:
     """Sends the data of one end of a session on a clock. ``used`` watches a leg that owes an answer.
 
-    ``numbers`` shows that a stream was opened. ``sends`` is the direction in which this end sends.
+    ``numbers`` shows that a stream was opened.
     """
 
     __slots__ = (
@@ -66,10 +65,8 @@ class Shaper:
         plan: ShapingPlan,
         context: SessionContext,
         legs: Legs,
-        policy: LegPolicy,
         used: Callable[[SessionLeg, float], None],
         numbers: StreamNumbers,
-        sends: Direction,
         wheel: Wheel,
         now: float,
     ) -> None:
@@ -82,10 +79,10 @@ class Shaper:
         self._acknowledgements.is_shaped = True
         self._scheduler = context.scheduler
         self._legs = legs
-        self._policy = policy
+        self._policy = legs.policy
         self._used = used
         self._numbers = numbers
-        self._peer = PeerTraffic(legs, sends, plan.parameters.bulk_in)
+        self._peer = PeerTraffic(legs, context.sends, plan.parameters.bulk_in)
         self.state = _IDLE
         self.clock = ActivityClock(plan.parameters)
         # Why the state is STEPPED_DOWN: a word of PaddingBudget.

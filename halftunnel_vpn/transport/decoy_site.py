@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -42,6 +43,17 @@ class Page(NamedTuple):
 
     body: bytes
     content_type: str
+
+
+class Sites(NamedTuple):
+    """The decoy sites of one listener: those of hosts by name in lower case, and one for all others."""
+
+    default: Site
+    by_host: Mapping[str, Site] = MappingProxyType({})
+
+    def of(self, host: str | None) -> Site:
+        """Return the site of ``host``, as TLS or a request names it."""
+        return self.default if host is None else self.by_host.get(host.lower().rstrip("."), self.default)
 
 
 class Site:

@@ -19,7 +19,7 @@ from halftunnel_vpn.errors import PeerError
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.transport.admission import Admission, IpAddress, ListenLimits, Ticket
 from halftunnel_vpn.transport.certificate_store import asked_name
-from halftunnel_vpn.transport.decoy_site import Site
+from halftunnel_vpn.transport.decoy_site import Sites
 from halftunnel_vpn.transport.fallback import hand_over, passed_on
 from halftunnel_vpn.transport.http_head import HeadReader, HttpRequest, parse_request
 from halftunnel_vpn.transport.leg import Leg, LegListener
@@ -45,17 +45,14 @@ class VisitorOwner(Protocol):
 
     # Legs by the path that a visitor must ask for.
     paths: dict[str, LegFactory]
-    # Pages for hosts without pages of their own.
-    site: Site
+    # The pages of each host.
+    sites: Sites
     # Address and port of the web server that answers strangers, if there is one.
     fallback: tuple[str, int] | None
     limits: ListenLimits
     admission: Admission
     counters: Counters
     clock: Callable[[], float]
-
-    def site_of(self, name: str | None) -> Site:
-        """Return the pages of the host that a visitor has asked for."""
 
     def refuse(self, peer: IpAddress, reason: str) -> None:
         """Count and log that ``peer`` was refused."""
@@ -90,7 +87,7 @@ class Visitor(asyncio.Protocol):
             owner.limits.request_timeout, self._run_out_of_time
         )
         self._transport: asyncio.Transport | None = None
-        self._site = owner.site
+        self._site = owner.sites.default
         self._is_named_by_tls = False
 
     @property
@@ -105,7 +102,7 @@ class Visitor(asyncio.Protocol):
         # Behind TLS the name that was asked for there counts, so that one host never reveals another.
         self._is_named_by_tls = ssl_object is not None
         if ssl_object is not None:
-            self._site = self._owner.site_of(asked_name(ssl_object))
+            self._site = self._owner.sites.of(asked_name(ssl_object))
         self._owner.visitor_came(self)
         if self._early:
             self.data_received(self._early)
@@ -143,7 +140,7 @@ class Visitor(asyncio.Protocol):
         owner = self._owner
         ticket = self.ticket
         if not self._is_named_by_tls:
-            self._site = owner.site_of(_host_of(request))
+            self._site = owner.sites.of(_host_of(request))
         origin = owner.admission.origin(ticket.peer, request.values("x-forwarded-for"))
         refusal = self._charge(origin)
         if refusal is not None:

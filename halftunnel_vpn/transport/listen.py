@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from halftunnel_vpn.config.shared import SYSTEM_CONGESTION
 from halftunnel_vpn.counters import Counters
@@ -26,7 +26,7 @@ from halftunnel_vpn.transport.admission import (
     peer_key,
 )
 from halftunnel_vpn.transport.certificate_store import CertificateStore
-from halftunnel_vpn.transport.decoy_site import Site
+from halftunnel_vpn.transport.decoy_site import Sites
 from halftunnel_vpn.transport.http_upgrade import LegFactory, Visitor
 from halftunnel_vpn.transport.kernel.send_buffer import prepare
 from halftunnel_vpn.transport.leg import Leg
@@ -47,6 +47,15 @@ MAX_VISITORS = 512
 """Connections that have not made their request yet; one more ends the oldest of the peer that has most."""
 
 
+class ListenerOwner(NamedTuple):
+    """Gives a listener its counters and clock, and is called about refusals."""
+
+    counters: Counters
+    clock: Callable[[], float] = time.monotonic
+    # Called with the peer's address and the reason of every refusal, for the log.
+    refused: Callable[[str, str], None] = lambda peer, reason: None
+
+
 class Listener:
     """Implements VisitorOwner. Accepts legs on any number of addresses, on exactly the paths given.
 
@@ -61,35 +70,27 @@ class Listener:
     def __init__(
         self,
         paths: Mapping[str, LegFactory],
-        site: Site,
+        sites: Sites,
+        owner: ListenerOwner | None = None,
         *,
-        sites: Mapping[str, Site] | None = None,
         fallback: tuple[str, int] | None = None,
         limits: ListenLimits | None = None,
         trusted_proxies: Iterable[IpNetwork] = (),
         congestion: str = SYSTEM_CONGESTION,
-        counters: Counters | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        refused: Callable[[str, str], None] = lambda peer, reason: None,
     ) -> None:
-        """``sites`` are the pages of hosts by name, in lower case; ``site`` is the one for all others.
-        With ``fallback``, an address and a port, a web server there serves them all.
-
-        ``refused`` is called with the peer's address and the reason of every refusal, for the log.
-        """
+        """``fallback`` is the address and port of a web server that answers in place of ``sites``."""
         self.paths = dict(paths)
-        self.site = site
-        self._sites = dict(sites or {})
+        self.sites = sites
         self.fallback = fallback
-        self._running: set[asyncio.Task[None]] = set()
         self.limits = limits or ListenLimits()
         self.admission = Admission(self.limits, trusted_proxies)
-        self.counters = counters or Counters()
-        self.clock = clock
+        self.counters, self.clock, self._refused = owner or ListenerOwner(Counters())
+        # Tasks that serve visitors.
+        self._running: set[asyncio.Task[None]] = set()
         self.tls: CertificateStore | None = None
         """What connections that arrive from now on are shown."""
+        # The congestion control of accepted sockets.
         self._congestion = congestion
-        self._refused = refused
         self.legs: set[Leg] = set()
         self._visitors: dict[Visitor, None] = {}
         self._accepting: dict[asyncio.Task[None], socket.socket] = {}
@@ -129,12 +130,11 @@ class Listener:
                         f"the exit no longer accepts connections ({task.exception()}); restart it"
                     ) from task.exception()
 
-    def show(self, certificates: CertificateStore | None, site: Site, sites: Mapping[str, Site]) -> None:
+    def show(self, certificates: CertificateStore | None, sites: Sites) -> None:
         """Show other certificates and pages from the next handshake and request on."""
         if self.tls is not None and certificates is not None:
             self.tls.adopt(certificates)
-        self.site = site
-        self._sites = dict(sites)
+        self.sites = sites
 
     def set_limits(self, limits: ListenLimits, trusted_proxies: Iterable[IpNetwork]) -> None:
         """Use other bounds, and trust other proxies, from now on."""
@@ -261,10 +261,6 @@ class Listener:
         if not visitor.arrived:
             connection.close()
             visitor.connection_lost(None)
-
-    def site_of(self, name: str | None) -> Site:
-        """Return the pages of the host that a visitor has asked for."""
-        return self.site if name is None else self._sites.get(name.lower().rstrip("."), self.site)
 
     # --- what visitors report -----------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.server.client_nat import ClientNat
 from halftunnel_vpn.server.dialing import Dialer, DialLimits
 from halftunnel_vpn.server.egress import EgressPolicy
-from halftunnel_vpn.server.nat import Nat
+from halftunnel_vpn.server.nat import Nat, NatLimits
 from halftunnel_vpn.session.legs import NO_MOVEMENT, LegIdentity, Movement, SessionLeg
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -140,14 +140,13 @@ class InMemory:
         limits = changes.pop("dials", DialLimits(timeout=1.0))
         self.memory: Memory | None = changes.pop("memory", None)
         servers = changes.pop("resolvers", [])
+        has_ipv6 = changes.pop("has_ipv6", lambda: True)
         options: dict[str, Any] = {
             "udp_idle": 60.0,
             "streams_per_client": 100,
             "max_streams": 1000,
-            "has_ipv6": lambda: True,
         }
         self.nat = Nat(
-            driver,
             self.policy,
             Dialer(driver, limits, counters),
             UpstreamResolver(
@@ -157,9 +156,9 @@ class InMemory:
                 attempts=1,
                 limits=changes.pop("turns", TurnLimits()),
             ),
+            NatLimits(**options | changes),
+            has_ipv6=has_ipv6,
             start=tasks.create_task,
-            counters=counters,
-            **options | changes,
         )
         self.client = self._session(is_client=True)
         self.exit = self._session(is_client=False)

@@ -264,9 +264,14 @@ class Host:
         endpoint = TcpEndpoint(
             syn,
             tcp.HeaderTemplate(packet.destination, syn.destination_port, packet.source, syn.source_port),
-            TcpContext(self.config, self.write, self.wheel, self.counters),
+            TcpContext(
+                self.config,
+                self.write,
+                self.wheel,
+                self.counters,
+                random=lambda count: b"\xff\xff\xff\x00",  # wraps early
+            ),
             self,
-            initial_sequence=0xFFFF_FF00,  # wraps early
             congestion=self.congestion(),
             now=now,
             key=key,

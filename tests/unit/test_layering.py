@@ -348,3 +348,40 @@ def test_no_file_is_too_long_to_read() -> None:
         for path in ROOT.rglob("*.py")
     }
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+# --- constructors -----------------------------------------------------------------------------------
+
+MAX_PARAMETERS = 7
+"""Parameters of a constructor; one that needs more takes a context, an owner or its options as one object."""
+
+
+def long_constructors(root: Path) -> dict[str, int]:
+    """Constructors below ``root`` with too many parameters: ``FILE:CLASS`` and how many there are."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name in ("__init__", "__new__"):
+                    arguments = method.args
+                    count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs) - 1
+                    if count > MAX_PARAMETERS:
+                        found[f"{path.relative_to(root).as_posix()}:{node.name}"] = count
+    return found
+
+
+def test_no_constructor_takes_too_many_parameters() -> None:
+    assert long_constructors(ROOT) == {}
+
+
+def test_a_long_constructor_is_found(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a/few.py": "class Few:\n    def __init__(self, a, b, c, *, d, e, f, g): ...\n",
+            "a/many.py": "class Many:\n    def __init__(self, a, b, c, /, d, *, e, f, g, h): ...\n",
+        },
+    )
+    assert long_constructors(tmp_path) == {"a/many.py:Many": 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -47,12 +48,16 @@ _NO_STREAM: Final[StreamPort] = _NoStream()
 
 @dataclass(frozen=True, slots=True)
 class TcpContext:
-    """What all endpoints of one tracker share. ``write`` takes frames for the host."""
+    """What all endpoints of one tracker share. ``write`` takes frames for the host.
+
+    ``random`` returns as many random bytes as it is called with.
+    """
 
     config: TcpEndpointConfig
     write: FrameWriter
     wheel: Wheel
     counters: Counters
+    random: Callable[[int], bytes]
 
 
 class EndpointOwner(Protocol):
@@ -111,7 +116,6 @@ class TcpLifecycle:
         context: TcpContext,
         owner: EndpointOwner,
         *,
-        initial_sequence: int,
         congestion: CongestionControl,
         now: float,
         key: bytes = b"",
@@ -127,7 +131,7 @@ class TcpLifecycle:
         self._owner = owner
         self._is_dialing = True
         self._stream = _NO_STREAM
-        self._initial_sequence = initial_sequence
+        self._initial_sequence = initial_sequence = int.from_bytes(context.random(4), "big")
         self._answered_at: float | None = None
         self._retries = 0
         self._receiver = Receiver(_NO_STREAM, counters)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import uvloop
 
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.settings import dial_options
@@ -261,8 +261,7 @@ class Honest:
             Connector(profile, options, self.counters),
             self.driver,
             self.counters,
-            session_made=lambda hello: None,
-            session_lost=self._lost,
+            ConnectionOwner(session_made=lambda hello: None, session_lost=self._lost),
         )
         self.download = Download()
 

@@ -13,6 +13,7 @@ from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionError
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import ip, tcp, vnet
@@ -136,20 +137,22 @@ class Harness:
         self.server_next = 0
         self.dns = _Dns()
         self.tracker = FlowTracker(
-            self._write,
+            FlowContext(
+                write=self._write,
+                segments=bool(script.number() & 1),
+                dns=self.dns,
+                wheel=self.wheel,
+                counters=Counters(),
+                clock=lambda: self.now,
+                random=bytes,
+            ),
             self,
-            self.dns,
             FlowConfig(
                 addresses=(HOST, HOST_V6),
                 max_tcp_flows=MAX_FLOWS,
                 max_udp_flows=MAX_FLOWS,
                 max_icmp_flows=MAX_FLOWS,
             ),
-            segments=bool(script.number() & 1),
-            wheel=self.wheel,
-            random=bytes,
-            clock=lambda: self.now,
-            counters=Counters(),
         )
 
     # --- what the tracker calls ------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 import websockets.asyncio.client
 
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
@@ -324,8 +324,7 @@ class RunningClient:
             self.connector,
             self.driver,
             self.counters,
-            session_made=self.hellos.append,
-            session_lost=self._lost,
+            ConnectionOwner(self.hellos.append, self._lost),
         )
         self._running: asyncio.Task[None] | None = None
 

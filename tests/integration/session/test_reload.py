@@ -110,7 +110,11 @@ async def test_a_reload_takes_over_limits_egress_resolvers_and_the_key(
     )  # fmt: skip
     assert running_exit.reloader.reload() is not None
     exit_ = running_exit.exit
-    assert (exit_.memory.limit, exit_.registry.idle_timeout, exit_.nat.udp_idle) == (64 << 20, 11.0, 7.0)
+    assert (exit_.memory.limit, exit_.registry.idle_timeout, exit_.nat.limits.udp_idle) == (
+        64 << 20,
+        11.0,
+        7.0,
+    )
     assert (exit_.nat.dialer.limits.per_client, exit_.nat.dialer.limits.total) == (3, 5)
     assert exit_.nat.resolver._servers == [("127.0.0.9", 53)]
     assert await user.echo(b"what is open stays open") == b"what is open stays open"

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from typing import Any
 import pytest
 import uvloop
 
+from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol import certificates
 from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
-from halftunnel_vpn.transport.decoy_site import Site
+from halftunnel_vpn.transport.decoy_site import Site, Sites
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
-from halftunnel_vpn.transport.listen import Listener
+from halftunnel_vpn.transport.listen import Listener, ListenerOwner
 from halftunnel_vpn.transport.tls import server_context
 
 SECRET_PATH = "/a3f9/stream"
@@ -210,6 +212,8 @@ async def start_exit(certificate: Certificate, authority: Authority) -> AsyncIte
         shown: Certificate | None = None,
         address: str = "127.0.0.1",
         site: Site | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        counters: Counters | None = None,
         **options: Any,
     ) -> Exit:
         owners: asyncio.Queue[Recorder] = asyncio.Queue()
@@ -220,7 +224,8 @@ async def start_exit(certificate: Certificate, authority: Authority) -> AsyncIte
             owners.put_nowait(owner)
             return owner
 
-        listener = Listener({SECRET_PATH: owner_of}, site or Site(), **options)
+        listener_owner = ListenerOwner(counters or Counters(), clock)
+        listener = Listener({SECRET_PATH: owner_of}, Sites(site or Site()), listener_owner, **options)
         listeners.append(listener)
         port = await listener.start(address, 0, tls=(shown or certificate).store() if tls else None)
         secure = "s" if tls else ""

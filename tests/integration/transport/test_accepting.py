@@ -8,12 +8,12 @@ import socket
 import pytest
 
 from halftunnel_vpn.errors import UnexpectedEnd
-from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site
+from halftunnel_vpn.transport.decoy_site import DEFAULT_PAGE, Site, Sites
 from halftunnel_vpn.transport.listen import Listener
 
 
 async def test_accepting_that_ends_by_itself_is_no_silence(free_port):
-    listener = Listener({}, Site(page=DEFAULT_PAGE))
+    listener = Listener({}, Sites(Site(page=DEFAULT_PAGE)))
     await listener.start("127.0.0.1", free_port)
     supervised = asyncio.ensure_future(listener.supervise())
     (sock,) = listener._accepting.values()
@@ -25,7 +25,7 @@ async def test_accepting_that_ends_by_itself_is_no_silence(free_port):
 
 
 async def test_accepting_that_is_stopped_is_no_failure(free_port):
-    listener = Listener({}, Site(page=DEFAULT_PAGE))
+    listener = Listener({}, Sites(Site(page=DEFAULT_PAGE)))
     await listener.start("127.0.0.1", free_port)
     supervised = asyncio.ensure_future(listener.supervise())
     await asyncio.sleep(0)

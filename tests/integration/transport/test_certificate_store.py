@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.transport.certificate_store import CertificateFiles, CertificateStore
-from halftunnel_vpn.transport.decoy_site import Site
+from halftunnel_vpn.transport.decoy_site import Site, Sites
 from halftunnel_vpn.transport.listen import Listener
 
 UP_HOST, DOWN_HOST = "a.example.org", "b.example.net"
@@ -36,7 +36,8 @@ def files(pairs):
 @pytest.fixture
 async def port(store):
     listener = Listener(
-        {}, Site(page=b"plain"), sites={UP_HOST: Site(page=b"bakery"), DOWN_HOST: Site(page=b"garage")}
+        {},
+        Sites(Site(page=b"plain"), {UP_HOST: Site(page=b"bakery"), DOWN_HOST: Site(page=b"garage")}),
     )
     yield await listener.start("127.0.0.1", 0, tls=store)
     await listener.close()

@@ -99,9 +99,14 @@ class Conversation:
         self.endpoint = TcpEndpoint(
             self._parsed(syn),
             tcp.HeaderTemplate(packet.destination, 80, packet.source, 40000),
-            TcpContext(config or TcpEndpointConfig(), self._write, self.wheel, self.counters),
+            TcpContext(
+                config or TcpEndpointConfig(),
+                self._write,
+                self.wheel,
+                self.counters,
+                random=lambda count: SERVER_ISN.to_bytes(count, "big"),
+            ),
             self,
-            initial_sequence=SERVER_ISN,
             congestion=congestion or Unlimited(),
             now=self.now,
         )

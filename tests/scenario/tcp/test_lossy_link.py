@@ -329,9 +329,14 @@ def test_everything_arrives_once_and_in_order(
             stream.endpoint = endpoint = TcpEndpoint(
                 segment,
                 tcp.HeaderTemplate(SERVER, 80, HOST, 40000),
-                TcpContext(TcpEndpointConfig(syn_ack_retries=30), write, world.wheel, counters),
+                TcpContext(
+                    TcpEndpointConfig(syn_ack_retries=30),
+                    write,
+                    world.wheel,
+                    counters,
+                    random=lambda count: isns[1].to_bytes(count, "big"),
+                ),
                 KeepsClosed(closed),
-                initial_sequence=isns[1],
                 congestion=Unlimited() if is_local else NewReno(),
                 now=world.now,
             )

@@ -13,6 +13,7 @@ from scapy.utils import checksum
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.flow.flow_config import FlowConfig
+from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.interfaces import Buffer, DatagramHandler, DnsOutcome, StreamHandler
 from halftunnel_vpn.flow.tracker import FlowTracker
 from halftunnel_vpn.inet import vnet
@@ -132,16 +133,18 @@ class World:
         self.frames: list[bytes] = []
         self.gave_way_after: list[int] = []
         self.tracker = FlowTracker(
-            self._write,
+            FlowContext(
+                write=self._write,
+                segments=segments,
+                dns=self.dns,
+                wheel=self.wheel,
+                counters=self.counters,
+                clock=lambda: self.now,
+                random=lambda count: bytes(range(1, count + 1)),
+                give_way=self._give_way,
+            ),
             self.streams,
-            self.dns,
             config,
-            segments=segments,
-            wheel=self.wheel,
-            random=lambda count: bytes(range(1, count + 1)),
-            clock=lambda: self.now,
-            counters=self.counters,
-            give_way=self._give_way,
         )
 
     def _give_way(self) -> None:

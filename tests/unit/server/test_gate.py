@@ -24,7 +24,7 @@ from halftunnel_vpn.protocol.records import Opener, Sealer
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, PacketType, as_uuid4, encode_header
 from halftunnel_vpn.server import gate as gate_module
-from halftunnel_vpn.server.gate import Gate, GateLimits
+from halftunnel_vpn.server.gate import Gate, GateLimits, GateOwner
 from halftunnel_vpn.server.sessions import Registry
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.session import Session
@@ -72,20 +72,18 @@ class House:
             driver, counters, idle_timeout=IDLE, refused=lambda *refusal: self.refused.append(refusal)
         )
         self.gate = Gate(
-            driver,
             self.registry,
             EXIT,
             GateLimits(TIMEOUT, sessions_per_client=2, max_sessions=3, max_streams=100, idle_timeout=IDLE),
-            client_of=self.clients.get,
-            make_session=self._session,
-            random=secrets.token_bytes,
-            wall_clock=lambda: self.wall,
-            guard=ReplayGuard(),
-            guard_changed=self._save,
-            has_ipv6=lambda: True,
-            counters=counters,
-            refused=lambda *refusal: self.refused.append(refusal),
-            refusal_of=lambda client: self.refusals.get(client),
+            ReplayGuard(),
+            GateOwner(
+                client_of=self.clients.get,
+                refusal_of=lambda client: self.refusals.get(client),
+                make_session=self._session,
+                guard_changed=self._save,
+                has_ipv6=lambda: True,
+                wall_clock=lambda: self.wall,
+            ),
         )
         self._far_end = far_end
         self.ends = []

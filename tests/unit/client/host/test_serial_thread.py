@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
@@ -113,8 +113,7 @@ def make_watch(profile_text: str, counters: Counters, tmp_path: Path) -> Callabl
             connector,
             driver,
             counters,
-            session_made=lambda hello: None,
-            session_lost=lambda now: None,
+            ConnectionOwner(session_made=lambda hello: None, session_lost=lambda now: None),
         )
         host = Host(tmp_path, kernel=FakeKernel(tmp_path / "kernel"))
         keeper = HostKeeper(host, counters, in_turn=turn)
