@@ -255,6 +255,8 @@ class Connection:
         hello = established.exit_hello
         pump = self._driver.pump(lambda now: session.pump(now))
         shaping = self.shaping.plan(hello)
+        if shaping is not None:
+            self._driver.blur()
         session = Session(
             established.session_id,
             SessionOwner(

@@ -186,6 +186,9 @@ class Exit:
         limits = self.config.limits
         self.accounts.apply_rate(client)
         pump = self._driver.pump(lambda now: session.pump(now))
+        shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions())
+        if shaping is not None:
+            self._driver.blur()
         session = Session(
             session_id,
             SessionOwner(
@@ -207,7 +210,7 @@ class Exit:
             acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
             sending=SendingOptions(
                 leg_policy(terms, secrets.token_bytes),
-                shaping=shaping_plan(terms, secrets.token_bytes, self._shaped_sessions()),
+                shaping=shaping,
             ),
         )
         return session
