@@ -18,9 +18,9 @@ RULE_SPAN: Final = 395
 """Our rules have the priorities from the base to the base + 394."""
 MAX_RULE_PRIORITY: Final = 32766 - RULE_SPAN
 UPLINK_MARKS: Final = 4096
-"""The mark of an uplink is derived from the device number modulo this."""
-MARK_SPAN: Final = 4 + UPLINK_MARKS
-"""Our marks are ``mark`` (legs), +1 (excluded programs), +2 (chosen programs), +3 and above (replies)."""
+"""The mark of an uplink is derived from the device number modulo this.
+
+Our marks are ``mark`` (legs), +1 (excluded programs), +2 (chosen programs), +3 and above (replies)."""
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
 
 LAN_NETWORKS: Final = (

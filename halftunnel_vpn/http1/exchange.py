@@ -127,11 +127,6 @@ class ServerSide(_Side):
         """Whether no response to this request has begun."""
         return self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
-    @property
-    def awaits_continue(self) -> bool:
-        """Whether the client sends its body only after a response 100 (RFC 9110 section 10.1.1)."""
-        return self._connection.they_are_waiting_for_100_continue
-
     def response(self, head: ResponseHead) -> bytes:
         """Return the bytes of a response's head. Raises UnsendableMessage."""
         kind = h11.Response if head.is_final else h11.InformationalResponse

@@ -7,9 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
-from typing import Any, cast
-
-from dnslib import QTYPE, RCODE, RR, DNSRecord
+from typing import Any
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
@@ -202,31 +200,3 @@ class InMemory:
     async def idle(self) -> None:
         """Wait until no stream has a socket any more, at either end."""
         await poll(lambda: not (self.nat.total or self.client.streams or self.exit.streams))
-
-
-class NameServer(asyncio.DatagramProtocol):
-    """A name server with the addresses it is given; silent about names that begin with ``silent``."""
-
-    def __init__(self) -> None:
-        self.addresses: dict[str, list[str]] = {}
-        self.asked: list[tuple[str, str]] = []
-        self.endpoint = ("", 0)
-        self._transport: asyncio.DatagramTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-        self.endpoint = transport.get_extra_info("sockname")[:2]
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        query = DNSRecord.parse(data)
-        name, type_ = str(query.q.qname).rstrip("."), QTYPE[query.q.qtype]
-        self.asked.append((name, type_))
-        if name.startswith("silent"):
-            return
-        reply = query.reply()
-        if name not in self.addresses:
-            reply.header.rcode = RCODE.NXDOMAIN
-        for text in self.addresses.get(name, ()):
-            if (":" in text) == (type_ == "AAAA"):
-                reply.add_answer(*RR.fromZone(f"{name}. 60 {type_} {text}"))
-        self._transport.sendto(reply.pack(), address)

@@ -19,7 +19,6 @@ class StatePolicies:
     present.
     """
 
-    device: str = ""
     wanted: TrafficPolicy | None = None
     unwanted: TrafficPolicy | None = None
     portal: tuple[Opening, ...] = ()
@@ -27,10 +26,10 @@ class StatePolicies:
     @classmethod
     def of(cls, profile: ClientProfile) -> StatePolicies:
         """Return the policies of ``profile`` without openings for a captive portal."""
-        return cls(device=profile.tun.name, wanted=traffic_policy(profile), unwanted=lockdown_policy(profile))
+        return cls(wanted=traffic_policy(profile), unwanted=lockdown_policy(profile))
 
     def with_legs(self) -> TrafficPolicy | None:
-        """Permit our own legs, and what the profile always permits."""
+        """Permit our own legs, and what the profile always permits. A tunnel adds its device by itself."""
         return self.wanted
 
     def with_portal(self) -> TrafficPolicy | None:
@@ -38,10 +37,6 @@ class StatePolicies:
         if self.wanted is None:
             return None
         return dataclasses.replace(self.wanted, openings=(*self.wanted.openings, *self.portal))
-
-    def with_tunnel(self) -> TrafficPolicy | None:
-        """Permit our own legs, and everything through the tunnel's device."""
-        return None if self.wanted is None else dataclasses.replace(self.wanted, tunnel=self.device)
 
     def locked(self) -> TrafficPolicy | None:
         """Permit not even our own legs; everything if no kill switch holds between tunnels."""

@@ -166,7 +166,7 @@ class Connecting(TunnelWanted):
 class _Established(TunnelWanted):
     """The tunnel has worked, so after a later failure it is tried again. Its own table has the policy."""
 
-    allows = staticmethod(StatePolicies.with_tunnel)
+    allows = staticmethod(StatePolicies.with_legs)
 
     def __init__(self, target: Target | None) -> None:
         super().__init__(target, goes_on=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import pytest
-from dnslib import QTYPE, RCODE, RR, DNSRecord
+from lab.loopback_names import NameServer, loopback_name_server
 from lab.profiles import LEAST
 
 from halftunnel_vpn.counters import Counters
@@ -24,38 +22,8 @@ def profile_text() -> str:
     return LEAST
 
 
-class Resolver(asyncio.DatagramProtocol):
-    """A name server with the addresses it is given; without any, it does not answer at all."""
-
-    def __init__(self) -> None:
-        self.addresses: dict[str, list[str]] = {}
-        self.asked: list[str] = []
-        self.endpoint = ("", 0)
-        self._transport: asyncio.DatagramTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-        self.endpoint = transport.get_extra_info("sockname")[:2]
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        query = DNSRecord.parse(data)
-        name, type_ = str(query.q.qname).rstrip("."), QTYPE[query.q.qtype]
-        self.asked.append(f"{name} {type_}")
-        if not self.addresses:
-            return
-        reply = query.reply()
-        if name not in self.addresses:
-            reply.header.rcode = RCODE.NXDOMAIN
-        for text in self.addresses.get(name, ()):
-            if (":" in text) == (type_ == "AAAA"):
-                reply.add_answer(*RR.fromZone(f"{name}. 60 {type_} {text}"))
-        self._transport.sendto(reply.pack(), address)
-
-
 @pytest.fixture
-async def name_server() -> AsyncIterator[Resolver]:
+async def name_server() -> AsyncIterator[NameServer]:
     """A name server on loopback."""
-    loop = asyncio.get_running_loop()
-    transport, made = await loop.create_datagram_endpoint(Resolver, local_addr=("127.0.0.1", 0))
-    yield made
-    transport.close()
+    async with loopback_name_server() as made:
+        yield made

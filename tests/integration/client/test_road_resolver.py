@@ -71,14 +71,15 @@ async def test_later_the_hosts_resolvers_are_asked_past_the_tunnel(direct, name_
     await direct.resolve("localhost", 443)
     name_server.addresses["localhost"] = ["192.0.2.7", "2001:db8::7"]
     assert await direct.resolve("localhost", 8443) == [("2001:db8::7", 8443), ("192.0.2.7", 8443)]
-    assert sorted(name_server.asked) == ["localhost A", "localhost AAAA"]
+    assert sorted(name_server.asked) == [("localhost", "A"), ("localhost", "AAAA")]
 
 
 async def test_a_resolver_that_fails_leaves_the_last_answer(direct, name_server, counters):
+    name_server.is_silent = True
     first = await direct.resolve("localhost", 443)
     assert await direct.resolve("localhost", 443) == first
     assert counters.dropped["dns-timeout"] >= 2
-    name_server.addresses["something.else"] = ["192.0.2.7"]
+    name_server.is_silent = False
     assert await direct.resolve("localhost", 443) == first
     await asyncio.wait(list(direct._asking.values()))
     assert counters.dropped["dns-no-such-name"] == 2
@@ -107,7 +108,7 @@ async def test_a_new_answer_is_the_last_one_from_then_on(direct, name_server):
     await direct.resolve("localhost", 443)
     name_server.addresses["localhost"] = ["192.0.2.7"]
     await direct.resolve("localhost", 443)
-    name_server.addresses.clear()
+    name_server.is_silent = True
     assert await direct.resolve("localhost", 443) == [("192.0.2.7", 443)]
 
 

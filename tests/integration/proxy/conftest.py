@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from lab.in_memory import InMemory, NameServer, poll
+from lab.in_memory import InMemory, poll
+from lab.loopback_names import NameServer, loopback_name_server
 
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.config.proxy_server import ProxyServerConfig
@@ -161,8 +162,5 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def resolver() -> AsyncIterator[NameServer]:
     """A name server on loopback."""
-    transport, made = await asyncio.get_running_loop().create_datagram_endpoint(
-        NameServer, local_addr=("127.0.0.1", 0)
-    )
-    yield made
-    transport.close()
+    async with loopback_name_server() as made:
+        yield made

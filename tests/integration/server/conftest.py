@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from lab.in_memory import InMemory, NameServer, poll
+from lab.in_memory import InMemory, poll
+from lab.loopback_names import NameServer, loopback_name_server
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.stream_messages import ResetCode
@@ -108,8 +109,5 @@ async def in_memory(driver: Driver, counters: Counters) -> AsyncIterator[Callabl
 @pytest.fixture
 async def resolver() -> AsyncIterator[NameServer]:
     """A name server on loopback."""
-    transport, made = await asyncio.get_running_loop().create_datagram_endpoint(
-        NameServer, local_addr=("127.0.0.1", 0)
-    )
-    yield made
-    transport.close()
+    async with loopback_name_server() as made:
+        yield made
