@@ -45,10 +45,14 @@ class Host:
         """The last argument of :meth:`apply`, or the state to which a failed call has fallen back."""
         self.is_applied = False
         """Whether the last :meth:`apply` succeeded."""
+        # Holds the journal and the policy file.
         self._state_dir = state_dir
         self._kernel: KernelPort = kernel or RealKernel()
+        # The policy that must hold without a tunnel.
         self._file = PolicyFile(state_dir)
+        # The host's resolver configuration.
         self._resolver = ResolverStep(resolv_conf)
+        # The steps that bring a tunnel up.
         self._steps = TunnelSteps(self._kernel, self._resolver)
         self._device: str | None = None
         """The device of the tunnel that :meth:`apply` has brought up. Undone even without its device."""

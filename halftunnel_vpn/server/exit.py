@@ -70,28 +70,37 @@ class Exit:
         limits = config.limits
         self.config = config
         self.counters = Counters()
-        self._directory = directory
         self._driver = driver
         self._tasks = tasks
+        # Work for streams that is going on: DNS queries.
         self._running: set[asyncio.Task[None]] = set()
+        # Limits the lines about each peer.
         self._peer_log = PeerLog(log)
+        # The last timestamp of each client, and the file that keeps them over a restart.
         self._guard = ReplayGuard()
         self._guard_file = GuardFile(self._guard, directory, self._start, self.counters)
+        # Whether the exit reaches IPv6 destinations.
         self._ipv6 = False
+        # The bytes that sessions may hold.
         self._sessions_memory = SessionsMemory(memory_limit(limits))
+        # The open sessions.
         self.registry = Registry(
             driver, self.counters, idle_timeout=limits.session_idle, refused=self.log_refusal
         )
+        # Who may connect.
         self.clients = ClientList(
             directory / "clients", limit=limits.max_clients, changed=self._revoke_unlisted
         )
+        # Which destinations are allowed.
         self.policy = EgressPolicy(
             allow=config.egress.allow, deny=config.egress.deny, nat64=config.egress.nat64
         )
+        # The configured name servers, or the machine's.
         self._resolvers = ResolverList(config)
         self.resolver = UpstreamResolver(
             self._resolvers.current(), counters=self.counters, limits=TurnLimits()
         )
+        # The sockets of all streams, and their limits.
         self.nat = Nat(
             self.policy,
             Dialer(driver, dial_limits(limits), self.counters),
@@ -100,6 +109,7 @@ class Exit:
             has_ipv6=lambda: self._ipv6,
             start=self._start,
         )
+        # Admits legs.
         self.gate = Gate(
             self.registry,
             read_keys(directory / config.server.private_key),
@@ -114,6 +124,7 @@ class Exit:
                 invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
             ),
         )
+        # What each client has used, and the terms it has.
         self.accounts = Accounts(
             self.nat.meters,
             Ledger(directory / LEDGER_FILE, self.counters),
@@ -121,7 +132,9 @@ class Exit:
             online=lambda: [member.client for member in self.registry],
             cut_off=self.cut_off,
         )
+        # Reads the meters of the clients.
         self._collecting = driver.wheel.timer(self._collect)
+        # Checks for external changes.
         self._housekeeping = driver.wheel.timer(self._refresh)
         self._guard_file.load()
         self.accounts.begin(driver.clock(), time.time())

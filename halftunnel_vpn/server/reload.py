@@ -73,7 +73,6 @@ class Reloader:
         self._load = load
         self._exit = exit_
         self._listeners = listeners
-        self._driver = driver
         # The configuration with which the process started. Some of it changes only with a restart.
         self._started = config
         # The configuration whose certificates are in use.

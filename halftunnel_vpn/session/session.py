@@ -59,10 +59,15 @@ class Session:
         sending: SendingOptions = DEFAULT_SENDING,
     ) -> None:
         wheel, random, counters, wake, self._on_ended = owner
+        # The streams, their numbers and states.
         self._table = StreamTable(limits.memory)
+        # Open streams by their ids.
         self.streams = self._table.streams
+        # What this end owes the peer: acknowledgements, credit and receipts.
         self._acknowledgements = Acknowledgements(session_id, wheel, wake, counters)
+        # Which stream sends next.
         self._scheduler = Scheduler(self._table.served)
+        # What streams and legs know of the session.
         self.context = SessionContext(
             session_id,
             is_client=is_client,
@@ -73,14 +78,20 @@ class Session:
             scheduler=self._scheduler,
         )
         self._initial_credit = sending.initial_credit
+        # Ends the wait for a leg whose share must be kept.
         self._patience = wheel.timer(lambda now: wake())
+        # Finds packets that nothing has acknowledged.
         self._retry_timer = wheel.timer(self._retry)
         self._retry_timer.arm(now + RETRY_INTERVAL)
         self._legs = Legs(sending.policy or RoundRobin())
+        # Chooses the leg for each train.
         self._policy = self._legs.policy
         self.legs = self._legs.all
+        # The legs that may get the next train.
         self._senders = self._legs.senders
+        # Pings, and the round trip of each leg.
         self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, sending.intervals)
+        # Legs that join, are lost, drain and are retired.
         self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, wheel)
         dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor)
         self.shaper: Shaper | None = None

@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
-from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor import events, portals
 from halftunnel_vpn.client.supervisor.base_state import StateContext, Step
 from halftunnel_vpn.client.supervisor.captive_portal import PortalWatch
@@ -25,15 +23,13 @@ from halftunnel_vpn.client.supervisor.profile_source import ProfileSource
 from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.supervisor_status import status_of
-from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner
-from halftunnel_vpn.client.tunnel import MakeProxy, Tunnel
+from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner, tunnels_on
+from halftunnel_vpn.client.tunnel import MakeProxy
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
-from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status_schema import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
-from halftunnel_vpn.host.kernel.main_routes import networks_in_use
 from halftunnel_vpn.host.kernel.traffic_policy import Opening
 from halftunnel_vpn.host.record.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
@@ -62,24 +58,34 @@ class Supervisor:
         make_tunnel: MakeTunnel | None = None,
         make_proxy: MakeProxy | None = None,
     ) -> None:
+        # The current state, and the history that listeners read.
         self.machine = Machine()
         self.counters = Counters()
         self._driver = driver
         self._profiles = profiles
-        self._make_proxy = make_proxy
         self._started = driver.clock()
+        # Commands are handled one at a time. Each is complete before the next one begins.
         self._commands = asyncio.Lock()
-        """Commands are handled one at a time. Each is complete before the next one begins."""
+        # Events that wait for the current state.
         self._inbox = Inbox()
         self._is_stopping = False
         keeper = HostKeeper.of(state_dir, self.counters)
         host = policy or keeper
-        self._runner = TunnelRunner(make_tunnel or self._tunnels_on(keeper), self._post)
+        # Runs one tunnel at a time.
+        self._runner = TunnelRunner(
+            make_tunnel or tunnels_on(keeper, driver, self.counters, make_proxy), self._post
+        )
+        # Applies the policy of the current state.
         self._enforcement = Enforcement(host)
+        # What is open for a captive portal, for some minutes.
         self._opening = portals.PortalOpening(self._set_openings, host.check, driver.loop)
+        # Looks for a captive portal.
         self._portal_watch = PortalWatch(self.counters, driver.clock)
+        # What is wanted, over restarts.
         self._intent = Intent(state_dir if remembers else None)
+        # When the next attempt is due.
         self._retries = Retries(self._portal_watch, driver.loop, self._post)
+        # What the states act on.
         self._context = StateContext(
             enforcement=self._enforcement,
             runner=self._runner,
@@ -155,18 +161,6 @@ class Supervisor:
     def _is_over(self) -> bool:
         """Return whether :meth:`run` ends now. A `down` that came before is executed first."""
         return self._is_leaving and self._runner.tunnel is None
-
-    def _tunnels_on(self, host: HostPort) -> MakeTunnel:
-        def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
-            profile, notices = with_free_addresses(profile, networks_in_use(profile.tun.name))
-            for notice in notices:
-                log.warning("%s", notice)
-            return Tunnel(
-                profile, self._driver, host, self.counters,
-                changed=changed, notices=notices, make_proxy=self._make_proxy,
-            )  # fmt: skip
-
-        return make
 
     # --- events ----------------------------------------------------------------------------------
 

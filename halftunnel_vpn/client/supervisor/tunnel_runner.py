@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
+from halftunnel_vpn.client.host.free_addresses import with_free_addresses
+from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelEnded
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
+from halftunnel_vpn.client.tunnel import MakeProxy, Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
+from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
+from halftunnel_vpn.host.kernel.main_routes import networks_in_use
+from halftunnel_vpn.transport.driver import Driver
+
+log = logging.getLogger(__name__)
 
 MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]
 """Makes a tunnel from a profile. The tunnel calls the function whenever its phase may have changed."""
+
+
+def tunnels_on(
+    host: HostPort, driver: Driver, counters: Counters, make_proxy: MakeProxy | None
+) -> MakeTunnel:
+    """Return what makes real tunnels on ``host``. Addresses in use are replaced by free ones."""
+
+    def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
+        profile, notices = with_free_addresses(profile, networks_in_use(profile.tun.name))
+        for notice in notices:
+            log.warning("%s", notice)
+        return Tunnel(
+            profile, driver, host, counters, changed=changed, notices=notices, make_proxy=make_proxy
+        )
+
+    return make
 
 
 class TunnelRunner:
