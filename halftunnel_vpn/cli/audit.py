@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 from argparse import Namespace
@@ -55,7 +56,8 @@ def read(files: Sequence[str], *, mode: str | None = None, exits: Sequence[str] 
 
 def _read_log(path: str, mode: str | None) -> Observation:
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        observation = read_log(lines)
+        with _naming(path):
+            observation = read_log(lines)
     if mode is not None and mode != observation.mode:
         raise UsageError(f"the log was made in mode {observation.mode}: leave out --mode")
     return observation
@@ -63,9 +65,18 @@ def _read_log(path: str, mode: str | None) -> Observation:
 
 def _segments(path: str) -> Iterator[Segment]:
     reader = PcapReader()
-    with Path(path).open("rb") as file:
+    with Path(path).open("rb") as file, _naming(path):
         while piece := file.read(PIECE):
             yield from reader.feed(piece)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say which file is wrong: several may be given."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _server(text: str) -> tuple[bytes, int | None]:

@@ -84,7 +84,9 @@ def _get(address: str, port: int, host: str, path: str, *, tls: bool = False) ->
             response.begin()
             return response.status
     except (OSError, http.client.HTTPException) as error:
-        raise HostError(f"the exit does not answer at {address} port {port}: {error}") from error
+        raise HostError(
+            f"the exit does not answer at {address} port {port}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _encrypted(sock: socket.socket, host: str) -> socket.socket:

@@ -80,8 +80,13 @@ def user_reader(name: str | None) -> Callable[[], ClientProfile]:
     try:
         return reader(name)
     except HostError:  # /etc/halftunnel/profiles is for root alone
-        what = "no profile" if name is None else f"no profile {name}"
-        raise ConfigError(f"there is {what} in {own}; put NAME.toml there, or name a file") from None
+        where = f"{own}"
+    except ConfigError:
+        if names or ProfileStore(PROFILES).names():
+            raise
+        where = f"{own} or {PROFILES}"
+    what = "no profile" if name is None else f"no profile {name}"
+    raise ConfigError(f"there is {what} in {where}; put NAME.toml there, or name a file") from None
 
 
 def _from_environment() -> ClientProfile:
