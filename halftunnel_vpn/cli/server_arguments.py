@@ -10,7 +10,20 @@ from halftunnel_vpn.config import DEFAULT_EXIT_DIRECTORY
 def add_server(commands: Commands[Parser]) -> None:
     server = commands.add_parser("server", help="run an exit, and admit clients to it")
     actions = server.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_init(actions)
+    _add_clients(actions)
+    _add_administration(actions)
+    _add_check(actions)
+    _add_certificate(actions)
+    _add_proxy_config(actions)
+    run = command(
+        actions, "run", "run the exit in the foreground, logging on standard error", entries.server_run
+    )
+    add_directory(run)
+    add_process_options(run)
 
+
+def _add_init(actions: Commands[Parser]) -> None:
     init = command(actions, "init", "make the keys and the configuration of an exit", entries.server_init)
     add_directory(init)
     for direction, letter in (("upstream", "A"), ("downstream", "B")):
@@ -50,6 +63,8 @@ def add_server(commands: Commands[Parser]) -> None:
         help="listen without TLS: a reverse proxy on this machine terminates it",
     )
 
+
+def _add_clients(actions: Commands[Parser]) -> None:
     add = command(actions, "add-client", "admit a client, and write its profile", entries.add_client)
     add.add_argument("name", metavar="NAME")
     add_directory(add)
@@ -85,8 +100,8 @@ def add_server(commands: Commands[Parser]) -> None:
     remove.add_argument("name", metavar="NAME")
     add_directory(remove)
 
-    _add_administration(actions)
 
+def _add_check(actions: Commands[Parser]) -> None:
     check = command(
         actions, "check", "check an exit: files, ports, names, certificates, firewall", entries.server_check
     )
@@ -94,6 +109,8 @@ def add_server(commands: Commands[Parser]) -> None:
     check.add_argument("--json", action="store_true", help="print one JSON array")
     add_directory(check)
 
+
+def _add_certificate(actions: Commands[Parser]) -> None:
     certificate = command(
         actions,
         "certificate",
@@ -113,14 +130,6 @@ def add_server(commands: Commands[Parser]) -> None:
         help="the listener that presents it (default: both)",
     )
     add_directory(certificate)
-
-    _add_proxy_config(actions)
-
-    run = command(
-        actions, "run", "run the exit in the foreground, logging on standard error", entries.server_run
-    )
-    add_directory(run)
-    add_process_options(run)
 
 
 def _add_administration(actions: Commands[Parser]) -> None:

@@ -350,6 +350,20 @@ def test_no_file_is_too_long_to_read() -> None:
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
+MAX_FUNCTION = 80
+"""Lines of a function; the longest ones only wire parts together, or add options to a parser."""
+
+
+def test_no_function_is_too_long_to_read() -> None:
+    lengths = {
+        f"{path.relative_to(ROOT).as_posix()}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION} == {}
+
+
 # --- constructors -----------------------------------------------------------------------------------
 
 MAX_PARAMETERS = 7
