@@ -465,7 +465,7 @@ def test_a_renewed_certificate_is_put_where_the_exit_reads_it(exit_directory, an
     assert (exit_directory / "upstream.key").read_bytes() == key.read_bytes()
     assert mode(exit_directory / "upstream.key") == 0o600
     assert (exit_directory / "downstream.pem").read_bytes() == kept
-    assert htvpn("server", "check", "--dir", exit_directory).returncode == 0
+    assert htvpn("server", "check", "--files", "--dir", exit_directory).returncode == 0
 
 
 @pytest.mark.root

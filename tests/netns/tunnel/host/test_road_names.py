@@ -45,7 +45,7 @@ def test_a_road_that_was_never_asked_for_is_found_when_the_other_is_gone(no_left
                 }}
             }}
         """)
-        tunnel = LabTunnel(lab)
+        tunnel = LabTunnel(lab, profile={"limits": {"handshake_timeout": '"4s"', "connect_timeout": '"2s"'}})
         (url,) = re.findall(rf"wss://{DOMAIN_A}:[^\"]*", tunnel.profile.read_text())
         spare = url.replace(f"{DOMAIN_A}:{ROAD_PORT}", f"spare.test:{SPARE_PORT}")
         edit(
