@@ -165,7 +165,7 @@ def test_a_name_that_is_not_allowed_is_refused(client: Lab, name: str) -> None:
 
 
 def test_an_mtu_that_is_not_allowed_leaves_no_device(client: Lab) -> None:
-    with pytest.raises(HostError, match="The device htvpn0 does not take the MTU 20"):
+    with pytest.raises(HostError, match="The device htvpn0 does not accept the MTU 20"):
         TunDevice.open("htvpn0", mtu=20)
     TunDevice.open("htvpn0", mtu=1500).close()
 
