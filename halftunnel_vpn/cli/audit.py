@@ -91,5 +91,5 @@ def _server(text: str) -> tuple[bytes, int | None]:
         address = ipaddress.ip_address(host)
         number = int(port) if port else None
     except ValueError:
-        raise UsageError(f"{text} is no address: write ADDR, ADDR:PORT or [ADDR]:PORT") from None
+        raise UsageError(f"{text} is not an address: write ADDR, ADDR:PORT or [ADDR]:PORT") from None
     return address.packed, number

@@ -15,6 +15,16 @@ READ_SIZE = 65_536
 """Bytes discarded at once."""
 
 
+def has_ended(sock: socket.socket, size: int) -> bool:
+    """Discard up to ``size`` bytes of ``sock``; return whether the program has closed its side or is gone."""
+    try:
+        return not sock.recv(size)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True
+
+
 class Parting:
     """Sends FIN, discards what the program still sends, closes ``sock`` and calls ``on_closed`` once.
 
@@ -47,14 +57,8 @@ class Parting:
         self._on_closed()
 
     def _discard(self, sock: socket.socket, events: int) -> None:
-        try:
-            if sock.recv(READ_SIZE):
-                return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self.close()
+        if has_ended(sock, READ_SIZE):
+            self.close()
 
     def _too_slow(self, now: float) -> None:
         self.close()

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from halftunnel_vpn.errors import SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.protocol.host_encoding import Host
-from halftunnel_vpn.protocol.interfaces import StreamHandler, TransferableStream
+from halftunnel_vpn.protocol.interfaces import TransferableStream
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.proxy.proxy_context import ProxyContext
 from halftunnel_vpn.proxy.refusals import Refusal, refusal_of
+from halftunnel_vpn.session.byte_stream import NOBODY
 
 SESSION_WAIT = 10.0
 """Seconds that a request waits for a session before it is refused."""
@@ -62,7 +63,7 @@ class StreamDial:
         self._end()
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.handler = _NOBODY
+            stream.handler = NOBODY
             stream.reset(ResetCode.NORMAL)
 
     def _waited(self, now: float) -> None:
@@ -103,19 +104,3 @@ class StreamDial:
 
     def room_grew(self, now: float) -> None:
         """Nothing waits to be sent."""
-
-
-class _NoListener:
-    """The user of a stream that was given up."""
-
-    __slots__ = ()
-
-    def opened(self, now: float) -> None: ...
-    def refused(self, code: ResetCode, now: float) -> None: ...
-    def data_received(self, data: memoryview, now: float) -> None: ...
-    def finished(self, now: float) -> None: ...
-    def aborted(self, code: ResetCode, now: float) -> None: ...
-    def room_grew(self, now: float) -> None: ...
-
-
-_NOBODY: StreamHandler = _NoListener()

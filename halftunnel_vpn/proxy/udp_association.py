@@ -9,6 +9,7 @@ from halftunnel_vpn.errors import SessionError, UpstreamUnavailable, WireError
 from halftunnel_vpn.protocol.datagram import DataRun, decode_run, encode_run_header
 from halftunnel_vpn.protocol.interfaces import DatagramPort
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.proxy.parting import has_ended
 from halftunnel_vpn.proxy.proxy_context import OnClosed, ProxyContext
 from halftunnel_vpn.proxy.socks import datagram_header, read_datagram
 from halftunnel_vpn.transport.relay.socket_watch import HUNG_UP, READABLE
@@ -99,14 +100,8 @@ class UdpAssociation:
 
     def _control_readable(self, sock: socket.socket, events: int) -> None:
         """Discard data on the TCP connection; its end ends the association."""
-        try:
-            if sock.recv(READ_SIZE):
-                return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self.close()
+        if has_ended(sock, READ_SIZE):
+            self.close()
 
     def _readable(self, sock: socket.socket, events: int) -> None:
         now = self._context.driver.clock()
