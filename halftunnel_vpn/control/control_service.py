@@ -11,14 +11,14 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from halftunnel_vpn.control import unix_socket
 from halftunnel_vpn.control.peer import Peer, peer_of
+from halftunnel_vpn.control.request_reader import READ_SIZE, BadRequest, Request, receive
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.http1.exchange import MalformedMessage, RequestHead, ResponseHead, ServerSide, Signal
+from halftunnel_vpn.http1.exchange import ResponseHead, ServerSide
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,6 @@ REQUEST_TIMEOUT = 10.0
 HANDLER_TIMEOUT = 60.0
 """Seconds that a handler may take for its answer (a long poll takes MAX_WAIT of ``control/ring.py``)."""
 
-READ_SIZE = 16 * 1024
-"""Bytes of one read from the socket."""
-
 KEEPS_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 """Python 3.13 and later remove a Unix socket's file with its server, even if systemd owns the file."""
 
@@ -47,25 +44,40 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-class Request(NamedTuple):
-    """One complete request."""
+class BodySource(Protocol):
+    """A body whose parts come over time."""
 
-    method: str
-    path: str
-    query: str
-    body: bytes
-    peer: Peer | None = None
-    """The process that sent it; None over TCP."""
-    captured: str = ""
-    """The part of the path that matches the ``*`` of the route."""
+    async def next_part(self) -> bytes:
+        """Return the next part; ``b""`` when there is none any more."""
+        ...
+
+    def close(self) -> None:
+        """Release it: its reader is gone, or it has ended. Called once."""
+        ...
 
 
 class Response(NamedTuple):
-    """One complete answer."""
+    """One answer. ``source`` yields a body that follows ``body``; the connection ends with it."""
 
     status: int
     content_type: str
     body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    source: BodySource | None = None
+
+
+class ServicePolicy(NamedTuple):
+    """What a service does with every request, whatever its path."""
+
+    check: Callable[[Request], Response | None] = lambda request: None
+    """Called before the routes; returns the answer to a request that is refused."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """Headers of every answer."""
+    refused: Callable[[str], None] = lambda reason: None
+    """Called with the reason when a connection or a request is refused before any route sees it."""
+
+
+NO_POLICY = ServicePolicy()
 
 
 def failure(status: int, sentence: str) -> Response:
@@ -88,8 +100,10 @@ class ControlService:
         max_connections: int = MAX_CONNECTIONS,
         max_body: int = MAX_BODY,
         timeout: float = REQUEST_TIMEOUT,
+        policy: ServicePolicy = NO_POLICY,
     ) -> None:
         self._routes = routes
+        self._policy = policy
         self._max_connections = max_connections
         self._max_body = max_body
         self._timeout = timeout
@@ -137,6 +151,7 @@ class ControlService:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._max_connections:
+            self._policy.refused("connection-limit")
             writer.close()
             return
         task = asyncio.current_task()
@@ -160,23 +175,92 @@ class ControlService:
         while True:
             async with asyncio.timeout(self._timeout):
                 try:
-                    request = await _receive(exchange, reader, self._max_body)
-                except _BadRequest as bad:
+                    request = await receive(exchange, reader, self._max_body)
+                except BadRequest as bad:
+                    self._policy.refused(bad.reason)
                     if exchange.may_respond:
                         response = failure(bad.status, bad.sentence)
-                        await _send(exchange, writer, response, head_only=bad.head_only, close=True)
+                        await self._send(exchange, writer, response, head_only=bad.head_only, close=True)
                     return
                 if request is None:
                     return
             async with asyncio.timeout(HANDLER_TIMEOUT):
                 response = await self._answer(request._replace(peer=peer))
+            if response.source is not None:
+                try:
+                    if request.method != "HEAD":
+                        await self._send_parts(exchange, reader, writer, response, response.source)
+                        return
+                finally:
+                    response.source.close()
             async with asyncio.timeout(self._timeout):
-                await _send(exchange, writer, response, head_only=request.method == "HEAD")
+                await self._send(exchange, writer, response, head_only=request.method == "HEAD")
             if not exchange.is_over:
                 return
             exchange.start_next()
 
+    async def _send(
+        self,
+        exchange: ServerSide,
+        writer: asyncio.StreamWriter,
+        response: Response,
+        *,
+        head_only: bool = False,
+        close: bool = False,
+    ) -> None:
+        headers = [
+            *_headers(response),
+            (b"Content-Length", b"%d" % len(response.body)),
+            *self._policy.headers,
+        ]
+        if close:
+            headers.append((b"Connection", b"close"))
+        answer = exchange.response(ResponseHead(response.status, b"", headers))
+        if not head_only:
+            answer += exchange.data(response.body)
+        writer.write(answer + exchange.end())
+        await writer.drain()
+
+    async def _send_parts(
+        self,
+        exchange: ServerSide,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        response: Response,
+        source: BodySource,
+    ) -> None:
+        """Send ``source`` part by part until it ends or the other side closes or sends anything."""
+        headers = [*_headers(response), (b"Connection", b"close"), *self._policy.headers]
+        writer.write(exchange.response(ResponseHead(response.status, b"", headers)))
+        part = response.body
+        left = asyncio.ensure_future(reader.read(1))
+        try:
+            while True:
+                if part:
+                    writer.write(exchange.data(part))
+                async with asyncio.timeout(self._timeout):
+                    await writer.drain()
+                following = asyncio.ensure_future(source.next_part())
+                try:
+                    await asyncio.wait((left, following), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    following.cancel()
+                if left.done():
+                    return
+                part = following.result()
+                if not part:
+                    break
+        finally:
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+        writer.write(exchange.end())
+        async with asyncio.timeout(self._timeout):
+            await writer.drain()
+
     async def _answer(self, request: Request) -> Response:
+        refusal = self._policy.check(request)
+        if refusal is not None:
+            return refusal
         method = "GET" if request.method == "HEAD" else request.method
         found = match(self._routes, method, request.path)
         if found is None:
@@ -217,62 +301,5 @@ def _peer(writer: asyncio.StreamWriter) -> Peer | None:
         return peer_of(connection)
 
 
-class _BadRequest(Exception):
-    """A request that cannot be served, with the status and the sentence of its answer."""
-
-    def __init__(self, status: int, sentence: str, head: RequestHead | None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
-        self.head_only = head is not None and head.method == b"HEAD"
-        """Whether the method was HEAD: then even errors have no body (RFC 9110, section 9.3.2)."""
-
-
-async def _receive(exchange: ServerSide, reader: asyncio.StreamReader, max_body: int) -> Request | None:
-    """Return one complete request, or None if the other side has closed. Raises _BadRequest."""
-    head: RequestHead | None = None
-    body = bytearray()
-    while True:
-        try:
-            part = exchange.next()
-            if part is Signal.NEED_DATA:
-                exchange.feed(await reader.read(READ_SIZE))
-        except MalformedMessage as error:
-            raise _BadRequest(error.status, "malformed request", head) from error
-        if part is Signal.NEED_DATA:
-            continue
-        if isinstance(part, RequestHead):
-            head = part
-        elif isinstance(part, bytes):
-            body += part
-            if len(body) > max_body:
-                raise _BadRequest(413, f"the body is longer than {max_body} bytes", head)
-        elif part is Signal.END and head is not None:
-            try:
-                target = urlsplit(head.target.decode("ascii", "replace"))
-            except ValueError:  # "//[": an invalid authority
-                raise _BadRequest(400, "malformed request target", head) from None
-            return Request(head.method.decode("ascii"), target.path, target.query, bytes(body))
-        else:
-            return None
-
-
-async def _send(
-    exchange: ServerSide,
-    writer: asyncio.StreamWriter,
-    response: Response,
-    *,
-    head_only: bool = False,
-    close: bool = False,
-) -> None:
-    headers = [
-        (b"Content-Type", response.content_type.encode()),
-        (b"Content-Length", b"%d" % len(response.body)),
-    ]
-    if close:
-        headers.append((b"Connection", b"close"))
-    answer = exchange.response(ResponseHead(response.status, b"", headers))
-    if not head_only:
-        answer += exchange.data(response.body)
-    writer.write(answer + exchange.end())
-    await writer.drain()
+def _headers(response: Response) -> list[tuple[bytes, bytes]]:
+    return [(b"Content-Type", response.content_type.encode()), *response.headers]

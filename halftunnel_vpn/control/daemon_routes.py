@@ -8,10 +8,11 @@ from typing import Protocol, TypedDict
 from urllib.parse import parse_qs
 
 from halftunnel_vpn.config.schema import MAX_TEXT
-from halftunnel_vpn.control.control_service import Handler, Request, Response
+from halftunnel_vpn.control.control_service import Handler, Response
 from halftunnel_vpn.control.json_routes import guarded_all, json_answer, json_body
 from halftunnel_vpn.control.peer import GROUP
 from halftunnel_vpn.control.profile_store import ProfileStore
+from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.control.ring import MAX_WAIT
 from halftunnel_vpn.control.status_schema import STATUS_PATH, Status
 from halftunnel_vpn.control.text_file import decode

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol, TypedDict
 
-from halftunnel_vpn.control.control_service import Handler, Request, Response
+from halftunnel_vpn.control.control_service import Handler, Response
 from halftunnel_vpn.control.json_routes import guarded_all, json_answer, json_body
 from halftunnel_vpn.control.peer import GROUP
+from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.errors import UsageError
 
 EXIT_STATUS_PATH = "/v1/server/status"

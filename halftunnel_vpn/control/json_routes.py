@@ -6,8 +6,9 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from halftunnel_vpn.control.control_service import JSON, Handler, Request, Response, failure
+from halftunnel_vpn.control.control_service import JSON, Handler, Response, failure
 from halftunnel_vpn.control.peer import may_control
+from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.errors import ConfigError, HalfTunnelError, UsageError
 
 

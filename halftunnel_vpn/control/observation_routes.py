@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from halftunnel_vpn.control.control_service import TEXT, Handler, Request, Response
+from halftunnel_vpn.control.control_service import TEXT, Handler, Response
+from halftunnel_vpn.control.request_reader import Request
 
 
 def observation_routes(

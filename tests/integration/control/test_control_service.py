@@ -15,8 +15,15 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.control import requests
-from halftunnel_vpn.control.control_service import MAX_BODY, ControlService, Request, Response
+from halftunnel_vpn.control.control_service import (
+    MAX_BODY,
+    ControlService,
+    Response,
+    ServicePolicy,
+    failure,
+)
 from halftunnel_vpn.control.observation_routes import observation_routes
+from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.errors import HostError
 
 
@@ -349,3 +356,84 @@ async def test_a_process_that_hangs_is_given_up(tmp_path):
         silent.listen()
         with pytest.raises(HostError, match="does not answer"):
             requests.ask(path, "GET", "/", timeout=0.05)
+
+
+class Parts:
+    """A body of parts that a test hands over."""
+
+    def __init__(self) -> None:
+        self.parts: asyncio.Queue[bytes] = asyncio.Queue()
+        self.closed = asyncio.Event()
+
+    async def next_part(self) -> bytes:
+        return await self.parts.get()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+def streaming(parts: Parts):
+    async def stream(_request: Request) -> Response:
+        return Response(200, "text/event-stream", b"first;", source=parts)
+
+    return {("GET", "/stream"): stream}
+
+
+async def test_a_body_of_parts_is_sent_as_they_come_and_ends_with_the_connection(parts):
+    async with served(streaming(parts)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/stream", close=False))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"Transfer-Encoding: chunked" in head and b"Content-Length" not in head
+        assert await reader.readexactly(11) == b"6\r\nfirst;\r\n"
+        parts.parts.put_nowait(b"second")
+        assert await reader.readexactly(11) == b"6\r\nsecond\r\n"
+        parts.parts.put_nowait(b"")
+        assert await reader.read() == b"0\r\n\r\n"
+        writer.close()
+    assert parts.closed.is_set()
+
+
+async def test_a_body_of_parts_is_released_when_its_reader_leaves(parts):
+    async with served(streaming(parts)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/stream", close=False))
+        await reader.readuntil(b"first;\r\n")
+        writer.close()
+        async with asyncio.timeout(30):
+            await parts.closed.wait()
+
+
+async def test_the_head_of_a_body_of_parts_is_no_stream(parts):
+    async with served(streaming(parts)) as port:
+        answer = await talk(port, request("/stream", method="HEAD"))
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n")
+    assert parts.closed.is_set()
+
+
+async def test_a_policy_holds_for_every_request_and_every_answer():
+    refused: list[str] = []
+
+    def check(asked: Request) -> Response | None:
+        return None if asked.headers.get(b"host") == b"x" else failure(403, "another host")
+
+    policy = ServicePolicy(check, ((b"X-Policy", b"kept"),), refused.append)
+    async with served({("POST", "/echo"): echo}, policy=policy, max_body=10) as port:
+        answers = {
+            status: await talk(port, data)
+            for status, data in {
+                200: request("/echo", method="POST"),
+                403: request("/nowhere").replace(b"Host: x", b"Host: y"),
+                404: request("/nowhere"),
+                413: request("/echo", method="POST", body=bytes(11)),
+                400: b"GET / HTTP/1.1\r\n\r\n",
+            }.items()
+        }
+    for status, answer in answers.items():
+        assert answer.startswith(b"HTTP/1.1 %d " % status) and b"\r\nX-Policy: kept\r\n" in answer
+    assert refused == ["body-too-long", "malformed-request"]
