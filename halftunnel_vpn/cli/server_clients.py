@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from halftunnel_vpn.cli import server_directory
-from halftunnel_vpn.cli.owned_directory import OwnedDirectory
-from halftunnel_vpn.config import values, writing
+from halftunnel_vpn.config import writing
 from halftunnel_vpn.config.client import parse_client
-from halftunnel_vpn.config.clients import changed_entry
-from halftunnel_vpn.config.schema import Rejected
+from halftunnel_vpn.config.clients import changed_entry, checked_name
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
+from halftunnel_vpn.control.owned_directory import OwnedDirectory
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key, parse_key_pair
 from halftunnel_vpn.storage.atomic_file import create_file
@@ -136,14 +135,6 @@ def remove(options: Namespace) -> int:
                 raise ConfigError(f"this exit has no client {name}; {hint}")
     print(f"{name} is removed; the exit no longer accepts it.")
     return 0
-
-
-def checked_name(text: str) -> str:
-    """Return the name of a client. Raises UsageError."""
-    try:
-        return values.identifier(text)
-    except Rejected as rejected:
-        raise UsageError(f"NAME {text!r}: must be {rejected.allowed}") from None
 
 
 def _profile(directory: OwnedDirectory, config: ServerConfig, name: str, key: KeyPair, shaping: str) -> str:

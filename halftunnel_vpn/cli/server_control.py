@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from halftunnel_vpn.cli import server_directory
-from halftunnel_vpn.cli.server_clients import checked_name
-from halftunnel_vpn.config.clients import changed_entry
+from halftunnel_vpn.config.clients import changed_entry, checked_name
 from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.exit_routes import CLIENTS_PATH, EXIT_STATUS_PATH, SESSIONS_PATH

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn.cli import environment
-from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.config.server import ServerConfig, parse_server
+from halftunnel_vpn.control.owned_directory import OwnedDirectory
 from halftunnel_vpn.control.text_file import read_text
 
 CONFIGURATION = "server.toml"

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from halftunnel_vpn.cli import server_directory
-from halftunnel_vpn.cli.owned_directory import OwnedDirectory
 from halftunnel_vpn.cli.server_certificate import check_pair
 from halftunnel_vpn.config import net, writing
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
+from halftunnel_vpn.control.owned_directory import OwnedDirectory
 from halftunnel_vpn.control.text_file import read_text
 from halftunnel_vpn.errors import ConfigError, UsageError
 from halftunnel_vpn.protocol.certificates import draw_shape, make_authority, make_server_certificate

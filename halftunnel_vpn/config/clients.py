@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from halftunnel_vpn.config import amounts, values, writing
-from halftunnel_vpn.config.schema import config_table, option, parse, read_table, required
+from halftunnel_vpn.config.schema import Rejected, config_table, option, parse, read_table, required
+from halftunnel_vpn.errors import UsageError
 
 
 @config_table
@@ -45,3 +46,11 @@ def changed_entry(text: str, changes: Mapping[str, str | bool | None], *, source
     changed = writing.render(table)
     parse_client_entry(changed, source=source)
     return changed
+
+
+def checked_name(text: str) -> str:
+    """Return the name of a client. Raises UsageError."""
+    try:
+        return values.identifier(text)
+    except Rejected as rejected:
+        raise UsageError(f"NAME {text!r}: must be {rejected.allowed}") from None

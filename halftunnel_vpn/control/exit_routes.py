@@ -60,6 +60,15 @@ class SessionRow(TypedDict):
     round_trip: float
 
 
+class InvitationMade(TypedDict):
+    """A new invitation. The link is a secret until it is used."""
+
+    name: str
+    link: str
+    expires: int
+    """Seconds since 1970."""
+
+
 class ExitReport(TypedDict):
     """The exit as a whole."""
 
@@ -97,6 +106,10 @@ class ExitPort(Protocol):
         """Write other values to the file of a client and apply them; no changes: read the list again."""
         ...
 
+    def invite(self, name: str, validity: str) -> InvitationMade:
+        """Make an invitation that is good for ``validity``, such as ``1h``."""
+        ...
+
 
 def exit_routes(exit_: ExitPort, *, group: str = GROUP) -> dict[tuple[str, str], Handler]:
     """Return the routes, for root, the exit's own user and members of ``group``."""
@@ -111,7 +124,7 @@ def exit_routes(exit_: ExitPort, *, group: str = GROUP) -> dict[tuple[str, str],
         return json_answer({"sessions": exit_.sessions()})
 
     async def change(request: Request) -> Response:
-        changes = _changes(json_body(request))
+        changes = client_changes(json_body(request))
         await asyncio.sleep(0)  # a long list of changes must not keep others waiting
         return json_answer(exit_.change_client(request.captured, changes))
 
@@ -124,7 +137,7 @@ def exit_routes(exit_: ExitPort, *, group: str = GROUP) -> dict[tuple[str, str],
     return guarded_all(routes, group)
 
 
-def _changes(asked: Mapping[str, object]) -> dict[str, str | bool | None]:
+def client_changes(asked: Mapping[str, object]) -> dict[str, str | bool | None]:
     """Return the changes of a request. Raises UsageError."""
     changes: dict[str, str | bool | None] = {}
     for key, value in asked.items():

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.config.clients import changed_entry
-from halftunnel_vpn.control.exit_routes import ClientRow, ExitReport, SessionRow
+from halftunnel_vpn.control.exit_routes import ClientRow, ExitReport, InvitationMade, SessionRow
+from halftunnel_vpn.control.owned_directory import OwnedDirectory
 from halftunnel_vpn.errors import ConfigError, HostError
 from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.server.client_list import MAX_CLIENT_FILE
 from halftunnel_vpn.server.exit import Exit
+from halftunnel_vpn.server.invitation_maker import make_invitation, seconds_of
 from halftunnel_vpn.server.sessions import ExitSession
 from halftunnel_vpn.storage.atomic_file import replace_file
 from halftunnel_vpn.storage.bounded_file import read_regular
@@ -120,6 +122,15 @@ class Administration:
         self._exit.accounts.collect(self._clock(), time.time())
         members = self._exit.registry.sessions_of(name)
         return self._row(name, members)
+
+    def invite(self, name: str, validity: str) -> InvitationMade:
+        """Make an invitation that is good for ``validity``, such as ``1h``."""
+        seconds, now = seconds_of(validity), int(time.time())
+        missing = f"there is no {self._directory}; put it back"
+        with OwnedDirectory.open(self._directory, missing=missing, own_rights=True) as directory:
+            link = make_invitation(directory, self._exit.config, name, seconds=seconds, now=now)
+        self._exit.counters.count("invitations-made")
+        return InvitationMade(name=name, link=link, expires=now + seconds)
 
     def _wall(self, moment: float) -> float:
         """Return the time of the wall clock at ``moment`` of the monotonic one."""

@@ -50,7 +50,7 @@ OWNERS = {
     "cryptography": "protocol",
     "tomli": "config",
     "h11": "http1",
-    "segno": "cli",
+    "segno": "control",
     "prometheus_client": "observe",
     "matplotlib": "audit",
     "systemd": "daemon",

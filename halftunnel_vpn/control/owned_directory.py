@@ -27,21 +27,25 @@ class OwnedDirectory:
     Every method raises HostError or ConfigError with one sentence. Close it, or use it as a context manager.
     """
 
-    def __init__(self, path: Path, descriptor: int, owner: tuple[int, int]) -> None:
+    def __init__(self, path: Path, descriptor: int, owner: tuple[int, int] | None) -> None:
         self.path = path
         self._descriptor = descriptor
+        # Whose rights are used: user and group; None for those of this process.
         self._owner = owner
 
     @classmethod
-    def open(cls, path: Path, *, missing: str) -> OwnedDirectory:
-        """Open an existing directory. ``missing`` is the sentence of the ConfigError if there is none."""
+    def open(cls, path: Path, *, missing: str, own_rights: bool = False) -> OwnedDirectory:
+        """Open an existing directory. ``missing`` is the sentence of the ConfigError if there is none.
+
+        ``own_rights``: never act as its owner. An exit does so: a change of user concerns all its threads.
+        """
         try:
             descriptor = os.open(path, _OPEN_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(missing) from None
         except OSError as error:
             raise HostError(f"{path} cannot be read: {error.strerror}") from error
-        return cls(path, descriptor, _owner_of(descriptor))
+        return cls(path, descriptor, None if own_rights else _owner_of(descriptor))
 
     @classmethod
     def make(cls, path: Path) -> OwnedDirectory:
@@ -81,9 +85,10 @@ class OwnedDirectory:
             verb = "made" if make else "read"
             raise HostError(f"the directory {path} cannot be {verb}: {error.strerror}") from error
         # Rights are only ever given up. Nothing that another user's directory leads to is used as root.
-        return OwnedDirectory(
-            path, descriptor, self._owner if self._owner[0] != ROOT else _owner_of(descriptor)
-        )
+        owner = self._owner
+        if owner is not None and owner[0] == ROOT:
+            owner = _owner_of(descriptor)
+        return OwnedDirectory(path, descriptor, owner)
 
     def exists(self, name: str) -> bool:
         """Return whether a file or a link ``name`` exists."""
@@ -147,7 +152,7 @@ class OwnedDirectory:
     @contextlib.contextmanager
     def _rights(self) -> Iterator[str]:
         """As root, act as the owner of the directory. Yield the actor as the end of a sentence."""
-        user, group = self._owner
+        user, group = self._owner or (ROOT, ROOT)
         if os.geteuid() != ROOT or user == ROOT:
             yield "this user; run this as its owner or as root"
             return
