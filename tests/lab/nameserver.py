@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 Zone = Mapping[str, Sequence[tuple[str, str]]]
-"""Lower-case name without a closing dot -> its records as (type, value)."""
+"""Lower-case name without a closing dot -> its records as (type, value).
+
+``*.parent`` stands for all names one label below that are not in the zone (RFC 4592)."""
 
 TYPES: Final = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "TXT": 16, "AAAA": 28}
 TTL: Final = 60
@@ -62,7 +64,7 @@ def answer(zone: Zone, query: bytes, *, stream: bool) -> bytes | None:
         return _HEADER.pack(identifier, reply_flags | _FORMAT_ERROR, 0, 0, 0, 0)
     records = _resolve(zone, name, wanted)
     authority = [] if records else [_record("", TYPES["SOA"], _soa())]
-    code = 0 if name in zone else _NAME_ERROR
+    code = _NAME_ERROR if _entries(zone, name) is None else 0
     question = query[_HEADER.size : end]
     body = b"".join([question, *records, *authority])
     if _HEADER.size + len(body) > limit:
@@ -89,7 +91,7 @@ def load_zone(path: Path) -> Zone:
 def _resolve(zone: Zone, name: str, wanted: int) -> list[bytes]:
     records: list[bytes] = []
     for _ in range(MAX_CHAIN):
-        entries = zone.get(name, ())
+        entries = _entries(zone, name) or ()
         records += [
             _record(name, wanted, _data(kind, value)) for kind, value in entries if TYPES[kind] == wanted
         ]
@@ -99,6 +101,11 @@ def _resolve(zone: Zone, name: str, wanted: int) -> list[bytes]:
         records.append(_record(name, TYPES["CNAME"], _data("CNAME", alias)))
         name = alias
     return records
+
+
+def _entries(zone: Zone, name: str) -> Sequence[tuple[str, str]] | None:
+    found = zone.get(name)
+    return zone.get(f"*.{name.partition('.')[2]}") if found is None else found
 
 
 def _record(name: str, kind: int, data: bytes) -> bytes:

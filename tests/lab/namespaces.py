@@ -65,6 +65,11 @@ def configure(name: str) -> Path:
         return directory
 
 
+def configure_resolver(name: str, address: str) -> None:
+    """Name the resolver of a namespace whose directory was made."""
+    (CONFIGURATION / name / "resolv.conf").write_text(f"nameserver {address}\n")
+
+
 def delete(name: str) -> None:
     """End what runs in the namespace and remove it with its configuration; harmless when it is gone."""
     end_processes(name)

@@ -103,10 +103,10 @@ class Target:
         return f"http://[{TARGET_ADDRESS6}]:{WEB_PORT}/{FILE_NAME}"
 
 
-def start_target(lab: Lab, *, file_size: int = FILE_SIZE) -> Target:
+def start_target(lab: Lab, *, file_size: int = FILE_SIZE, names: Zone | None = None) -> Target:
     """Start the target's servers and return when they listen. HostError when one does not.
 
-    ``file_size`` is the large file's.
+    ``file_size`` is the large file's; ``names`` are known to its name server besides those of ZONE.
     """
     root = lab.directory / "www"
     uploads = root / "upload"
@@ -115,7 +115,7 @@ def start_target(lab: Lab, *, file_size: int = FILE_SIZE) -> Target:
     (root / FILE_NAME).write_bytes(content)
     (root / SMALL_FILE_NAME).write_bytes(b"x" * SMALL_FILE_SIZE)
     web_server = _start_web_server(lab, root)
-    _start_nameserver(lab, TARGET, ZONE, [TARGET_ADDRESS, TARGET_ADDRESS6])
+    _start_nameserver(lab, TARGET, {**ZONE, **(names or {})}, [TARGET_ADDRESS, TARGET_ADDRESS6])
     iperf3 = shutil.which("iperf3", path=_SEARCH_PATH)
     if iperf3 is not None:
         lab.start(TARGET, [iperf3, "--server", "--port", str(IPERF_PORT)])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, congestion
 from lab.bench import flows, latency, roads, rows, traffic
+from lab.bench.everyday import EVERYDAY
 from lab.bench.measurements import LINE, Measurement, Scale, matching
 from lab.bench.peers import Direct, HalfTunnel, Peer
 from lab.bench.results import Results
@@ -113,6 +114,22 @@ def test_a_ping_beside_bulk_is_short_on_a_slow_line() -> None:
     (ping,), (rate,) = (results.values[name][HalfTunnel.id] for name in (row, f"{row}-rate"))
     assert ping < 250
     assert rate > 1.2
+
+
+def test_pages_names_a_clone_and_a_call_are_timed_through_the_tunnel() -> None:
+    results = Results({}, {})
+    chosen = matching(EVERYDAY, ["page-0", "first-byte", "dns", "clone", "call"])
+    with contextlib.redirect_stderr(io.StringIO()):
+        Runner(results, Scale(0.5, 0.5, 0.5), 1).run([HalfTunnel], chosen, road=True)
+    assert results.failures == []
+    found = {row: peers[HalfTunnel.id][0] for row, peers in results.values.items()}
+    assert found.keys() == {row for each in chosen for row in each.rows}
+    assert found["dns-again"] < found["dns-new"], "the second question is answered from the cache"
+    assert found["first-byte-again"] < found["first-byte-new"], "and the second SYN at once"
+    for row in ("dns-new", "first-byte-new", "first-byte-again", "page-0-new", "page-0-again", "clone"):
+        in_milliseconds = rows.BY_ID[row].unit == "ms"
+        assert found[row] * (1 if in_milliseconds else 1000) >= rows.EVERYDAY_LINE.delay * 1000
+    assert found["call-down-p99"] >= rows.EVERYDAY_LINE.delay * 500
 
 
 def test_a_run_fills_its_rows_and_leaves_nothing_behind(tmp_path: Path) -> None:

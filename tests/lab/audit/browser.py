@@ -35,22 +35,26 @@ OPTIONS: Final = (
     "--disable-features=DnsOverHttps,OptimizationHints,MediaRouter,Translate",
     "--no-first-run",
     "--no-default-browser-check",
-    "--ignore-certificate-errors",
     "--remote-debugging-pipe",
 )
 
 
 class Browser:
-    """One Chromium; a context manager. Raises HostError when it does not answer."""
+    """One Chromium; a context manager. Raises HostError when it does not answer.
 
-    def __init__(self) -> None:
+    ``pin``: the one key whose certificates it accepts from an unknown authority, as
+    --ignore-certificate-errors-spki-list takes it; without it any certificate is accepted.
+    """
+
+    def __init__(self, *, pin: str = "") -> None:
         program = shutil.which("chromium")
         if program is None:
             raise HostError("Chromium is not installed: install the package chromium.")
         self._profile = tempfile.TemporaryDirectory(prefix="audit-chromium-", ignore_cleanup_errors=True)
         orders, self._orders = os.pipe()
         self._events, events = os.pipe()
-        argv = [program, *OPTIONS, f"--user-data-dir={self._profile.name}"]
+        accept = f"--ignore-certificate-errors-spki-list={pin}" if pin else "--ignore-certificate-errors"
+        argv = [program, *OPTIONS, accept, f"--user-data-dir={self._profile.name}"]
         # the browser reads from descriptor 3 and writes to descriptor 4
         shell = ["bash", "-c", f'exec 5<&{orders} 6>&{events}; exec "$@" 3<&5 4>&6 5<&- 6>&-', "bash"]
         self._process = subprocess.Popen(

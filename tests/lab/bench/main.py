@@ -15,6 +15,7 @@ from typing import Final
 from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
 from lab import Lab
 from lab.bench import chart, machine, measurements, report
+from lab.bench.everyday import EVERYDAY
 from lab.bench.measurements import Measurement, Scale
 from lab.bench.peers import (
     Direct,
@@ -23,6 +24,7 @@ from lab.bench.peers import (
     HalfTunnelFourLegs,
     Peer,
 )
+from lab.bench.proxies import Hysteria, SingBox, Xray
 from lab.bench.results import Contestant, Results
 from lab.bench.rivals import (
     OpenConnectDtls,
@@ -31,7 +33,7 @@ from lab.bench.rivals import (
     OpenVpnUdp,
     WireGuardGo,
 )
-from lab.bench.rows import MANY_FLOWS, ROAD_CONGESTION, ROAD_DELAY, ROAD_RATE
+from lab.bench.rows import EVERYDAY_LINE, MANY_FLOWS, ROAD_CONGESTION, ROAD_DELAY, ROAD_RATE
 from lab.bench.runner import Runner
 
 PEERS: Final[tuple[type[Peer], ...]] = (
@@ -44,6 +46,9 @@ PEERS: Final[tuple[type[Peer], ...]] = (
     OpenConnectTls,
     OpenConnectDtls,
     WireGuardGo,
+    SingBox,
+    Xray,
+    Hysteria,
 )
 """All there are, in the order of the table."""
 
@@ -69,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         prog="scripts/bench",
         description="Measure Half-Tunnel and other VPNs side by side, in network namespaces of its own.",
         epilog="Peers: " + ", ".join(peer.id for peer in PEERS) + ". "
-        "Rows: " + ", ".join(each.name for each in (*measurements.LOCAL, *measurements.ROAD)) + ". "
+        f"Rows: {', '.join(row.name for row in (*measurements.LOCAL, *EVERYDAY, *measurements.ROAD))}. "
         "Of ordinary lines: line-MBIT-MS-QUEUE-LOAD-CONGESTION, as in line-40-20-200-both-cubic.",
     )
     # scripts/bench does it before it starts this program.
@@ -130,27 +135,22 @@ def choose(wanted: Sequence[str], *, compiled: bool = False) -> list[type[Peer]]
 
 
 def _measure(options: argparse.Namespace) -> Results:
-    local, road, lines = (
+    local, everyday, road, lines = (
         measurements.matching(group, options.rows)
-        for group in (measurements.LOCAL, measurements.ROAD, measurements.LINE)
+        for group in (measurements.LOCAL, EVERYDAY, measurements.ROAD, measurements.LINE)
     )
     if options.lines:
-        local, road = [], []
+        local, everyday, road = [], [], []
     elif not options.rows:
         lines = []
-    if not local and not road and not lines:
+    if not local and not everyday and not road and not lines:
         raise UsageError(f"no row matches {' '.join(options.rows)}; --help names all")
     chosen = choose(options.peers, compiled=options.compiled)
     _check_machine()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     scale = _scale(options)
-    results = Results(machine.describe(), _settings(rounds, scale, road))
-    installed = []
-    for peer in chosen:
-        if missing := peer.missing():
-            results.fail(peer.title, "all rows", f"{', '.join(missing)} not installed; try --install")
-        else:
-            installed.append(peer)
+    results = Results(machine.describe(), _settings(rounds, scale, road, everyday))
+    installed = [peer for peer in chosen if is_installed(peer, results, named=peer.id in options.peers)]
     Lab.sweep()
     began = time.monotonic()
     runner = Runner(results, scale, rounds)
@@ -159,6 +159,7 @@ def _measure(options: argparse.Namespace) -> Results:
         results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
     try:
         runner.run(nearby, local, road=False)
+        runner.run(nearby, everyday, road=True)
         for congestion in ROAD_CONGESTION:
             runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
         for _, group in itertools.groupby(lines, lambda each: (each.congestion, each.line)):
@@ -177,8 +178,25 @@ def _scale(options: argparse.Namespace) -> Scale:
     return Scale(seconds, seconds * ROAD_FACTOR, ROAD_WARM_UP)
 
 
-def _settings(rounds: int, scale: Scale, road: Sequence[Measurement]) -> dict[str, str]:
+def is_installed(peer: type[Peer], results: Results, *, named: bool) -> bool:
+    """Return whether a peer can take part; a missing one is a failure unless it may be left out."""
+    missing = peer.missing()
+    if missing and peer.where_found and not named:
+        results.settings[f"left out, {peer.title}"] = f"no {', no '.join(missing)} on PATH"
+    elif missing:
+        results.fail(peer.title, "all rows", f"{', '.join(missing)} not installed; try --install")
+    return not missing
+
+
+def _settings(
+    rounds: int, scale: Scale, road: Sequence[Measurement], everyday: Sequence[Measurement]
+) -> dict[str, str]:
     found = {"rounds": f"{rounds}, {scale.seconds:g} s each"}
+    if everyday:
+        found["line of pages, names, clones and calls"] = (
+            f"{EVERYDAY_LINE.delay * 1000:.0f} ms there and back, {EVERYDAY_LINE.rate / 1e6:.0f} Mbit/s each "
+            "way, queue of one bandwidth-delay product; all hosts have the machine's congestion control"
+        )
     if road:
         found["long road"] = (
             f"{ROAD_DELAY * 1000:.0f} ms there and back, {ROAD_RATE / 1e6:.0f} Mbit/s each way, "

@@ -27,6 +27,8 @@ from lab.bench.rows import (
     road_row,
 )
 from lab.bench.summary import percentile
+from lab.nameserver import Zone
+from lab.topology import Lab
 
 LOAD_LEAD: Final = 0.5
 """Seconds that a bulk flow runs before anything is measured beside it."""
@@ -65,6 +67,12 @@ class Measurement:
     """Congestion control that the hosts must have; None: the machine's, whatever that is."""
     line: Line | None = None
     """The line that both roads must be; None: the long road, where the roads are not the lab's own."""
+    needs_ping: bool = False
+    """Whether it says nothing of a peer that does not carry pings."""
+    names: Callable[[], Zone] | None = None
+    """What the target's name server has to know besides its own names."""
+    prepare: Callable[[Lab], None] | None = None
+    """What is called with a fresh lab after its target and roads are ready."""
 
     def matches(self, pattern: str) -> bool:
         """Whether its name or one of its rows is meant by ``tcp-*``."""
@@ -173,10 +181,11 @@ def _local() -> list[Measurement]:
         for way in DIRECTIONS:
             name = f"udp-{size}-{way}"
             found.append(Measurement(name, (name,), partial(datagrams, way, size)))
-    found.append(Measurement("ping-idle", ("ping-idle", "ping-idle-p99"), ping_idle))
+    found.append(Measurement("ping-idle", ("ping-idle", "ping-idle-p99"), ping_idle, needs_ping=True))
     for way in DIRECTIONS:
         name = f"ping-{way}"
-        found.append(Measurement(name, (name, f"{name}-p99"), partial(ping_loaded, way)))
+        rows_of_way = (name, f"{name}-p99")
+        found.append(Measurement(name, rows_of_way, partial(ping_loaded, way), needs_ping=True))
     found.append(Measurement("http", ("http",), partial(http, "http", False)))
     found.append(Measurement("connections", ("connections",), partial(http, "connections", True)))
     found.append(Measurement("start", ("start",), start, needs_tunnel=True))
@@ -203,6 +212,7 @@ def _lines() -> list[Measurement]:
             row,
             (row, f"{row}-p99", f"{row}-rate"),
             partial(ordinary_line, row, load),
+            needs_ping=True,
             congestion=congestion,
             line=line,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import shutil
 import subprocess
 import time
@@ -59,11 +60,17 @@ class Peer(abc.ABC):
     """Whether it takes part only where the road is long."""
     when_asked: ClassVar[bool] = False
     """Whether it takes part only when it is named."""
+    where_found: ClassVar[bool] = False
+    """Whether it is left out, and that is no failure, where its programs are not installed."""
+    carries_ping: ClassVar[bool] = True
+    """Whether a ping goes to the target and back, and is not answered by the client itself."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.client: subprocess.Popen[str] | None = None
         self.exit: subprocess.Popen[str] | None = None
+        # Numbers of pages that were not loaded through this peer yet; page 0 warms browsers up.
+        self.new_pages = itertools.count(1)
         self.directory = lab.directory / "peer"
         self.directory.mkdir(mode=0o755)
 

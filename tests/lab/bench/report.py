@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lab.bench.results import Results
 from lab.bench.rows import Row
 from lab.bench.summary import Summary, beats, best, ratio, significant
-from lab.bench.targets import COMPILED, NO_PEERS, OURS, verdicts
+from lab.bench.targets import COMPILED, DIRECT, NO_PEERS, OURS, verdicts
 
 ABSENT = "-"
 """Where nothing was measured."""
@@ -18,14 +18,17 @@ def render(results: Results) -> str:
     parts = [_conditions(results), _table(results)]
     comparison = list(_comparison(results))
     if comparison:
-        head = ["row", "best peer", "ours / best peer", "ahead"]
-        parts.append("Ours beside the best peer of each row:\n\n" + markdown([head, *comparison], right=(2,)))
+        head = ["row", "best peer", "ours / best peer", "ahead", "ours / direct"]
+        if _has_compiled(results):
+            head += ["compiled / best peer", "compiled / direct"]
+        title = "Ours beside the best peer of each row, and beside no tunnel:\n\n"
+        parts.append(title + markdown([head, *comparison], right=(2, 4, 5, 6)))
     judged = verdicts(results)
     if any(verdict.reached is not None for verdict in judged):
         words = {True: "yes", False: "NO", None: ABSENT}
         body = [[verdict.title, verdict.wanted, verdict.found, words[verdict.reached]] for verdict in judged]
         head = ["row", "wanted", "found", "reached"]
-        if any(peer.id == COMPILED for peer in results.peers):
+        if _has_compiled(results):
             head += ["compiled", "reached"]
             for line, verdict in zip(body, verdicts(results, COMPILED), strict=True):
                 line += [verdict.found, words[verdict.reached]]
@@ -81,15 +84,28 @@ def _table(results: Results) -> str:
 def _comparison(results: Results) -> Iterator[list[str]]:
     titles = {peer.id: peer.title for peer in results.peers}
     for row in results.rows():
-        ours = results.medians(row.id).get(OURS)
+        medians = results.medians(row.id)
         rivals = results.medians(row.id, without=NO_PEERS)
         leader = best(rivals, row.better)
+        ours = medians.get(OURS)
         if ours is None or leader is None:
             continue
         ahead = beats(ours, rivals[leader], row.better)
-        found = ratio(ours, rivals[leader])
-        shown = ABSENT if found is None else significant(found, 3)
-        yield [row.title, titles[leader], shown, "yes" if ahead else "NO"]
+        line = [row.title, titles[leader], _ratio(ours, rivals[leader]), "yes" if ahead else "NO"]
+        line.append(_ratio(ours, medians.get(DIRECT)))
+        if _has_compiled(results):
+            compiled = medians.get(COMPILED)
+            line += [_ratio(compiled, rivals[leader]), _ratio(compiled, medians.get(DIRECT))]
+        yield line
+
+
+def _ratio(one: float | None, other: float | None) -> str:
+    found = None if one is None or other is None else ratio(one, other)
+    return ABSENT if found is None else significant(found, 3)
+
+
+def _has_compiled(results: Results) -> bool:
+    return any(peer.id == COMPILED for peer in results.peers)
 
 
 def _one_line(text: str) -> str:

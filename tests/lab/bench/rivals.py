@@ -15,7 +15,7 @@ from lab.bench.peers import (
     first_line,
     wait_until,
 )
-from lab.topology import CLIENT, EXIT, EXIT_A
+from lab.topology import CLIENT, DOMAIN_A, DOMAIN_B, EXIT, EXIT_A, EXIT_B
 
 OPENVPN_PORT: Final = 1194
 OCSERV_PORT: Final = 4443
@@ -25,12 +25,13 @@ WIREGUARD_MTU: Final = 1420
 
 
 def make_certificate(directory: Path, name: str) -> tuple[Path, Path, str]:
-    """A self-signed certificate for the exit's address, its key, and its SHA-256 with colons."""
+    """A self-signed certificate for the exit's addresses and names, its key, its SHA-256 with colons."""
     certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+    subjects = f"IP:{EXIT_A},IP:{EXIT_B},DNS:{DOMAIN_A},DNS:{DOMAIN_B}"
     namespaces.command(
         [
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{EXIT_A}",
+            "-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName={subjects}",
             "-keyout", str(key), "-out", str(certificate),
         ]
     )  # fmt: skip

@@ -49,6 +49,12 @@ LINES: Final = {
 }
 """By their names in rows; two packets at least can wait."""
 
+EVERYDAY_LINE: Final = Line(0.050, 100_000_000, 625_000)
+"""Where pages, names and calls are timed: 50 ms, 100 Mbit/s, a queue of one bandwidth-delay product."""
+
+EVERYDAY_LOSSES: Final = (0, 10)
+"""Packets lost of a thousand there, each direction."""
+
 FLOW_COUNTS: Final = (1, 8)
 """TCP flows at once."""
 
@@ -136,6 +142,31 @@ def _line_rows() -> list[Row]:
     return rows
 
 
+def _everyday_rows() -> list[Row]:
+    rows = []
+    for loss in EVERYDAY_LOSSES:
+        title = f"page of 60 resources from six names, {loss / 10:g} % loss"
+        rows.append(Row(page_row(loss, "new"), f"{title}, all of it new", "s", "lower"))
+        rows.append(Row(page_row(loss, "again"), f"{title}, again in a fresh profile", "s", "lower"))
+    rows += [
+        Row("first-byte-new", "first byte of a connection, destination new", "ms", "lower"),
+        Row("first-byte-again", "first byte of a connection, destination known", "ms", "lower"),
+        Row("dns-new", "DNS name, new", "ms", "lower"),
+        Row("dns-again", "DNS name, asked for a moment ago", "ms", "lower"),
+        Row("clone", "git clone of 5,000 objects", "s", "lower"),
+    ]
+    for way in DIRECTIONS:
+        title = f"video call beside an upload, {way}"
+        rows.append(Row(f"call-{way}-loss", f"{title}: datagrams lost", "%", "lower"))
+        rows.append(Row(f"call-{way}-p99", f"{title}: delay of one way, 99th percentile", "ms", "lower"))
+    return rows
+
+
+def page_row(loss: int, which: str) -> str:
+    """The id of a row of pages, ``new`` or ``again``; ``loss`` is in thousandths."""
+    return f"page-{loss / 10:g}-{which}"
+
+
 def line_row(name: str, load: str, congestion: str) -> str:
     """The id of the first row of an ordinary line, named as in LINES."""
     return f"line-{name}-{load}-{congestion}"
@@ -153,5 +184,6 @@ def _flows(count: int) -> str:
 LOCAL_ROWS: Final = tuple(_local_rows())
 ROAD_ROWS: Final = tuple(_road_rows())
 LINE_ROWS: Final = tuple(_line_rows())
-ROWS: Final = LOCAL_ROWS + ROAD_ROWS + LINE_ROWS
+EVERYDAY_ROWS: Final = tuple(_everyday_rows())
+ROWS: Final = LOCAL_ROWS + EVERYDAY_ROWS + ROAD_ROWS + LINE_ROWS
 BY_ID: Final = {row.id: row for row in ROWS}

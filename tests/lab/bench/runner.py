@@ -40,8 +40,8 @@ class Runner:
         self._say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def run(self, classes: Sequence[type[Peer]], measurements: Sequence[Measurement], *, road: bool) -> None:
-        """Measure every peer, alternating, round by round; all measurements want the same congestion control
-        and line.
+        """Measure every peer, alternating, round by round; all measurements want the same congestion control,
+        line and target.
 
         ``road``: on the long road, not on the lab's own links.
         """
@@ -51,8 +51,7 @@ class Runner:
             for number in range(self.rounds):
                 for place, measurement in enumerate(measurements):
                     for peer in rotated(peers, number + place):
-                        # Without a tunnel there is no program that starts or has memory.
-                        if not measurement.needs_tunnel or peer.client_processes():
+                        if _applies(measurement, peer):
                             self._visit(peer, measurement, f"round {number + 1} of {self.rounds}")
 
     def _visit(self, peer: Peer, measurement: Measurement, which: str) -> None:
@@ -84,9 +83,11 @@ class Runner:
             peers: list[Peer] = []
             for kind in classes:
                 lab = stack.enter_context(Lab(own_sessions=True))
-                start_target(lab, file_size=FILE_SIZE)
+                start_target(lab, file_size=FILE_SIZE, names=like.names and like.names())
                 if road:
                     roads.lengthen(lab, like.line or LONG_ROAD)
+                if like.prepare is not None:
+                    like.prepare(lab)
                 network = machine.network(lab)
                 if congestion_control is not None:
                     del network["congestion control"]  # the row says it
@@ -103,6 +104,14 @@ class Runner:
                 self._say(f"{peer.title} is up after {seconds:.2f} s")
                 peers.append(peer)
             yield peers
+
+
+def _applies(measurement: Measurement, peer: Peer) -> bool:
+    """Return whether there is something to measure."""
+    if measurement.needs_ping and not peer.carries_ping:
+        return False
+    # Without a tunnel there is no program that starts or has memory.
+    return not measurement.needs_tunnel or bool(peer.client_processes())
 
 
 def wait_quiet(peer: Peer) -> None:

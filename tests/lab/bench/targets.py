@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.bench.results import Results
-from lab.bench.rows import BY_ID, DATAGRAM_SIZES, DIRECTIONS, ENDS
+from lab.bench.rows import BY_ID, DATAGRAM_SIZES, DIRECTIONS, ENDS, EVERYDAY_LOSSES, page_row
 from lab.bench.summary import best, ratio, significant
 
 OURS: Final = "ours"
 COMPILED: Final = "ours-compiled"
-NO_PEERS: Final = ("direct", "ours", "ours-compiled", "ours-4")
+DIRECT: Final = "direct"
+NO_PEERS: Final = (DIRECT, "ours", "ours-compiled", "ours-4")
 """What is never "the best peer"."""
 
 
@@ -54,6 +55,9 @@ def _goals() -> Iterator[Goal]:
     for way in DIRECTIONS:
         for end in ENDS:
             yield Goal(f"cpu-{way}-{end}", factor=1)
+    for loss in EVERYDAY_LOSSES:
+        for which in ("new", "again"):
+            yield Goal(page_row(loss, which), DIRECT)
     yield Goal("flow-client", limit=8)
     yield Goal("flow-exit", limit=16)
 
@@ -81,7 +85,7 @@ def _judge(goal: Goal, results: Results, of: str) -> Verdict:
     titles = {contestant.id: contestant.title for contestant in results.peers}
     name = titles.get(goal.against, goal.against) if goal.against else "the best peer"
     wanted = f"{bound} {goal.factor:g} x {name}"
-    if ours is None or peer not in rivals or (found := ratio(ours, rivals[peer])) is None:
+    if ours is None or peer not in medians or (found := ratio(ours, medians[peer])) is None:
         return Verdict(row.title, wanted, "not measured", None)
     reached = found >= goal.factor if row.better == "higher" else found <= goal.factor
     text = f"{significant(found, 3)} x"

@@ -8,13 +8,18 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+from dnslib import RCODE, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
-from lab.bench import chart, main, measurements, report, targets, usage
+from lab import nameserver
+from lab.bench import chart, main, measurements, page_site, report, targets, usage
+from lab.bench.everyday import EVERYDAY
 from lab.bench.latency import parse_ping, with_lost
+from lab.bench.proxies import SingBox
 from lab.bench.relay import Pipe
 from lab.bench.results import Contestant, Results
-from lab.bench.rows import BY_ID, LINE_ROWS, ROAD_ROWS, ROWS, Line
+from lab.bench.rivals import WireGuardGo
+from lab.bench.rows import BY_ID, EVERYDAY_ROWS, LINE_ROWS, ROAD_ROWS, ROWS, Line
 from lab.bench.runner import rotated
 from lab.bench.summary import beats, best, percentile, ratio, significant, summarise
 from lab.bench.traffic import parse_iperf, parse_wrk
@@ -250,7 +255,10 @@ def test_this_process_is_in_its_own_tree():
 
 def test_every_row_is_filled_by_exactly_one_measurement():
     filled = [
-        row for each in (*measurements.LOCAL, *measurements.ROAD, *measurements.LINE) for row in each.rows
+        row
+        for group in (measurements.LOCAL, EVERYDAY, measurements.ROAD, measurements.LINE)
+        for each in group
+        for row in each.rows
     ]
     assert sorted(filled) == sorted(row.id for row in ROWS)
     assert len(BY_ID) == len(ROWS)
@@ -286,6 +294,63 @@ def test_each_ordinary_line_is_measured_with_its_own_rate_delay_and_queue():
     assert found.congestion == "bbr"
     assert found.line == Line(delay=0.06, rate=2_000_000, queue=50_000)
     assert {row for each in measurements.LINE for row in each.rows} == {row.id for row in LINE_ROWS}
+
+
+def test_pages_names_clones_and_calls_are_measured_on_one_line():
+    assert {row for each in EVERYDAY for row in each.rows} == {row.id for row in EVERYDAY_ROWS}
+    assert {each.line for each in EVERYDAY} == {Line(delay=0.05, rate=100_000_000, queue=625_000)}
+    found = measurements.matching(EVERYDAY, ["page-1-again", "dns-*"])
+    assert [each.name for each in found] == ["page-1", "dns"]
+
+
+def test_a_page_has_60_resources_from_six_names_at_six_addresses():
+    resources = list(page_site.make_page(3).root.walk())
+    assert len(resources) == 60
+    assert len({(each.host, each.path) for each in resources}) == 60
+    names = {each.host for each in resources}
+    assert names == {page_site.name_of(3, place) for place in range(6)}
+    zone = page_site.zone()
+    assert len({zone[name][0] for name in names}) == 6
+    assert len({records[0] for records in zone.values()}) == len(zone) == 6 * page_site.MAX_PAGES
+    assert 1_500_000 < sum(each.size for each in resources) < 2_000_000
+
+
+def test_more_pages_than_there_are_addresses_are_an_error():
+    assert page_site.address_of(page_site.MAX_PAGES - 1, 5) == "198.51.100.249"
+    with pytest.raises(HostError, match="ask for fewer rounds"):
+        page_site.address_of(page_site.MAX_PAGES, 0)
+
+
+def test_a_proxy_that_is_not_installed_is_left_out_with_a_line_unless_it_was_named(results, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert main.is_installed(SingBox, results, named=False) is False
+    assert results.failures == []
+    assert "- left out, sing-box: no sing-box, no openssl on PATH" in report.render(results)
+    assert main.is_installed(SingBox, results, named=True) is False
+    assert main.is_installed(WireGuardGo, results, named=False) is False
+    assert len(results.failures) == 2
+
+
+def test_pings_are_not_measured_where_the_client_answers_them_itself():
+    asked = {each.name for each in (*measurements.LOCAL, *EVERYDAY) if each.needs_ping}
+    assert asked == {"ping-idle", "ping-up", "ping-down"}
+    assert all(each.needs_ping for each in measurements.LINE)
+    assert [peer.id for peer in main.PEERS if not peer.carries_ping] == ["sing-box", "xray", "hysteria"]
+
+
+def test_a_name_below_a_wildcard_exists_and_has_its_records():
+    zone = {"*.new.test": [("A", "192.0.2.7")], "known.new.test": [("A", "192.0.2.8")]}
+
+    def ask(name: str, kind: str = "A") -> tuple[str, list[str]]:
+        answer = nameserver.answer(zone, DNSRecord.question(name, kind).pack(), stream=False)
+        assert answer is not None
+        parsed = DNSRecord.parse(answer)
+        return RCODE[parsed.header.rcode], [str(record.rdata) for record in parsed.rr]
+
+    assert ask("n17.new.test") == ("NOERROR", ["192.0.2.7"])
+    assert ask("known.new.test") == ("NOERROR", ["192.0.2.8"])
+    assert ask("n17.new.test", "AAAA") == ("NOERROR", [])
+    assert ask("new.test") == ask("a.b.new.test") == ("NXDOMAIN", [])
 
 
 def test_peers_are_chosen_by_name():
@@ -333,8 +398,18 @@ def test_one_round_has_no_spread(results):
 def test_ours_is_compared_with_the_best_peer_and_never_with_no_tunnel(results):
     text = report.render(results)
     lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
-    assert ["TCP, 1 flow, up", "Wireguard-Go", "1.48", "yes"] in lines
-    assert ["ping idle, median", "Openvpn-Tcp", "2.00", "NO"] in lines
+    assert ["row", "best peer", "ours / best peer", "ahead", "ours / direct"] in lines
+    assert ["TCP, 1 flow, up", "Wireguard-Go", "1.48", "yes", "0.253"] in lines
+    assert ["ping idle, median", "Openvpn-Tcp", "2.00", "NO", "-"] in lines
+
+
+def test_a_page_is_judged_by_the_time_without_a_tunnel(results):
+    for peer, seconds in (("direct", 0.85), ("ours", 0.9), ("wireguard-go", 1.1)):
+        results.record(peer, {"page-0-new": seconds})
+    found = {(verdict.title, verdict.wanted): verdict for verdict in targets.verdicts(results)}
+    title = BY_ID["page-0-new"].title
+    assert found[title, "at most 1 x Direct"].found == "1.06 x"
+    assert found[title, "at most 1 x Direct"].reached is False
 
 
 def test_goals_are_judged(results):
@@ -354,7 +429,8 @@ def test_the_goals_of_the_compiled_build_stand_apart(results):
     wanted = "at least 1.4 x Wireguard-Go"
     assert ["TCP, 1 flow, up", wanted, "1.48 x", "yes", "1.00 x", "NO"] in lines
     # it is no peer to be compared with
-    assert ["ping idle, median", "Openvpn-Tcp", "2.00", "NO"] in lines
+    assert ["ping idle, median", "Openvpn-Tcp", "2.00", "NO", "-", "0.667", "-"] in lines
+    assert ["TCP, 1 flow, up", "Wireguard-Go", "1.48", "yes", "0.253", "1.00", "0.171"] in lines
 
 
 def test_a_limit_needs_no_peer():
@@ -373,7 +449,7 @@ def test_a_peer_that_needs_nothing_is_no_divisor():
     for peer, value in (("ours", 5.0), ("wireguard-go", 0.0)):
         made.record(peer, {"flow-exit": value, "cpu-up-exit": value})
     lines = [cells(line) for line in report.render(made).splitlines() if line.startswith("|")]
-    assert ["memory of the exit for each open flow", "W", "-", "NO"] in lines
+    assert ["memory of the exit for each open flow", "W", "-", "NO", "-"] in lines
     assert ["CPU of the exit, TCP up", "at most 1 x the best peer", "not measured", "-"] in lines
 
 
