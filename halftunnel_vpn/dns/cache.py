@@ -130,7 +130,8 @@ class DnsCache:
     def put(self, key: bytes, answer: Answer, now: float) -> None:
         """Remember ``answer`` and move its TTLs to within the bounds, unless it may not be remembered.
 
-        A resolver's failure does not replace an answer that is still served (RFC 8767 section 5).
+        A resolver's failure does not replace an answer that is still served. Any other answer ends it, even
+        one that may not be remembered (RFC 8767 section 5).
         """
         limits = self._limits
         known = self._entries.get(key)
@@ -138,6 +139,8 @@ class DnsCache:
             return
         lifetime = self._lifetime(answer)
         if lifetime <= 0:
+            if known is not None and answer.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN) and not answer.truncated:
+                self._remove(key)
             return
         answer.bound_ttls(
             min(limits.ttl_floor, lifetime), lifetime if answer.negative else limits.ttl_ceiling

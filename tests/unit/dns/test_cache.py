@@ -196,3 +196,31 @@ def test_a_denial_is_never_served_stale_and_a_failure_replaces_nothing(make: Mak
     assert cache.get(key, 71.0).answer is answer
     cache.put(key, gone, 72.0)
     assert cache.get(key, 73.0).answer is gone, "a denial is an answer"
+
+
+@pytest.mark.parametrize(
+    ("zone", "more"),
+    [
+        ("a.example. 0 A 192.0.2.2", {}),
+        ("", {"rcode": "NXDOMAIN"}),
+        ("", {}),
+    ],
+    ids=["its TTL is 0", "a denial without SOA", "no data without SOA"],
+)
+def test_an_answer_that_may_not_be_remembered_ends_the_stale_one(make: Make, zone: str, more: Any) -> None:
+    cache = cache_of(max_stale=100)
+    key, answer = make("a.example", "a.example. 60 A 192.0.2.1")
+    cache.put(key, answer, 0.0)
+    assert cache.get(key, 70.0).answer is answer
+    cache.put(key, make("a.example", zone, **more)[1], 71.0)
+    assert cache.get(key, 72.0) is None, "the name has moved, or is gone"
+    assert (len(cache), cache.bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("rcode", ["REFUSED", "FORMERR", "SERVFAIL"])
+def test_what_says_nothing_of_the_name_leaves_the_stale_answer(make: Make, rcode: str) -> None:
+    cache = cache_of(max_stale=100)
+    key, answer = make("a.example", "a.example. 60 A 192.0.2.1")
+    cache.put(key, answer, 0.0)
+    cache.put(key, make("a.example", rcode=rcode)[1], 71.0)
+    assert cache.get(key, 72.0).answer is answer

@@ -70,6 +70,22 @@ def test_a_closed_port_is_refused_at_once(connect_error, address):
     assert (errno.errorcode[code], seconds < AT_ONCE) == ("ECONNREFUSED", True)
 
 
+@pytest.mark.parametrize("version", (4, 6))
+def test_a_known_destination_that_fails_is_reset_and_refused_from_then_on(rig, ends, version):
+    """Its SYN is answered before the exit has tried, so the first failure shows as a reset."""
+    listener = ends.listen(version)
+    ends.connect(listener)
+    address = listener.getsockname()
+    ends.accept(listener)
+    listener.close()
+    known = ends.unconnected(version)
+    known.connect(address)
+    with pytest.raises(ConnectionResetError):
+        known.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        ends.unconnected(version).connect(address)
+
+
 @pytest.mark.parametrize("address", ("203.0.113.7", "2606:4700::7"))
 def test_a_network_without_a_route_is_unreachable_at_once(connect_error, address):
     code, seconds = connect_error(address)
