@@ -37,6 +37,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, HostError, UsageError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.observe.telemetry import Telemetry
 from halftunnel_vpn.proxy.service import ProxyService
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler
@@ -139,6 +140,8 @@ async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endp
     driver = Driver(asyncio.get_running_loop())
     counters = Counters()
     FaultHandler(driver.loop, counters)
+    numbers = Metrics(__version__)
+    telemetry = Telemetry("halftunnel-proxy", __version__, numbers, driver.wheel)
     client = UserspaceClient(
         profile,
         driver,
@@ -146,8 +149,8 @@ async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endp
         make_proxy=lambda opener: ProxyService(config, opener, driver, counters),
         state_dir=state_directory(),
         ready=lambda: service_manager.notify("READY=1", "STATUS=connected"),
+        tracing=telemetry,
     )
-    numbers = Metrics(__version__)
     numbers.add_counters("proxy", counters)
     numbers.add("proxy_connections", lambda: client.proxy.connections)
     add_numbers(numbers, client.numbers)
@@ -161,8 +164,12 @@ async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endp
     try:
         if metrics is not None:
             await observation.serve_tcp(str(metrics.host), metrics.port)
+        telemetry.start(profile.telemetry)
+        telemetry.release()
         service_manager.Watchdog(driver.wheel).start(driver.clock())
         await client.run()
+        await telemetry.flush()
     finally:
+        telemetry.close()
         await observation.close()
         driver.close()

@@ -17,6 +17,7 @@ from halftunnel_vpn.client.leg_recorder import LegRecorder
 from halftunnel_vpn.client.legs.connector import Connector, NewSession
 from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
+from halftunnel_vpn.client.stream_log import log_opening
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers, numbers_of
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
@@ -32,6 +33,7 @@ from halftunnel_vpn.protocol.interfaces import (
 )
 from halftunnel_vpn.protocol.keys import Direction, log_id
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
+from halftunnel_vpn.protocol.trace_ports import trace_fields
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -160,15 +162,13 @@ class Connection:
         if request.hop_limit and not self._takes_hop_limits:
             request = request._replace(hop_limit=0)  # an exit of an earlier version would refuse it
         stream = session.open_stream(request, handler, now)
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_stream(stream.stream_id, request)
+        log_opening(stream, request, self.log_fields)
         return stream
 
     def open_datagrams(self, request: OpenRequest, handler: DatagramHandler, now: float) -> DatagramPort:
         """Open a stream like Session.open_datagrams. Raises the same errors as :meth:`open_stream`."""
         stream = self._serving(now).open_datagrams(request, handler, now)
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_stream(stream.stream_id, request)
+        log_opening(stream, request, self.log_fields)
         return stream
 
     def _serving(self, now: float) -> Session:
@@ -182,13 +182,6 @@ class Connection:
         if self.session is None:
             raise SessionExpired("there is no session")
         return self.session
-
-    def _log_stream(self, stream_id: int, request: OpenRequest) -> None:
-        log.debug(
-            "stream opened: %s",
-            request.kind.name.lower(),
-            extra=self.log_fields | {"stream": stream_id, "private": {"destination": request.destination}},
-        )
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -260,7 +253,12 @@ class Connection:
         session = Session(
             established.session_id,
             SessionOwner(
-                self._driver.wheel, secrets.token_bytes, self._counters, pump.wake, self._ended_by_exit
+                self._driver.wheel,
+                secrets.token_bytes,
+                self._counters,
+                pump.wake,
+                self._ended_by_exit,
+                established.trace,
             ),
             SessionLimits(
                 max_streams=hello.max_streams or limits.max_flows,
@@ -288,6 +286,7 @@ class Connection:
         self._takes_hop_limits = hello.capabilities & TAKES_HOP_LIMITS != 0
         self._idle_timeout = hello.idle_timeout or 300.0
         self.log_fields = {"session": self.session_number, "id": log_id(established.session_id)}
+        self.log_fields.update(trace_fields(established.trace))
         log.info("session established", extra=self.log_fields)
         self._owner.session_made(hello)
 

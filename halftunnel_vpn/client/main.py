@@ -7,10 +7,10 @@ import signal
 from collections.abc import Callable
 
 from halftunnel_vpn import __version__
+from halftunnel_vpn.client.companions import Companions, MakeProxy
 from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
-from halftunnel_vpn.client.tunnel import MakeProxy
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.control.control_service import ControlService
@@ -22,6 +22,7 @@ from halftunnel_vpn.host.preflight import preflight_host
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.observe.telemetry import Telemetry
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler
 from halftunnel_vpn.transport.loop import run
@@ -38,7 +39,7 @@ def run_client(
     read: Callable[[], ClientProfile],
     *,
     metrics: Endpoint | None,
-    make_proxy: MakeProxy | None = None,
+    make_proxy: MakeProxy,
 ) -> int:
     """Run the client until a signal of ``STOP_SIGNALS`` or `htvpn down`; return the exit code 0.
 
@@ -55,14 +56,19 @@ async def _main(
     profile: ClientProfile,
     read: Callable[[], ClientProfile],
     metrics: Endpoint | None,
-    make_proxy: MakeProxy | None,
+    make_proxy: MakeProxy,
 ) -> None:
     driver = Driver(asyncio.get_running_loop())
+    numbers = Metrics(__version__)
+    telemetry = Telemetry("halftunnel-client", __version__, numbers, driver.wheel)
     supervisor = Supervisor(
-        driver, OneProfile(profile, read), state_directory(), remembers=False, make_proxy=make_proxy
+        driver,
+        OneProfile(profile, read),
+        state_directory(),
+        remembers=False,
+        companions=Companions(make_proxy, telemetry),
     )
     FaultHandler(driver.loop, supervisor.counters)
-    numbers = Metrics(__version__)
     add_metrics(numbers, "client", supervisor)
     control = ControlService(supervisor_routes(supervisor))
     observation = ControlService(observation_routes(numbers.render, lambda: problems(supervisor)))

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from halftunnel_vpn import __version__
+from halftunnel_vpn.client.companions import ALONE, Companions
 from halftunnel_vpn.client.connection import Connection, ConnectionOwner
 from halftunnel_vpn.client.device_reader import DeviceReader
 from halftunnel_vpn.client.dns_forward import make_dns_service
@@ -34,7 +35,6 @@ from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
-from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.connect import Resolver
@@ -43,9 +43,6 @@ from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 from halftunnel_vpn.transport.kernel.scheduling import give_way
 from halftunnel_vpn.tun.device import TunDevice
-
-MakeProxy = Callable[[ClientProfile, StreamOpener, Driver, Counters], ProxyPort | None]
-"""Makes the proxy that the profile asks for, None when it asks for none."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +62,7 @@ class Tunnel:
         *,
         changed: Callable[[], None],
         notices: Sequence[str] = (),
-        make_proxy: MakeProxy | None = None,
+        companions: Companions = ALONE,
     ) -> None:
         """``notices`` are sentences for the status."""
         self.profile = profile
@@ -89,7 +86,10 @@ class Tunnel:
         )
         keys = KeyPair(profile.client.private_key)
         memory = TimestampMemory(state_directory(), keys.public, profile.exit.public_key)
-        self._connector = Connector(profile, self._dial_options, self.counters, HandshakeClock(memory))
+        self._telemetry = companions.telemetry
+        self._connector = Connector(
+            profile, self._dial_options, counters, HandshakeClock(memory), tracing=self._telemetry
+        )
         limits = profile.limits
         self._intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
         self._connection = Connection(
@@ -102,7 +102,7 @@ class Tunnel:
         )
         self._dns = make_dns_service(profile, self._connection, driver.clock, self.counters)
         # What serves programs of this host by SOCKS and HTTP beside the device.
-        self._proxy = None if make_proxy is None else make_proxy(profile, self._connection, driver, counters)
+        self._proxy = companions.make_proxy(profile, self._connection, driver, counters)
         self._tracker: FlowTracker | None = None
         self._watch: HostWatch | None = None
         self._seen_state, self._seen_since = TunnelState.CONNECTING, time.time()
@@ -120,6 +120,7 @@ class Tunnel:
         memory = IntervalFile(self._intervals, state_directory(), self._driver)
         memory.start()
         try:
+            self._telemetry.start(self.profile.telemetry)
             if self._proxy is not None:
                 self._proxy.open()
             established = await self._first_session(stopped)
@@ -128,6 +129,7 @@ class Tunnel:
             await self._carry(established, stopped)
         finally:
             stopped.cancel()
+            self._telemetry.close()
             self._close_proxy()
             self._resolver.close()
             self._connection.close()
@@ -179,6 +181,8 @@ class Tunnel:
             await host.enter(host_state(profile, has_ipv6=established.exit_hello.has_ipv6), self._reopen)
             tasks.create_task(watch.run())
             undo.callback(self._close_proxy)
+            undo.push_async_callback(self._telemetry.flush)
+            self._telemetry.release()  # what it sends goes through the tunnel, like that of any program
             if self._proxy is not None:
                 self._proxy.serve()
             self.connected.set()
@@ -304,7 +308,7 @@ class Tunnel:
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it. Without the kill switch."""
         session = self._connection.session
-        state = self.phase
+        state, mode = self.phase, self.profile.dns.mode
         if state != self._seen_state:
             self._seen_state, self._seen_since = state, time.time()
         self.counters.refresh()
@@ -325,12 +329,7 @@ class Tunnel:
             lost=[direction.name.lower() for direction in self._connection.lost_directions],
             notices=[*self._notices, *self._connector.clock.notices, *self._connection.refusals],
             flows=self._flow_counts(),
-            dns=dns_status(
-                self.profile.dns.mode,
-                self._host.resolver_kind,
-                self._dns.cache_entries,
-                self.counters,
-            ),
+            dns=dns_status(mode, self._host.resolver_kind, self._dns.cache_entries, self.counters),
             protection=ProtectionStatus(
                 kill_switch="off", active=False, verified=False, inbound=self.profile.routes.inbound
             ),

@@ -25,6 +25,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
 from halftunnel_vpn.protocol.keys import KeyPair
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
@@ -49,6 +50,7 @@ class UserspaceClient:
         make_proxy: Callable[[StreamOpener], ProxyPort],
         state_dir: Path | None,
         ready: Callable[[], None] = lambda: None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._profile = profile
         self._driver = driver
@@ -66,7 +68,7 @@ class UserspaceClient:
         self._keepalive = None if state_dir is None else IntervalFile(intervals, state_dir, driver)
         self._connection = Connection(
             profile,
-            Connector(profile, self._dial_options, counters, HandshakeClock(memory)),
+            Connector(profile, self._dial_options, counters, HandshakeClock(memory), tracing=tracing),
             driver,
             counters,
             ConnectionOwner(self._session_made, session_lost=lambda now: None),

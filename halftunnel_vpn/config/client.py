@@ -23,7 +23,14 @@ from halftunnel_vpn.config.schema import (
     secret_option,
     section,
 )
-from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
+from halftunnel_vpn.config.shared import (
+    DEFAULT_CONGESTION,
+    DEFAULT_NICE,
+    MAX_NICE,
+    MIN_NICE,
+    LogConfig,
+    TelemetryConfig,
+)
 
 MAX_URLS = 16
 """The most URLs of one direction."""
@@ -253,6 +260,7 @@ class ClientProfile:
     shaping: ShapingConfig = optional_section(default_factory=ShapingConfig)
     control: ControlConfig = optional_section(default_factory=ControlConfig)
     metrics: ClientMetricsConfig = optional_section(default_factory=ClientMetricsConfig)
+    telemetry: TelemetryConfig = optional_section(default_factory=TelemetryConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 

@@ -172,6 +172,15 @@ def proxy_url(value: object) -> str:
     return urlunsplit(parts)
 
 
+def collector_url(value: object) -> str:
+    """Return the URL of a collector of OpenTelemetry, without the path of a kind of data."""
+    allowed = "a URL like https://collector.example.org:4318 (http:// or https://, no user)"
+    parts = split_url(value, ("http", "https"), allowed)
+    if parts.username is not None or parts.password is not None or parts.query:
+        raise Rejected(allowed)
+    return urlunsplit(parts).rstrip("/")
+
+
 def web_server(value: object) -> tuple[str, int]:
     """Return host and port of an ``http://`` URL of a web server, without a path."""
     allowed = "a URL like http://127.0.0.1:8080, without a path"

@@ -20,7 +20,14 @@ from halftunnel_vpn.config.schema import (
     required,
     section,
 )
-from halftunnel_vpn.config.shared import DEFAULT_CONGESTION, DEFAULT_NICE, MAX_NICE, MIN_NICE, LogConfig
+from halftunnel_vpn.config.shared import (
+    DEFAULT_CONGESTION,
+    DEFAULT_NICE,
+    MAX_NICE,
+    MIN_NICE,
+    LogConfig,
+    TelemetryConfig,
+)
 
 MAX_URLS = 16
 """The most public URLs of one direction."""
@@ -169,6 +176,7 @@ class ServerConfig:
     shaping: ExitShapingConfig = optional_section(default_factory=ExitShapingConfig)
     control: ExitControlConfig = optional_section(default_factory=ExitControlConfig)
     metrics: ExitMetricsConfig = optional_section(default_factory=ExitMetricsConfig)
+    telemetry: TelemetryConfig = optional_section(default_factory=TelemetryConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)
 
 

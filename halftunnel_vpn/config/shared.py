@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from halftunnel_vpn.config import values
+from halftunnel_vpn.config import net, values
 from halftunnel_vpn.config.schema import config_table, option
 
 DEFAULT_NICE = -3
@@ -19,6 +19,9 @@ SYSTEM_CONGESTION = "system"
 DEFAULT_CONGESTION = "bbr"
 """Congestion control of legs, if the kernel has it and permits it."""
 
+DEFAULT_SAMPLE = 0.01
+"""The part of all streams that is traced."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -29,3 +32,12 @@ class LogConfig:
 
     level: LogLevel = option(values.one_of("debug", "info", "warning", "error"), default="info")
     format: LogFormat = option(values.one_of("text", "json"), default="text")
+
+
+@config_table
+class TelemetryConfig:
+    """``[telemetry]``: spans and metrics for OpenTelemetry. ``OTEL_*`` variables come first."""
+
+    enabled: bool = option(values.boolean, default=False)
+    endpoint: str | None = option(values.optional(net.collector_url), default=None)
+    sample: float = option(values.fraction, default=DEFAULT_SAMPLE)

@@ -61,6 +61,16 @@ def integer(low: int, high: int) -> Check[int]:
     return accepts(check, type="integer", minimum=low, maximum=high)
 
 
+def fraction(value: object) -> float:
+    """Return a part of a whole, from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Rejected("a number from 0 to 1")
+    return float(value)
+
+
+accepts(fraction, type="number", minimum=0, maximum=1)
+
+
 def one_of(*allowed: E) -> Check[E]:
     """Return a check for one of a few words."""
 

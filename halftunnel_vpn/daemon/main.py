@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halftunnel_vpn import __build__, __version__
+from halftunnel_vpn.client.companions import Companions
 from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.machine import sentence_of
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
@@ -32,6 +33,8 @@ from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.observe.telemetry import Telemetry
+from halftunnel_vpn.observe.telemetry_port import TelemetryPort
 from halftunnel_vpn.proxy.service import proxy_beside_tunnel
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
@@ -43,8 +46,9 @@ log = logging.getLogger(__name__)
 class Daemon(Supervisor):
     """The supervisor of the profiles in a store, with its log lines. Implements ``DaemonPort``."""
 
-    def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing) -> None:
-        super().__init__(driver, store, state_directory(), remembers=True, make_proxy=proxy_beside_tunnel)
+    def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing, telemetry: TelemetryPort) -> None:
+        companions = Companions(proxy_beside_tunnel, telemetry)
+        super().__init__(driver, store, state_directory(), remembers=True, companions=companions)
         self._lines = lines
 
     async def logs(self, since: int, wait: float) -> list[LogLine]:
@@ -96,9 +100,10 @@ async def _main(options: Namespace) -> None:
     lines = LogRing(driver.loop)
     _start_log(options, lines)
     store = ProfileStore(Path(options.profiles))
-    daemon = Daemon(driver, store, lines)
-    FaultHandler(driver.loop, daemon.counters)
     numbers = Metrics(__version__)
+    telemetry = Telemetry("halftunnel-client", __version__, numbers, driver.wheel)
+    daemon = Daemon(driver, store, lines, telemetry)
+    FaultHandler(driver.loop, daemon.counters)
     add_metrics(numbers, "daemon", daemon)
     control = ControlService(daemon_routes(daemon, store), max_body=MAX_PROFILE)
     observed = observation_routes(numbers.render, lambda: problems(daemon))

@@ -44,7 +44,9 @@ def journal_handler(*, private: bool) -> logging.Handler | None:
 
 
 class JournalHandler(logging.Handler):
-    """Writes one journal entry per record, with these fields: SESSION, STREAM, LEG, DIRECTION, REASON, PEER.
+    """Writes one journal entry per record.
+
+    Its fields are SESSION, STREAM, LEG, DIRECTION, REASON, PEER, TRACE_ID and SPAN_ID, where they are known.
 
     CORRELATION_ID connects the entries of one session, or of one of its streams, at both ends. It is the
     session's ``id`` of other logs, with the number of the stream.

@@ -2,8 +2,8 @@
 
 Fields are passed in ``extra``: ``log.info("stream opened", extra={"session": 3, "stream": 17})``. ``id`` is
 the session's correlation id (``log_id`` in ``protocol/keys.py``). With ``stream`` it connects lines of both
-ends. What reveals who communicates with whom (a destination, a name) belongs into ``extra={"private":
-{...}}``; it is only written at level ``debug``.
+ends, and so do ``trace_id`` and ``span_id`` while traces are exported. What reveals who communicates with
+whom (a destination, a name) belongs into ``extra={"private": {...}}``; it is only written at level ``debug``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TextIO
 ROOT = "halftunnel_vpn"
 """The name of the logger above all of ours."""
 
-NUMBERS = ("id", "session", "stream", "leg", "direction", "reason", "peer")
+NUMBERS = ("id", "session", "stream", "leg", "direction", "reason", "peer", "trace_id", "span_id")
 """Fields of ``extra`` that are written at every level."""
 
 PEER_INTERVAL = 60.0

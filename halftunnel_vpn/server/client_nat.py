@@ -9,6 +9,7 @@ from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import log_id
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.trace_ports import trace_fields
 from halftunnel_vpn.server.nat import Nat, StreamPlace
 from halftunnel_vpn.server.pending_tcp import TcpOpening
 from halftunnel_vpn.server.relay_datagrams import DatagramRelay, RelayContext
@@ -52,6 +53,8 @@ class ClientNat:
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
         opening = TcpOpening(stream, nat.driver, nat.watch, self._meter, closed)
         if isinstance(request.host, str):
+            if stream.trace is not None:
+                stream.trace.looking_up()
             opening.lookup = nat.start(self._open_name(opening, request))
         else:
             self._dial(opening, [request.host], request)
@@ -109,6 +112,8 @@ class ClientNat:
             self._nat.counters.drop("egress-denied")
             opening.failed(ResetCode.DENIED)
             return
+        if opening.trace is not None:
+            opening.trace.dialing()
         opening.pending = self._nat.dialer.dial(
             self._client,
             permitted,
@@ -137,6 +142,7 @@ def _log_stream(stream: ByteStream | DatagramStream, request: OpenRequest) -> No
         extra={
             "id": log_id(stream.context.session_id),
             "stream": stream.stream_id,
+            **trace_fields(stream.trace),
             "private": {"destination": request.destination},
         },
     )

@@ -22,6 +22,7 @@ from halftunnel_vpn.protocol.handshake import ReplayGuard
 from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, SessionTrace, Tracing
 from halftunnel_vpn.server.accounting.accounts import COLLECT_INTERVAL, Accounts
 from halftunnel_vpn.server.accounting.ledger import LEDGER_FILE, Ledger
 from halftunnel_vpn.server.client_list import ClientList
@@ -65,7 +66,12 @@ class Exit:
     """A running exit, except its listeners. ``tasks`` owns the tasks that it starts."""
 
     def __init__(
-        self, directory: Path, config: ServerConfig, driver: Driver, tasks: asyncio.TaskGroup
+        self,
+        directory: Path,
+        config: ServerConfig,
+        driver: Driver,
+        tasks: asyncio.TaskGroup,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         limits = config.limits
         self.config = config
@@ -115,14 +121,7 @@ class Exit:
             read_keys(directory / config.server.private_key),
             gate_limits(config),
             self._guard,
-            GateOwner(
-                client_of=self.clients.name_of,
-                refusal_of=lambda client: self.accounts.refusal_of(client),
-                make_session=self._make_session,
-                guard_changed=self._guard_file.changed,
-                has_ipv6=lambda: self._ipv6,
-                invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
-            ),
+            self._gate_owner(directory, tracing),
         )
         # What each client has used, and the terms it has.
         self.accounts = Accounts(
@@ -141,6 +140,17 @@ class Exit:
         self._collecting.arm(driver.clock() + COLLECT_INTERVAL)
         self.policy.set_own_addresses(None)
         self._refresh(driver.clock())
+
+    def _gate_owner(self, directory: Path, tracing: Tracing) -> GateOwner:
+        return GateOwner(
+            client_of=self.clients.name_of,
+            refusal_of=lambda client: self.accounts.refusal_of(client),
+            make_session=self._make_session,
+            guard_changed=self._guard_file.changed,
+            has_ipv6=lambda: self._ipv6,
+            invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
+            tracing=tracing,
+        )
 
     @property
     def memory(self) -> Memory:
@@ -195,7 +205,9 @@ class Exit:
         task.add_done_callback(self._running.discard)
         return task
 
-    def _make_session(self, session_id: bytes, client: str, terms: ShapingTerms | None) -> Session:
+    def _make_session(
+        self, session_id: bytes, client: str, terms: ShapingTerms | None, trace: SessionTrace | None
+    ) -> Session:
         limits = self.config.limits
         self.accounts.apply_rate(client)
         pump = self._driver.pump(lambda now: session.pump(now))
@@ -210,6 +222,7 @@ class Exit:
                 self.counters,
                 pump.wake,
                 lambda: self.registry.ended(session_id),
+                trace,
             ),
             SessionLimits(
                 max_streams=limits.streams_per_client,

@@ -26,6 +26,7 @@ from halftunnel_vpn.protocol.join import decode_token_join, encode_join_reply, v
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
 from halftunnel_vpn.protocol.wire import FLAG_HMAC, Buffer, PacketType, peek
 from halftunnel_vpn.server.invitations_port import NO_INVITATIONS, InvitationsPort
 from halftunnel_vpn.server.newcomer import Newcomer
@@ -86,6 +87,7 @@ class GateOwner:
     """Called when the replay guard has accepted a timestamp, which must be saved."""
     has_ipv6: Callable[[], bool]
     invitations: InvitationsPort = NO_INVITATIONS
+    tracing: Tracing = NO_TRACING
     random: Callable[[int], bytes] = secrets.token_bytes
     wall_clock: Callable[[], float] = time.time
 
@@ -126,9 +128,10 @@ class Gate:
 
         ``joined`` is called when the leg has become part of a session.
         """
-        newcomer = Newcomer(self, direction, leg, joined, self._driver.wheel.timer)
+        now = self._driver.clock()
+        newcomer = Newcomer(self, direction, leg, joined, self._driver.wheel.timer, now)
         self._newcomers[newcomer] = None
-        newcomer.deadline.arm(self._driver.clock() + self._limits.handshake_timeout)
+        newcomer.deadline.arm(now + self._limits.handshake_timeout)
         if len(self._newcomers) > MAX_WAITING:
             self.refuse(next(iter(self._newcomers)), "too-many-newcomers")
         return newcomer
@@ -263,13 +266,14 @@ class Gate:
             downstream.leg.close()
             return
         assert client is not None
-        session = self._owner.make_session(hello.session_id, client, shaping)
+        trace = self._owner.tracing.session(keys, is_client=False)
+        session = self._owner.make_session(hello.session_id, client, shaping, trace)
         member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")
         downstream.leg.send(reply)
         for newcomer in (upstream, downstream):
             newcomer.joined()
-            member.join(newcomer.leg, newcomer.direction, 0, hello.nonce, exit_nonce)
+            member.join(newcomer, 0, hello.nonce, exit_nonce)
 
     def _shaping_for(self, hello: ClientHello) -> ShapingTerms | None:
         """Return what the client gets of the shaping that it asks for; None if it asks for none."""
@@ -329,7 +333,7 @@ class Gate:
         self.forget(newcomer)
         newcomer.joined()
         newcomer.leg.send(reply)
-        member.join(newcomer.leg, direction, number, client_nonce, exit_nonce)
+        member.join(newcomer, number, client_nonce, exit_nonce)
 
     def _is_held(self, newcomer: Newcomer, client: str, again: Callable[[], None]) -> bool:
         """Return whether ``client`` is in processor debt. If so, ``again`` is called when it has paid."""

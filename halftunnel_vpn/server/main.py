@@ -22,6 +22,7 @@ from halftunnel_vpn.control.peer import group_id
 from halftunnel_vpn.errors import HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.observe.metrics import Metrics
+from halftunnel_vpn.observe.telemetry import Telemetry
 from halftunnel_vpn.server.administration import Administration
 from halftunnel_vpn.server.exit import Exit
 from halftunnel_vpn.server.exit_files import ExitFiles, Place
@@ -74,9 +75,12 @@ async def _main(
         driver.loop.add_signal_handler(number, stop.set)
     driver.loop.add_signal_handler(signal.SIGHUP, lambda: None)  # ignored: all files are about to be read
     numbers = Metrics(__version__)
+    telemetry = Telemetry("halftunnel-exit", __version__, numbers, driver.wheel)
     try:
+        telemetry.start(config.telemetry)
+        telemetry.release()
         async with contextlib.AsyncExitStack() as undo, asyncio.TaskGroup() as tasks:
-            exit_ = Exit(directory, config, driver, tasks)
+            exit_ = Exit(directory, config, driver, tasks, telemetry)
             FaultHandler(driver.loop, exit_.counters)
             listeners = await listen(directory, config, exit_, driver)
             checks = exit_checks(lambda: exit_.config, listeners, exit_.resolver, stop.is_set)
@@ -115,9 +119,11 @@ async def _main(
             exit_.close()
             await asyncio.gather(*(listener.close() for listener in listeners.values()))
             exit_.cancel_tasks()
+            await telemetry.flush()
     except BaseExceptionGroup as group:
         raise first_leaf(group) from None
     finally:
+        telemetry.close()
         driver.close()
 
 

@@ -29,7 +29,18 @@ class NewcomerOwner(Protocol):
 class Newcomer:
     """Listens to a leg until it has identified itself; implements LegListener."""
 
-    __slots__ = ("_again", "_owner", "deadline", "direction", "has_spoken", "held", "joined", "leg", "token")
+    __slots__ = (
+        "_again",
+        "_owner",
+        "deadline",
+        "direction",
+        "has_spoken",
+        "held",
+        "joined",
+        "leg",
+        "since",
+        "token",
+    )
 
     def __init__(
         self,
@@ -38,7 +49,10 @@ class Newcomer:
         leg: Leg,
         joined: Callable[[], None],
         make_timer: Callable[[Callable[[float], None]], Timer],
+        since: float,
     ) -> None:
+        # When the leg was opened.
+        self.since = since
         self._owner = owner
         self.direction = direction
         self.leg = leg

@@ -34,6 +34,7 @@ class TcpOpening:
         "is_over",
         "lookup",
         "pending",
+        "trace",
     )
 
     def __init__(
@@ -49,6 +50,7 @@ class TcpOpening:
         self.lookup: asyncio.Task[None] | None = None
         self.is_over = False
         self._stream = stream
+        self.trace = stream.trace
         self._watch = watch
         self._meter = meter
         self._on_closed = on_closed

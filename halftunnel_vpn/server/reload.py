@@ -150,6 +150,7 @@ def _needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:
         "[limits] nice": lambda config: config.limits.nice,
         "[control] socket": lambda config: config.control.socket,
         "[metrics] listen": lambda config: config.metrics.listen,
+        "[telemetry]": lambda config: config.telemetry,
         "[listen.upstream] address, port, tls": lambda config: _fixed(config.listen.upstream),
         "[listen.downstream] address, port, tls": lambda config: _fixed(config.listen.downstream),
     }

@@ -11,11 +11,12 @@ from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
+from halftunnel_vpn.protocol.trace_ports import SessionTrace, trace_fields
 from halftunnel_vpn.server.fairness import Fairness
+from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.session.legs import LegIdentity, SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
-from halftunnel_vpn.transport.leg import Leg
 from halftunnel_vpn.transport.sealed_leg import LegOwner, SealedLeg
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,15 @@ class ExitSession:
         self._share = registry.fairness.share_of(client)
         self._idle = registry.driver.wheel.timer(self._expired)
 
-    def join(
-        self, leg: Leg, direction: Direction, number: int, client_nonce: bytes, exit_nonce: bytes
-    ) -> None:
-        """Make ``leg`` part of the session, so that it carries trains."""
+    def join(self, newcomer: Newcomer, number: int, client_nonce: bytes, exit_nonce: bytes) -> None:
+        """Make the leg of ``newcomer`` part of the session, so that it carries trains."""
         registry = self._registry
+        leg, direction = newcomer.leg, newcomer.direction
+        trace = self.session.trace
+        if trace is not None and number:
+            trace.joined(direction, number, newcomer.since, newcomer.since)
+        elif trace is not None and direction is Direction.UPSTREAM:
+            trace.handshake(newcomer.since, newcomer.since)
         keys = self.keys.leg_keys(direction, number, client_nonce, exit_nonce)
         owner = LegOwner(
             registry.driver.clock,
@@ -148,7 +153,8 @@ class Registry:
             raise HandshakeError("handshake-replayed")
         member = ExitSession(self, client, public_key, session, keys)
         self._sessions[session.session_id] = member
-        log.info("session opened", extra={"id": log_id(session.session_id), "private": {"client": client}})
+        fields = {"id": log_id(session.session_id), **trace_fields(session.trace)}
+        log.info("session opened", extra={**fields, "private": {"client": client}})
         for direction, window in member.windows.items():
             for label, number in window.labels().items():
                 self._labels[label] = (member, direction, number)
@@ -170,7 +176,8 @@ class Registry:
         """Discard the session: it has ended."""
         if self._sessions.pop(member.session.session_id, None) is None:
             return
-        log.info("session over", extra={"id": log_id(member.session.session_id)})
+        session = member.session
+        log.info("session over", extra={"id": log_id(session.session_id), **trace_fields(session.trace)})
         for window in member.windows.values():
             for label in window.labels():
                 self._labels.pop(label, None)
@@ -210,5 +217,5 @@ class Registry:
             member.close(code)
 
 
-SessionMaker = Callable[[bytes, str, ShapingTerms | None], Session]
-"""Creates a session from its id, its client's name and the granted shaping."""
+SessionMaker = Callable[[bytes, str, ShapingTerms | None, SessionTrace | None], Session]
+"""Creates a session from its id, its client's name, the granted shaping and what traces it."""

@@ -74,7 +74,10 @@ class ByteStream(Stream):
         self, context: SessionContext, stream_id: int, kind: StreamKind, credit: int, now: float
     ) -> None:
         super().__init__(
-            stream_id, kind, SendSide(context.session_id, stream_id, credit, context.limits.memory)
+            stream_id,
+            kind,
+            SendSide(context.session_id, stream_id, credit, context.limits.memory),
+            None if context.trace is None else context.trace.stream(stream_id, kind),
         )
         self.context = context
         self.handler: StreamHandler = NOBODY
@@ -125,6 +128,8 @@ class ByteStream(Stream):
         """
         if self.resetting or not self.is_registered:
             return
+        if self.trace is not None and self.state is StreamState.OPEN:
+            self.trace.refused(code)
         self.state = next_state(self.state, StreamEvent.RESET)
         self.resetting = True
         self.sending.drop_everything()
@@ -142,6 +147,8 @@ class ByteStream(Stream):
 
     def accept(self, address: bytes = b"", port: int = 0) -> None:
         """Report to the client that the destination has connected, from this address (exit only)."""
+        if self.trace is not None:
+            self.trace.opened()
         self.state = next_state(self.state, StreamEvent.OPENED)
         reply = OpenReply(self.receiving.window.granted, address, port)
         self.sending.control.append((PacketType.OPEN, reply.encode()))
@@ -243,6 +250,8 @@ class ByteStream(Stream):
         handler, self.handler = self.handler, NOBODY
         if not was_over:
             if was_open:
+                if self.trace is not None:
+                    self.trace.refused(code)
                 handler.refused(code, now)
             else:
                 handler.aborted(code, now)
@@ -288,6 +297,8 @@ class ByteStream(Stream):
         elif self.context.is_client and type_ is PacketType.OPEN and self.receiving.expected == 1:
             self.credited(OpenReply.decode(payload).window, now)
             self.state = next_state(self.state, StreamEvent.OPENED)
+            if self.trace is not None:
+                self.trace.opened()
             self.handler.opened(now)
         else:
             raise FlowControlError("packet-out-of-place", type_.name)
@@ -296,6 +307,8 @@ class ByteStream(Stream):
         """Count how long the first byte from the destination took."""
         self.context.counters.observe(f"latency-{self.kind.name.lower()}", now - self.opened_at)
         self.opened_at = 0.0
+        if self.trace is not None:
+            self.trace.first_byte()
 
     def _tell_room(self, now: float) -> None:
         sending = self.sending

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.receive_side import WindowPool
 from halftunnel_vpn.session.scheduler import Scheduler
+from halftunnel_vpn.session.session_options import SessionOwner
 
 INITIAL_ROUND_TRIP: Final = 0.1
 """Seconds that a session's round trip counts as until it has been measured."""
@@ -34,6 +33,8 @@ class SessionContext:
         "sends",
         # The session's UUID, 16 bytes.
         "session_id",
+        # Makes the traces of streams; None: nothing is traced.
+        "trace",
         # Called when the session has something to send.
         "wake",
         # The credit that all streams share.
@@ -43,20 +44,20 @@ class SessionContext:
     def __init__(
         self,
         session_id: bytes,
+        owner: SessionOwner,
         *,
         is_client: bool,
         limits: SessionLimits,
-        counters: Counters,
-        wake: Callable[[], None],
         acknowledgements: Acknowledgements,
         scheduler: Scheduler,
     ) -> None:
         self.session_id = session_id
+        self.trace = owner.trace
         self.is_client = is_client
         self.sends = Direction.UPSTREAM if is_client else Direction.DOWNSTREAM
         self.limits = limits
-        self.counters = counters
-        self.wake = wake
+        self.counters = owner.counters
+        self.wake = owner.wake
         self.acknowledgements = acknowledgements
         self.scheduler = scheduler
         self.window_pool = WindowPool(limits.window_pool, limits.stream_window, limits.memory)

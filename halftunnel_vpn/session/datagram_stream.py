@@ -58,7 +58,9 @@ class DatagramStream(Stream):
     handler: DatagramHandler
 
     def __init__(self, context: SessionContext, stream_id: int, kind: StreamKind) -> None:
-        super().__init__(stream_id, kind, SendSide(context.session_id, stream_id, 0))  # for OPEN and RESET
+        trace = None if context.trace is None else context.trace.stream(stream_id, kind)
+        # The sending side is for OPEN and RESET.
+        super().__init__(stream_id, kind, SendSide(context.session_id, stream_id, 0), trace)
         self.context = context
         self.is_accepted = False
         self.has_drained: Callable[[], None] | None = None
@@ -121,12 +123,16 @@ class DatagramStream(Stream):
         """Drop what waits and report ``code`` to the peer; do nothing when the stream is over."""
         if self.resetting or not self.is_registered:
             return
+        if self.trace is not None and not self.is_accepted:
+            self.trace.refused(code)
         self.resetting = True
         self.release()
         self._control(PacketType.RESET, encode_reset(code))
 
     def accept(self, address: bytes = b"", port: int = 0) -> None:
         """Report to the client that the socket is bound to ``address`` and ``port`` (exit only)."""
+        if self.trace is not None:
+            self.trace.opened()
         self.is_accepted = True
         self._control(PacketType.OPEN, OpenReply(0, address, port).encode())
 
@@ -211,6 +217,8 @@ class DatagramStream(Stream):
             if not self.resetting:
                 self.handler.run_received(payload, now)
         elif type_ is PacketType.OPEN:
+            if self.trace is not None and not self.is_accepted:
+                self.trace.opened()
             self.is_accepted = True
             self.context.acknowledgements.stateless(self.stream_id, sequence + 1)
 
@@ -233,6 +241,8 @@ class DatagramStream(Stream):
         if was_over:
             return
         if self.context.is_client and not self.is_accepted:
+            if self.trace is not None:
+                self.trace.refused(code)
             self.handler.refused(code, now)
         else:
             self.handler.aborted(code, now)

@@ -10,6 +10,7 @@ from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import MAX_TRAIN
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, encode_reset
+from halftunnel_vpn.protocol.trace_ports import SessionTrace
 from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.byte_stream import ByteStream
@@ -58,7 +59,7 @@ class Session:
         acceptor: Acceptor | None = None,
         sending: SendingOptions = DEFAULT_SENDING,
     ) -> None:
-        wheel, random, counters, wake, self._on_ended = owner
+        wheel, random, counters, wake, self._on_ended, _ = owner
         # The streams, their numbers and states.
         self._table = StreamTable(limits.memory)
         # Open streams by their ids.
@@ -70,10 +71,9 @@ class Session:
         # What streams and legs know of the session.
         self.context = SessionContext(
             session_id,
+            owner,
             is_client=is_client,
             limits=limits,
-            counters=counters,
-            wake=wake,
             acknowledgements=self._acknowledgements,
             scheduler=self._scheduler,
         )
@@ -129,6 +129,11 @@ class Session:
     def counters(self) -> Counters:
         """Where events and drops are counted."""
         return self.context.counters
+
+    @property
+    def trace(self) -> SessionTrace | None:
+        """What traces the session; None: nothing does."""
+        return self.context.trace
 
     @property
     def round_trip(self) -> float:

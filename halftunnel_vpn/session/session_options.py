@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.protocol.trace_ports import SessionTrace
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.legs import LegPolicy
 from halftunnel_vpn.session.shaping_plan import ShapingPlan
@@ -23,6 +24,8 @@ class SessionOwner(NamedTuple):
     wake: Callable[[], None]
     # Called when the peer has ended the session.
     ended: Callable[[], None] = lambda: None
+    # Is called about the streams; None: nothing is traced.
+    trace: SessionTrace | None = None
 
 
 class SendingOptions(NamedTuple):

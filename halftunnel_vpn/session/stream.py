@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
+from halftunnel_vpn.protocol.trace_ports import StreamTrace
 from halftunnel_vpn.protocol.wire import PacketType
 from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.send_side import SendSide
@@ -29,9 +30,13 @@ class Stream:
         # The sending half: packets in order, kept until they are acknowledged.
         "sending",
         "stream_id",
+        # Is called about opening and first byte; None: the stream is not traced.
+        "trace",
     )
 
-    def __init__(self, stream_id: int, kind: StreamKind, sending: SendSide) -> None:
+    def __init__(
+        self, stream_id: int, kind: StreamKind, sending: SendSide, trace: StreamTrace | None
+    ) -> None:
         self.stream_id = stream_id
         self.kind = kind
         self.sending = sending
@@ -41,6 +46,7 @@ class Stream:
         self.resetting = False
         self.fin_follows = False
         self.offender = b""
+        self.trace = trace
 
     @property
     def cost(self) -> int:

@@ -52,6 +52,8 @@ OWNERS = {
     "h11": "http1",
     "segno": "control",
     "prometheus_client": "observe",
+    "opentelemetry": "observe",
+    "requests": "observe",
     "matplotlib": "audit",
     "systemd": "daemon",
 }
@@ -199,7 +201,7 @@ TYPE_CHECKING_ONLY = f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    
         ("tun/a.py", TYPE_CHECKING_ONLY, 3, "tun (floor 3) imports client, which is on a higher floor (4)"),
         ("server/a.py", "import websockets.server", 1,
          "server imports websockets, which transport alone may"),
-        ("dns/a.py", "import requests", 1, "dns imports requests, a third-party package without an owner"),
+        ("dns/a.py", "import httpx", 1, "dns imports httpx, a third-party package without an owner"),
         ("tun/a.py", "from scapy.all import IP", 1,
          "tun imports scapy, a third-party package without an owner"),
         ("cli/a.py", "from lab.topology import Lab", 1,

@@ -17,7 +17,7 @@ from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.legs.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile, RoadConfig
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import RoadError, UpstreamUnavailable
+from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import (
     READS_REFUSALS,
@@ -29,6 +29,7 @@ from halftunnel_vpn.protocol.handshake_payloads import (
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
 from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingTerms
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, SessionTrace, Tracing
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
@@ -54,6 +55,8 @@ class OpenedLeg:
     leg: Leg
     early: EarlyMessages
     url: str
+    dialled_at: float
+    """When it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class NewLeg:
     number: int
     keys: LegKeys
     url: str
+    dialled_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class NewSession:
     exit_hello: ExitHello
     upstream: NewLeg
     downstream: NewLeg
+    trace: SessionTrace | None
+    """None: the session is not traced."""
 
 
 class Connector:
@@ -92,7 +98,9 @@ class Connector:
         counters: Counters,
         clock: HandshakeClock | None = None,
         invitation: bytes = b"",
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self.clock = clock or HandshakeClock()
         self._invitation = invitation
         self._profile = profile
@@ -114,14 +122,19 @@ class Connector:
         answer is not genuine, HandshakeRefused when it is genuine and a refusal.
         """
         for refusals in range(MAX_TIME_REFUSALS + 1):
+            began = monotonic()
             try:
-                established = await self._handshake()
+                established = await self._handshake(began)
             except HandshakeRefused as error:
+                self._tracing.handshake_failed(error.reason, began)
                 if refusals == MAX_TIME_REFUSALS or not self._learn_time(error.exit_hello):
                     raise
                 self._counters.drop(error.reason)
                 for notice in self.clock.notices:
                     log.warning("%s", notice)
+            except (RoadError, HandshakeError) as error:
+                self._tracing.handshake_failed(error.reason, began)
+                raise
             else:
                 self.clock.accepted(at_once=not refusals)
                 return established
@@ -137,7 +150,7 @@ class Connector:
             return False
         return True
 
-    async def _handshake(self) -> NewSession:
+    async def _handshake(self, began: float) -> NewSession:
         """Send message 1 upstream and receive message 2 downstream, over the first URLs that answer.
 
         Raises RoadError when a leg cannot be opened or the exit does not answer, HandshakeError when the
@@ -171,15 +184,19 @@ class Connector:
 
         def first_leg(opened: OpenedLeg, direction: Direction) -> NewLeg:
             leg_keys = keys.leg_keys(direction, 0, hello.nonce, exit_hello.nonce)
-            return NewLeg(opened.leg, opened.early, direction, 0, leg_keys, opened.url)
+            return NewLeg(opened.leg, opened.early, direction, 0, leg_keys, opened.url, opened.dialled_at)
 
         self._counters.count("handshakes")
+        trace = self._tracing.session(keys, is_client=True)
+        if trace is not None:
+            trace.handshake(began, max(up.dialled_at, down.dialled_at))
         return NewSession(
             hello.session_id,
             keys,
             exit_hello,
             first_leg(up, Direction.UPSTREAM),
             first_leg(down, Direction.DOWNSTREAM),
+            trace,
         )
 
     async def join(
@@ -209,7 +226,7 @@ class Connector:
             reply = await opened.early.next_message()
         exit_nonce = verify_join_reply(reply, keys, direction, number, client_nonce)
         leg_keys = keys.leg_keys(direction, number, client_nonce, exit_nonce)
-        return NewLeg(opened.leg, opened.early, direction, number, leg_keys, opened.url)
+        return NewLeg(opened.leg, opened.early, direction, number, leg_keys, opened.url, opened.dialled_at)
 
     async def _dial_both(self) -> tuple[OpenedLeg, OpenedLeg]:
         """Dial a leg in each direction at the same time. If one fails, the other is closed."""
@@ -264,7 +281,7 @@ class Connector:
         early = EarlyMessages()
         options = self._options_of(self.road(direction))
         leg = await dial(url, options, early, advanced=attempt.advanced)
-        return OpenedLeg(leg, early, url)
+        return OpenedLeg(leg, early, url, monotonic())
 
     async def _race(self, begin: Callable[[Attempt[T]], Awaitable[T]], direction: Direction, url: str) -> T:
         race = Race(begin, patience_for(self.roads.round_trips[direction].get(url, 0.0)))

@@ -16,6 +16,7 @@ from halftunnel_vpn.client.legs.slots import Slot
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.trace_ports import trace_fields
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.session.keepalive import LEG_SILENT
 from halftunnel_vpn.session.legs import LegIdentity, SessionLeg
@@ -96,6 +97,7 @@ class LegKeepers:
         self._roads = connector.roads
         self._session = session
         self._keys = established.keys
+        self._trace = established.trace
         self._driver = driver
         self._counters = counters
         self._changed = changed
@@ -186,26 +188,29 @@ class LegKeepers:
         if not breaker.is_ready(self._driver.clock()):
             return None  # another keeper, which woke at the same time, was first
         breaker.tried()
+        began = self._driver.clock()
         try:
             leg = await self._connector.join(self._keys, direction, lambda: self._take_number(direction), url)
         except LegClosed as error:
             if error.reason == REFUSED:
-                self._note(direction, error.reason)
+                self._note(direction, error.reason, began)
                 breaker.succeeded()  # the path leads to the exit
                 slot.refused(self._driver.clock())
                 self._refused()
             else:
-                self._failed(direction, url, error.reason)
+                self._failed(direction, url, error.reason, began)
         except RoadError as error:
-            self._failed(direction, url, error.reason)
+            self._failed(direction, url, error.reason, began)
         except HandshakeError as error:
-            self._failed(direction, url, error.reason)
+            self._failed(direction, url, error.reason, began)
         except BaseException:
             breaker.abandoned(self._driver.clock())
             raise
         else:
             self._unanswered[direction] = self._refusals = 0
             breaker.succeeded()
+            if self._trace is not None:
+                self._trace.joined(direction, leg.number, began, leg.dialled_at)
             return leg
         return None
 
@@ -234,7 +239,8 @@ class LegKeepers:
         clock = self._driver.clock
 
         def on_lost(state: SessionLeg, reason: str) -> None:
-            log.info("leg lost: %s", reason, extra={"direction": name, "leg": leg.number})
+            fields = trace_fields(self._trace)
+            log.info("leg lost: %s", reason, extra={"direction": name, "leg": leg.number, **fields})
             self._counters.count(f"legs-lost-{name}")
             state.report(self._counters)
             self._learn(state, reason)
@@ -271,10 +277,13 @@ class LegKeepers:
             return
         self._intervals.cut(leg.domain, silence, time.time())
 
-    def _failed(self, direction: Direction, url: str, reason: str) -> None:
+    def _failed(self, direction: Direction, url: str, reason: str, began: float) -> None:
         self._roads.breakers[direction][url].failed(self._driver.clock())
-        self._note(direction, reason)
+        self._note(direction, reason, began)
 
-    def _note(self, direction: Direction, reason: str) -> None:
+    def _note(self, direction: Direction, reason: str, began: float) -> None:
         self._counters.drop(f"join-{reason}")
-        log.info("a leg could not be opened: %s", reason, extra={"direction": direction.name.lower()})
+        if self._trace is not None:
+            self._trace.join_failed(direction, reason, began)
+        fields = {"direction": direction.name.lower(), **trace_fields(self._trace)}
+        log.info("a leg could not be opened: %s", reason, extra=fields)

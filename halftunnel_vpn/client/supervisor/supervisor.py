@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from halftunnel_vpn.client.companions import ALONE, Companions
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.supervisor import events, portals
 from halftunnel_vpn.client.supervisor.base_state import StateContext, Step
@@ -24,7 +25,6 @@ from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.supervisor_status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner, tunnels_on
-from halftunnel_vpn.client.tunnel import MakeProxy
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.status_schema import Status, TunnelState
@@ -56,7 +56,7 @@ class Supervisor:
         remembers: bool,
         policy: PolicyPort | None = None,
         make_tunnel: MakeTunnel | None = None,
-        make_proxy: MakeProxy | None = None,
+        companions: Companions = ALONE,
     ) -> None:
         # The current state, and the history that listeners read.
         self.machine = Machine()
@@ -73,7 +73,7 @@ class Supervisor:
         host = policy or keeper
         # Runs one tunnel at a time.
         self._runner = TunnelRunner(
-            make_tunnel or tunnels_on(keeper, driver, self.counters, make_proxy), self._post
+            make_tunnel or tunnels_on(keeper, driver, self.counters, companions), self._post
         )
         # Applies the policy of the current state.
         self._enforcement = Enforcement(host)

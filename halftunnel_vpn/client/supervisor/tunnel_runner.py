@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from halftunnel_vpn.client.companions import Companions
 from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelEnded
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
-from halftunnel_vpn.client.tunnel import MakeProxy, Tunnel
+from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -24,9 +25,7 @@ MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]
 """Makes a tunnel from a profile. The tunnel calls the function whenever its phase may have changed."""
 
 
-def tunnels_on(
-    host: HostPort, driver: Driver, counters: Counters, make_proxy: MakeProxy | None
-) -> MakeTunnel:
+def tunnels_on(host: HostPort, driver: Driver, counters: Counters, companions: Companions) -> MakeTunnel:
     """Return what makes real tunnels on ``host``. Addresses in use are replaced by free ones."""
 
     def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
@@ -34,7 +33,7 @@ def tunnels_on(
         for notice in notices:
             log.warning("%s", notice)
         return Tunnel(
-            profile, driver, host, counters, changed=changed, notices=notices, make_proxy=make_proxy
+            profile, driver, host, counters, changed=changed, notices=notices, companions=companions
         )
 
     return make

@@ -34,6 +34,7 @@ from halftunnel_vpn.protocol.handshake_payloads import ClientHello
 from halftunnel_vpn.protocol.join import encode_token_join
 from halftunnel_vpn.protocol.keys import Direction, KeyPair, encode_key
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.server import main as server_main
 from halftunnel_vpn.server.exit import Exit
@@ -121,6 +122,7 @@ class RunningExit:
         self.addresses = {UP: "127.0.0.1", DOWN: "::1"}
         self.ports = {road: free_port(self.addresses[road]) for road in Direction}
         self.is_secure = True
+        self.tracing: Tracing = NO_TRACING
         self.exit: Exit
         self.listeners: list[Listener]
         self.reloader: Reloader
@@ -181,7 +183,7 @@ class RunningExit:
         driver = Driver(asyncio.get_running_loop())
         self._stack.callback(driver.close)
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self.exit = Exit(self.directory, config, driver, tasks)
+        self.exit = Exit(self.directory, config, driver, tasks, self.tracing)
         places = await server_main.listen(self.directory, config, self.exit, driver)
         self.listeners = list(places.values())
         self.reloader = Reloader(self.directory, self._load, config, self.exit, places, driver)
@@ -310,6 +312,7 @@ class RunningClient:
         profile: ClientProfile,
         authority_of: Callable[[RoadConfig], str | None],
         clock: HandshakeClock | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.profile = profile
         self.counters = Counters()
@@ -318,7 +321,7 @@ class RunningClient:
         self.hellos: list[Any] = []
         self._resolver = RoadResolver(1, self.counters)
         self._authority_of = authority_of
-        self.connector = Connector(profile, self._options, self.counters, clock)
+        self.connector = Connector(profile, self._options, self.counters, clock, tracing=tracing)
         self.connection = Connection(
             profile,
             self.connector,
@@ -388,6 +391,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
         limits: dict[str, Any] | None = None,
         shaping: dict[str, Any] | None = None,
         clock: HandshakeClock | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> RunningClient:
         document: dict[str, Any] = {
             "name": name,
@@ -413,7 +417,7 @@ async def make_client(running_exit: RunningExit) -> AsyncIterator[MakeClient]:
             name = (authority or {}).get(direction, running_exit.authority(direction))
             return None if name is None else running_exit.authorities.pem(name)
 
-        made.append(RunningClient(profile, authority_of, clock))
+        made.append(RunningClient(profile, authority_of, clock, tracing))
         return made[-1]
 
     yield make

@@ -81,7 +81,7 @@ async def test_at_debug_both_ends_tell_of_a_stream_by_the_same_numbers(
                 (entry["id"], entry["stream"], entry["destination"])
             )
     at_client, at_exit = (
-        opened["halftunnel_vpn.client.connection"],
+        opened["halftunnel_vpn.client.stream_log"],
         opened["halftunnel_vpn.server.client_nat"],
     )
     assert at_client == at_exit and len(at_client) == 3

@@ -88,7 +88,7 @@ class House:
         self._far_end = far_end
         self.ends = []
 
-    def _session(self, session_id, client, terms=None):
+    def _session(self, session_id, client, terms=None, trace=None):
         return Session(
             session_id,
             SessionOwner(
