@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 MANIFESTS = Path(__file__).parents[2] / "configs/kubernetes"
 NETWORK, EXIT = "htkube", "10.119.0.10"

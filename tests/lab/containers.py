@@ -6,6 +6,7 @@ kept in the cache of the lab; podman builds again what has changed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -55,7 +56,10 @@ Completed = subprocess.CompletedProcess[str]
 
 
 class Engine:
-    """podman in one network namespace. Calls raise HostError when a command fails."""
+    """podman in one network namespace. Calls raise HostError when a command fails.
+
+    There is one store, so there is one engine at a time on a machine: the next one waits for `close`.
+    """
 
     def __init__(self, scratch: Path) -> None:
         self.namespace = f"htlab-{os.getpid()}-0-containers"
@@ -68,6 +72,8 @@ class Engine:
         for directory in ("networks", "storage"):
             (STORE / directory).mkdir(parents=True, exist_ok=True)
         files = min(20000, _hard_limit())
+        self._turn = (STORE / "turn").open("w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
         (scratch / "containers.conf").write_text(CONTAINERS_CONF.format(files=files, store=STORE))
         (scratch / "storage.conf").write_text(STORAGE_CONF.format(store=STORE))
         self._command(["ip", "netns", "add", self.namespace])
@@ -78,6 +84,7 @@ class Engine:
         """Remove all containers and the network namespace; images stay."""
         self._clear()
         self._command(["ip", "netns", "delete", self.namespace], check=False)
+        self._turn.close()
 
     def _clear(self) -> None:
         """Remove all pods, containers, networks and volumes of the store."""

@@ -10,7 +10,7 @@ import re
 import pytest
 from lab.topology import LAN_RESOLVER
 
-pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 PING = f"ping -c1 -W2 {LAN_RESOLVER}"
 

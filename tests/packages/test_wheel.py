@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import machine_tree
 
-pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 SOURCE = Path(__file__).parents[2]
 PREFIX = "/opt/pipx/venvs/halftunnel-vpn"
