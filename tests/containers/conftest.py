@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,16 @@ class Site:
 
     def compose(self, *words: str) -> str:
         return self.engine.run(["podman-compose", *words], timeout=180).stdout
+
+    def hold_bridges(self) -> None:
+        """Give every bridge the link address that it has.
+
+        A bridge without one of its own takes that of a port: it changes when a container comes or goes.
+        Who asks the resolver on it would use the old one for up to a minute.
+        """
+        for bridge in json.loads(self.engine.run(["ip", "-j", "link", "show", "type", "bridge"]).stdout):
+            words = ["dev", bridge["ifname"], "address", bridge["address"]]
+            self.engine.run(["ip", "link", "set", *words])
 
     def name(self, service: str) -> str:
         return f"halftunnel_{service}_1"
@@ -72,6 +83,7 @@ def site(engine: Engine) -> Iterator[Site]:
     made = Site(engine)
     try:
         made.compose("up", "--detach")
+        made.hold_bridges()
         made.wait_healthy()
         yield made
     finally:
