@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, ClockParameters
+from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, STEADY, ClockParameters, RampStep
 
-OUTCOMES = 12
+OUTCOMES = 19
 """Stops that are distinguished. The last one stands for all activities of a minute and more."""
 
 
@@ -13,11 +13,13 @@ class ActivityClock:
 
     __slots__ = (
         "_gap",
+        "_highest_rate",
         "_last_data",
         "_parameters",
         "_started",
         "activities",
         "index",
+        "is_whole",
         "next_check",
         "running",
         "stopped_at",
@@ -27,6 +29,9 @@ class ActivityClock:
         self._parameters = parameters
         # Whether an activity goes on.
         self.running = False
+        self._highest_rate = parameters.highest_rate
+        # Whether records are the whole ones and not the trickle's.
+        self.is_whole = True
         # When it may stop next, and when the budget is checked next.
         self.next_check = 0.0
         # How many times it could have stopped and did not.
@@ -53,6 +58,29 @@ class ActivityClock:
     def is_over(self, now: float, hold: float) -> bool:
         """Whether nothing was active for ``hold`` seconds; a stop at a fixed time is asked for by itself."""
         return now - self._last_data >= hold
+
+    def passed(self, now: float) -> float:
+        """Return the seconds since the start of the activity."""
+        return now - self._started
+
+    def pace(self, now: float) -> RampStep:
+        """Return how many records leave now, and how many ticks later the next ones do."""
+        ramp = self._parameters.ramp
+        if self.is_whole and ramp:
+            return self._parameters.pace_at(now - self._started)
+        return STEADY
+
+    @property
+    def highest_rate(self) -> float:
+        """Bytes a second at most."""
+        return self._highest_rate if self.is_whole else self._parameters.trickle / self._parameters.tick
+
+    def bytes_between(self, start: float, end: float) -> float:
+        """Return the bytes of the records from ``start`` to ``end``, in seconds since the start."""
+        parameters = self._parameters
+        if self.is_whole:
+            return parameters.bytes_between(start, end)
+        return parameters.trickle / parameters.tick * (end - start)
 
     @property
     def length(self) -> float:

@@ -5,12 +5,13 @@ Each connection draws its own parameters from a seed, so that nobody can learn f
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 UP_CELL: Final = 1400
 """Bytes of an upstream record: one TCP segment with the headers of WebSocket and TLS."""
 
-DOWN_RATE: Final = 1_600_000
+DOWN_RATE: Final = 1_400_000
 """Bytes a second of the downstream clock, unless another rate is asked for."""
 
 MIN_DOWN_RATE: Final = 100_000
@@ -29,12 +30,33 @@ SPREAD: Final = 0.2
 """Part by which what a connection draws differs from the middle at most."""
 
 HOLD: Final = 0.3
-"""Seconds beyond a round trip for which a clock goes on behind the last data."""
+"""Seconds beyond a round trip for which a clock goes on behind the last data,"""
+
+STOPS_HOLD: Final = 0.15
+"""and where it stops at fixed times: the next of these adds as much again."""
+
+
+class RampStep(NamedTuple):
+    """Until ``until`` seconds after a start, ``records`` of them leave together every ``ticks`` ticks."""
+
+    until: float
+    ticks: int
+    records: int
+
+
+STEADY: Final = RampStep(math.inf, 1, 1)
+
+RAMP: Final = (RampStep(0.2, 2, 1), RampStep(1.0, 1, 2))
+"""The downstream's pace behind a start; then it is steady.
+
+Handshakes come first, and need little; most of a page comes in the second behind them. The time alone
+decides, whatever there is to send.
+"""
 
 FIRST_STOP: Final = 0.5
 """Seconds after its start at which a clock may stop first, where it stops at fixed times,"""
 
-STOP_GROWTH: Final = 1.5
+STOP_GROWTH: Final = 1.3
 """and the factor to each later time."""
 
 MAX_STOP_GAP: Final = 20.0
@@ -74,11 +96,35 @@ class ClockParameters(NamedTuple):
     bulk_in: float = 0.0
     first_stop: float = FIRST_STOP
     stop_growth: float = STOP_GROWTH
+    # The pace behind the start of a whole activity, in the order of time.
+    ramp: tuple[RampStep, ...] = ()
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
+        """Bytes a second, once the ramp is over."""
         return self.cell / self.tick
+
+    @property
+    def highest_rate(self) -> float:
+        """Bytes a second at the steepest place of the ramp."""
+        return self.rate * max(pace.records / pace.ticks for pace in (*self.ramp, STEADY))
+
+    def pace_at(self, passed: float) -> RampStep:
+        """Return the pace ``passed`` seconds after the start of a whole activity."""
+        for pace in self.ramp:
+            if passed < pace.until:
+                return pace
+        return STEADY
+
+    def bytes_between(self, start: float, end: float) -> float:
+        """Return the bytes of the records from ``start`` to ``end``, in seconds of a whole activity."""
+        total, at = 0.0, start
+        for pace in (*self.ramp, STEADY):
+            if at < pace.until and at < end:
+                passed = min(pace.until, end) - at
+                total += self.rate * pace.records / pace.ticks * passed
+                at += passed
+        return total
 
 
 def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0) -> ClockParameters:
@@ -87,6 +133,7 @@ def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0
     return ClockParameters(
         cell=cell,
         trickle=cell,
+        hold=STOPS_HOLD if stops else HOLD,
         stops=stops,
         bulk_after=bulk_after,
         bulk_in=(rate or DOWN_RATE) * BULK_IN,
@@ -99,7 +146,15 @@ def downstream_clock(seed: bytes, *, bulk_after: float, rate: int = 0, tick: flo
     """Return the exit's clock for about ``rate`` bytes a second, 0: DOWN_RATE; ``seed`` as above."""
     cell = int(min(max(rate or DOWN_RATE, MIN_DOWN_RATE) * tick * _around(seed[0]), MAX_CELL))
     trickle = min(int(TRICKLE_CELL * _around(seed[1])), cell)
-    return ClockParameters(cell=cell, trickle=trickle, tick=tick, follows=True, bulk_after=bulk_after)
+    return ClockParameters(
+        cell=cell,
+        trickle=trickle,
+        tick=tick,
+        hold=STOPS_HOLD,
+        follows=True,
+        bulk_after=bulk_after,
+        ramp=RAMP,
+    )
 
 
 def _draw(byte: int) -> float:

@@ -54,8 +54,8 @@ class Shaper:
     """
 
     __slots__ = (
-        "_acknowledgements", "_backlog", "_bulk_quiet", "_bulk_sent", "_context", "_is_whole",
-        "_legs", "_numbers", "_opened", "_owed_slots", "_parameters", "_peer", "_policy",
+        "_acknowledgements", "_backlog", "_bulk_quiet", "_bulk_sent", "_context", "_legs",
+        "_numbers", "_opened", "_owed_slots", "_parameters", "_peer", "_policy",
         "_scheduler", "_slot_at", "_step", "_timer", "_used", "began", "budget", "clock", "notify",
         "reason", "slots_skipped", "state", "writer",
     )  # fmt: skip
@@ -92,8 +92,6 @@ class Shaper:
         self._timer: Timer = wheel.timer(self._tick)
         # When the next slot is, in steps of the timer wheel.
         self._step = 0
-        # Whether the cell is the whole one and not the trickle's.
-        self._is_whole = True
         self._opened = 0
         # Seconds for which more waited than fits, less those for which it did not.
         self._backlog = 0.0
@@ -112,8 +110,9 @@ class Shaper:
             return False
         if not (self._acknowledgements or self._scheduler) or not self._legs.senders:
             return True
-        self._is_whole = self._is_surge()
-        reason = self.budget.reason_against(self._rate * self._parameters.first_stop, now)
+        clock = self.clock
+        clock.is_whole = self._is_surge()
+        reason = self.budget.reason_against(clock.bytes_between(0.0, self._parameters.first_stop), now)
         if reason:
             self._step_down(reason, now)
             return False
@@ -147,11 +146,6 @@ class Shaper:
 
     # --- the clock -------------------------------------------------------------------------------
 
-    @property
-    def _rate(self) -> float:
-        parameters = self._parameters
-        return (parameters.cell if self._is_whole else parameters.trickle) / parameters.tick
-
     def _begin(self, now: float) -> None:
         """Begin an activity: the first record leaves at once."""
         self.state = _CLOCK
@@ -162,7 +156,7 @@ class Shaper:
         self._owed_slots = 0
         self._peer.begin(now)
         self._step = math.ceil(now / GRANULARITY)
-        self._arm_slot(self._parameters.tick)
+        self._arm_slot(self.clock.pace(now).ticks * self._parameters.tick)
         self._slot(now, now)
 
     def _arm_slot(self, after: float) -> None:
@@ -174,8 +168,9 @@ class Shaper:
         if self.state is not _CLOCK:
             self._check_unshaped(now)
             return
-        tick = SLOW_TICK if self._peer.is_bulk(now) else self._parameters.tick
         deadline = self._step * GRANULARITY
+        pace = self.clock.pace(deadline)
+        tick = SLOW_TICK if self._peer.is_bulk(now) else self._parameters.tick * pace.ticks
         missed = int((now - deadline) / tick)
         if missed > 0:  # this process was held up: what it missed is not made up for
             self.slots_skipped += missed
@@ -184,15 +179,16 @@ class Shaper:
         self._arm_slot(tick)
         if self._may_stop(now):
             return
-        if not self._is_whole and self._is_surge():
-            self._is_whole = True
+        if not self.clock.is_whole and self._is_surge():
+            self.clock.is_whole = True
             self._opened = self._numbers.highest
             self.clock.stop()
             self.clock.begin(now)
-        if self._owed_slots > 0:
-            self._owed_slots -= 1
-        else:
-            self._slot(now, deadline)
+        for _ in range(pace.records):
+            if self._owed_slots > 0:
+                self._owed_slots -= 1
+            elif self.state is _CLOCK:
+                self._slot(now, deadline)
 
     def _may_stop(self, now: float) -> bool:
         """Stop, or step down, if it is time to; return whether the clock has stopped."""
@@ -209,7 +205,10 @@ class Shaper:
                 return True
         if is_check:
             self.writer.settle(now)
-            reason = self.budget.reason_against(self._rate * clock.gap_after(now), now)
+            passed = clock.passed(now)
+            reason = self.budget.reason_against(
+                clock.bytes_between(passed, passed + clock.gap_after(now)), now
+            )
             if reason:
                 self._stop(now)
                 self._step_down(reason, now)
@@ -244,7 +243,7 @@ class Shaper:
             self.slots_skipped += 1
         else:
             parameters = self._parameters
-            cell = parameters.cell if self._is_whole else parameters.trickle
+            cell = parameters.cell if self.clock.is_whole else parameters.trickle
             if leg is writer.oversize_leg:
                 self._owed_slots = writer.send_oversize(leg, cell, now, deadline) - 1
                 has_data = True
@@ -259,12 +258,11 @@ class Shaper:
 
     def _choose(self, now: float) -> SessionLeg | None:
         """The leg of this slot: what waits has no say in it, except a keepalive, which is for one leg."""
-        most = int(self._rate * (self._context.round_trip + IN_FLIGHT_TIME))
-        writable = [
-            leg
-            for leg in self._legs.senders
-            if leg.port.writable and leg.under_way.bytes + leg.under_way.datagram_bytes < most
-        ]
+        most = int(self.clock.highest_rate * (self._context.round_trip + IN_FLIGHT_TIME))
+        senders = self._legs.senders
+        if len(senders) == 1:
+            return senders[0] if _takes(senders[0], most) else None
+        writable = [leg for leg in senders if _takes(leg, most)]
         if not writable:
             return None
         if len(writable) == 1:
@@ -299,7 +297,7 @@ class Shaper:
             sent = self._bytes_sent()
             # what nothing has acknowledged may have to be sent again: on the clock that would take long
             waits = bool(self._scheduler) or any(leg.outstanding for leg in self._legs.senders)
-            is_quiet = not waits and sent - self._bulk_sent < self._rate * BULK_CHECK
+            is_quiet = not waits and sent - self._bulk_sent < self._parameters.rate * BULK_CHECK
             self._bulk_quiet = self._bulk_quiet + 1 if is_quiet else 0
             self.budget.spent(0, max(sent - self._bulk_sent, 0), now)
             self._bulk_sent = sent
@@ -307,8 +305,8 @@ class Shaper:
                 self._timer.arm(now + BULK_CHECK)
                 return
         elif self.state is _STEPPED_DOWN:
-            self._is_whole = True
-            more = self._rate * RESUME_TIME
+            self.clock.is_whole = True
+            more = self._parameters.rate * RESUME_TIME
             if self.budget.budget:
                 more = min(more, self.budget.budget / RESUME_PART)
             if self.budget.reason_against(more, now):
@@ -337,3 +335,8 @@ class Shaper:
         self._context.counters.count(f"shaping-stepped-down-{reason}")
         self.notify(f"shaping has stopped: {self.explanation}")
         self._context.wake()
+
+
+def _takes(leg: SessionLeg, most: int) -> bool:
+    """Return whether ``leg`` can be written, and has fewer than ``most`` bytes under way."""
+    return leg.port.writable and leg.under_way.bytes + leg.under_way.datagram_bytes < most

@@ -102,7 +102,7 @@ class SlotWriter:
         has_data = train.room < train.size
         if acknowledgements.riding:
             acknowledgements.write_receipts(train)
-        if leg in self._keepalives:
+        if self._keepalives and leg in self._keepalives:
             self._add_keepalives(train, leg)
         room = train.room
         parts: list[Buffer] = train.parts
@@ -177,6 +177,8 @@ class SlotWriter:
 
     def release_late_keepalives(self, now: float) -> None:
         """Send what has waited for KEEPALIVE_WAIT."""
+        if not self._keepalives:
+            return
         late = [leg for leg, waiting in self._keepalives.items() if now - waiting[0] >= KEEPALIVE_WAIT]
         for leg in late:
             self._release(leg, now)

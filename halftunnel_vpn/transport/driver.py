@@ -80,8 +80,9 @@ class Driver:
         self._alarm = self.loop.call_later(max(0.0, delay), self._run)
 
     def _run_exact(self, timer: TimerFd) -> None:
-        timer.clear()
         self._run()
+        if self.wheel.next_deadline is None and not self._is_closed:
+            timer.clear()  # where it has been set again, that has cleared it
 
     def _run(self) -> None:
         self._alarm = None

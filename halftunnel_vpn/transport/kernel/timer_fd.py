@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 from typing import Final
 
@@ -24,9 +23,12 @@ _ItimerSpec = ctypes.c_long * 4
 class TimerFd:
     """One timer. Raises OSError when it is made where the C library or the kernel has none."""
 
-    __slots__ = ("_set_time", "fd")
+    __slots__ = ("_set_time", "_spec", "_spec_pointer", "fd")
 
     def __init__(self) -> None:
+        # One for every setting of the timer, which happens a hundred times a second.
+        self._spec = _ItimerSpec()
+        self._spec_pointer = ctypes.byref(self._spec)
         library = ctypes.CDLL(None, use_errno=True)
         try:
             create, self._set_time = library.timerfd_create, library.timerfd_settime
@@ -38,11 +40,15 @@ class TimerFd:
             raise OSError(ctypes.get_errno(), "timerfd_create")
 
     def set(self, deadline: float) -> None:
-        """Expire at ``deadline``, in seconds of the monotonic clock; at once if that is past."""
-        seconds, part = divmod(max(deadline, 0.0), 1.0)
+        """Expire at ``deadline``, in seconds of the monotonic clock; at once if that is past.
+
+        The file is unreadable until then, also after an expiration that nobody has cleared.
+        """
         # One more nanosecond: an expiration at zero would mean none.
-        spec = _ItimerSpec(0, 0, int(seconds), min(math.ceil(part * 1e9) + 1, 999_999_999))
-        if self._set_time(self.fd, _TFD_TIMER_ABSTIME, spec, None) != 0:
+        after = int(max(deadline, 0.0) * 1e9) + 1
+        spec = self._spec
+        spec[2], spec[3] = divmod(after, 1_000_000_000)
+        if self._set_time(self.fd, _TFD_TIMER_ABSTIME, self._spec_pointer, None) != 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:

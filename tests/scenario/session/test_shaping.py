@@ -153,7 +153,7 @@ def test_the_clock_stops_some_time_after_the_last_data(split):
 def test_strong_stops_only_at_its_own_times(strong):
     pair = strong()
     clock = upstream_clock(SEED, stops=True, bulk_after=5.0)
-    stops = [clock.first_stop * clock.stop_growth**k for k in range(12)]
+    stops = [clock.first_stop * clock.stop_growth**k for k in range(16)]
     for wait in (0.05, 0.7, 1.3):
         tap = Tap(pair, pair.client)
         user, other = pair.open()
@@ -179,6 +179,24 @@ def test_both_clocks_run_together_and_end_together(strong):
     sizes = [size for _, _, size, _ in down.of()]
     assert len(set(sizes)) == 1, "a stream was opened, so no trickle"
     assert pair.exit.shaper.state is ShaperState.IDLE and pair.client.shaper.state is ShaperState.IDLE
+
+
+def test_the_pace_behind_a_start_is_the_ramp_whatever_there_is_to_send(strong):
+    seen = []
+    for size in (100, 400_000):
+        pair = strong()
+        tap = Tap(pair, pair.exit)
+        user, other = pair.open()
+        other.stream.send(bytes(size))
+        pair.advance(1.3)
+        times = [record[0] for record in tap.of()]
+        seen.append([round(at - times[0], 3) for at in times if at - times[0] < 0.45])
+        pair.advance(20.0)
+        assert len(user.received) == size
+    assert seen[0] == seen[1]
+    first, later = [at for at in seen[0] if at < 0.18], [at for at in seen[0] if at > 0.22]
+    assert len(first) == 0.18 // (2 * TICK) + 1 and len(set(first)) == len(first)
+    assert len(later) == 2 * len(set(later)) > 40, "two at a time"
 
 
 def test_a_poll_on_an_open_stream_is_a_trickle(strong):

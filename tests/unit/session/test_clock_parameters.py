@@ -7,9 +7,12 @@ import pytest
 from halftunnel_vpn.session.activity_clock import OUTCOMES, ActivityClock
 from halftunnel_vpn.session.clock_parameters import (
     DOWN_RATE,
+    FIRST_STOP,
     MAX_CELL,
     MAX_STOP_GAP,
     SPREAD,
+    STEADY,
+    STOP_GROWTH,
     TICK,
     UP_CELL,
     downstream_clock,
@@ -40,15 +43,15 @@ def test_no_rate_makes_a_record_that_fits_no_train():
     assert downstream_clock(b"\xff\xff\xff", bulk_after=5.0, rate=1 << 32).cell == MAX_CELL
 
 
-def test_stops_grow_up_to_their_bound_and_twelve_are_told_apart():
+def test_stops_grow_up_to_their_bound_and_nineteen_are_told_apart():
     clock = ActivityClock(upstream_clock(bytes([0, 128, 128]), stops=True, bulk_after=5.0))
     clock.begin(1000.0)
     stops = []
-    while len(stops) < 20:
+    while len(stops) < 40:
         stops.append(clock.next_check - 1000.0)
         clock.advance(clock.next_check)
     assert stops[0] == pytest.approx(0.5, rel=0.01)
-    assert stops[3] / stops[2] == pytest.approx(1.5, rel=0.01)
+    assert stops[3] / stops[2] == pytest.approx(1.3, rel=0.01)
     assert stops[-1] - stops[-2] == MAX_STOP_GAP
     clock.stop()
     assert clock.stopped_at[OUTCOMES - 1] == 1 and not clock.running
@@ -60,3 +63,20 @@ def test_an_activity_is_over_when_no_data_have_left_for_the_hold():
     clock.data(1.0)
     assert not clock.is_over(1.2, 0.3) and clock.is_over(1.4, 0.3)
     assert TICK < 0.3
+
+
+def test_a_minute_has_as_many_stops_as_are_told_apart():
+    stops = [FIRST_STOP * STOP_GROWTH**index for index in range(OUTCOMES + 1)]
+    assert stops[OUTCOMES - 2] < 60.0 < stops[OUTCOMES]
+
+
+def test_the_pace_depends_on_the_time_alone():
+    clock = downstream_clock(bytes(3), bulk_after=5.0)
+    paces = [clock.pace_at(passed)[1:] for passed in (0.0, 0.19, 0.21, 0.99, 1.01, 100.0)]
+    assert paces == [(2, 1), (2, 1), (1, 2), (1, 2), (1, 1), (1, 1)]
+    assert clock.highest_rate == pytest.approx(2 * clock.rate)
+    parts = [clock.rate * 0.1, clock.rate * 1.6, clock.rate * 2.0]
+    assert clock.bytes_between(0.0, 3.0) == pytest.approx(sum(parts))
+    assert clock.bytes_between(0.5, 0.6) == pytest.approx(clock.rate * 0.2)
+    plain = upstream_clock(bytes(3), stops=True, bulk_after=5.0)
+    assert plain.pace_at(0.0) == plain.pace_at(9.0) == STEADY and plain.highest_rate == plain.rate
