@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -21,6 +21,7 @@ from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
+from halftunnel_vpn.client.host.serial_thread import to_its_end
 from halftunnel_vpn.client.legs.connector import Connector, NewSession
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.legs.interval_file import IntervalFile
@@ -32,6 +33,7 @@ from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStat
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
@@ -176,7 +178,7 @@ class Tunnel:
                 profile, host, self._connection, self._resolver, self._driver, self.counters, self._reopen
             )
             undo.push_async_callback(host.leave)
-            undo.push_async_callback(_to_its_end, watch.stop)
+            undo.push_async_callback(to_its_end, watch.stop)
             undo.callback(self._begin_closing)
             await host.enter(host_state(profile, has_ipv6=established.exit_hello.has_ipv6), self._reopen)
             tasks.create_task(watch.run())
@@ -282,9 +284,8 @@ class Tunnel:
     @property
     def is_cut_off(self) -> bool:
         """Whether it was up and no leg of either direction is left."""
-        return self.phase is TunnelState.RECONNECTING and len(self._connection.lost_directions) == len(
-            Direction
-        )
+        lost = self._connection.lost_directions
+        return self.phase is TunnelState.RECONNECTING and len(lost) == len(Direction)
 
     def _dial_options(self, road: RoadConfig) -> DialOptions:
         return dial_options(self.profile, road, self._resolver)
@@ -304,6 +305,10 @@ class Tunnel:
 
     def _flow_counts(self) -> dict[str, int]:
         return asdict(FlowCounts(0, 0, 0) if self._tracker is None else self._tracker.counts)
+
+    def open_flows(self, limit: int) -> list[FlowEnds]:
+        """Return the ends of at most ``limit`` open flows."""
+        return [] if self._tracker is None else self._tracker.ends(limit)
 
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it. Without the kill switch."""
@@ -340,10 +345,5 @@ class Tunnel:
     def _road_status(self, direction: Direction) -> DirectionStatus:
         session = self._connection.session
         legs = session.legs_of(direction) if session is not None else []
-        urls = self._connector.road(direction).urls
-        return road_status(direction, urls, legs, self.counters, self._driver.clock())
-
-
-async def _to_its_end(ending: Callable[[], Awaitable[None]]) -> None:
-    """Await ``ending`` even if the caller is cancelled in the meantime."""
-    await asyncio.shield(asyncio.ensure_future(ending()))
+        breakers = self._connector.roads.breakers[direction]
+        return road_status(direction, breakers, legs, self.counters, self._driver.clock())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker
 from halftunnel_vpn.client.legs.keepers import LegInfo, describe
 from halftunnel_vpn.control.status_schema import DirectionStatus, DnsStatus, LegStatus
 from halftunnel_vpn.counters import Counters
@@ -13,13 +14,21 @@ from halftunnel_vpn.session.legs import SessionLeg
 
 
 def road_status(
-    direction: Direction, urls: Sequence[str], legs: Sequence[SessionLeg], counters: Counters, now: float
+    direction: Direction,
+    breakers: Mapping[str, Breaker],
+    legs: Sequence[SessionLeg],
+    counters: Counters,
+    now: float,
 ) -> DirectionStatus:
-    """Return one direction: its present legs, and the traffic of all legs so far, as last refreshed."""
+    """Return one direction: its present legs, and the traffic of all legs so far, as last refreshed.
+
+    ``breakers`` are the circuits of its URLs.
+    """
     name = direction.name.lower()
     counted = counters.counted
     return DirectionStatus(
-        urls=[without_path(url) for url in urls],
+        urls=[without_path(url) for url in breakers],
+        circuits=[breaker.circuit.value for breaker in breakers.values()],
         legs=len(legs),
         open_legs=[leg_status(describe(leg, now)) for leg in sorted(legs, key=lambda leg: leg.number)],
         sent_bytes=counted[f"{name}-bytes-sent"],

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from halftunnel_vpn.config.schema import MAX_TEXT
 from halftunnel_vpn.control.control_service import Handler, Response
+from halftunnel_vpn.control.flow_schema import FLOWS_PATH, FlowList, as_seen_by
 from halftunnel_vpn.control.json_routes import guarded_all, json_answer, json_body
 from halftunnel_vpn.control.peer import GROUP
 from halftunnel_vpn.control.profile_store import ProfileStore
@@ -101,6 +102,10 @@ class SupervisorPort(Protocol):
 
     async def record(self, seconds: float) -> str:
         """Write down every record on the paths for ``seconds``; return the file. Raises if nothing is up."""
+        ...
+
+    async def flows(self) -> FlowList:
+        """Return the open flows with the programs that own them."""
         ...
 
     async def events(self, since: int, wait: float) -> list[Event]:
@@ -197,7 +202,10 @@ def _events(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         since, wait = _poll(request, default_wait=MAX_WAIT)
         return json_answer({"events": await daemon.events(since, wait)})
 
-    return {("GET", "/v1/events"): events}
+    async def flows(request: Request) -> Response:
+        return json_answer(as_seen_by(request.peer, await daemon.flows()))
+
+    return {("GET", "/v1/events"): events, ("GET", FLOWS_PATH): flows}
 
 
 def _logs(daemon: DaemonPort) -> dict[tuple[str, str], Handler]:

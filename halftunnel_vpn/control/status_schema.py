@@ -47,6 +47,8 @@ class DirectionStatus(TypedDict):
 
     urls: list[str]
     """Scheme, host and port of each URL. The paths are secret and never shown."""
+    circuits: list[str]
+    """For each of ``urls``: ``closed`` (it works), ``open`` (it failed) or ``half-open`` (being tried)."""
     legs: int
     """The number of open legs."""
     open_legs: list[LegStatus]

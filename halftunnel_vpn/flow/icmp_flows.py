@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from halftunnel_vpn.flow.datagrams import DatagramFlow
 from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.icmp_flow import IcmpFlow
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.inet import icmp, ip
@@ -24,6 +27,10 @@ class IcmpFlows:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def ends(self, limit: int) -> list[FlowEnds]:
+        """Return the local ends of at most ``limit`` flows, oldest first."""
+        return [FlowEnds("icmp", *key) for key in islice(self._flows, limit)]
 
     def abort_all(self, now: float) -> None:
         """End every flow: the streams are lost. The next packet of each opens a new flow."""

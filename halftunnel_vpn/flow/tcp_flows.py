@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from halftunnel_vpn.errors import SessionError, UpstreamUnavailable
 from halftunnel_vpn.flow.dns_stream import DnsStream
 from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.interfaces import StreamHandler, StreamOpener, StreamPort
 from halftunnel_vpn.flow.known_destinations import KnownDestinations
 from halftunnel_vpn.flow.openings import Openings
@@ -90,6 +92,17 @@ class TcpFlows:
             endpoint.abort(now)
         self.touched.clear()
         self._known.clear()
+
+    def ends(self, limit: int) -> list[FlowEnds]:
+        """Return the ends of at most ``limit`` flows, oldest first."""
+        found = []
+        for key in islice(self.by_key, limit):
+            length = (len(key) - 4) // 2
+            remote = key[length : 2 * length]
+            ports = key[2 * length :]
+            port, remote_port = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+            found.append(FlowEnds("tcp", key[:length], port, remote, remote_port, self._dns.name_of(remote)))
+        return found
 
     def segment_arrived(self, packet: ip.IpPacket, frame: bytes, trusted: bool, now: float) -> None:
         """Handle one segment of the host. Raises PacketError."""

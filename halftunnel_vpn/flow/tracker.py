@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from halftunnel_vpn.errors import PacketError, WireError
 from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.icmp_flows import IcmpFlows
 from halftunnel_vpn.flow.interfaces import (
     StreamOpener,
@@ -66,6 +67,12 @@ class FlowTracker:
     def counts(self) -> FlowCounts:
         """The numbers of open flows."""
         return FlowCounts(len(self._tcp), len(self._udp_flows), len(self._icmp_flows))
+
+    def ends(self, limit: int) -> list[FlowEnds]:
+        """Return the ends of at most ``limit`` open flows: TCP first, then UDP and ICMP."""
+        found = self._tcp_flows.ends(limit)
+        found += self._udp_flows.ends(limit - len(found))
+        return found + self._icmp_flows.ends(limit - len(found))
 
     def frame_arrived(self, frame: bytes, now: float) -> None:
         """Handle a frame of the host: a vnet header and an IP packet. Call :meth:`flush` after a batch."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from halftunnel_vpn.flow.datagrams import DatagramFlow
 from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.flow_context import FlowContext
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.interfaces import DnsOutcome
 from halftunnel_vpn.flow.openings import Openings
 from halftunnel_vpn.flow.udp_flow import DNS_PORT, UdpFlow, UdpPath
@@ -28,6 +31,10 @@ class UdpFlows:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def ends(self, limit: int) -> list[FlowEnds]:
+        """Return the local ends of at most ``limit`` flows, oldest first."""
+        return [FlowEnds("udp", *key) for key in islice(self._flows, limit)]
 
     def abort_all(self, now: float) -> None:
         """End every flow: the streams are lost. The next packet of each opens a new flow."""

@@ -12,6 +12,7 @@ import pytest
 
 from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, Event, LogLine, daemon_routes
+from halftunnel_vpn.control.flow_schema import FlowList, FlowStatus
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import Ring
 from halftunnel_vpn.control.status_schema import ProtectionStatus, Status
@@ -30,6 +31,8 @@ class SmallDaemon:
         self.lines: Ring[str] = Ring(4)
         self.state = "disconnected"
         self.profile: str | None = None
+        self.open_flows: list[FlowStatus] = []
+        self.more: dict[str, object] = {}
         self.polled = asyncio.Event()
 
     def become(self, state: str, sentence: str | None = None) -> None:
@@ -37,7 +40,7 @@ class SmallDaemon:
         self.ring.append((time.time(), state, sentence))
 
     def status(self) -> Status:
-        return Status(
+        return Status(  # type: ignore[misc]
             version="0",
             state=self.state,
             since=time.time(),
@@ -52,6 +55,7 @@ class SmallDaemon:
             flows={},
             protection=ProtectionStatus(kill_switch="on", active=True, verified=True, inbound=True),
             dropped={},
+            **self.more,
         )
 
     async def up(self, profile: str | None) -> None:
@@ -89,6 +93,9 @@ class SmallDaemon:
     async def record(self, seconds: float) -> str:
         self.told.append(("record", seconds))
         return "/var/lib/halftunnel/audit.jsonl"
+
+    async def flows(self) -> FlowList:
+        return FlowList(flows=[FlowStatus(**flow) for flow in self.open_flows], left_out=0)
 
     async def events(self, since: int, wait: float) -> list[Event]:
         self.polled.set()

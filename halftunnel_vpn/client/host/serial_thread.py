@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -35,3 +35,8 @@ class SerialThread:
                         await asyncio.wait((doing,))
                 doing.exception()  # the caller was cancelled, so nobody receives it
                 raise
+
+
+async def to_its_end(ending: Callable[[], Awaitable[None]]) -> None:
+    """Await ``ending`` even if the caller is cancelled in the meantime."""
+    await asyncio.shield(asyncio.ensure_future(ending()))

@@ -27,6 +27,7 @@ from halftunnel_vpn.client.supervisor.supervisor_status import status_of
 from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRunner, tunnels_on
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.control.daemon_routes import Event
+from halftunnel_vpn.control.flow_schema import FlowList
 from halftunnel_vpn.control.status_schema import Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
@@ -311,6 +312,10 @@ class Supervisor:
     async def events(self, since: int, wait: float) -> list[Event]:
         """Return changes of state, and failures, after ``since``."""
         return await self.machine.events(since, wait)
+
+    async def flows(self) -> FlowList:
+        """Return the open flows with the programs that own them."""
+        return await self._runner.flows()
 
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it."""

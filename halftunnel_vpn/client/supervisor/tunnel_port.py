@@ -10,6 +10,7 @@ from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, HostError
+from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress
 
 
@@ -56,6 +57,10 @@ class TunnelPort(Protocol):
         """Write down every record for so many seconds; return the file. Raises HostError."""
         ...
 
+    def open_flows(self, limit: int) -> list[FlowEnds]:
+        """Return the ends of at most ``limit`` open flows."""
+        ...
+
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it."""
         ...
@@ -73,6 +78,7 @@ class FakeTunnel:
         self.phase = TunnelState.CONNECTING
         self.is_cut_off = False
         self.reconnects = 0
+        self.flows: list[FlowEnds] = []
         self._changed = changed
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -115,6 +121,10 @@ class FakeTunnel:
     async def resolve(self, host: str, port: int) -> list[SocketAddress]:
         """Find nothing."""
         return []
+
+    def open_flows(self, limit: int) -> list[FlowEnds]:
+        """Return those that the test has set."""
+        return self.flows[:limit]
 
     def status(self) -> Status:
         """Return a minimal status."""

@@ -10,9 +10,11 @@ from halftunnel_vpn.client.companions import Companions
 from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelEnded
+from halftunnel_vpn.client.supervisor.flow_programs import FlowPrograms
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
 from halftunnel_vpn.client.tunnel import Tunnel
 from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.control.flow_schema import FlowList
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError, first_leaf
@@ -47,6 +49,7 @@ class TunnelRunner:
         """The tunnel that runs, is about to run, or has ended and was not reaped."""
         self._make = make
         self._post = post
+        self._programs = FlowPrograms()
         self._begun = asyncio.Event()
         self._is_stopped = False
         self._is_told = False
@@ -69,6 +72,10 @@ class TunnelRunner:
         if self.tunnel is None:
             raise HostError("The tunnel is not up: run `htvpn up` first.")
         return self.tunnel
+
+    async def flows(self) -> FlowList:
+        """Return the open flows with their programs; none without a tunnel. Raises HostError."""
+        return await self._programs.of(self.tunnel)
 
     def phase(self) -> TunnelState | None:
         """Return the phase of the tunnel; None if there is none. Later changes are posted again."""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from halftunnel_vpn.client.legs.circuit_breaker import Breaker
 from halftunnel_vpn.client.tunnel_status import road_status
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
@@ -20,6 +21,6 @@ from halftunnel_vpn.protocol.keys import Direction
     ],
 )
 def test_the_path_of_a_url_is_a_secret(url: str, shown: str) -> None:
-    status = road_status(Direction.UPSTREAM, [url], [], Counters(), 0.0)
-    assert status["urls"] == [shown]
+    status = road_status(Direction.UPSTREAM, {url: Breaker(lambda: 0.5)}, [], Counters(), 0.0)
+    assert status["urls"] == [shown] and status["circuits"] == ["closed"]
     assert "sEcReT" not in json.dumps(status)
