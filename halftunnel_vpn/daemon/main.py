@@ -34,7 +34,7 @@ from halftunnel_vpn.host.record.lock import HostLock, Role
 from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.observe.telemetry import Telemetry
-from halftunnel_vpn.observe.telemetry_port import TelemetryPort
+from halftunnel_vpn.observe.telemetry_port import NO_TELEMETRY, TelemetryPort
 from halftunnel_vpn.proxy.service import proxy_beside_tunnel
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
@@ -46,7 +46,9 @@ log = logging.getLogger(__name__)
 class Daemon(Supervisor):
     """The supervisor of the profiles in a store, with its log lines. Implements ``DaemonPort``."""
 
-    def __init__(self, driver: Driver, store: ProfileStore, lines: LogRing, telemetry: TelemetryPort) -> None:
+    def __init__(
+        self, driver: Driver, store: ProfileStore, lines: LogRing, telemetry: TelemetryPort = NO_TELEMETRY
+    ) -> None:
         companions = Companions(proxy_beside_tunnel, telemetry)
         super().__init__(driver, store, state_directory(), remembers=True, companions=companions)
         self._lines = lines

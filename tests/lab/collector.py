@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -58,7 +61,11 @@ class Collector:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((address, port), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Say nothing of a connection that has broken."""
+
+        self._server = Server((address, port), Handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self.url = f"http://{address}:{self.port}"
@@ -109,3 +116,19 @@ def _spans(received: Received) -> Iterator[ReceivedSpan]:
 
 def _service(resource: Any) -> str:
     return str(next(each.value.string_value for each in resource.attributes if each.key == "service.name"))
+
+
+def main(address: str, port: str) -> None:
+    """Print one line of JSON for each request, until killed."""
+    collector = Collector(address, int(port))
+    shown = 0
+    while True:
+        time.sleep(0.05)
+        for received in collector.requests[shown:]:
+            shown += 1
+            names = [span.name for span in _spans(received)]
+            print(json.dumps({"peer": received.peer, "path": received.path, "spans": names}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
