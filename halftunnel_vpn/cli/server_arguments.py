@@ -67,7 +67,7 @@ def _add_init(actions: Commands[Parser]) -> None:
 def _add_clients(actions: Commands[Parser]) -> None:
     add = command(actions, "add-client", "admit a client, and write its profile", entries.add_client)
     add.add_argument("name", metavar="NAME")
-    add_directory(add)
+    _add_directories(add)
     add.add_argument(
         "--output",
         metavar="FILE",
@@ -88,7 +88,7 @@ def _add_clients(actions: Commands[Parser]) -> None:
 
     invite = command(actions, "invite", "print a link with which a client makes its profile", entries.invite)
     invite.add_argument("name", metavar="NAME")
-    add_directory(invite)
+    _add_directories(invite)
     invite.add_argument("--expires", metavar="TIME", default="1h", help="such as 30m, 1h or 2d (%(default)s)")
     invite.add_argument("--once", action="store_true", help="it admits one client; this is always so")
     invite.add_argument("--qr", action="store_true", help="also show its QR code")
@@ -172,13 +172,7 @@ def _add_proxy_config(actions: Commands[Parser]) -> None:
     proxy.add_argument(
         "program", choices=("haproxy", "nginx", "caddy"), help="the program that reads the configuration"
     )
-    proxy.add_argument(
-        "--dir",
-        metavar="DIR",
-        type=path,
-        action="append",
-        help=f"an exit's directory; repeat it for several exits ({DEFAULT_EXIT_DIRECTORY})",
-    )
+    _add_directories(proxy)
     proxy.add_argument(
         "--site",
         metavar="URL",
@@ -198,4 +192,14 @@ def _add_proxy_config(actions: Commands[Parser]) -> None:
         metavar="FILE",
         type=path,
         help="a new file, mode 0600, since it contains secret paths (default: standard output)",
+    )
+
+
+def _add_directories(parser: Parser) -> None:
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=path,
+        action="append",
+        help=f"an exit's directory; repeat it for several exits ({DEFAULT_EXIT_DIRECTORY})",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import secrets
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from halftunnel_vpn.cli import server_directory
+from halftunnel_vpn.cli import server_directory, server_replicas
 from halftunnel_vpn.config import writing
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.config.clients import changed_entry, checked_name
@@ -43,25 +44,31 @@ def add(options: Namespace) -> int:
             "that only its owner may read",
             file=sys.stderr,
         )
-    with server_directory.open_directory(Path(options.dir)) as directory:
+    with contextlib.ExitStack() as opened:
+        directory, *others = server_replicas.open_for(name, options, opened)
         config = server_directory.read_configuration(directory)
         key = KeyPair(secrets.token_bytes(32))
         profile = _profile(directory, config, name, key, options.shaping)
-        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
-            if options.if_missing and clients.exists(name + server_directory.CLIENT_SUFFIX):
-                print(f"This exit has a client {name} already; nothing is changed.", file=sys.stderr)
-                return 0
-            _admit(clients, config.limits.max_clients, name, key)
-            try:
-                if options.output is None:
-                    sys.stdout.write(profile)
-                    sys.stdout.flush()
-                else:
-                    write_new(options.output, profile)
-            except BaseException:
-                # Nobody received the private key, so the public key is useless.
-                clients.remove(name + server_directory.CLIENT_SUFFIX)
-                raise
+        lists = [
+            opened.enter_context(one.subdirectory(server_directory.CLIENTS, make=True))
+            for one in (directory, *others)
+        ]
+        if options.if_missing and lists[0].exists(name + server_directory.CLIENT_SUFFIX):
+            print(f"This exit has a client {name} already; nothing is changed.", file=sys.stderr)
+            return 0
+        with contextlib.ExitStack() as undo:
+            # Nobody has the private key until the profile is written, so the public key is useless.
+            for number, clients in enumerate(lists):
+                if number and clients.exists(name + server_directory.CLIENT_SUFFIX):
+                    continue  # this exit has the same list, or has a copy of it by now
+                _admit(clients, config.limits.max_clients, name, key)
+                undo.callback(clients.remove, name + server_directory.CLIENT_SUFFIX)
+            if options.output is None:
+                sys.stdout.write(profile)
+                sys.stdout.flush()
+            else:
+                write_new(options.output, profile)
+            undo.pop_all()
     return 0
 
 

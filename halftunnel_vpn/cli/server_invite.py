@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from argparse import Namespace
-from pathlib import Path
 
-from halftunnel_vpn.cli import server_directory
+from halftunnel_vpn.cli import server_directory, server_replicas
 from halftunnel_vpn.config.clients import checked_name
 from halftunnel_vpn.control import qr_code
 from halftunnel_vpn.server.invitation_maker import make_invitation, seconds_of
@@ -17,7 +17,8 @@ def run(options: Namespace) -> int:
     """Print the link; with --qr also its code. The link admits one client, once."""
     name = checked_name(options.name)
     seconds = seconds_of(options.expires)
-    with server_directory.open_directory(Path(options.dir)) as directory:
+    with contextlib.ExitStack() as opened:
+        directory = server_replicas.open_for(name, options, opened)[0]
         config = server_directory.read_configuration(directory)
         link = make_invitation(directory, config, name, seconds=seconds, now=int(time.time()))
     if options.output is not None:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from halftunnel_vpn.cli import proxy_programs, server_directory
 from halftunnel_vpn.cli.proxy_programs import Domain, Front, SecretPath
 from halftunnel_vpn.cli.server_clients import write_new
-from halftunnel_vpn.config import DEFAULT_EXIT_DIRECTORY, net
+from halftunnel_vpn.cli.server_replicas import directories_of
+from halftunnel_vpn.config import net
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.server import ListenerConfig, ServerConfig
 from halftunnel_vpn.errors import ConfigError, UsageError
@@ -27,9 +28,7 @@ _SAFE_FILE = re.compile(r"[A-Za-z0-9_./+:@-]+")
 
 def run(options: Namespace) -> int:
     """Write the configuration to a new file or standard output."""
-    directories = [Path(one) for one in options.dir or [DEFAULT_EXIT_DIRECTORY]]
-    if len({directory.resolve() for directory in directories}) < len(directories):
-        raise UsageError("--dir names one exit twice; name each exit once")
+    directories = directories_of(options)
     configs = {directory: _read(directory) for directory in directories}
     front = Front(
         sites=tuple(_sites(configs)),

@@ -211,7 +211,7 @@ class Exit:
         limits = self.config.limits
         self.accounts.apply_rate(client)
         pump = self._driver.pump(lambda now: session.pump(now))
-        shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions())
+        shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions)
         if shaping is not None:
             self._driver.blur()
         session = Session(

@@ -119,6 +119,8 @@ class Registry:
         self.refused = refused
         self.fairness = Fairness()
         self._sessions: dict[bytes, ExitSession] = {}
+        # The same by client, so that a join costs no more when there are many sessions.
+        self._of_client: dict[str, dict[bytes, ExitSession]] = {}
         self._labels: dict[bytes, tuple[ExitSession, Direction, int]] = {}
         # Joined legs of all clients whose sockets are open.
         self.legs = dict.fromkeys(Direction, 0)
@@ -142,7 +144,7 @@ class Registry:
 
     def sessions_of(self, client: str) -> list[ExitSession]:
         """Return the sessions of one client, the oldest first."""
-        return [session for session in self._sessions.values() if session.client == client]
+        return list(self._of_client.get(client, {}).values())
 
     def add(self, client: str, public_key: bytes, session: Session, keys: SessionKeys) -> ExitSession:
         """Register a new session of the client with ``public_key``, and the labels of its legs.
@@ -153,6 +155,7 @@ class Registry:
             raise HandshakeError("handshake-replayed")
         member = ExitSession(self, client, public_key, session, keys)
         self._sessions[session.session_id] = member
+        self._of_client.setdefault(client, {})[session.session_id] = member
         fields = {"id": log_id(session.session_id), **trace_fields(session.trace)}
         log.info("session opened", extra={**fields, "private": {"client": client}})
         for direction, window in member.windows.items():
@@ -176,6 +179,10 @@ class Registry:
         """Discard the session: it has ended."""
         if self._sessions.pop(member.session.session_id, None) is None:
             return
+        own = self._of_client[member.client]
+        del own[member.session.session_id]
+        if not own:
+            del self._of_client[member.client]
         session = member.session
         log.info("session over", extra={"id": log_id(session.session_id), **trace_fields(session.trace)})
         for window in member.windows.values():

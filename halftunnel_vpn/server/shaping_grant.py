@@ -26,12 +26,16 @@ def leg_policy(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> Le
 
 
 def shaping_plan(
-    terms: ShapingTerms | None, random: Callable[[int], bytes], others: int = 0
+    terms: ShapingTerms | None, random: Callable[[int], bytes], shaped: Callable[[], int] = lambda: 0
 ) -> ShapingPlan | None:
-    """Return what the downstream is shaped with beside ``others`` that are; None: not at all."""
+    """Return what the downstream is shaped with; None: not at all.
+
+    ``shaped`` counts the other sessions that are; it is called only if there is a plan.
+    """
     if terms is None or terms.mode is not ShapingMode.STRONG:
         return None
     tick = TICK
+    others = shaped()
     if others >= MANY:
         tick = 2 * TICK
         log.info("the clock of a new session is half as fast: %d others run already", others)

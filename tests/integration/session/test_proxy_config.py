@@ -16,7 +16,8 @@ from lab.processes import Processes, listening
 
 from halftunnel_vpn.cli.arguments import build_parser
 from halftunnel_vpn.config.server import parse_server
-from halftunnel_vpn.errors import ConfigError
+from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.protocol.keys import encode_key, parse_key_pair
 
 HTVPN = (sys.executable, "-m", "halftunnel_vpn.cli", "server")
 DIRECTIONS = ("upstream", "downstream")
@@ -178,3 +179,54 @@ async def test_sessions_of_two_exits_join_behind_haproxy_and_one_restarts_alone(
     assert await clients[0].open(echo_server.port).echo(data) == data
     assert await users[1].echo(data) == data
     assert (clients[1].losses, clients[1].connection.session_number) == (0, 1)
+
+
+def public_key(exits, number: int) -> str:
+    run = parse_key_pair((exits.directories[number] / "exit.key").read_text(), "exit.key")
+    return encode_key(run.public)
+
+
+async def add_to_replica(exits, processes, number: int) -> tuple[str, str]:
+    """Admit a client to both exits, one whose own exit is ``number``; return its name and profile."""
+    directories = [word for directory in exits.directories for word in ("--dir", directory)]
+    for serial in range(64):
+        name = f"client-{number}-{serial}"
+        text = await processes.run(*HTVPN, "add-client", name, *directories)
+        if public_key(exits, number) in text:
+            return name, f'{text}\n[tls]\nca = """\n{exits.authority}"""\n'
+    raise AssertionError("64 clients have one exit")
+
+
+async def test_a_client_is_admitted_to_all_exits_that_are_named(exits, processes, tmp_path):
+    name, _ = await add_to_replica(exits, processes, 1)
+    first, second = (directory / "clients" / f"{name}.toml" for directory in exits.directories)
+    assert first.read_text() == second.read_text()
+    # When the profile cannot be kept, nobody is admitted.
+    words = [word for directory in exits.directories for word in ("--dir", directory)]
+    (tmp_path / "taken").touch()
+    with pytest.raises(HostError, match="exists already"):
+        run_here("add-client", "other", *words, "--output", tmp_path / "taken")
+    assert not any((directory / "clients" / "other.toml").exists() for directory in exits.directories)
+
+
+async def test_replicas_with_one_list_apply_its_changes_while_they_run(
+    exits, processes, connect, echo_server, tmp_path, until
+):
+    shared = exits.directories[0] / "clients"
+    (exits.directories[1] / "clients").rmdir()
+    (exits.directories[1] / "clients").symlink_to(shared)
+    exits.proxy_config("haproxy", "--output", tmp_path / "haproxy.cfg")
+    for number in range(2):
+        await exits.start(number)
+    await processes.start(program("haproxy"), "-db", "-f", tmp_path / "haproxy.cfg")
+    for port in exits.public.values():
+        await listening(port)
+    names, clients = [], []
+    for number in range(2):
+        name, profile = await add_to_replica(exits, processes, number)
+        names.append(name)
+        clients.append(await connect(profile))  # the exits have read the list while they run
+        assert await clients[-1].open(echo_server.port).echo(b"hello") == b"hello"
+    await processes.run(*HTVPN, "remove-client", names[1], "--dir", exits.directories[0])
+    await until(lambda: clients[1].connection.state != "connected")
+    assert (clients[0].losses, clients[0].connection.session_number) == (0, 1)

@@ -31,7 +31,7 @@ def test_bounds_are_those_that_were_granted():
 
 def test_among_many_a_clock_ticks_half_as_often_at_the_same_rate():
     terms = ShapingTerms(ShapingMode.STRONG, True, 1_600_000, 0, 0)
-    few, many = shaping_plan(terms, zeros, MANY - 1), shaping_plan(terms, zeros, MANY)
+    few, many = shaping_plan(terms, zeros, lambda: MANY - 1), shaping_plan(terms, zeros, lambda: MANY)
     assert few is not None and many is not None
     assert many.parameters.tick == 2 * few.parameters.tick
     assert many.parameters.rate == pytest.approx(few.parameters.rate, rel=0.01)

@@ -1,0 +1,38 @@
+"""The measurement of many clients, in its short form: it runs, and its figures grow as they should."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lab.scale.main import main
+
+pytestmark = pytest.mark.alone
+
+CLIENTS = (10, 40)
+
+MB = 1_000_000
+
+
+def test_an_exit_carries_all_clients_and_its_costs_grow_in_proportion(capsys):
+    words = ["--clients", *map(str, CLIENTS), "--seconds", "1", "--processes", "2", "--json"]
+    assert main(words) == 0
+    few, many = json.loads(capsys.readouterr().out)["rows"]
+    assert (few["clients"], many["clients"]) == CLIENTS
+    for row in (few, many):
+        assert row["failed_requests"] == row["refused_joins"] == 0
+        assert 0 < row["request_median"] <= row["request_p99"] < 5
+        assert row["load_carried"] > row["load_wanted"] / 3
+        assert row["processor_idle"] < 0.5
+    # A client costs no more among many; bounds are wide, because pages are coarse.
+    assert many["memory"] - many["memory_at_rest"] < CLIENTS[1] * 0.6 * MB
+
+
+def test_replicas_share_one_list_and_each_restarts_alone(capsys):
+    words = ["--replicas", "2", "--clients", "12", "--processes", "2", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert sum(report["clients"]) == 12 and report["legs"] == [2 * clients for clients in report["clients"]]
+    assert report["others_absence"] == [0.0, 0.0], "nobody else is concerned"
+    # A busy machine starts an exit slowly; what this bounds is the time after which its clients try again.
+    assert max(report["longest_absence"]) < 15
