@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lab.nginx import TEMPORARY_PATHS
 from lab.topology import (
     LAN,
     LAN_RESOLVER,
@@ -55,7 +56,8 @@ LAN_ZONE: Final[Zone] = {
 }
 """What the LAN's resolver knows; an answer of its own to ``target.test`` shows a leak."""
 
-_NGINX: Final = """\
+_NGINX: Final = (
+    """\
 user root;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -67,11 +69,9 @@ http {{
   tcp_nopush on;
   keepalive_requests 1000000;
   client_max_body_size 0;
-  client_body_temp_path {directory}/nginx-body;
-  proxy_temp_path {directory}/nginx-proxy;
-  fastcgi_temp_path {directory}/nginx-fastcgi;
-  uwsgi_temp_path {directory}/nginx-uwsgi;
-  scgi_temp_path {directory}/nginx-scgi;
+"""
+    + TEMPORARY_PATHS
+    + """\
   server {{
     listen {port} backlog=4096;
     listen [::]:{port} backlog=4096;
@@ -80,6 +80,7 @@ http {{
   }}
 }}
 """
+)
 _SEARCH_PATH: Final = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 
 import pytest
+from lab.nginx import TEMPORARY_PATHS
 
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.protocol.keys import Direction
@@ -71,7 +72,8 @@ async def test_a_proxy_that_does_not_know_us(running_exit, make_client, http_pro
     assert raised.value.reason == "proxy-authentication-required"
 
 
-CONFIGURATION = """
+CONFIGURATION = (
+    """
 {user}
 daemon off;
 worker_processes 1;
@@ -80,14 +82,13 @@ error_log {directory}/error.log;
 events {{ worker_connections 256; }}
 http {{
     access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
+"""
+    + TEMPORARY_PATHS
+    + """\
     {servers}
 }}
 """
+)
 
 SERVER = """
     server {{

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lab.nginx import TEMPORARY_PATHS
 from lab.processes import Processes, listening
 
 from halftunnel_vpn.cli.arguments import build_parser
@@ -29,20 +30,20 @@ CHECKS = {
     "caddy": ("validate", "--adapter", "caddyfile", "--config", "{file}"),
 }
 
-NGINX = """\
+NGINX = (
+    """\
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {directory}/t1;
-    proxy_temp_path {directory}/t2;
-    fastcgi_temp_path {directory}/t3;
-    uwsgi_temp_path {directory}/t4;
-    scgi_temp_path {directory}/t5;
+"""
+    + TEMPORARY_PATHS
+    + """\
     include {file};
 }}
 """
+)
 
 
 def program(name: str) -> str:

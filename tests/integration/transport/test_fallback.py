@@ -9,10 +9,12 @@ import ssl
 import subprocess
 
 import pytest
+from lab.nginx import TEMPORARY_PATHS
 
 from halftunnel_vpn.transport.admission import ListenLimits
 
-CONFIGURATION = """
+CONFIGURATION = (
+    """
 daemon off;
 user root;
 worker_processes 1;
@@ -23,11 +25,9 @@ http {{
     access_log {directory}/access.log;
     log_format shown "$http_x_forwarded_for $http_x_forwarded_proto";
     access_log {directory}/shown.log shown;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
+"""
+    + TEMPORARY_PATHS
+    + """\
     client_header_timeout 1s;
     server {{
         listen 127.0.0.1:{port};
@@ -35,6 +35,7 @@ http {{
     }}
 }}
 """
+)
 
 CLOSE = "Host: x\r\nConnection: close\r\n"
 PROBES = {

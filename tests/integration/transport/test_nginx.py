@@ -9,8 +9,10 @@ import socket
 import subprocess
 
 import pytest
+from lab.nginx import TEMPORARY_PATHS
 
-CONFIGURATION = """
+CONFIGURATION = (
+    """
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -18,11 +20,9 @@ error_log {directory}/error.log;
 events {{ worker_connections 256; }}
 http {{
     access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
+"""
+    + TEMPORARY_PATHS
+    + """\
     server {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {certificate};
@@ -39,6 +39,7 @@ http {{
     }}
 }}
 """
+)
 
 
 @pytest.fixture

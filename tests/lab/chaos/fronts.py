@@ -12,6 +12,7 @@ from typing import Final
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.errors import HostError
 from lab.certificates import make_certificate
+from lab.nginx import TEMPORARY_PATHS
 from lab.topology import DOMAIN_A, DOMAIN_B, EXIT, TARGET_ADDRESS, Lab
 from lab.tunnel import ALLOWED_EGRESS, ROAD_PORT, LabTunnel, edit
 
@@ -45,11 +46,9 @@ error_log {directory}/error.log;
 events {{}}
 http {{
   access_log off;
-  client_body_temp_path {directory}/t1;
-  proxy_temp_path {directory}/t2;
-  fastcgi_temp_path {directory}/t3;
-  uwsgi_temp_path {directory}/t4;
-  scgi_temp_path {directory}/t5;
+"""
+    + TEMPORARY_PATHS
+    + """\
   server {{
     listen {port} ssl;
     ssl_certificate {directory}/both.pem;
