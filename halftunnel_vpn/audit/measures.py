@@ -18,7 +18,7 @@ MAX_LAG_BINS: Final = 5
 SMALL_RECORD: Final = 250
 """Bytes below which an upstream record is an acknowledgement or a small request."""
 
-STOP_STEP: Final = 1.5
+STOP_STEP: Final = 1.3
 STOP_FIRST: Final = 0.5
 """In mode strong activities stop after STOP_FIRST * STOP_STEP ** k seconds."""
 
@@ -30,6 +30,12 @@ LEAST_BURST_RECORD: Final = 100
 
 BURST_GAP: Final = 0.5
 """Seconds within which one burst must answer the other."""
+
+SLOT_STEP: Final = 0.01
+"""Seconds of which the time between two slots of the exit is a multiple."""
+
+PHASE_RECORDS: Final = 50
+"""Records in a row from which the phase of the exit's slots is estimated: its clock is another one."""
 
 MIN_SAMPLES: Final = 50
 """Records of each kind without which lateness is not judged."""
@@ -152,6 +158,24 @@ def lateness(records: Sequence[AuditRecord]) -> Separation | None:
     # the error of the area where both kinds are alike
     error = math.sqrt((padding + data + 1) / (12 * padding * data))
     return Separation(max(area, 1 - area), error)
+
+
+def arrival_lateness(records: Sequence[AuditRecord]) -> list[AuditRecord]:
+    """Return the records that came in slots of the peer's clock, with how late they were beside the others.
+
+    The peer's slots are not known here: their phase is the circular mean of the arrivals around a record.
+    What the path adds at random is in it, for padding and data alike.
+    """
+    slots = [record for record in records if record.slot and record.escape is None]
+    found: list[AuditRecord] = []
+    for start in range(0, len(slots), PHASE_RECORDS):
+        block = slots[start : start + PHASE_RECORDS]
+        turns = [record.at % SLOT_STEP / SLOT_STEP * math.tau for record in block]
+        middle = math.atan2(sum(map(math.sin, turns)), sum(map(math.cos, turns)))
+        for record, turn in zip(block, turns, strict=True):
+            late = math.remainder(turn - middle, math.tau) / math.tau * SLOT_STEP
+            found.append(record._replace(late=late))
+    return found
 
 
 def _pearson(one: Sequence[float], other: Sequence[float]) -> float:

@@ -131,7 +131,9 @@ def _score_clock(observation: Observation, score: PathScore, own: list[AuditReco
     score.off_size = sum(record.size != score.cell for record in in_clock)
     if observation.source is Source.LOG:
         score.off_slot = sum(not record.slot for record in in_clock)
-        found = measures.lateness(own)
+        # the client knows when its own slots were; of the exit's it knows when their records came
+        timed = own if score.path == "A" else measures.arrival_lateness(own)
+        found = measures.lateness(timed)
         if found is not None:
             score.lateness_auc, score.lateness_error = found
 

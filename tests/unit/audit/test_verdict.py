@@ -86,6 +86,27 @@ def test_each_way_of_breaking_the_promise_is_found(change: Change, problem: str)
     assert "BROKEN" in render(found)
 
 
+def arrivals(drift: float, late_padding: float) -> list[AuditRecord]:
+    """Records of an exit's clock as they arrive: their slots are at times of a clock that goes wrong."""
+    draw = random.Random(3)
+    found = []
+    for number in range(2000):
+        is_padding = draw.random() < 0.5
+        at = 0.0037 + number * 0.01 * (1 + drift) + draw.random() * 0.004
+        at += late_padding if is_padding else 0.0
+        found.append(AuditRecord(at, False, "1", 1400, 1310 if is_padding else 300, None, True))
+    return found
+
+
+@pytest.mark.parametrize("drift", [0.0, 1e-4])
+def test_the_lateness_of_the_exits_records_is_seen_in_their_arrivals(drift):
+    even = measures.lateness(measures.arrival_lateness(arrivals(drift, 0.0)))
+    uneven = measures.lateness(measures.arrival_lateness(arrivals(drift, 0.001)))
+    assert even is not None and even.area < 0.55
+    assert uneven is not None and uneven.area > 0.6
+    assert measures.lateness(arrivals(drift, 0.001)) is None, "the log itself does not say"
+
+
 def test_a_declared_escape_breaks_nothing_and_is_counted():
     def escape(record: dict[str, Any]) -> None:
         if record["t"] < 0.1 and record["dir"] == "up":
