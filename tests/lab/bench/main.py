@@ -22,6 +22,8 @@ from lab.bench.peers import (
     HalfTunnel,
     HalfTunnelCompiled,
     HalfTunnelFourLegs,
+    HalfTunnelSplit,
+    HalfTunnelStrong,
     Peer,
 )
 from lab.bench.proxies import Hysteria, SingBox, Xray
@@ -35,12 +37,15 @@ from lab.bench.rivals import (
 )
 from lab.bench.rows import EVERYDAY_LINE, MANY_FLOWS, ROAD_CONGESTION, ROAD_DELAY, ROAD_RATE
 from lab.bench.runner import Runner
+from lab.bench.targets import SHAPED
 
 PEERS: Final[tuple[type[Peer], ...]] = (
     Direct,
     HalfTunnel,
     HalfTunnelCompiled,
     HalfTunnelFourLegs,
+    HalfTunnelSplit,
+    HalfTunnelStrong,
     OpenVpnTcp,
     OpenVpnUdp,
     OpenConnectTls,
@@ -59,6 +64,10 @@ ROUNDS: Final = 3
 SECONDS: Final = 3.0
 QUICK_ROUNDS: Final = 1
 QUICK_SECONDS: Final = 1.0
+
+SHAPING_ROWS: Final = ("ping-idle", "http", "connections", "tcp-1-*", "page-0-*")
+SHAPING_SECONDS: Final = 30
+"""Rows of --shaping, and the length of each run: bulk waits for the clock until it counts as such."""
 
 ROAD_FACTOR: Final = 2.0
 """How much longer than elsewhere a run on the long road is."""
@@ -90,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Half-Tunnel as scripts/compile makes it as well, which is run first",
     )
+    made.add_argument(
+        "--shaping",
+        action="store_true",
+        help="Half-Tunnel in the modes off, split and strong, with ratios to off: "
+        f"rows {' '.join(SHAPING_ROWS)}, {SHAPING_SECONDS} s each",
+    )
     made.add_argument("--lines", action="store_true", help="ordinary lines (line-*) and nothing else")
     made.add_argument("--quick", action="store_true", help="one round of one second, and fewer flows")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every value")
@@ -103,6 +118,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and report; the exit code."""
     options = parser().parse_args(argv)
+    if options.shaping:
+        options.peers = [HalfTunnel.id, *SHAPED]
+        options.rows = options.rows or list(SHAPING_ROWS)
+        options.seconds = options.seconds or SHAPING_SECONDS
     try:
         results = _read(options.from_json) if options.from_json else _measure(options)
     except UsageError as error:

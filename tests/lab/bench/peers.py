@@ -172,13 +172,16 @@ class HalfTunnel(Peer):
     id = "ours"
     title = "Half-Tunnel"
     legs: ClassVar[int] = 1
+    shaping: ClassVar[str] = "off"
     package: ClassVar[Path | None] = None
     """Another build of the package than the one that measures."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
         legs = {} if self.legs == 1 else {"connections": str(self.legs)}
-        self._tunnel = LabTunnel(lab, profile={"upstream": legs, "downstream": legs}, package=self.package)
+        shaping = {"shaping": {"mode": f'"{self.shaping}"'}}
+        profile = {"upstream": legs, "downstream": legs, **(shaping if self.shaping != "off" else {})}
+        self._tunnel = LabTunnel(lab, profile=profile, package=self.package)
 
     @classmethod
     def version(cls) -> str:
@@ -202,6 +205,26 @@ class HalfTunnelFourLegs(HalfTunnel):
     options = ("connections = 4 in [upstream] and [downstream]",)
     legs = 4
     road_only = True
+
+
+class HalfTunnelSplit(HalfTunnel):
+    """Ours with the upstream on a clock."""
+
+    id = "ours-split"
+    title = "Half-Tunnel, split"
+    options = ('mode = "split" in [shaping]',)
+    shaping = "split"
+    when_asked = True
+
+
+class HalfTunnelStrong(HalfTunnel):
+    """Ours with both directions on clocks."""
+
+    id = "ours-strong"
+    title = "Half-Tunnel, strong"
+    options = ('mode = "strong" in [shaping]',)
+    shaping = "strong"
+    when_asked = True
 
 
 class HalfTunnelCompiled(HalfTunnel):

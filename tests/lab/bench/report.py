@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lab.bench.results import Results
 from lab.bench.rows import Row
 from lab.bench.summary import Summary, beats, best, ratio, significant
-from lab.bench.targets import COMPILED, DIRECT, NO_PEERS, OURS, verdicts
+from lab.bench.targets import COMPILED, DIRECT, NO_PEERS, OURS, SHAPED, verdicts
 
 ABSENT = "-"
 """Where nothing was measured."""
@@ -23,6 +23,11 @@ def render(results: Results) -> str:
             head += ["compiled / best peer", "compiled / direct"]
         title = "Ours beside the best peer of each row, and beside no tunnel:\n\n"
         parts.append(title + markdown([head, *comparison], right=(2, 4, 5, 6)))
+    shaped = list(_shaped(results))
+    if shaped:
+        head = ["row", *(f"{peer.removeprefix('ours-')} / off" for peer in SHAPED)]
+        title = "Ours with shaping, beside ours without:\n\n"
+        parts.append(title + markdown([head, *shaped], right=range(1, len(head))))
     judged = verdicts(results)
     if any(verdict.reached is not None for verdict in judged):
         words = {True: "yes", False: "NO", None: ABSENT}
@@ -97,6 +102,13 @@ def _comparison(results: Results) -> Iterator[list[str]]:
             compiled = medians.get(COMPILED)
             line += [_ratio(compiled, rivals[leader]), _ratio(compiled, medians.get(DIRECT))]
         yield line
+
+
+def _shaped(results: Results) -> Iterator[list[str]]:
+    for row in results.rows():
+        medians = results.medians(row.id)
+        if OURS in medians and any(peer in medians for peer in SHAPED):
+            yield [row.title, *(_ratio(medians.get(peer), medians[OURS]) for peer in SHAPED)]
 
 
 def _ratio(one: float | None, other: float | None) -> str:

@@ -13,7 +13,10 @@ from lab.bench.summary import best, ratio, significant
 OURS: Final = "ours"
 COMPILED: Final = "ours-compiled"
 DIRECT: Final = "direct"
-NO_PEERS: Final = (DIRECT, "ours", "ours-compiled", "ours-4")
+SHAPED: Final = ("ours-split", "ours-strong")
+"""Ours with shaping, in the order of strength."""
+
+NO_PEERS: Final = (DIRECT, "ours", "ours-compiled", "ours-4", *SHAPED)
 """What is never "the best peer"."""
 
 

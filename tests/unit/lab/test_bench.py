@@ -354,8 +354,9 @@ def test_a_name_below_a_wildcard_exists_and_has_its_records():
 
 
 def test_peers_are_chosen_by_name():
-    assert main.choose([]) == [peer for peer in main.PEERS if peer.id != "ours-compiled"]
-    assert main.choose([], compiled=True) == list(main.PEERS)
+    asked = {"ours-compiled", *main.SHAPED}
+    assert main.choose([]) == [peer for peer in main.PEERS if peer.id not in asked]
+    assert main.choose([], compiled=True) == [peer for peer in main.PEERS if peer.id not in main.SHAPED]
     assert [peer.id for peer in main.choose(["ours-compiled"])] == ["ours-compiled"]
     assert [peer.id for peer in main.choose(["wireguard-go", "ours"])] == ["ours", "wireguard-go"]
     with pytest.raises(UsageError, match=r"no peer is called wg; there are direct, ours"):
@@ -558,3 +559,25 @@ def test_any_values_make_a_chart(values):
             made.record("ours", {row: value})
     root = ElementTree.fromstring(chart.draw(made))
     assert len(list(root.iter(f"{SVG}g"))) == len(values)
+
+
+def test_the_modes_of_shaping_are_reported_as_ratios_to_ours_without(results):
+    assert "Ours with shaping" not in report.render(results)
+    results.peers.append(Contestant("ours-split", "Split", "1.0"))
+    results.record("ours-split", {"tcp-1-up": 4.3 * 0.97, "ping-idle": 6.6})
+    text = report.render(results)
+    table = text[text.index("Ours with shaping") :]
+    assert "split / off" in table and "0.970" in table and "11.0" in table
+    assert "Ours_Split" not in text and "Split / best" not in text, "it is no rival"
+
+
+def test_the_option_for_shaping_chooses_modes_and_rows_that_exist():
+    options = main.parser().parse_args(["--shaping"])
+    assert options.shaping
+    assert [peer.id for peer in main.choose(["ours", *main.SHAPED])] == ["ours", *main.SHAPED]
+    for pattern in main.SHAPING_ROWS:
+        assert [
+            *measurements.matching(measurements.LOCAL, [pattern]),
+            *measurements.matching(EVERYDAY, [pattern]),
+        ]
+    assert not set(main.SHAPED) & {peer.id for peer in main.choose([])}, "only when asked"
