@@ -183,6 +183,12 @@ def exit_sessions(options: Namespace) -> int:
     return server_control.sessions(options)
 
 
+def exit_web(options: Namespace) -> int:
+    from halftunnel_vpn.cli import server_web
+
+    return server_web.run(options)
+
+
 def exit_client(options: Namespace) -> int:
     if options.action == "rotate-key":
         from halftunnel_vpn.cli import server_clients

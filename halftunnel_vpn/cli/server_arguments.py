@@ -143,6 +143,17 @@ def _add_administration(actions: Commands[Parser]) -> None:
         shown.add_argument("--json", action="store_true", help="as one JSON object (docs/OPERATE.md)")
         shown.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
 
+    web = command(
+        actions, "web", "print an address that opens the web page of a running exit", entries.exit_web
+    )
+    add_directory(web)
+    web.add_argument(
+        "--port",
+        metavar="PORT",
+        type=int,
+        help="the port of `ssh -L` on your machine (default: that of the page, or 8750)",
+    )
+
     client = command(actions, "client", "change what a client may do", entries.exit_client)
     client.add_argument("name", metavar="NAME")
     client.add_argument(

@@ -48,7 +48,7 @@ def client(options: Namespace) -> int:
             file = name + server_directory.CLIENT_SUFFIX
             text = files.read_text(file, missing=f"this exit has no client {name}")
             files.replace(file, changed_entry(text, changes, source=file))
-    answer = _ask(config, Path(options.dir), "POST", f"{CLIENTS_PATH}/{name}")
+    answer = ask_exit(config, Path(options.dir), "POST", f"{CLIENTS_PATH}/{name}")
     print(f"{name}: {options.action}{'' if options.value is None else ' ' + options.value}.")
     if answer is None:
         print("The exit does not run; this holds when it starts.")
@@ -70,7 +70,7 @@ def _show(options: Namespace, path: str, text: Callable[[dict[str, Any]], str]) 
     directory = Path(options.dir)
     config = server_directory.load(directory)
     while True:
-        answer = _ask(config, directory, "GET", path)
+        answer = ask_exit(config, directory, "GET", path)
         if answer is None:
             print("not running: no exit of this directory answers")
             return NOT_RUNNING
@@ -82,7 +82,7 @@ def _show(options: Namespace, path: str, text: Callable[[dict[str, Any]], str]) 
             print("\x1b[H\x1b[2J", end="")
 
 
-def _ask(config: ServerConfig, directory: Path, method: str, path: str) -> dict[str, Any] | None:
+def ask_exit(config: ServerConfig, directory: Path, method: str, path: str) -> dict[str, Any] | None:
     """Return the answer of the exit of ``directory``; None if it does not run. Raises HostError."""
     for socket in sockets_to_ask(config.control.socket, directory):
         answer = requests.command(socket, method, path)

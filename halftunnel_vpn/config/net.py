@@ -17,6 +17,9 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 MAX_URL = 2000
 """The most characters of a URL."""
 
+MAX_SOCKET_NAME = 107
+"""The most characters of a Unix socket's name (sockaddr_un, unix(7))."""
+
 NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
 """Valid prefix lengths of a NAT64 (RFC 6052)."""
 
@@ -51,6 +54,12 @@ class Endpoint(NamedTuple):
 
     host: str
     port: int
+
+
+class SocketName(NamedTuple):
+    """A Unix socket. A relative name is in the directory of the process that makes it."""
+
+    name: str
 
 
 def address(value: object) -> Address:
@@ -230,3 +239,20 @@ def endpoint(value: object) -> Endpoint:
     except Rejected:
         pass
     raise Rejected("an address and a port, like 127.0.0.1:9100 or [::1]:9100")
+
+
+def page_place(value: object) -> Endpoint | SocketName:
+    """Return where a page for this machine alone is: ``127.0.0.1:PORT``, ``[::1]:PORT`` or ``unix:NAME``."""
+    name = value.removeprefix("unix:") if isinstance(value, str) and value.startswith("unix:") else ""
+    if name and name.isprintable() and len(name) <= MAX_SOCKET_NAME:
+        return SocketName(name)
+    try:
+        found = endpoint(value)
+        if found.host == "::1" or found.host.startswith("127."):
+            return found
+    except Rejected:
+        pass
+    raise Rejected(
+        'a loopback address and a port, like 127.0.0.1:8750, or "unix:web.sock"; '
+        "reach it from another machine with ssh -L"
+    )

@@ -152,6 +152,13 @@ class ExitControlConfig:
 
 
 @config_table
+class WebConfig:
+    """``[web]``: where the page for the operator is, on this machine alone; nowhere when not set."""
+
+    listen: net.Endpoint | net.SocketName | None = option(values.optional(net.page_place), default=None)
+
+
+@config_table
 class ExitMetricsConfig:
     """``[metrics]``: where /metrics, /healthz and /readyz are served; nowhere when not set.
 
@@ -175,6 +182,7 @@ class ServerConfig:
     limits: ServerLimitsConfig = optional_section(default_factory=ServerLimitsConfig)
     shaping: ExitShapingConfig = optional_section(default_factory=ExitShapingConfig)
     control: ExitControlConfig = optional_section(default_factory=ExitControlConfig)
+    web: WebConfig = optional_section(default_factory=WebConfig)
     metrics: ExitMetricsConfig = optional_section(default_factory=ExitMetricsConfig)
     telemetry: TelemetryConfig = optional_section(default_factory=TelemetryConfig)
     log: LogConfig = optional_section(default_factory=LogConfig)

@@ -25,8 +25,9 @@ class ClientRow(TypedDict):
 
     name: str
     online: bool
+    """Whether it has a leg."""
     since: float | None
-    """When its oldest session began, in seconds since 1970; None while it is not connected."""
+    """When its oldest connected session began, in seconds since 1970; None while it is not connected."""
     last_seen: float | None
     """When it was connected last; None if it never was."""
     sessions: int

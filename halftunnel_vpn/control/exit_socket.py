@@ -13,10 +13,13 @@ RUNTIME_DIRECTORIES = Path("/run")
 
 def socket_to_serve(configured: str, directory: Path) -> str:
     """Return the path at which an exit serves: configured, or in its unit's runtime directory, or its own."""
-    if configured:
-        return str(directory / configured)
+    return str(directory / configured) if configured else runtime_socket(SOCKET_NAME, directory)
+
+
+def runtime_socket(name: str, directory: Path) -> str:
+    """Return the path of the socket ``name`` of an exit, in its unit's runtime directory or its own."""
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return str(Path(runtime or directory) / SOCKET_NAME)
+    return str(Path(runtime or directory) / name)
 
 
 def sockets_to_ask(configured: str, directory: Path) -> list[str]:

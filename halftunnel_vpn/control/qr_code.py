@@ -28,6 +28,15 @@ def for_terminal(text: str) -> str:
 _BLOCKS = {(False, False): " ", (True, False): "\u2580", (False, True): "\u2584", (True, True): "\u2588"}
 
 
+def for_page(text: str) -> str:
+    """Return the code as an SVG document without a size of its own, dark on light."""
+    out = io.BytesIO()
+    segno.make(text, error="m", micro=False).save(
+        out, kind="svg", xmldecl=False, border=4, light="#fff", dark="#000", omitsize=True
+    )
+    return out.getvalue().decode()
+
+
 def write_image(text: str, path: str) -> None:
     """Write a new PNG or SVG file of mode 0600. Raises UsageError for another name."""
     kind = os.path.splitext(path)[1].lower().lstrip(".")

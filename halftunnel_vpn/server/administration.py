@@ -54,7 +54,7 @@ class Administration:
             uptime=self._clock() - self._started,
             problems=problems,
             clients=len(exit_.clients),
-            online=len({member.client for member in exit_.registry}),
+            online=len({member.client for member in exit_.registry if member.session.legs}),
             sessions=len(exit_.registry),
             legs={way.name.lower(): exit_.registry.legs[way] for way in Direction},
             streams=exit_.nat.total,
@@ -73,10 +73,12 @@ class Administration:
         entry, accounts = self._exit.clients.entries[name], self._exit.accounts
         refusal = accounts.refusal_of(name)
         rates = accounts.rates_of(name)
+        # A session without legs waits for a client that is gone.
+        connected = [member for member in members if member.session.legs]
         return ClientRow(
             name=name,
-            online=bool(members),
-            since=min((self._wall(member.since) for member in members), default=None),
+            online=bool(connected),
+            since=min((self._wall(member.since) for member in connected), default=None),
             last_seen=accounts.last_seen(name),
             sessions=len(members),
             legs=sum(len(member.session.legs) for member in members),

@@ -128,7 +128,8 @@ class Exit:
             self.nat.meters,
             Ledger(directory / LEDGER_FILE, self.counters),
             entry_of=lambda client: self.clients.entries.get(client),
-            online=lambda: [member.client for member in self.registry],
+            in_session=lambda: [member.client for member in self.registry],
+            has_legs=lambda client: self.registry.legs_of(client) > 0,
             cut_off=self.cut_off,
         )
         # Reads the meters of the clients.

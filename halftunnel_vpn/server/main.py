@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halftunnel_vpn import __version__
-from halftunnel_vpn.config.net import Endpoint
+from halftunnel_vpn.config.net import Endpoint, SocketName
 from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.exit_routes import exit_routes
-from halftunnel_vpn.control.exit_socket import socket_to_serve
+from halftunnel_vpn.control.exit_socket import runtime_socket, socket_to_serve
 from halftunnel_vpn.control.observation_routes import observation_routes
 from halftunnel_vpn.control.peer import group_id
+from halftunnel_vpn.control.web.login import Login
+from halftunnel_vpn.control.web.login_route import web_login_route
 from halftunnel_vpn.errors import HostError, first_leaf
 from halftunnel_vpn.host import service_manager
 from halftunnel_vpn.observe.metrics import Metrics
@@ -29,6 +31,7 @@ from halftunnel_vpn.server.exit_files import ExitFiles, Place
 from halftunnel_vpn.server.exit_metrics import add_metrics
 from halftunnel_vpn.server.readiness import Readiness, exit_checks
 from halftunnel_vpn.server.reload import Reloader, leg_paths, listen_limits
+from halftunnel_vpn.server.web_service import WebService
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.listen import Listener, ListenerOwner
@@ -100,11 +103,18 @@ async def _main(
             if metrics is not None:
                 await observation.serve_tcp(str(metrics.host), metrics.port)
                 helpers.append(tasks.create_task(endless(readiness.run(), "the check of readiness")))
+            administration = Administration(exit_, directory, driver.clock, readiness.problems)
+            login, place = Login(), _web_place(config, directory)
             control = ControlService(
-                exit_routes(Administration(exit_, directory, driver.clock, readiness.problems))
+                exit_routes(administration) | web_login_route(login, place, driver.clock)
             )
             undo.push_async_callback(control.close)
             await _serve_control(control, config, directory)
+            if place is not None:
+                web = WebService(exit_, administration, login, driver)
+                undo.push_async_callback(web.close)
+                await web.serve(place, _socket_group())
+                helpers.append(tasks.create_task(endless(web.run(), "the feed of the web page")))
             service_manager.Watchdog(driver.wheel).start(driver.clock())
             log.info("the exit is ready", extra={"clients": len(exit_.clients)})
             supervisors = [tasks.create_task(listener.supervise()) for listener in listeners.values()]
@@ -127,14 +137,25 @@ async def _main(
         driver.close()
 
 
-async def _serve_control(control: ControlService, config: ServerConfig, directory: Path) -> None:
-    """Serve the control socket. Raises HostError for a configured one that cannot be had."""
+def _socket_group() -> int | None:
+    """Return the group that may use the sockets of this exit; None without one."""
     group = group_id()
     if group is not None and os.geteuid() != 0 and group not in (os.getegid(), *os.getgroups()):
         group = None  # only a member may give the socket to the group
+    return group
+
+
+def _web_place(config: ServerConfig, directory: Path) -> Endpoint | str | None:
+    """Return where the web page is served: an address, or the path of a socket."""
+    listen = config.web.listen
+    return runtime_socket(listen.name, directory) if isinstance(listen, SocketName) else listen
+
+
+async def _serve_control(control: ControlService, config: ServerConfig, directory: Path) -> None:
+    """Serve the control socket. Raises HostError for a configured one that cannot be had."""
     configured = config.control.socket
     try:
-        await control.serve_unix(socket_to_serve(configured, directory), group=group)
+        await control.serve_unix(socket_to_serve(configured, directory), group=_socket_group())
     except HostError as error:
         if configured:
             raise

@@ -149,6 +149,7 @@ def _needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:
         "[limits] congestion": lambda config: config.limits.congestion,
         "[limits] nice": lambda config: config.limits.nice,
         "[control] socket": lambda config: config.control.socket,
+        "[web] listen": lambda config: config.web.listen,
         "[metrics] listen": lambda config: config.metrics.listen,
         "[telemetry]": lambda config: config.telemetry,
         "[listen.upstream] address, port, tls": lambda config: _fixed(config.listen.upstream),

@@ -38,6 +38,8 @@ def test_manual_pages_completion_and_examples_are_where_they_are_looked_for(host
         "/usr/share/man/man5/halftunnel-server.5.gz", "/usr/share/bash-completion/completions/htvpn",
         "/usr/share/zsh/vendor-completions/_htvpn", "/usr/share/fish/vendor_completions.d/htvpn.fish",
         "/usr/lib/systemd/user/halftunnel-proxy.service",
+        "/usr/lib/halftunnel/site/halftunnel_vpn/share/web/index.html",
+        "/usr/lib/halftunnel/site/halftunnel_vpn/share/web/app.js",
     } <= listed  # fmt: skip
     machine = host.machine
     assert "kill_switch" in machine.run("cat /usr/share/doc/halftunnel-vpn/examples/client.toml").stdout

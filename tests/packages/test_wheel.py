@@ -66,6 +66,13 @@ def test_a_program_of_pipx_installs_its_units_and_removes_them(installed):
     assert machine.run(f"ls -d {PREFIX}/lib/python3*/site-packages/systemd", check=False).stdout == ""
 
 
+def test_the_web_page_is_part_of_the_program(installed):
+    listed = installed.machine.run(f"ls {PREFIX}/lib/python3*/site-packages/halftunnel_vpn/share/web")
+    assert set(listed.stdout.split()) == {
+        path.name for path in (SOURCE / "halftunnel_vpn/share/web").iterdir()
+    }
+
+
 def test_a_program_in_a_home_directory_is_refused(installed):
     machine = installed.machine
     machine.run(f"cp -r {PREFIX} /root/home")

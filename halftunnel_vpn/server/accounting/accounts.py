@@ -31,7 +31,9 @@ NO_RATES: Final = Rates()
 
 
 class Accounts:
-    """``entry_of`` returns the entry of a client by name, None if it is not listed. ``online`` yields names.
+    """``entry_of`` returns the entry of a client by name, None if it is not listed.
+
+    ``in_session`` yields the names of clients with a session, ``has_legs`` returns whether one is connected.
 
     ``cut_off`` is called with the name of a client whose sessions must end. Times are arguments: ``now`` is
     monotonic, ``wall`` seconds since 1970.
@@ -43,13 +45,15 @@ class Accounts:
         ledger: Ledger,
         *,
         entry_of: Callable[[str], ClientEntry | None],
-        online: Callable[[], Iterable[str]],
+        in_session: Callable[[], Iterable[str]],
+        has_legs: Callable[[str], bool],
         cut_off: Callable[[str], None],
     ) -> None:
         self._meters = meters
         self._ledger = ledger
         self._entry_of = entry_of
-        self._online = online
+        self._in_session = in_session
+        self._has_legs = has_legs
         self._cut_off = cut_off
         self._collected: dict[str, Used] = {}
         self._collected_at = 0.0
@@ -65,8 +69,9 @@ class Accounts:
     def collect(self, now: float, wall: float) -> None:
         """Take over what the meters say, and cut off clients that may not be connected any more."""
         self._take_readings(now, wall)
-        for client in set(self._online()):
-            self._ledger.see(client, wall)
+        for client in set(self._in_session()):
+            if self._has_legs(client):
+                self._ledger.see(client, wall)
             if self.refusal_of(client) is not None:
                 self._cut_off(client)
 

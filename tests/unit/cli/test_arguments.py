@@ -20,6 +20,7 @@ CONTRACT = [
     "join -",
     "join --name n --dir D",
     "server clients --dir D --json --watch",
+    "server web --dir D --port 9000",
     "server client laptop quota 100GB/month --dir D",
     "server client laptop rotate-key --dir D --output F",
     "server run --dir D --log-format json --metrics 127.0.0.1:9100",

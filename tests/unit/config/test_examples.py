@@ -60,5 +60,5 @@ def test_the_client_example_shows_the_defaults(minimal_profile):
 def test_the_server_example_shows_the_defaults(minimal_server):
     example = parse_server((CONFIGS / "server.toml").read_text(encoding="utf-8"))
     minimal = parse_server(minimal_server)
-    for section in ("egress", "dns", "limits", "metrics", "log"):
+    for section in ("egress", "dns", "limits", "web", "metrics", "log"):
         assert getattr(example, section) == getattr(minimal, section), section

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from halftunnel_vpn.config.clients import parse_client_entry
-from halftunnel_vpn.config.net import Endpoint
+from halftunnel_vpn.config.net import Endpoint, SocketName
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.errors import ConfigError
 
@@ -115,3 +115,32 @@ def test_a_client_is_a_name_a_key_and_a_day():
             'name = "../x"\npublic_key = ""\nadded = 2026-01-31T00:00:00\n', source="phone.toml"
         )
     assert "added = 2026-01-31 00:00:00: must be a date like 2026-01-31" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "place"),
+    [
+        ("127.0.0.1:8750", Endpoint("127.0.0.1", 8750)),
+        ("127.7.7.7:1", Endpoint("127.7.7.7", 1)),
+        ("[::1]:8750", Endpoint("::1", 8750)),
+        ("unix:web.sock", SocketName("web.sock")),
+        ("unix:/run/web/web.sock", SocketName("/run/web/web.sock")),
+        ("", None),
+    ],
+)
+def test_a_web_page_is_on_loopback_or_a_unix_socket(minimal_server, listen, place):
+    assert parse_server(f'{minimal_server}\n[web]\nlisten = "{listen}"\n').web.listen == place
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "0.0.0.0:8750", "[::]:8750", "192.168.1.1:8750", "[::ffff:127.0.0.1]:8750", "localhost:8750",
+        "127.0.0.1", "127.0.0.1:0", "unix:", "8750", "unix:" + "x" * 108,
+    ],
+)  # fmt: skip
+def test_a_web_page_elsewhere_is_refused_in_one_sentence(minimal_server, listen):
+    with pytest.raises(ConfigError) as refused:
+        parse_server(f'{minimal_server}\n[web]\nlisten = "{listen}"\n')
+    assert "must be a loopback address and a port, like 127.0.0.1:8750" in str(refused.value)
+    assert "\n" not in str(refused.value)

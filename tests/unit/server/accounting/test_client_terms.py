@@ -35,6 +35,7 @@ class Rig:
         self.now, self.wall = 1000.0, wall
         self.terms: ClientEntry | None = terms
         self.online = {"laptop"}
+        self.connected = {"laptop"}
         self.counters = Counters()
         self.meters = Meters(Wheel(lambda deadline: None), lambda: self.now)
         self.path = tmp_path / "usage.sqlite"
@@ -42,7 +43,8 @@ class Rig:
             self.meters,
             Ledger(self.path, self.counters),
             entry_of=lambda name: self.terms if name == "laptop" else None,
-            online=lambda: self.online,
+            in_session=lambda: self.online,
+            has_legs=lambda client: client in self.connected,
             cut_off=self.online.discard,
         )
         self.accounts.begin(self.now, wall)
@@ -81,6 +83,16 @@ def test_a_quota_ends_sessions_and_a_new_month_begins_at_nothing(tmp_path):
     rig.pass_time(days=1)
     assert rig.accounts.refusal_of("laptop") is None
     assert rig.accounts.of_month("laptop") == rig.accounts.of_day("laptop") == (0, 0)
+
+
+def test_a_client_whose_session_waits_without_legs_is_not_seen(tmp_path):
+    rig = Rig(tmp_path, ClientEntry(name="laptop", public_key=bytes(32)), 5000.0)
+    rig.connected.clear()
+    rig.accounts.collect(1001.0, 5001.0)
+    assert rig.accounts.last_seen("laptop") is None
+    rig.connected.add("laptop")
+    rig.accounts.collect(1002.0, 5002.0)
+    assert rig.accounts.last_seen("laptop") == 5002.0
 
 
 def test_figures_survive_a_restart_and_days_add_up_to_months(tmp_path):

@@ -1,0 +1,1 @@
+"""The web page of an exit for its operator, on a loopback address or a Unix socket."""
