@@ -56,6 +56,9 @@ def build_parser() -> Parser:
     status.add_argument("--watch", action="store_true", help="repeat every second until interrupted")
     add_socket(status)
 
+    top = command(commands, "top", "watch paths, rates, flows by program and log in a terminal", entries.top)
+    add_socket(top)
+
     _add_proxy(commands)
 
     healthcheck = command(

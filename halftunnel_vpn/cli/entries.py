@@ -23,6 +23,12 @@ def status(options: Namespace) -> int:
     return status.run(options)
 
 
+def top(options: Namespace) -> int:
+    from halftunnel_vpn.cli.top import start
+
+    return start.run(options)
+
+
 def healthcheck(options: Namespace) -> int:
     from halftunnel_vpn.cli import healthcheck
 

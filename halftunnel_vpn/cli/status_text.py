@@ -22,9 +22,9 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
             first += f", {key} {status[key]}"
     yield _line("state", first)
     if status.get("sentence"):
-        yield _line("failed", _printable(str(status["sentence"])))
+        yield _line("failed", printable(str(status["sentence"])))
     for notice in status.get("notices", ()):
-        yield _line("note", _printable(str(notice)))
+        yield _line("note", printable(str(notice)))
     for left in status.get("leftovers", ()):
         yield _line("leftover", str(left))
     yield from _roads(status)
@@ -136,7 +136,7 @@ def _shaping(status: Mapping[str, Any]) -> Iterator[str]:
         )
     yield _line("shaping", text)
     if shaping.get("sentence"):
-        yield _line("", _printable(str(shaping["sentence"])))
+        yield _line("", printable(str(shaping["sentence"])))
     escapes = shaping.get("escapes")
     if isinstance(escapes, Mapping) and escapes:
         yield _line("escapes", ", ".join(f"{reason} {count}" for reason, count in sorted(escapes.items())))
@@ -150,7 +150,8 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return ``text`` without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

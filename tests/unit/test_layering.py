@@ -56,6 +56,7 @@ OWNERS = {
     "requests": "observe",
     "matplotlib": "audit",
     "systemd": "daemon",
+    "textual": "cli",
 }
 """Third-party packages, each with the one room that imports it."""
 

@@ -1,0 +1,1 @@
+"""`htvpn top`: a terminal view of the running client."""
