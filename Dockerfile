@@ -15,9 +15,11 @@ RUN apt-get update -qq \
 WORKDIR /source
 # The packages that the program needs: a layer that stays while pyproject.toml does. The program itself is a stub here.
 COPY pyproject.toml README.md LICENSE ./
+# Extras of the program; otel adds the export by OpenTelemetry.
+ARG EXTRAS=speed
 RUN mkdir halftunnel_vpn && touch halftunnel_vpn/__init__.py \
     && python3 -m venv /opt/halftunnel \
-    && /opt/halftunnel/bin/pip install --quiet --disable-pip-version-check --no-cache-dir '.[speed]' \
+    && /opt/halftunnel/bin/pip install --quiet --disable-pip-version-check --no-cache-dir ".[${EXTRAS}]" \
     && rm -r build ./*.egg-info halftunnel_vpn
 COPY scripts/bootstrap scripts/compile scripts/native.py scripts/
 COPY systemd systemd
