@@ -272,10 +272,14 @@ def _length(text: str) -> float:
 def _add_diagnosis(commands: Commands[Parser]) -> None:
     check = command(commands, "check", "find out what keeps this host from its exit", entries.check)
     check.add_argument("--json", action="store_true", help="print one JSON array")
+    check.add_argument(
+        "--speed", action="store_true", help="also measure the tunnel to the exit, for six seconds"
+    )
     report = command(
         commands, "bugreport", "write an archive for a developer, without keys and names", entries.bugreport
     )
     report.add_argument("--output", metavar="FILE", type=path, help="a new file (default: here, by date)")
+    report.set_defaults(speed=False)
     for diagnosis in (check, report):
         diagnosis.add_argument("profile", nargs="?", metavar="PROFILE", help="as for `htvpn up`")
         add_socket(diagnosis)

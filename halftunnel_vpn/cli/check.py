@@ -8,6 +8,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from halftunnel_vpn.cli import profiles
+from halftunnel_vpn.client.diagnosis import exit_check
 from halftunnel_vpn.client.diagnosis.finding import Finding, Outcome, failed, ok, skipped
 from halftunnel_vpn.client.diagnosis.host_check import check_host, check_other_vpns
 from halftunnel_vpn.client.diagnosis.path_check import check_paths
@@ -39,7 +40,11 @@ async def diagnose(options: Namespace) -> list[Finding]:
     if status is not None and status["state"] != TunnelState.DISCONNECTED:
         own = filter(None, [status.get("device")])
         dns = await check_dns(lambda: requests.read_status(options.socket), look_up)
-        return [*check_status(status), dns, check_other_vpns(own)]
+        found = [*check_status(status), dns, check_other_vpns(own)]
+        if status["state"] == TunnelState.CONNECTED:
+            found += await exit_check.check_addresses()
+            found += await exit_check.check_speed() if options.speed else ()
+        return found
     found = check_host(state_directory())
     if status is not None and status["protection"]["active"]:
         found.append(check_kill_switch(status["protection"]))
@@ -47,4 +52,7 @@ async def diagnose(options: Namespace) -> list[Finding]:
         profile = profiles.user_reader(options.profile)()
     except HalfTunnelError as error:
         return [failed("profile", str(error)), *found, skipped("paths", "not tried without a profile")]
-    return [ok("profile", f"{profile.name} is valid"), *found, *await check_paths(profile)]
+    found = [ok("profile", f"{profile.name} is valid"), *found, *await check_paths(profile)]
+    if options.speed:
+        found.append(skipped("speed", "not measured: run `htvpn up` first"))
+    return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import log_id
+from halftunnel_vpn.protocol.service_address import SERVICE_HOST
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
 from halftunnel_vpn.protocol.trace_ports import trace_fields
+from halftunnel_vpn.server import exit_service
 from halftunnel_vpn.server.nat import Nat, StreamPlace
 from halftunnel_vpn.server.pending_tcp import TcpOpening
 from halftunnel_vpn.server.relay_datagrams import DatagramRelay, RelayContext
@@ -18,6 +21,7 @@ from halftunnel_vpn.server.relay_icmp import IcmpRelay
 from halftunnel_vpn.server.relay_udp import UdpRelay
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.datagram_stream import DatagramStream
+from halftunnel_vpn.transport.relay.tcp_relay import TcpRelay
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class ClientNat:
         if request.kind is StreamKind.DNS:
             stream.accept()
             return DnsRelay(stream, nat.driver, self._query, nat.start, nat.counters, closed)
+        if request.host == SERVICE_HOST:
+            return self._serve(stream, request, closed)
         opening = TcpOpening(stream, nat.driver, nat.watch, self._meter, closed)
         if isinstance(request.host, str):
             if stream.trace is not None:
@@ -73,6 +79,20 @@ class ClientNat:
         else:
             relay, idle_timeout = UdpRelay, nat.limits.udp_idle
         return relay(stream, self._context, idle_timeout, place.room_for, place.give_back)
+
+    def _serve(self, stream: ByteStream, request: OpenRequest, closed: Callable[[], None]) -> StreamHandler:
+        """Answer a client about the exit itself."""
+        nat = self._nat
+        if request.port not in exit_service.PORTS:
+            stream.reset(ResetCode.REFUSED)
+            closed()
+            return _OVER
+        outside, inside = socket.socketpair()
+        outside.setblocking(False)
+        inside.setblocking(False)
+        stream.accept()
+        nat.start(exit_service.serve(inside, request.port, nat.counters))
+        return TcpRelay(stream, outside, nat.driver, nat.watch, nat.counters, closed, self._meter)
 
     def _admits(self, stream: ByteStream | DatagramStream, request: OpenRequest) -> bool:
         """Count a new stream of the client. If it is not permitted, reset it and return False."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -13,6 +12,7 @@ from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.errors import DnsError
 from halftunnel_vpn.server.exit_files import Place, served
+from halftunnel_vpn.server.exit_service import egress_addresses
 from halftunnel_vpn.transport.listen import Listener
 
 CHECK_INTERVAL: Final = 30.0
@@ -29,9 +29,6 @@ CERTIFICATE_LEFT: Final = 7 * 86400.0
 
 ASKED_NAME: Final = "a.root-servers.net"
 """The name that a resolver is asked for. That it does not exist is an answer as well."""
-
-PUBLIC_ADDRESSES: Final = ("198.41.0.4", "2001:503:ba3e::2:30")
-"""Public addresses to which there must be a route; nothing is sent there."""
 
 Check = Callable[[], Awaitable[str | None]]
 """Returns what is wrong in one sentence, None when nothing is."""
@@ -128,7 +125,7 @@ def expiries(config: ServerConfig, listeners: Mapping[Place, Listener]) -> dict[
 
 async def _egress_problem(probe: Endpoint | None) -> str | None:
     if probe is None:
-        if any(map(_has_route, PUBLIC_ADDRESSES)):
+        if any(egress_addresses().values()):
             return None
         return "there is no route to the public Internet"
     try:
@@ -137,14 +134,3 @@ async def _egress_problem(probe: Endpoint | None) -> str | None:
         return f"{probe.host} port {probe.port} cannot be reached: {error.strerror or error}"
     writer.close()
     return None
-
-
-def _has_route(address: str) -> bool:
-    """Return whether the kernel would send to ``address``; connect(2) of a datagram socket sends nothing."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((address, 53))
-    except OSError:
-        return False
-    return True

@@ -12,7 +12,7 @@ import pytest
 from lab import Lab
 from lab.daemon import LabDaemon
 from lab.target import start_target
-from lab.topology import CLIENT
+from lab.topology import CLIENT, EXIT, UPLINK
 from lab.tunnel import SHORT_TIMEOUTS, LabTunnel
 
 pytestmark = pytest.mark.root
@@ -49,10 +49,10 @@ def daemon(lab, tunnel):
 def check(lab, daemon, tunnel):
     """Runs `htvpn check`: the exit code, and what it says by subject."""
 
-    def run() -> tuple[int, dict[str, str]]:
+    def run(*words: str) -> tuple[int, dict[str, str]]:
         done = lab.run(
             CLIENT,
-            [*HTVPN, "check", str(tunnel.profile), "--json", "--socket", daemon.socket],
+            [*HTVPN, "check", str(tunnel.profile), "--json", *words, "--socket", daemon.socket],
             check=False,
             env={"STATE_DIRECTORY": str(daemon.state_directory)},
         )
@@ -84,10 +84,23 @@ def test_without_a_tun_device_and_with_another_vpn(lab, daemon, tunnel, check):
 def test_a_running_tunnel_is_read_back(daemon, check):
     daemon.up()
     daemon.wait_state("connected")
-    code, found = check()
+    code, found = check("--speed")
     assert code == 0, found
     assert found["tunnel"].startswith("ok connected") and found["kill switch"].startswith("ok on, read back")
     assert found["upstream"].startswith("ok") and found["downstream"].startswith("ok")
+    # The exit of the lab has no way to the Internet, and says so itself.
+    assert found["exit IPv4"] == "ok the exit reaches no IPv4 destination"
+    for way in ("download", "upload"):
+        assert float(found[f"speed, {way}"].split()[1]) > 1, found
+
+
+def test_the_exit_names_its_own_addresses(lab, daemon, check):
+    lab.run(EXIT, ["ip", "route", "add", "198.41.0.4/32", "dev", UPLINK])
+    try:
+        _, found = check()
+    finally:
+        lab.run(EXIT, ["ip", "route", "del", "198.41.0.4/32", "dev", UPLINK])
+    assert found["exit IPv4"].startswith("ok the exit has 198.51.100.1 and is behind NAT")
 
 
 def test_an_exit_that_is_gone_is_named(daemon, tunnel, check, eventually):
