@@ -18,7 +18,7 @@ MAX_LAG_BINS: Final = 5
 SMALL_RECORD: Final = 250
 """Bytes below which an upstream record is an acknowledgement or a small request."""
 
-STOP_STEP: Final = 1.3
+STOP_STEP: Final = 1.25
 STOP_FIRST: Final = 0.5
 """In mode strong activities stop after STOP_FIRST * STOP_STEP ** k seconds."""
 

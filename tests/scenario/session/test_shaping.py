@@ -153,7 +153,7 @@ def test_the_clock_stops_some_time_after_the_last_data(split):
 def test_strong_stops_only_at_its_own_times(strong):
     pair = strong()
     clock = upstream_clock(SEED, stops=True, bulk_after=5.0)
-    stops = [clock.first_stop * clock.stop_growth**k for k in range(16)]
+    stops = [clock.first_stop * clock.stop_growth**k for k in range(18)]
     for wait in (0.05, 0.7, 1.3):
         tap = Tap(pair, pair.client)
         user, other = pair.open()
