@@ -181,8 +181,9 @@ def htvpn() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run_htvpn
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium for one file: while playwright runs, its event loop is that of this thread."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-background-networking"]
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
