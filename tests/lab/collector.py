@@ -126,8 +126,8 @@ def main(address: str, port: str) -> None:
         time.sleep(0.05)
         for received in collector.requests[shown:]:
             shown += 1
-            names = [span.name for span in _spans(received)]
-            print(json.dumps({"peer": received.peer, "path": received.path, "spans": names}), flush=True)
+            spans = [(span.service, span.name, span.trace) for span in _spans(received)]
+            print(json.dumps({"peer": received.peer, "path": received.path, "spans": spans}), flush=True)
 
 
 if __name__ == "__main__":

@@ -347,11 +347,14 @@ class RunningClient:
         await poll(lambda: self.connection.state == "connected")
         return self
 
-    def open(self, port: int, host: bytes | str = b"\x7f\0\0\1") -> StreamUser:
-        """A TCP stream."""
+    def open(
+        self, port: int, host: bytes | str = b"\x7f\0\0\1", kind: StreamKind = StreamKind.TCP
+    ) -> StreamUser:
+        """A stream."""
         user = StreamUser()
-        request = OpenRequest(StreamKind.TCP, host, port, 0)
-        user.stream = self.connection.open_stream(request, user, self.driver.clock())
+        is_bytes = kind in (StreamKind.TCP, StreamKind.DNS)
+        opener = self.connection.open_stream if is_bytes else self.connection.open_datagrams
+        user.stream = opener(OpenRequest(kind, host, port, 0), user, self.driver.clock())
         return user
 
     def legs(self, road: Direction) -> list[Any]:

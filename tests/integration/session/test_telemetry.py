@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
+import os
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
@@ -16,13 +19,15 @@ import pytest
 from lab.collector import Collector, ReceivedSpan
 
 from halftunnel_vpn.config.shared import TelemetryConfig
+from halftunnel_vpn.config.writing import render
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.catalogue import METRICS, PREFIX
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.observe.otlp_bounds import MAX_SPANS
 from halftunnel_vpn.observe.telemetry import Telemetry
-from halftunnel_vpn.protocol.keys import Direction, KeyPair
+from halftunnel_vpn.protocol.keys import Direction, KeyPair, encode_key
+from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.timers import Wheel
 from halftunnel_vpn.transport.driver import Driver
 
@@ -117,7 +122,7 @@ async def test_both_ends_have_one_trace_for_each_stream(
     client = await pair(running_exit, make_client, ends)
     user = client.open(echo_server.port)
     assert await user.echo(b"hello") == b"hello"
-    user.stream.reset(0)
+    user.stream.reset(ResetCode.NORMAL)
     await ends.flush()
     stream_spans = [span for span in collector.spans if "halftunnel.stream.kind" in span.attributes]
     assert len({span.trace for span in stream_spans}) == 1
@@ -191,6 +196,23 @@ async def test_what_fails_is_an_error_without_a_destination(
         ("halftunnel-exit", "open stream", "name_not_found"),
         ("halftunnel-exit", "look up name", "name_not_found"),
     }
+
+
+async def test_datagram_streams_and_dns_are_traced_too(running_exit, make_client, ends, collector, until):
+    ends.start(collector.url)
+    client = await pair(running_exit, make_client, ends)
+    for kind in (StreamKind.UDP, StreamKind.ICMP):
+        client.open(0, b"", kind)
+    dns = client.open(0, b"", StreamKind.DNS)
+    await dns.heard("opened")
+    streams = client.connection.session.streams
+    await until(lambda: all(getattr(stream, "is_accepted", True) for stream in streams.values()))
+    await ends.flush()
+    opened = [span for span in collector.spans if span.name == "open stream"]
+    assert sorted(span.attributes["halftunnel.stream.kind"] for span in opened) == [
+        "dns", "dns", "icmp", "icmp", "udp", "udp",
+    ]  # fmt: skip
+    assert len({span.trace for span in opened}) == 3 and not any(span.is_error for span in opened)
 
 
 async def test_no_exported_byte_names_anybody(running_exit, make_client, echo_server, ends, collector):
@@ -349,3 +371,61 @@ async def test_what_is_held_is_dropped_and_counted_at_the_end(collector, ends, u
     ends.client.close()
     await until(lambda: ends.dropped() == {"spans-too-late": 3})
     assert not collector.requests
+
+
+# --- htvpn proxy as a process -----------------------------------------------------------------------
+
+
+async def socks_echo(port: int, target: int) -> bytes:
+    """What an echo server on loopback says through a SOCKS5 proxy."""
+    async with asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x05\x01\x00" + b"\x05\x01\x00\x01\x7f\0\0\1" + target.to_bytes(2, "big") + b"hello")
+        await reader.readexactly(2 + 10)
+        heard = await reader.readexactly(5)
+        writer.close()
+        return heard
+
+
+async def test_a_proxy_exports_what_it_has_when_it_ends(
+    running_exit, echo_server, ends, collector, free_port, tmp_path, until
+):
+    ends.exit.start(TelemetryConfig(enabled=True, endpoint=collector.url, sample=1.0), {})
+    ends.exit.release()
+    running_exit.tracing = ends.exit
+    await running_exit.start()
+    keys, port = running_exit.admit(), free_port()
+    profile = tmp_path / "profile.toml"
+    profile.touch(mode=0o600)
+    document = {
+        "name": "laptop",
+        "exit": {"public_key": encode_key(running_exit.keys.public)},
+        "client": {"private_key": encode_key(keys.private)},
+        "proxy_server": {"socks": [f"127.0.0.1:{port}"]},
+        "telemetry": {"enabled": True, "endpoint": collector.url, "sample": 1},
+    }
+    for way in Direction:
+        pem = running_exit.authorities.pem(running_exit.authority(way))
+        document[way.name.lower()] = {"urls": [running_exit.url(way)], "tls": {"ca": pem}}
+    profile.write_text(render(document))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "halftunnel_vpn.cli", "proxy", str(profile),
+        env={**os.environ, "STATE_DIRECTORY": str(tmp_path), "OTEL_BSP_SCHEDULE_DELAY": "3600000"},
+    )  # fmt: skip
+    try:
+        await until(running_exit.sessions)
+        await until(lambda: running_exit.counted["legs-joined-downstream"])
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                assert await socks_echo(port, echo_server.port) == b"hello"
+                break
+            await asyncio.sleep(0.05)  # it listens a moment after its session began
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+    await ends.flush()
+    spans = by_name(collector.spans, "halftunnel-proxy"), by_name(collector.spans, "halftunnel-exit")
+    for name in ("handshake", "open stream"):
+        assert spans[0][name].trace == spans[1][name].trace
+        assert spans[1][name].parent == spans[0][name].span
+    assert "halftunnel_proxy_connections" in collector.metrics["halftunnel-proxy"]

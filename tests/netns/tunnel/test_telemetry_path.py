@@ -22,9 +22,7 @@ table ip spy {{
     }}
 }}
 """
-PROFILE = {
-    "telemetry": {"enabled": "true", "endpoint": f'"http://{TARGET_ADDRESS}:{PORT}"', "sample": "1"},
-}
+ON = {"telemetry": {"enabled": "true", "endpoint": f'"http://{TARGET_ADDRESS}:{PORT}"', "sample": "1"}}
 
 
 def test_spans_of_a_client_go_through_the_tunnel_alone(no_leftovers, eventually, monkeypatch, tmp_path):
@@ -37,15 +35,22 @@ def test_spans_of_a_client_go_through_the_tunnel_alone(no_leftovers, eventually,
         argv = [sys.executable, "-m", "lab.collector", TARGET_ADDRESS, str(PORT)]
         collector = lab.start(TARGET, argv)
         lab.wait_listening(TARGET, PORT)
-        tunnel = LabTunnel(lab, profile=PROFILE)
+        tunnel = LabTunnel(lab, server=ON, profile=ON)
         tunnel.start()
 
         def received() -> list[dict]:
             return [json.loads(line) for line in lab.output(collector).splitlines()]
 
+        def traces(service: str, name: str) -> set[str]:
+            spans = [span for each in received() for span in each["spans"]]
+            return {trace for of, what, trace in spans if (of, what) == (service, name)}
+
         eventually(lambda: {each["path"] for each in received()} == {"/v1/traces", "/v1/metrics"})
-        eventually(lambda: any("handshake" in each["spans"] for each in received()))
+        eventually(lambda: traces("halftunnel-client", "handshake"))
         assert tunnel.stop_client() == 0, tunnel.client_output()
+        assert tunnel.stop_exit() == 0, tunnel.exit_output()
+        assert traces("halftunnel-client", "handshake") == traces("halftunnel-exit", "handshake")
+        # The export makes streams as well, which both ends trace.
+        assert traces("halftunnel-client", "open stream") & traces("halftunnel-exit", "open stream")
         assert {each["peer"] for each in received()} == {EXIT_UPLINK}
         assert "packets 0 bytes 0" in lab.run(EXIT, ["nft", "list", "counter", "ip", "spy", "around"]).stdout
-        tunnel.stop_exit()
