@@ -44,6 +44,7 @@ IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "secrets", "threa
 OWNERS = {
     "websockets": "transport",
     "uvloop": "transport",
+    "pyroute2": "host",
     "jeepney": "host",
     "dnslib": "dns",
     "cryptography": "protocol",

@@ -27,13 +27,11 @@ class FakeNetlink:
         """See NetlinkPort."""
         return self._kernel.links.get(name)
 
-    def set_mtu(self, index: int, mtu: int) -> None:
+    def set_link(self, index: int, **values: Any) -> None:
         """See NetlinkPort."""
-        self._change_link(index, mtu=mtu)
-
-    def set_up(self, index: int, *, up: bool) -> None:
-        """See NetlinkPort."""
-        self._change_link(index, up=up)
+        if "state" in values:
+            values["up"] = values.pop("state") == "up"
+        self._change_link(index, **values)
 
     def add_address(self, index: int, text: str) -> None:
         """See NetlinkPort."""

@@ -1,34 +1,43 @@
-"""Links, addresses, rules and routes of the kernel, read and changed over rtnetlink."""
+"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2. Its only user."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import socket
-import struct
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.kernel import route_messages, rtnetlink
-from halftunnel_vpn.host.kernel.route_messages import FAMILIES
-from halftunnel_vpn.host.kernel.routes import KERNELS_TABLES, LOOPBACK, MAIN_TABLE, Route, Rule, Uplink
-from halftunnel_vpn.host.kernel.rtnetlink import Attributes, Message, NetlinkRefusal, RouteSocket
+from halftunnel_vpn.host.kernel.routes import (
+    KERNELS_TABLES,
+    LOOPBACK,
+    MAIN_TABLE,
+    PROTOCOL,
+    TUN_METRIC,
+    Route,
+    Rule,
+    Uplink,
+)
 
 MAX_UPLINKS: Final = 8
 """Devices with a default route whose replies are kept apart. Replies of others follow `main`."""
 
+HELD_MTU: Final = 1500
+"""The MTU in bytes that connections assume whose replies are routed a second time."""
+
 _Result = TypeVar("_Result")
 
-_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, changed flags
-_ADDRESS: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_WORD: Final = struct.Struct("=I")
-_IFLA_MTU: Final = 4
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_IFA_FLAGS: Final = 8
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ACTIONS: Final = {1: "lookup", 2: "goto", 3: "nop", 7: "unreachable"}
+_ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unreachable": "unreachable"}
+_NO_SUPPRESSION: Final = 0xFFFFFFFF
+_UNICAST: Final = 1  # RTN_UNICAST
+_UNREACHABLE: Final = 7  # RTN_UNREACHABLE
+_ONLINK: Final = 4  # RTNH_F_ONLINK: a cloud's router may lie outside the network of the device
+_SCOPE_LINK: Final = 253
 _IFF_UP: Final = 1
 _IFA_F_TEMPORARY: Final = 0x01
 _IFA_F_TENTATIVE: Final = 0x40
@@ -56,15 +65,33 @@ class Link:
 
 
 def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
-    """Run ``work`` with a netlink socket and return its result. Raises HostError if the kernel refuses."""
-    try:
-        with RouteSocket() as route_socket:
-            return work(Kernel(route_socket))
-    except NetlinkRefusal as refusal:
-        raise HostError(f"The kernel refused a change of the network: {refusal}.") from refusal
-    except OSError as error:  # e.g. out of descriptors
-        reason = error.strerror or "it does not answer"
-        raise HostError(f"The kernel cannot be asked about the network now ({reason}).") from error
+    """Run ``work`` with a netlink socket and return its result. Raises HostError if the kernel refuses.
+
+    It runs in a thread of its own, in the network namespace of this thread: the synchronous calls of pyroute2
+    run an event loop, and one loop cannot run inside another.
+    """
+    outcome: list[_Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        from pyroute2 import IPRoute, NetlinkError
+
+        try:
+            with IPRoute() as socket_:
+                outcome.append(work(Kernel(socket_)))
+        except NetlinkError as error:
+            failure.append(HostError(f"The kernel refused a change of the network: {error.args[-1]}."))
+        except OSError as error:  # e.g. out of descriptors
+            failure.append(HostError(f"The kernel cannot be asked about the network now ({error.strerror})."))
+        except BaseException as error:  # passed on to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="netlink")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
 
 
 class Kernel:
@@ -72,7 +99,7 @@ class Kernel:
 
     __slots__ = ("_netlink",)
 
-    def __init__(self, netlink: RouteSocket) -> None:
+    def __init__(self, netlink: Any) -> None:
         self._netlink = netlink
 
     def link(self, name: str) -> Link | None:
@@ -81,111 +108,111 @@ class Kernel:
             index = socket.if_nametoindex(name)
         except OSError:
             return None
-        message = self._netlink.get(rtnetlink.GET_LINK, _LINK.pack(0, 0, index, 0, 0), {})
-        found = (address for address, _ in self._addresses(index, 0))
-        addresses = frozenset(str(item) for item in found if not (item.version == 6 and item.is_link_local))
-        mtu = route_messages.number(message.attributes.get(_IFLA_MTU))
-        return Link(index, mtu, bool(_LINK.unpack(message.header)[3] & _IFF_UP), addresses)
+        (message,) = self._netlink.get_links(index)
+        addresses = set()
+        for item in self._netlink.get_addr(index=index):
+            address = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            interface = ipaddress.ip_interface(f"{address}/{item['prefixlen']}")
+            if not (interface.version == 6 and interface.is_link_local):
+                addresses.add(str(interface))
+        return Link(
+            index, message.get_attr("IFLA_MTU"), bool(message["flags"] & _IFF_UP), frozenset(addresses)
+        )
 
-    def set_mtu(self, index: int, mtu: int) -> None:
-        """Set the MTU of a device, in bytes."""
-        self._netlink.change(rtnetlink.NEW_LINK, _LINK.pack(0, 0, index, 0, 0), {_IFLA_MTU: _WORD.pack(mtu)})
-
-    def set_up(self, index: int, *, up: bool) -> None:
-        """Set a device up or down."""
-        flags = _IFF_UP if up else 0
-        self._netlink.change(rtnetlink.NEW_LINK, _LINK.pack(0, 0, index, flags, _IFF_UP), {})
+    def set_link(self, index: int, **values: Any) -> None:
+        """Change ``mtu`` (bytes) or ``state`` ("up", "down")."""
+        self._netlink.link("set", index=index, **values)
 
     def add_address(self, index: int, text: str) -> None:
         """Add an address, ``ADDRESS/LENGTH``, to the device. It is usable at once."""
-        self._netlink.create(rtnetlink.NEW_ADDRESS, *_address_message(index, text))
+        self._netlink.addr("add", index=index, **_address_arguments(text))
 
     def remove_address(self, index: int, text: str) -> None:
         """Remove an address, ``ADDRESS/LENGTH``, from the device."""
-        self._remove(rtnetlink.DELETE_ADDRESS, *_address_message(index, text))
+        self._unless_gone(self._netlink.addr, index=index, **_address_arguments(text))
 
     def rules(self) -> set[Rule]:
         """Return our rules of any priority. They are identified by our protocol number."""
-        found: set[Rule] = set()
-        for version in FAMILIES:
-            found.update(
-                self._netlink.list(
-                    rtnetlink.GET_RULE,
-                    route_messages.list_header(version),
-                    {},
-                    partial(route_messages.read_rule, version=version),
-                )
-            )
+        found = set()
+        for version, family in _FAMILIES.items():
+            for message in self._netlink.get_rules(family=family):
+                if _protocol_number(message.get_attr("FRA_PROTOCOL")) == PROTOCOL:
+                    found.add(_rule_from(message, version))
         return found
 
     def add_rule(self, rule: Rule) -> None:
         """Add a rule that does not exist yet."""
-        self._netlink.create(rtnetlink.NEW_RULE, *route_messages.rule_message(rule))
+        self._netlink.rule("add", **_rule_arguments(rule))
 
     def remove_rule(self, rule: Rule) -> None:
         """Remove one rule."""
-        self._remove(rtnetlink.DELETE_RULE, *route_messages.rule_message(rule))
+        self._unless_gone(self._netlink.rule, **_rule_arguments(rule))
 
     def routes(self, tables: Iterable[int]) -> set[Route]:
         """Return our default routes in these tables. The kernel's own tables are never read."""
-        found: set[Route] = set()
+        found = set()
         for table in set(tables).difference(KERNELS_TABLES):
-            for version in FAMILIES:
-                found.update(
-                    self._routes(
-                        version,
-                        table,
-                        partial(route_messages.read_route, version=version, table=table),
-                    )
-                )
+            for version, family in _FAMILIES.items():
+                for message in self._netlink.get_routes(family=family, table=table):
+                    ours = message["proto"] == PROTOCOL and message["dst_len"] == 0
+                    if ours and message.get_attr("RTA_TABLE") == table:
+                        found.add(_route_from(message, version, table))
         return found
 
     def add_route(self, route: Route, index: int) -> None:
         """Add a route. ``index`` is that of the TUN device, for a route through it."""
-        device = index if route.through_tun else 0
-        if route.device and not route.through_tun:
-            device = socket.if_nametoindex(route.device)
-        self._netlink.create(rtnetlink.NEW_ROUTE, *route_messages.route_message(route, device))
+        arguments = _route_arguments(route)
+        if route.through_tun:
+            arguments["oif"] = index
+        elif route.device:
+            arguments["oif"] = socket.if_nametoindex(route.device)
+        self._netlink.route("add", **arguments)
 
     def remove_route(self, route: Route) -> None:
         """Remove one route."""
-        self._remove(rtnetlink.DELETE_ROUTE, *route_messages.route_message(route, 0, is_removed=True))
+        self._unless_gone(self._netlink.route, **_route_arguments(route))
 
     def uplinks(self, tun: str) -> tuple[Uplink, ...]:
         """Return the devices of the default routes in `main`, at most MAX_UPLINKS; none if only one."""
         gateways: dict[int, dict[int, tuple[int, str]]] = {}
-        for version in FAMILIES:
-            routes = self._routes(
-                version,
-                MAIN_TABLE,
-                partial(route_messages.default_hops, version=version, table=MAIN_TABLE),
-            )
-            for metric, index, gateway in (hop for hops in routes for hop in hops):
-                best = gateways.setdefault(index, {}).get(version)
-                if best is None or metric < best[0]:
-                    gateways[index][version] = metric, gateway
+        for version, family in _FAMILIES.items():
+            for message in self._netlink.get_routes(family=family, table=MAIN_TABLE):
+                if message["dst_len"] or message["type"] != _UNICAST:
+                    continue
+                metric = message.get_attr("RTA_PRIORITY") or 0
+                for hop in message.get_attr("RTA_MULTIPATH") or (message,):
+                    index = hop["oif"] if hop is not message else message.get_attr("RTA_OIF")
+                    best = gateways.setdefault(index or 0, {}).get(version)
+                    if best is None or metric < best[0]:
+                        gateways[index or 0][version] = metric, _gateway_of(hop)
         found = []
         for index, ways in sorted(gateways.items()):
-            device = _name_of(index)
-            if device not in (None, tun, LOOPBACK):
+            try:
+                device = socket.if_indextoname(index)
+            except (OSError, OverflowError):
+                continue  # it vanished in the meantime
+            if device not in (tun, LOOPBACK):
                 pairs = tuple((version, gateway) for version, (_, gateway) in sorted(ways.items()))
-                found.append(Uplink(index, str(device), pairs))
+                found.append(Uplink(index, device, pairs))
         return tuple(found[:MAX_UPLINKS]) if len(found) > 1 else ()
 
     def next_step(self, destination: str, mark: int) -> tuple[str, str] | None:
         """Return device and gateway ("" on link) to an address for packets with ``mark``; None if none."""
+        from pyroute2 import NetlinkError
+
+        family = _FAMILIES[ipaddress.ip_address(destination).version]
         try:
-            message = self._netlink.get(
-                rtnetlink.GET_ROUTE, *route_messages.lookup_message(destination, mark)
-            )
-        except NetlinkRefusal as refusal:
-            if refusal.code not in _NO_WAY:
+            (message,) = self._netlink.route("get", family=family, dst=destination, mark=mark)
+        except NetlinkError as error:
+            if error.code not in _NO_WAY:
                 raise
             return None
-        device = _name_of(route_messages.output_device(message))
-        if device is None or device == LOOPBACK:
-            return None
-        return device, route_messages.gateway_of(message.attributes)
+        index = message.get_attr("RTA_OIF")
+        try:
+            device = socket.if_indextoname(index) if index else None
+        except OSError:
+            device = None  # it vanished in the meantime
+        return None if device is None or device == LOOPBACK else (device, _gateway_of(message))
 
     def lasting_addresses(self, device: str, version: int) -> frozenset[str]:
         """Return the device's addresses of one IP version, except link-local and temporary (RFC 8981)."""
@@ -194,53 +221,119 @@ class Kernel:
         except OSError:
             return frozenset()
         found = set()
-        for item, flags in self._addresses(index, FAMILIES[version]):
+        for item in self._netlink.get_addr(family=_FAMILIES[version], index=index):
+            flags = item.get_attr("IFA_FLAGS") or item["flags"]
+            address = ipaddress.ip_address(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
             # IPv6 flags temporary addresses so; for IPv4 the same bit means a second address of a network.
             rotates = version == 6 and flags & _IFA_F_TEMPORARY
-            if not (rotates or flags & _IFA_F_TENTATIVE or item.is_link_local):
-                found.add(str(item.ip))
+            if not (rotates or flags & _IFA_F_TENTATIVE or address.is_link_local):
+                found.add(str(address))
         return frozenset(found)
 
-    def _addresses(
-        self, index: int, family: int
-    ) -> list[tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, int]]:
-        """Return address and flags of each address of a device; ``family`` 0: of both IP versions."""
+    def _unless_gone(self, call: Callable[..., Any], **arguments: Any) -> None:
+        from pyroute2 import NetlinkError
 
-        def read(
-            message: Message,
-        ) -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, int] | None:
-            of_family, length, flags, _, device = _ADDRESS.unpack(message.header)
-            value = message.attributes.get(_IFA_LOCAL) or message.attributes.get(_IFA_ADDRESS)
-            is_wanted = device == index and (family or of_family) == of_family
-            if not is_wanted or value is None or len(value) not in (4, 16):
-                return None
-            all_flags = route_messages.number(message.attributes.get(_IFA_FLAGS)) or flags
-            return ipaddress.ip_interface((value, length)), all_flags
-
-        header = _ADDRESS.pack(family, 0, 0, 0, index)
-        return self._netlink.list(rtnetlink.GET_ADDRESS, header, {}, read)
-
-    def _routes(self, version: int, table: int, read: Callable[[Message], _Result | None]) -> list[_Result]:
-        header = route_messages.list_header(version, table)
-        return self._netlink.list(rtnetlink.GET_ROUTE, header, route_messages.table_filter(table), read)
-
-    def _remove(self, kind: int, header: bytes, attributes: Attributes) -> None:
         try:
-            self._netlink.change(kind, header, attributes)
-        except NetlinkRefusal as refusal:
-            if refusal.code not in _GONE:
+            call("del", **arguments)
+        except NetlinkError as error:
+            if error.code not in _GONE:
                 raise
 
 
-def _address_message(index: int, text: str) -> tuple[bytes, Attributes]:
+def _address_arguments(text: str) -> dict[str, Any]:
     interface = ipaddress.ip_interface(text)
-    header = _ADDRESS.pack(FAMILIES[interface.version], interface.network.prefixlen, 0, 0, index)
-    return header, {_IFA_LOCAL: interface.ip.packed, _IFA_ADDRESS: interface.ip.packed}
+    return {
+        "family": _FAMILIES[interface.version],
+        "address": str(interface.ip),
+        "prefixlen": interface.network.prefixlen,
+    }
 
 
-def _name_of(index: int) -> str | None:
-    """Return the name of a device; None if it vanished in the meantime."""
+def _rule_arguments(rule: Rule) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": _FAMILIES[rule.version],
+        "priority": rule.priority,
+        "action": _ACTION_NAMES[rule.action],
+        "protocol": PROTOCOL,
+    }
+    if rule.table:
+        arguments["table"] = rule.table
+    if rule.goto:
+        arguments["goto"] = rule.goto
+    if rule.mark:
+        arguments["fwmark"] = rule.mark
+    if rule.source:
+        arguments["src"], length = rule.source.split("/")
+        arguments["src_len"] = int(length)
+    if rule.destination:
+        arguments["dst"], length = rule.destination.split("/")
+        arguments["dst_len"] = int(length)
+    if rule.device:
+        arguments["iifname"] = rule.device
+    if rule.protocol:
+        arguments["ip_proto"] = rule.protocol
+    if rule.port:
+        arguments["dport_range"] = f"{rule.port}:{rule.port}"
+    if rule.suppress >= 0:
+        arguments["suppress_prefixlen"] = rule.suppress
+    return arguments
+
+
+def _rule_from(message: Any, version: int) -> Rule:
+    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    destination, source = message.get_attr("FRA_DST"), message.get_attr("FRA_SRC")
+    ports = message.get_attr("FRA_DPORT_RANGE")
+    action = _ACTIONS.get(message["action"], f"action {message['action']}")
+    return Rule(
+        version,
+        message.get_attr("FRA_PRIORITY"),
+        action,
+        table=(message.get_attr("FRA_TABLE") or 0) if action == "lookup" else 0,
+        goto=message.get_attr("FRA_GOTO") or 0,
+        mark=message.get_attr("FRA_FWMARK") or 0,
+        destination=f"{destination}/{message['dst_len']}" if destination else "",
+        protocol=message.get_attr("FRA_IP_PROTO") or 0,
+        port=int(str(ports).split(":")[0]) if ports else 0,
+        device=message.get_attr("FRA_IIFNAME") or "",
+        source=f"{source}/{message['src_len']}" if source else "",
+        suppress=-1 if suppress in (None, _NO_SUPPRESSION) else suppress,
+    )
+
+
+def _route_from(message: Any, version: int, table: int) -> Route:
+    if message["type"] == _UNREACHABLE:
+        return Route(version, False, table)
+    if message.get_attr("RTA_PRIORITY") == TUN_METRIC:
+        return Route(version, True, table)
     try:
-        return socket.if_indextoname(index) if index > 0 else None
-    except (OSError, OverflowError):
-        return None
+        device = socket.if_indextoname(message.get_attr("RTA_OIF") or 0)
+    except OSError:
+        device = "?"  # it vanished in the meantime
+    return Route(version, False, table, device, _gateway_of(message))
+
+
+def _route_arguments(route: Route) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": _FAMILIES[route.version],
+        "dst": "default",
+        "table": route.table,
+        "priority": route.metric,
+        "proto": PROTOCOL,
+        "type": "unicast" if route.through_tun or route.device else "unreachable",
+    }
+    if route.gateway:
+        arguments |= {"gateway": route.gateway, "flags": _ONLINK}
+    elif route.version == 4 and (route.through_tun or route.device):
+        arguments["scope"] = _SCOPE_LINK
+    if route.device == LOOPBACK:
+        arguments["metrics"] = {"mtu": HELD_MTU}
+    return arguments
+
+
+def _gateway_of(hop: Any) -> str:
+    """Return the router of a route or of one of its next hops; "" if there is none."""
+    return str(hop.get_attr("RTA_GATEWAY") or (hop.get_attr("RTA_VIA") or {}).get("addr", ""))
+
+
+def _protocol_number(value: Any) -> int:
+    return value if isinstance(value, int) else -1
