@@ -7,6 +7,7 @@ from typing import Final
 
 from lab import Lab
 from lab.chaos.behind import front_restarts
+from lab.chaos.clocks import run_clocks
 from lab.chaos.fronts import FRONTS, FrontedTunnel
 from lab.chaos.outcome import Outcome
 from lab.chaos.restarts import restart_exit
@@ -51,6 +52,7 @@ TRIALS: Final[Mapping[str, Trial]] = {
     "silence": lambda lab, seed: silence(lab, _running(lab)),
     "weather": bad_weather,
     **{name: _behind(name) for name in FRONTS},
+    "clocks": lambda lab, seed: run_clocks(lab),
     "roaming": lambda lab, seed: roam(lab, _running(lab)),
     "exit-restarted": lambda lab, seed: restart_exit(lab, _running(lab), kill=False),
     "exit-killed": lambda lab, seed: restart_exit(lab, _running(lab), kill=True),
