@@ -39,6 +39,7 @@ def build_parser() -> Parser:
         metavar="PROFILE",
         help="a name in /etc/halftunnel/profiles, or a file; not needed where there is only one",
     )
+    _add_choice(up)
     up.add_argument("--foreground", action="store_true", help="do not use the daemon; log on standard error")
     add_process_options(up)
     up.add_argument(
@@ -48,6 +49,7 @@ def build_parser() -> Parser:
         help="control socket (default: the daemon's, or as the profile says)",
     )
 
+    _add_exits(commands)
     down = command(commands, "down", "disconnect and restore the host", entries.down)
     add_socket(down)
 
@@ -83,6 +85,30 @@ def build_parser() -> Parser:
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep has left")
     return parser
+
+
+def _add_exits(commands: Commands[Parser]) -> None:
+    exits = command(commands, "exits", "measure the way to each exit of a profile", entries.exits)
+    exits.add_argument(
+        "profile", nargs="?", metavar="PROFILE", help="default: the one that is up, or the active one"
+    )
+    exits.add_argument("--json", action="store_true", help="print one JSON array (docs/CONTROL.md)")
+    add_socket(exits)
+    switch = command(commands, "switch", "use another exit of the profile that is up", entries.switch)
+    switch.add_argument(
+        "exit", nargs="?", metavar="EXIT", help="this one alone; without it, priority decides again"
+    )
+    switch.add_argument("--fastest", action="store_true", help="the one with the lowest round trip")
+    add_socket(switch)
+
+
+def _add_choice(up: Parser) -> None:
+    up.add_argument("--exit", metavar="EXIT", help="use this exit of the profile, and no other")
+    up.add_argument(
+        "--fastest",
+        action="store_true",
+        help="use the exit with the lowest round trip (default: by priority)",
+    )
 
 
 def _add_proxy(commands: Commands[Parser]) -> None:
@@ -193,6 +219,7 @@ def _add_profile(commands: Commands[Parser]) -> None:
     for name, meaning, run in (
         ("list", "list the profiles; * marks the active one", entries.profile_list),
         ("add", "check a profile and store it", entries.profile_add),
+        ("add-exit", "add the exit of another profile to a profile", entries.profile_add_exit),
         ("remove", "remove a profile and its key", entries.profile_remove),
         ("use", "make a profile the active one", entries.profile_use),
     ):
@@ -205,6 +232,11 @@ def _add_profile(commands: Commands[Parser]) -> None:
             action.add_argument("--replace", action="store_true", help="replace a profile of that name")
         elif name != "list":
             action.add_argument("name", metavar="NAME")
+        if name == "add-exit":
+            action.add_argument(
+                "file", metavar="FILE", type=path, help="a profile of the new exit; - for standard input"
+            )
+            action.add_argument("--exit", metavar="NAME", help="its name (default: that of its profile)")
         action.add_argument(
             "--dir", metavar="DIR", type=path, help="their directory (default: /etc/halftunnel/profiles)"
         )
@@ -219,7 +251,10 @@ def _add_join(commands: Commands[Parser]) -> None:
         metavar="LINK",
         help="htvpn://...; - for standard input; without it you are asked. Other users can see arguments",
     )
-    join.add_argument("--name", metavar="NAME", help="name of the profile (default: as the exit says)")
+    join.add_argument(
+        "--name", metavar="NAME", help="name of the profile or exit (default: as the exit says)"
+    )
+    join.add_argument("--add-to", metavar="PROFILE", help="make it a further exit of this profile")
     join.add_argument("--dir", metavar="DIR", type=path, help="profiles (default: /etc/halftunnel/profiles)")
     add_socket(join)
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from halftunnel_vpn import __build__
 from halftunnel_vpn.cli import check, daemon_process, logs, profiles
 from halftunnel_vpn.client.diagnosis.redaction import Redaction
-from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.client import ClientProfile, views
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.errors import HalfTunnelError, HostError
 
@@ -67,11 +67,18 @@ def secrets_of(profile: ClientProfile | None) -> dict[str, list[str]]:
     """Return what only this profile tells: names, URL paths, the client's own name for itself."""
     if profile is None:
         return {}
-    urls = [urlsplit(url) for road in (profile.upstream, profile.downstream) for url in road.urls]
+    roads = [road for view in views(profile) for road in (view.upstream, view.downstream)]
+    urls = [urlsplit(url) for road in roads for url in road.urls]
     return {
         "path": [part.path.strip("/") for part in urls],
         "host": [host for part in urls if (host := part.hostname)],
-        "name": [profile.name, *profile.dns.hosts, *profile.dns.split, *profile.dns.block],
+        "name": [
+            profile.name,
+            *(exit.name for exit in profile.exits),
+            *profile.dns.hosts,
+            *profile.dns.split,
+            *profile.dns.block,
+        ],
     }
 
 

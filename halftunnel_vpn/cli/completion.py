@@ -11,12 +11,13 @@ import os
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from halftunnel_vpn.cli import installation
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, DEFAULT_EXIT_DIRECTORY
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.profile_store import PROFILES, ProfileStore
+from halftunnel_vpn.control.status_schema import STATUS_PATH
 from halftunnel_vpn.errors import HalfTunnelError
 from halftunnel_vpn.host.external_program import ExternalProgram
 
@@ -169,6 +170,8 @@ class _Line:
         elif action.metavar == "PROFILE":
             yield from (Candidate(name, "a profile") for name in profile_names())
             yield Candidate(":files")
+        elif action.metavar == "EXIT":
+            yield from (Candidate(name, "an exit") for name in exit_names())
         elif action.metavar == "NAME" and self._path == ["profile", "add"]:
             yield Candidate(":files")
         elif action.metavar in ("NAME", "CLIENT") and self._path[-1:] not in (["add"], ["add-client"]):
@@ -186,6 +189,16 @@ def profile_names() -> list[str]:
         return _daemons_profiles()
 
 
+def exit_names() -> list[str]:
+    """Return the exits of the active profile: from its file, or from a daemon that runs."""
+    try:
+        store = ProfileStore(PROFILES)
+        return [entry.name for entry in store.load(store.resolve(None)).exits]
+    except (HalfTunnelError, OSError):
+        status = _of_running_daemon(STATUS_PATH)
+    return [str(entry["name"]) for entry in status.get("exits", ())]
+
+
 def client_names(directory: Path) -> list[str]:
     """Return the names of an exit's clients; none for users who may not see them."""
     try:
@@ -196,14 +209,18 @@ def client_names(directory: Path) -> list[str]:
 
 
 def _daemons_profiles() -> list[str]:
-    """Return the profiles that a running daemon names; asking for them would start one that does not run."""
+    found = _of_running_daemon("/v1/profiles").get("profiles", ())
+    return [str(entry["name"]) for entry in found[:MAX_CANDIDATES]]
+
+
+def _of_running_daemon(target: str) -> dict[str, Any]:
+    """Return what a running daemon answers; asking one that does not run would start it."""
     try:
         if _SYSTEMCTL.run(["is-active", "--quiet", "halftunnel.service"], timeout=ASK_TIMEOUT).returncode:
-            return []
-        answer = requests.command(DEFAULT_CONTROL_SOCKET, "GET", "/v1/profiles", timeout=ASK_TIMEOUT)
+            return {}
+        return requests.command(DEFAULT_CONTROL_SOCKET, "GET", target, timeout=ASK_TIMEOUT) or {}
     except HalfTunnelError:
-        return []
-    return [str(entry["name"]) for entry in answer["profiles"][:MAX_CANDIDATES]] if answer else []
+        return {}
 
 
 def _positionals(parser: argparse.ArgumentParser) -> list[argparse.Action]:

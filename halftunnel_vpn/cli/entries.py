@@ -17,6 +17,24 @@ def down(options: Namespace) -> int:
     return down.run(options)
 
 
+def exits(options: Namespace) -> int:
+    from halftunnel_vpn.cli import exit_commands
+
+    return exit_commands.show(options)
+
+
+def switch(options: Namespace) -> int:
+    from halftunnel_vpn.cli import exit_commands
+
+    return exit_commands.switch(options)
+
+
+def profile_add_exit(options: Namespace) -> int:
+    from halftunnel_vpn.cli import profile
+
+    return profile.add_exit(options)
+
+
 def status(options: Namespace) -> int:
     from halftunnel_vpn.cli import status
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from halftunnel_vpn.cli.profile import kept_profiles
 from halftunnel_vpn.config import writing
-from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.config.client import ClientProfile, parse_client
 from halftunnel_vpn.protocol.invitation import MAX_LINK, Invitation, InvitedPath, decode_link
 from halftunnel_vpn.protocol.keys import KeyPair, encode_key
 
@@ -29,16 +29,26 @@ def run(options: Namespace) -> int:
     profile = parse_client(text, source="the invitation")
     name = options.name or invitation.name
     profiles = kept_profiles(options)
+    if options.add_to is not None:
+        profiles.add_exit(options.add_to, text, exit=name, keep=False)  # before the invitation is used up
+        _register(profile, invitation)
+        profiles.add_exit(options.add_to, text, exit=name)
+        print(f"This host is the client {invitation.name} of the exit now: {name} in {options.add_to}.")
+        return 0
     profiles.put(name, text, replace=False)
     try:
-        from halftunnel_vpn.client.registration import register
-
-        asyncio.run(register(profile, invitation.secret))
+        _register(profile, invitation)
     except BaseException:
         profiles.remove(name)  # the exit does not know its key
         raise
     print(f"This host is the client {invitation.name} of the exit now. Connect with `htvpn up {name}`.")
     return 0
+
+
+def _register(profile: ClientProfile, invitation: Invitation) -> None:
+    from halftunnel_vpn.client.registration import register
+
+    asyncio.run(register(profile, invitation.secret))
 
 
 def _read_link(given: str | None) -> str:

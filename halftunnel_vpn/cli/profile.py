@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from halftunnel_vpn.cli import daemon_process
 from halftunnel_vpn.config.schema import MAX_TEXT
@@ -35,6 +35,13 @@ def add(options: Namespace) -> int:
         name = parse_client(text, source=options.file).name
     kept_profiles(options).put(name, text, replace=options.replace)
     print(f"profile {name} is stored")
+    return 0
+
+
+def add_exit(options: Namespace) -> int:
+    """Add the exit of another profile to a profile."""
+    kept_profiles(options).add_exit(options.name, _text(options.file), exit=options.exit)
+    print(f"profile {options.name} has a further exit; 'htvpn exits {options.name}' measures all of them")
     return 0
 
 
@@ -67,6 +74,12 @@ class DaemonProfiles:
         """Store a profile."""
         query = "" if replace else "?replace=no"
         daemon_process.command(self._socket, "PUT", f"{_place(name)}{query}", text.encode())
+
+    def add_exit(self, name: str, other: str, *, exit: str | None, keep: bool = True) -> None:
+        """Add the exit of the profile ``other``; without ``keep`` only see whether that is possible."""
+        query = {key: value for key, value in (("exit", exit), ("keep", None if keep else "no")) if value}
+        place = f"{_place(name)}/exits?{urlencode(query)}"
+        daemon_process.command(self._socket, "POST", place, other.encode())
 
     def remove(self, name: str) -> None:
         """Remove a profile."""

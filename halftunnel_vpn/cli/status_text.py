@@ -27,6 +27,7 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield _line("note", printable(str(notice)))
     for left in status.get("leftovers", ()):
         yield _line("leftover", str(left))
+    yield from _exits(status)
     yield from _roads(status)
     if status.get("round_trip") is not None:
         yield _line("round trip", _milliseconds(status["round_trip"]))
@@ -64,6 +65,20 @@ def after_up(status: Mapping[str, Any]) -> Iterator[str]:
 
 def _address(leg: Mapping[str, Any]) -> str:
     return f" ({leg['address']})" if leg.get("address") else ""
+
+
+def _exits(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each exit of a profile that has several."""
+    found = status.get("exits", ())
+    if len(found) < 2:
+        return
+    name = "exits"
+    for each in found:
+        measured = each.get("round_trip")
+        round_trip = "" if measured is None else f", {_milliseconds(measured)}"
+        why = f": {printable(str(each['sentence']))}" if each.get("sentence") else ""
+        yield _line(name, f"{each.get('name')}, {each.get('state')}{round_trip}{why}")
+        name = ""
 
 
 def _roads(status: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from halftunnel_vpn.cli import daemon_process, status_text
+from halftunnel_vpn.cli import daemon_process, exit_commands, status_text
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError, UsageError
 
@@ -41,10 +41,11 @@ def run(options: Namespace) -> int:
             )
     path = daemon_process.ensure(options.socket)
     name = daemon_process.import_profile(path, options.profile)
+    wish = exit_commands.choice(options)
     began = time.monotonic()
     seen = _last_serial(path)
-    command = {} if name is None else {"profile": name}
-    daemon_process.command(path, "POST", "/v1/up", command)
+    command: dict[str, Any] = {} if name is None else {"profile": name}
+    daemon_process.command(path, "POST", "/v1/up", command | wish, timeout=exit_commands.PATIENCE)
     with _progress() as show:
         return _wait(path, seen, began, show)
 
@@ -71,7 +72,8 @@ def _wait(path: str, seen: int, began: float, show: Any) -> int:
             )
         status = daemon_process.command(path, "GET", "/v1/status")
     show(None)
-    print(f"connected, profile {status['profile']}, device {status['device']}")
+    several = f", exit {status['exit']}" if len(status.get("exits", ())) > 1 else ""
+    print(f"connected, profile {status['profile']}{several}, device {status['device']}")
     for line in status_text.after_up(status):
         print(line)
     for notice in status.get("notices", ()):
@@ -119,9 +121,14 @@ def _foreground(options: Namespace) -> int:
 
     profile = read()
     process_options.start_log(options, profile.log)
+    from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
     from halftunnel_vpn.client.main import run_client
     from halftunnel_vpn.proxy.service import proxy_beside_tunnel
 
     return run_client(
-        profile, read, metrics=metrics or profile.metrics.listen, make_proxy=proxy_beside_tunnel
+        profile,
+        read,
+        metrics=metrics or profile.metrics.listen,
+        make_proxy=proxy_beside_tunnel,
+        choice=ExitChoice(options.exit, options.fastest),
     )

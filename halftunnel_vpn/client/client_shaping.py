@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import Spread
 from halftunnel_vpn.control.status_schema import ShapingStatus
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
@@ -40,7 +41,6 @@ class ClientShaping:
 
     def __init__(self, profile: ClientProfile, counters: Counters, random: Callable[[int], bytes]) -> None:
         self._config = profile.shaping
-        self._upstream = profile.upstream
         self._counters = counters
         self._random = random
         self._wanted = MODES[profile.shaping.mode]
@@ -90,9 +90,9 @@ class ClientShaping:
         )
         return ShapingPlan(clock, self._up_budget, _report)
 
-    def policy(self) -> LegPolicy:
-        """Return the policy that chooses the upstream leg of each record."""
-        if self._upstream.spread == "weighted":
+    def policy(self, spread: Spread) -> LegPolicy:
+        """Return the policy that chooses the upstream leg of each record, for this key of the exit."""
+        if spread == "weighted":
             return Weighted()
         if self.mode is ShapingMode.OFF:
             return RoundRobin()

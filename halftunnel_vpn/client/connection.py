@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.client_shaping import ClientShaping
+from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached
+from halftunnel_vpn.client.exits.session_maker import SessionMaker
 from halftunnel_vpn.client.leg_recorder import LegRecorder
-from halftunnel_vpn.client.legs.connector import Connector, NewSession
-from halftunnel_vpn.client.legs.handshake_sentences import explain
+from halftunnel_vpn.client.legs.connector import NewSession
 from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
 from halftunnel_vpn.client.stream_log import log_opening
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers, numbers_of
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HandshakeError, RoadError, SessionExpired, UpstreamUnavailable
+from halftunnel_vpn.errors import SessionExpired, UpstreamUnavailable
 from halftunnel_vpn.host import resources
 from halftunnel_vpn.protocol.handshake_payloads import TAKES_HOP_LIMITS, ExitHello
 from halftunnel_vpn.protocol.interfaces import (
@@ -32,6 +31,7 @@ from halftunnel_vpn.protocol.interfaces import (
     TransferableStream,
 )
 from halftunnel_vpn.protocol.keys import Direction, log_id
+from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode
 from halftunnel_vpn.protocol.trace_ports import trace_fields
 from halftunnel_vpn.session.intervals import IntervalTable
@@ -76,7 +76,7 @@ class Connection:
     def __init__(
         self,
         profile: ClientProfile,
-        connector: Connector,
+        exits: ExitSet,
         driver: Driver,
         counters: Counters,
         owner: ConnectionOwner,
@@ -84,13 +84,11 @@ class Connection:
     ) -> None:
         self.session: Session | None = None
         self.session_number = 0
-        self.refusals: list[str] = []
-        """Why the exit gives no session now: one sentence, or none."""
         self.log_fields: dict[str, object] = {}
         """The fields that connect the log lines of the current session."""
         self.pump: Pump = driver.pump(lambda now: None)
         self._profile = profile
-        self._connector = connector
+        self._exits = exits
         self._driver = driver
         self._counters = counters
         self._owner = owner
@@ -100,12 +98,15 @@ class Connection:
         """The memory budget of all streams, whatever the exit grants and acknowledges."""
         self._intervals = intervals or IntervalTable(limits.keepalive, limits.keepalive_longest)
         self.shaping = ClientShaping(profile, counters, secrets.token_bytes)
+        # Makes a session after the present one is lost.
+        self._maker = SessionMaker(exits, counters, self.wish)
+        # The session that takes the place of the present one as soon as that has ended.
+        self._successor: Reached | None = None
         self._leg_recorder: LegRecorder | None = None
         self._lost_since: float | None = None
         self._takes_hop_limits = False
         self._without_direction: Timer = driver.wheel.timer(self._gave_up)
         self._idle_timeout = 300.0
-        self._waiting = asyncio.Event()
 
     @property
     def state(self) -> TunnelState:
@@ -132,7 +133,7 @@ class Connection:
     def numbers(self, flows: Mapping[str, int]) -> TunnelNumbers:
         """Return what the metrics say of the connection and the ``flows``, by kind, that use it."""
         legs_of = None if self.session is None else self.session.legs_of
-        return numbers_of(flows, legs_of, self._connector.roads)
+        return numbers_of(flows, legs_of, self._exits.current.roads)
 
     def reconnect(self) -> None:
         """Replace every leg at once: the network has changed, or the user has asked for it.
@@ -142,14 +143,48 @@ class Connection:
         self._counters.count("reconnects")
         if self.session is not None and self._keepers is not None:
             self._keepers.move()
-        waiting, self._waiting = self._waiting, asyncio.Event()
-        waiting.set()
+        self._maker.hurry()
 
     def record(self, directory: Path, seconds: float) -> Path:
         """Write down every record for ``seconds``, in a file in ``directory``. Raises HostError."""
         if self._leg_recorder is None:
             self._leg_recorder = LegRecorder(directory, self._driver)
         return self._leg_recorder.start(seconds, self.shaping.mode.name.lower(), self.session)
+
+    # --- another exit --------------------------------------------------------------------------
+
+    @property
+    def has_session(self) -> bool:
+        """Whether there is a session, with or without legs."""
+        return self.session is not None
+
+    @property
+    def lost_since(self) -> float | None:
+        """Since when a direction has had no leg; None if both have one."""
+        return self._lost_since
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why the exit gives no session now: one sentence, or none."""
+        return self._maker.refusals
+
+    def wish(self) -> ShapingTerms | None:
+        """Return the shaping that the next handshake requests."""
+        return self.shaping.wish(self._driver.clock())
+
+    def hurry(self) -> None:
+        """Try every URL of the exit in use now. Without a session, the next attempt begins now."""
+        if self.session is not None:
+            self._exits.current.roads.forgive()
+        self._maker.hurry()
+
+    def continue_with(self, reached: Reached) -> bool:
+        """End the session and go on with this one at once; False if there is no session to replace."""
+        if self.session is None or self._keepers is None or self._successor is not None:
+            return False
+        self._successor = reached
+        self._keepers.expire()
+        return True
 
     # --- StreamOpener ----------------------------------------------------------------------------
 
@@ -187,10 +222,9 @@ class Connection:
 
     async def establish(self) -> NewSession:
         """Make one handshake. Raises RoadError or HandshakeError."""
-        self._connector.shaping_wish = self.shaping.wish(self._driver.clock())
-        established = await self._connector.new_session()
-        self._adopt(established)
-        return established
+        reached = await self._maker.once()
+        self._adopt(reached)
+        return reached.established
 
     async def run(self) -> None:
         """Keep the connection up forever, beginning with the session of :meth:`establish`."""
@@ -198,7 +232,8 @@ class Connection:
             assert self._keepers is not None
             await self._keepers.run()
             self._drop(ResetCode.SHUTDOWN)
-            await self._establish_again()
+            successor, self._successor = self._successor, None
+            self._adopt(successor or await self._maker.until_made())
 
     async def drain(self) -> None:
         """Wait until the exit has received the data of all flows, or for DRAIN_TIMEOUT."""
@@ -209,45 +244,21 @@ class Connection:
 
     def close(self) -> None:
         """End the session cleanly."""
+        if self._successor is not None:
+            self._successor.discard()
         self._drop(ResetCode.SHUTDOWN)
         if self._leg_recorder is not None:
             self._leg_recorder.stop()
 
-    async def _establish_again(self) -> NewSession:
-        backoff = Backoff(random.random)
-        while True:
-            self._connector.shaping_wish = self.shaping.wish(self._driver.clock())
-            attempt = asyncio.ensure_future(self._connector.new_session())
-            moved = asyncio.ensure_future(self._waiting.wait())
-            try:
-                await asyncio.wait((attempt, moved), return_when=asyncio.FIRST_COMPLETED)
-                if attempt.done():
-                    established = attempt.result()
-                    self._adopt(established)
-                    return established
-            except HandshakeError as error:
-                self._counters.drop(error.reason)
-                self.refusals = [explain(error)]
-                log.warning("%s", self.refusals[0])
-            except RoadError as error:
-                self._counters.drop(f"connect-{error.reason}")
-                log.warning("%s", error)
-            finally:
-                await _give_up(attempt, moved)
-            if moved.done() and not moved.cancelled():
-                backoff.reset()  # the network has changed, so begin again with short pauses
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff.next_delay()):
-                    await self._waiting.wait()
-
-    def _adopt(self, established: NewSession) -> None:
-        limits = self._profile.limits
+    def _adopt(self, reached: Reached) -> None:
+        established, limits = reached.established, self._profile.limits
         self.session_number += 1
-        self.refusals = []
+        self._exits.ranking.in_use = reached.name
+        self._maker.refusals = []
         hello = established.exit_hello
         pump = self._driver.pump(lambda now: session.pump(now))
         shaping = self.shaping.plan(hello)
+        policy = self.shaping.policy(reached.connector.road(Direction.UPSTREAM).spread)
         if shaping is not None:
             self._driver.blur()
         session = Session(
@@ -269,12 +280,12 @@ class Connection:
             ),
             self._driver.clock(),
             is_client=True,
-            sending=SendingOptions(self.shaping.policy(), self._intervals, hello.stream_window, shaping),
+            sending=SendingOptions(policy, self._intervals, hello.stream_window, shaping),
         )
         self.session = session
         self.pump = pump
         self._keepers = LegKeepers(
-            self._connector,
+            reached.connector,
             session,
             established,
             self._driver,
@@ -332,10 +343,3 @@ class Connection:
         self._counters.count("sessions-given-up")
         if self._keepers is not None:
             self._keepers.expire()
-
-
-async def _give_up(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what is not done, and wait until it has ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

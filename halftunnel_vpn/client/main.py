@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.companions import Companions, MakeProxy
+from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.supervisor.client_metrics import add_metrics, problems
 from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
@@ -40,15 +41,16 @@ def run_client(
     *,
     metrics: Endpoint | None,
     make_proxy: MakeProxy,
+    choice: ExitChoice = BY_PRIORITY,
 ) -> int:
     """Run the client until a signal of ``STOP_SIGNALS`` or `htvpn down`; return the exit code 0.
 
-    ``read`` reads the profile again; ``make_proxy`` makes the proxy that it asks for. Raises HostError, one
-    sentence, when the tunnel does not come up and no kill switch holds, when it cannot go on, or when another
-    process manages this host.
+    ``read`` reads the profile again; ``make_proxy`` makes the proxy that it asks for; ``choice`` says which
+    of its exits may be used. Raises HostError, one sentence, when the tunnel does not come up and no kill
+    switch holds, when it cannot go on, or when another process manages this host.
     """
     with HostLock(state_directory(), Role.FOREGROUND, socket=profile.control.socket):
-        run(_main(profile, read, metrics, make_proxy), nice=profile.limits.nice)
+        run(_main(profile, read, metrics, make_proxy, choice), nice=profile.limits.nice)
     return 0
 
 
@@ -57,6 +59,7 @@ async def _main(
     read: Callable[[], ClientProfile],
     metrics: Endpoint | None,
     make_proxy: MakeProxy,
+    choice: ExitChoice,
 ) -> None:
     driver = Driver(asyncio.get_running_loop())
     numbers = Metrics(__version__)
@@ -85,7 +88,7 @@ async def _main(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(supervisor.run())
             ender = tasks.create_task(_down_when(told_to_end, supervisor))
-            await supervisor.up(None)
+            await supervisor.up(None, exit=choice.name, fastest=choice.fastest)
             await supervisor.machine.until(TunnelState.DISCONNECTED)
             ender.cancel()
             supervisor.stop()

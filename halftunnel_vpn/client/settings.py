@@ -6,7 +6,8 @@ import dataclasses
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.config.client import ClientProfile, views
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.dns.cache import CacheLimits
 from halftunnel_vpn.dns.dns_config import DnsServiceConfig
 from halftunnel_vpn.dns.upstream import DNS_PORT
@@ -156,7 +157,11 @@ def probe_ports(profile: ClientProfile) -> tuple[int, ...]:
 
 
 def _road_ports(profile: ClientProfile) -> tuple[int, ...]:
-    """Return the TCP ports to which legs are dialled: that of the proxy if there is one."""
-    urls = [profile.proxy.url] if profile.proxy.url else [*profile.upstream.urls, *profile.downstream.urls]
+    """Return the TCP ports to which legs to all exits are dialled: that of the proxy if there is one."""
+    urls = [profile.proxy.url] if profile.proxy.url else []
+    if not urls:
+        urls = [
+            url for view in views(profile) for road in (view.upstream, view.downstream) for url in road.urls
+        ]
     parts = [urlsplit(url) for url in urls]
     return tuple(sorted({part.port or _DEFAULT_PORTS[part.scheme] for part in parts}))

@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from halftunnel_vpn import __version__
 from halftunnel_vpn.client.companions import ALONE, Companions
-from halftunnel_vpn.client.connection import Connection, ConnectionOwner
+from halftunnel_vpn.client.connection import ConnectionOwner
 from halftunnel_vpn.client.device_reader import DeviceReader
 from halftunnel_vpn.client.dns_forward import make_dns_service
+from halftunnel_vpn.client.exits.exit_link import Dialling, ExitLink
+from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.host.serial_thread import to_its_end
-from halftunnel_vpn.client.legs.connector import Connector, NewSession
-from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
-from halftunnel_vpn.client.legs.interval_file import IntervalFile
+from halftunnel_vpn.client.legs.connector import NewSession
 from halftunnel_vpn.client.settings import dial_options, flow_config, host_state, traffic_policy
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
-from halftunnel_vpn.client.tunnel_status import dns_status, road_status
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
-from halftunnel_vpn.control.status_schema import DirectionStatus, ProtectionStatus, Status, TunnelState
+from halftunnel_vpn.client.tunnel_status import dns_status, tunnel_status
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import RoadConfig
+from halftunnel_vpn.control.status_schema import ExitOverview, Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.flow.flow_context import FlowContext
@@ -37,8 +36,7 @@ from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.flow.tracker import FlowCounts, FlowTracker
 from halftunnel_vpn.host.record.journal import state_directory
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
-from halftunnel_vpn.protocol.keys import Direction, KeyPair
-from halftunnel_vpn.session.intervals import IntervalTable
+from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.transport.connect import Resolver
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
@@ -47,6 +45,16 @@ from halftunnel_vpn.transport.kernel.scheduling import give_way
 from halftunnel_vpn.tun.device import TunDevice
 
 log = logging.getLogger(__name__)
+
+
+class TunnelOptions(NamedTuple):
+    """What a tunnel is given beside its profile."""
+
+    # Sentences for the status.
+    notices: Sequence[str] = ()
+    companions: Companions = ALONE
+    # Which exits may be used.
+    choice: ExitChoice = BY_PRIORITY
 
 
 class Tunnel:
@@ -63,12 +71,10 @@ class Tunnel:
         counters: Counters,
         *,
         changed: Callable[[], None],
-        notices: Sequence[str] = (),
-        companions: Companions = ALONE,
+        options: TunnelOptions,
     ) -> None:
-        """``notices`` are sentences for the status."""
         self.profile = profile
-        self._notices = notices
+        self._notices = options.notices
         self.counters = counters
         self._changed = changed
         self._host = host
@@ -86,22 +92,17 @@ class Tunnel:
             only_directly=traffic_policy(profile) is not None,
             memory=AddressMemory(state_directory()),
         )
-        keys = KeyPair(profile.client.private_key)
-        memory = TimestampMemory(state_directory(), keys.public, profile.exit.public_key)
+        companions = options.companions
         self._telemetry = companions.telemetry
-        self._connector = Connector(
-            profile, self._dial_options, counters, HandshakeClock(memory), tracing=self._telemetry
-        )
-        limits = profile.limits
-        self._intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
-        self._connection = Connection(
+        self._link = ExitLink(
             profile,
-            self._connector,
             driver,
             self.counters,
             ConnectionOwner(self._session_made, self._session_lost, changed),
-            self._intervals,
+            Dialling(self._resolver, self._dial_options, state_directory(), self._telemetry),
+            options.choice,
         )
+        self._connection = self._link.connection
         self._dns = make_dns_service(profile, self._connection, driver.clock, self.counters)
         # What serves programs of this host by SOCKS and HTTP beside the device.
         self._proxy = companions.make_proxy(profile, self._connection, driver, counters)
@@ -119,8 +120,7 @@ class Tunnel:
         """Run until :meth:`stop`. Raises HostError, RoadError or HandshakeError if it does not come up."""
         await self._host.prepare(self.profile.tun.name)
         stopped = asyncio.create_task(self._stop.wait())
-        memory = IntervalFile(self._intervals, state_directory(), self._driver)
-        memory.start()
+        self._link.start()
         try:
             self._telemetry.start(self.profile.telemetry)
             if self._proxy is not None:
@@ -133,23 +133,17 @@ class Tunnel:
             stopped.cancel()
             self._telemetry.close()
             self._close_proxy()
-            self._resolver.close()
-            self._connection.close()
-            memory.stop()
+            self._link.close()
 
     async def _first_session(self, stopped: asyncio.Task[Literal[True]]) -> NewSession | None:
         """Make the first handshake before the host is changed; return None if stopped in the meantime."""
-        attempt = asyncio.ensure_future(self._establish())
+        attempt = asyncio.ensure_future(self._link.establish())
         await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not attempt.done():
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
             return None
         return await attempt
-
-    async def _establish(self) -> NewSession:
-        await self._resolver.learn()
-        return await self._connection.establish()
 
     async def _carry(self, established: NewSession, stopped: asyncio.Task[Literal[True]]) -> None:
         """Carry the host's traffic until ``stopped``. Undo the steps in reverse order."""
@@ -170,12 +164,11 @@ class Tunnel:
             reader.start()
             tasks = await undo.enter_async_context(asyncio.TaskGroup())
             undo.callback(tasks.create_task(endless(self._dns.run(), "the DNS service")).cancel)
-            connection = endless(self._connection.run(), "the connection")
-            undo.callback(tasks.create_task(connection).cancel)
+            undo.callback(tasks.create_task(endless(self._link.run(), "the connection")).cancel)
             undo.callback(self._dns.close)
             self._resolver.host_is_taken()
             self._watch = watch = HostWatch(
-                profile, host, self._connection, self._resolver, self._driver, self.counters, self._reopen
+                profile, host, self._link, self._resolver, self._driver, self.counters, self._reopen
             )
             undo.push_async_callback(host.leave)
             undo.push_async_callback(to_its_end, watch.stop)
@@ -235,7 +228,16 @@ class Tunnel:
 
     def reconnect(self) -> None:
         """Replace every leg at once. Without a session, the next attempt begins now."""
-        self._connection.reconnect()
+        self._link.reconnect()
+
+    def choose(self, choice: ExitChoice) -> asyncio.Future[str]:
+        """Use another exit, or another order. The result is the name of the exit in use, or a HostError."""
+        return self._link.choose(choice)
+
+    async def measure_exits(self) -> list[ExitOverview]:
+        """Measure the round trip of every exit, and return what is known of each."""
+        await self._link.exits.measure()
+        return self._link.statuses()
 
     def _reopen(self) -> bool:
         """Open the device again after a program has removed it. End the tunnel if that fails."""
@@ -312,38 +314,15 @@ class Tunnel:
 
     def status(self) -> Status:
         """Return the status as ``control/status_schema.py`` describes it. Without the kill switch."""
-        session = self._connection.session
-        state, mode = self.phase, self.profile.dns.mode
+        state, now = self.phase, self._driver.clock()
         if state != self._seen_state:
             self._seen_state, self._seen_since = state, time.time()
         self.counters.refresh()
-        roads = {direction: self._road_status(direction) for direction in Direction}
-        return Status(
-            version=__version__,
-            state=state,
-            since=self._seen_since,
-            sentence=None,
-            profile=self.profile.name,
-            pid=os.getpid(),
-            uptime=self._driver.clock() - self._started,
-            device=self.profile.tun.name,
-            session=self._connection.session_number,
-            round_trip=session.round_trip if session is not None else None,
-            upstream=roads[Direction.UPSTREAM],
-            downstream=roads[Direction.DOWNSTREAM],
-            lost=[direction.name.lower() for direction in self._connection.lost_directions],
-            notices=[*self._notices, *self._connector.clock.notices, *self._connection.refusals],
-            flows=self._flow_counts(),
-            dns=dns_status(mode, self._host.resolver_kind, self._dns.cache_entries, self.counters),
-            protection=ProtectionStatus(
-                kill_switch="off", active=False, verified=False, inbound=self.profile.routes.inbound
-            ),
-            shaping=self._connection.shaping.status(session, self._driver.clock()),
-            dropped=dict(self.counters.dropped),
-        )
-
-    def _road_status(self, direction: Direction) -> DirectionStatus:
-        session = self._connection.session
-        legs = session.legs_of(direction) if session is not None else []
-        breakers = self._connector.roads.breakers[direction]
-        return road_status(direction, breakers, legs, self.counters, self._driver.clock())
+        status = tunnel_status(self.profile, self._link, self.counters, state, now)
+        status["since"] = self._seen_since
+        status["uptime"] = now - self._started
+        status["notices"] = [*self._notices, *status.get("notices", ())]
+        status["flows"] = self._flow_counts()
+        mode = self.profile.dns.mode
+        status["dns"] = dns_status(mode, self._host.resolver_kind, self._dns.cache_entries, self.counters)
+        return status

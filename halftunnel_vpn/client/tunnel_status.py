@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from halftunnel_vpn import __version__
+from halftunnel_vpn.client.exits.exit_link import ExitLink
 from halftunnel_vpn.client.legs.circuit_breaker import Breaker
 from halftunnel_vpn.client.legs.keepers import LegInfo, describe
-from halftunnel_vpn.control.status_schema import DirectionStatus, DnsStatus, LegStatus
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.control.status_schema import (
+    DirectionStatus,
+    DnsStatus,
+    LegStatus,
+    ProtectionStatus,
+    Status,
+    TunnelState,
+)
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.legs import SessionLeg
+
+
+def tunnel_status(
+    profile: ClientProfile, link: ExitLink, counters: Counters, state: TunnelState, now: float
+) -> Status:
+    """Return the status of a tunnel as far as its connection decides it. Without the kill switch."""
+    connection = link.connection
+    session = connection.session
+    connector = link.exits.current
+    roads = {
+        direction: road_status(
+            direction,
+            connector.roads.breakers[direction],
+            session.legs_of(direction) if session is not None else [],
+            counters,
+            now,
+        )
+        for direction in Direction
+    }
+    return Status(
+        version=__version__,
+        state=state,
+        since=0.0,
+        sentence=None,
+        profile=profile.name,
+        pid=os.getpid(),
+        uptime=0.0,
+        device=profile.tun.name,
+        exit=link.exits.ranking.in_use if session is not None else None,
+        exits=link.statuses(),
+        session=connection.session_number,
+        round_trip=session.round_trip if session is not None else None,
+        upstream=roads[Direction.UPSTREAM],
+        downstream=roads[Direction.DOWNSTREAM],
+        lost=[direction.name.lower() for direction in connection.lost_directions],
+        notices=[*connector.clock.notices, *connection.refusals],
+        flows={},
+        protection=ProtectionStatus(
+            kill_switch="off", active=False, verified=False, inbound=profile.routes.inbound
+        ),
+        shaping=connection.shaping.status(session, now),
+        dropped=dict(counters.dropped),
+    )
 
 
 def road_status(

@@ -11,22 +11,19 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from halftunnel_vpn.client.connection import Connection, ConnectionOwner
+from halftunnel_vpn.client.connection import ConnectionOwner
+from halftunnel_vpn.client.exits.exit_link import Dialling, ExitLink
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.legs.connector import Connector
-from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
-from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
-from halftunnel_vpn.protocol.keys import KeyPair
 from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
-from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.dial import DialOptions
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
@@ -56,24 +53,17 @@ class UserspaceClient:
         self._driver = driver
         self._ready = ready
         self._stopping = asyncio.Event()
-        limits = profile.limits
-        keys = KeyPair(profile.client.private_key)
-        memory = None
-        if state_dir is not None:
-            memory = TimestampMemory(state_dir, keys.public, profile.exit.public_key)
         self._resolver = RoadResolver(
             None, counters, memory=None if state_dir is None else AddressMemory(state_dir)
         )
-        intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
-        self._keepalive = None if state_dir is None else IntervalFile(intervals, state_dir, driver)
-        self._connection = Connection(
+        self._link = ExitLink(
             profile,
-            Connector(profile, self._dial_options, counters, HandshakeClock(memory), tracing=tracing),
             driver,
             counters,
             ConnectionOwner(self._session_made, session_lost=lambda now: None),
-            intervals,
+            Dialling(self._resolver, self._dial_options, state_dir, tracing),
         )
+        self._connection = self._link.connection
         self.proxy = make_proxy(self._connection)
 
     @property
@@ -91,7 +81,7 @@ class UserspaceClient:
 
     def reconnect(self) -> None:
         """Replace every leg at once. Without a session, the next attempt begins now."""
-        self._connection.reconnect()
+        self._link.reconnect()
 
     async def run(self) -> None:
         """Connect, serve, and keep the connection up.
@@ -100,8 +90,7 @@ class UserspaceClient:
         """
         self.proxy.open()
         try:
-            if self._keepalive is not None:
-                self._keepalive.start()
+            self._link.start()
             async with asyncio.TaskGroup() as tasks:
                 stopping = tasks.create_task(self._serve())
                 await self._stopping.wait()
@@ -109,18 +98,14 @@ class UserspaceClient:
             await self._connection.drain()
         finally:
             self.proxy.close()
-            self._resolver.close()
-            self._connection.close()
-            if self._keepalive is not None:
-                self._keepalive.stop()
+            self._link.close()
 
     async def _serve(self) -> None:
-        await self._resolver.learn()
-        await self._connection.establish()
+        await self._link.establish()
         self.proxy.serve()
         log.info("the proxy is up", extra=self._connection.log_fields)
         self._ready()
-        await endless(self._connection.run(), "the connection")
+        await endless(self._link.run(), "the connection")
 
     def _session_made(self, hello: ExitHello) -> None:
         self.proxy.session_made(self._driver.clock())

@@ -11,9 +11,18 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, net, values
+from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET, exits, net, values
+from halftunnel_vpn.config.exits import (
+    ClientConfig,
+    ExitConfig,
+    ExitEntry,
+    FailoverConfig,
+    RoadConfig,
+    TlsConfig,
+)
 from halftunnel_vpn.config.proxy_server import ProxyServerConfig
 from halftunnel_vpn.config.schema import (
+    Report,
     config_table,
     entries,
     option,
@@ -22,6 +31,8 @@ from halftunnel_vpn.config.schema import (
     required,
     secret_option,
     section,
+    sections,
+    unless,
 )
 from halftunnel_vpn.config.shared import (
     DEFAULT_CONGESTION,
@@ -32,71 +43,8 @@ from halftunnel_vpn.config.shared import (
     TelemetryConfig,
 )
 
-MAX_URLS = 16
-"""The most URLs of one direction."""
-
-MAX_CONNECTIONS = 16
-"""The most legs to one URL."""
-
-MAX_WEIGHT = 1000
-"""The largest weight of one URL, relative to the others."""
-
 KERNELS_TABLES = (253, 254, 255)
 """Routing tables default, main and local (rtnetlink(7)). A tunnel needs a table of its own."""
-
-
-@config_table
-class ExitConfig:
-    """``[exit]``: the exit."""
-
-    public_key: bytes = required(values.key)
-
-
-@config_table
-class ClientConfig:
-    """``[client]``: this client."""
-
-    private_key: bytes = required(values.key, secret=True)
-
-
-@config_table
-class TlsConfig:
-    """``[tls]``: which certificates to trust for wss://, and which names and headers to send.
-
-    Without ``ca`` and ``certificate_sha256`` the certificate authorities of this machine are trusted.
-    """
-
-    ca: str = option(values.certificates, default="")
-    certificate_sha256: tuple[bytes, ...] = option(values.several(values.fingerprint, maximum=16), default=())
-    server_name: str | None = option(values.optional(net.domain), default=None)
-    host_header: str | None = option(values.optional(net.host_header), default=None)
-    headers: Mapping[str, str] = entries(
-        values.free_table(net.header_name, net.header_value), default_factory=dict, secret=True
-    )
-
-
-RoadPolicy = Literal["all", "failover"]
-Spread = Literal["round-robin", "weighted"]
-
-
-@config_table
-class RoadConfig:
-    """``[upstream]`` and ``[downstream]``: the legs of one direction.
-
-    ``weights`` has one number for each URL, or none. ``tls`` is complete after reading: keys that
-    ``[upstream.tls]`` leaves out are taken from ``[tls]``.
-    """
-
-    urls: tuple[str, ...] = required(values.several(net.websocket_url, minimum=1, maximum=MAX_URLS))
-    connections: int = option(values.integer(1, MAX_CONNECTIONS), default=1)
-    policy: RoadPolicy = option(values.one_of("all", "failover"), default="all")
-    spread: Spread = option(values.one_of("round-robin", "weighted"), default="round-robin")
-    weights: tuple[int, ...] = option(
-        values.several(values.integer(1, MAX_WEIGHT), maximum=MAX_URLS, distinct=False), default=()
-    )
-    rotate_after: float = option(values.duration(1, 30 * 86400), default=3600.0)
-    rotate_bytes: int = option(values.size(2**20, 2**37), default=2**34)
-    tls: TlsConfig = optional_section(default_factory=TlsConfig)
 
 
 @config_table
@@ -241,13 +189,19 @@ class ClientMetricsConfig:
 
 @config_table
 class ClientProfile:
-    """A complete profile."""
+    """A complete profile, seen through one of its exits.
+
+    ``exits`` has all of them, the preferred one first, also where the file has no ``[[exits]]``. After
+    reading, ``exit``, ``client``, ``upstream`` and ``downstream`` are those of the first one.
+    """
 
     name: str = required(values.identifier)
-    exit: ExitConfig = section(ExitConfig)
-    client: ClientConfig = section(ClientConfig)
-    upstream: RoadConfig = section(RoadConfig)
-    downstream: RoadConfig = section(RoadConfig)
+    exit: ExitConfig = unless("exits", section(ExitConfig))
+    client: ClientConfig = unless("exits", section(ClientConfig))
+    upstream: RoadConfig = unless("exits", section(RoadConfig))
+    downstream: RoadConfig = unless("exits", section(RoadConfig))
+    exits: tuple[ExitEntry, ...] = sections(ExitEntry, maximum=exits.MAX_EXITS)
+    failover: FailoverConfig = optional_section(default_factory=FailoverConfig)
     tls: TlsConfig = optional_section(default_factory=TlsConfig)
     proxy: ProxyConfig = optional_section(default_factory=ProxyConfig)
     proxy_server: ProxyServerConfig = optional_section(default_factory=ProxyServerConfig)
@@ -271,28 +225,59 @@ def parse_client(
 
     Raises ConfigError with every problem found.
     """
-    profile = parse(text, ClientProfile, source=source, also=_contradictions, variables=variables)
+    return parse(
+        text, ClientProfile, source=source, completed=_completed, also=_contradictions, variables=variables
+    )
+
+
+def through(profile: ClientProfile, entry: ExitEntry) -> ClientProfile:
+    """Return ``profile`` seen through ``entry``, one of its exits."""
+    assert entry.private_key is not None
     return dataclasses.replace(
         profile,
-        upstream=_with_tls(profile.upstream, profile.tls),
-        downstream=_with_tls(profile.downstream, profile.tls),
+        exit=ExitConfig(public_key=entry.public_key, name=entry.name, priority=entry.priority),
+        client=ClientConfig(private_key=entry.private_key),
+        upstream=entry.upstream,
+        downstream=entry.downstream,
     )
 
 
-def _with_tls(road: RoadConfig, common: TlsConfig) -> RoadConfig:
-    """Return ``road`` with the keys that its own ``tls`` table leaves out taken from ``common``."""
-    own = road.tls
-    pinned = bool(own.ca or own.certificate_sha256)
-    tls = TlsConfig(
-        # All trust settings belong together: a direction with its own pin does not also trust the common
-        # ones.
-        ca=own.ca if pinned else common.ca,
-        certificate_sha256=own.certificate_sha256 if pinned else common.certificate_sha256,
-        server_name=own.server_name or common.server_name,
-        host_header=own.host_header or common.host_header,
-        headers={**common.headers, **own.headers},
-    )
-    return dataclasses.replace(road, tls=tls)
+def views(profile: ClientProfile) -> list[ClientProfile]:
+    """Return ``profile`` seen through each of its exits, the preferred one first."""
+    if len(profile.exits) == 1:
+        return [profile]
+    return [through(profile, entry) for entry in profile.exits]
+
+
+def _completed(read: ClientProfile, report: Report) -> ClientProfile:
+    """Return the profile with all its exits, seen through the first one. What is missing is reported."""
+    single = {"exit": read.exit, "upstream": read.upstream, "downstream": read.downstream}
+    found = list(read.exits)
+    if any(single.values()):
+        missing = [name for name, table in single.items() if not table]
+        for name in missing:
+            report.add(f"[{name}] is missing: the exit of the profile's own tables needs it beside [[exits]]")
+        if missing:
+            return read
+        own = ExitEntry(
+            name=read.exit.name or read.name,
+            public_key=read.exit.public_key,
+            priority=read.exit.priority,
+            upstream=read.upstream,
+            downstream=read.downstream,
+        )
+        found.insert(0, own)
+    if len({entry.name for entry in found}) < len(found):
+        report.add("[[exits]] name: each exit needs another one")
+    private_key = read.client.private_key if read.client else None
+    for entry in found:
+        if private_key is None and entry.private_key is None:
+            report.add(
+                f"[client] private_key is missing: the exit {entry.name} has no private_key of its own"
+            )
+    report.raise_if_any()
+    found = [exits.complete(entry, read.tls, private_key) for entry in exits.in_order(found)]
+    return through(dataclasses.replace(read, exits=tuple(found)), found[0])
 
 
 def _contradictions(profile: ClientProfile) -> Iterator[str]:
@@ -300,20 +285,27 @@ def _contradictions(profile: ClientProfile) -> Iterator[str]:
         yield "[limits] session_window: must be at least as large as stream_window"
     if profile.limits.keepalive_longest < profile.limits.keepalive:
         yield "[limits] keepalive_longest: must be at least as long as keepalive"
-    for name, road in (("upstream", profile.upstream), ("downstream", profile.downstream)):
-        if road.weights and len(road.weights) != len(road.urls):
-            yield f"[{name}] weights: must have one number for each of the {len(road.urls)} urls, or none"
-    if profile.downstream.weights or profile.downstream.spread != "round-robin":
-        yield "[downstream] spread, weights: the exit chooses among downstream legs; leave both out"
+    for entry in profile.exits:
+        where = "" if len(profile.exits) == 1 else f"exit {entry.name}: "
+        for problem in _contradictions_of_exit(entry):
+            yield where + problem
     if profile.routes.table in KERNELS_TABLES:
         yield f"[routes] table: {profile.routes.table} holds this host's own routes; choose another"
     if not profile.control.socket:
         yield "[control] socket: must name a file"
-    if profile.exit.public_key == profile.client.private_key:
-        yield "[exit] public_key: is the same as [client] private_key; it must be the exit's public key"
     fake = profile.dns.fake_networks
     if {found.version for found in fake} != {4, 6} or any(found.num_addresses < 4 for found in fake):
         yield "[dns] fake_networks: must name an IPv4 and an IPv6 network, of 4 addresses or more"
     for inside in profile.dns.addresses:
         if any(inside == interface.ip for interface in profile.tun.addresses):
             yield f"[dns] addresses: {inside} is this machine's own in [tun] addresses; choose another"
+
+
+def _contradictions_of_exit(entry: ExitEntry) -> Iterator[str]:
+    for name, road in (("upstream", entry.upstream), ("downstream", entry.downstream)):
+        if road.weights and len(road.weights) != len(road.urls):
+            yield f"[{name}] weights: must have one number for each of the {len(road.urls)} urls, or none"
+    if entry.downstream.weights or entry.downstream.spread != "round-robin":
+        yield "[downstream] spread, weights: the exit chooses among downstream legs; leave both out"
+    if entry.public_key == entry.private_key:
+        yield "[exit] public_key: is the same as [client] private_key; it must be the exit's public key"

@@ -33,7 +33,7 @@ def variables(kind: type, table: str = "") -> Iterator[str]:
         if "section" in field.metadata:
             below = f"{table}.{field.name}" if table else field.name
             yield from variables(field.metadata["section"], below)
-        else:
+        elif "sections" not in field.metadata:  # an array of tables has no names for its keys
             yield variable(table, field.name)
 
 

@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 _HEADER = re.compile(r"\[([A-Za-z_.]+)\]")
+_ARRAY = re.compile(r"# \[\[([a-z_.]+)\]\]")
 _KEY = re.compile(r"([a-z0-9_]+) = (.+)")
 _RULE = re.compile(r"# --- .+ -{3,}")
 
@@ -30,7 +31,10 @@ def explanations(example: str) -> list[Explanation]:
     found: list[Explanation] = []
     table, comment, comment_ends = "", [""], False
     for line in example.splitlines():
-        if line.startswith("#") and not _RULE.fullmatch(line):
+        if array := _ARRAY.fullmatch(line):  # an example of a table that there may be several of
+            found.append(Explanation(array[1], "", "", " ".join(comment).strip()))
+            comment, comment_ends = [], True
+        elif line.startswith("#") and not _RULE.fullmatch(line):
             if comment_ends:
                 comment, comment_ends = [], False
             comment.append(line.removeprefix("#").strip())

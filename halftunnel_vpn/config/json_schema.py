@@ -21,15 +21,22 @@ def json_schema(kind: type[Any], example: str, *, title: str) -> dict[str, Any]:
 def _table(kind: type[Any], path: str, explained: list[Explanation]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     needed: list[str] = []
-    for field in dataclasses.fields(cast(Any, kind)):
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind))}
+    for field in fields.values():
         inner = f"{path}.{field.name}" if path else field.name
         optional = (
             field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         )
-        if not optional:
+        if not optional and "unless" not in field.metadata:
             needed.append(field.name)
         if "section" in field.metadata:
             properties[field.name] = _table(field.metadata["section"], inner, explained)
+            continue
+        if "sections" in field.metadata:
+            table = _table(field.metadata["sections"], inner, explained)
+            text = explanation_of(inner, "", explained).text
+            properties[field.name] = {"type": "array", "items": table, "description": text}
+            properties[field.name]["maxItems"] = field.metadata["maximum"]
             continue
         shape = shape_of(field.metadata["check"])
         known = explanation_of(path, field.name, explained)
@@ -41,4 +48,9 @@ def _table(kind: type[Any], path: str, explained: list[Explanation]) -> dict[str
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     if needed:
         schema["required"] = needed
+    absent = {name: field.metadata["unless"] for name, field in fields.items() if "unless" in field.metadata}
+    if absent:
+        # Beside a file of several exits, their tables take the place of these.
+        others = [{"required": [other]} for other in dict.fromkeys(absent.values())]
+        schema["anyOf"] = [{"required": list(absent)}, *others]
     return schema

@@ -70,9 +70,9 @@ class RejectedElements(Exception):
 # --- describing a table --------------------------------------------------------------------------
 
 
-def option(check: Check[T], *, default: T) -> T:
-    """A key that may be absent."""
-    return dataclasses.field(default=default, metadata={"check": check})
+def option(check: Check[T], *, default: T, secret: bool = False) -> T:
+    """A key that may be absent. ``secret`` as in required()."""
+    return dataclasses.field(default=default, metadata={"check": check, "secret": secret}, repr=not secret)
 
 
 def required(check: Check[T], *, secret: bool = False) -> T:
@@ -108,10 +108,21 @@ def optional_section(*, default_factory: type[T]) -> T:
     return dataclasses.field(default_factory=default_factory, metadata={"section": default_factory})
 
 
+def unless(other: str, field: T) -> T:
+    """Let ``field``, a table that must be present, be absent beside the array of tables ``other``."""
+    described = cast(Any, field)
+    return cast(T, dataclasses.field(metadata={**described.metadata, "unless": other}))
+
+
+def sections(kind: type[T], *, maximum: int) -> tuple[T, ...]:
+    """An array of at most ``maximum`` tables, which may be absent: ``[[name]]``."""
+    return dataclasses.field(default=(), metadata={"sections": kind, "maximum": maximum})
+
+
 @dataclass_transform(
     kw_only_default=True,
     frozen_default=True,
-    field_specifiers=(option, required, secret_option, entries, section, optional_section),
+    field_specifiers=(option, required, secret_option, entries, section, optional_section, sections, unless),
 )
 def config_table(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass whose fields are the keys of a TOML table."""
@@ -165,14 +176,15 @@ def parse(
     kind: type[T],
     *,
     source: str,
+    completed: Callable[[T, Report], T] | None = None,
     also: Callable[[T], Iterator[str]] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> T:
     """Read a whole file as the table ``kind``.
 
-    ``source`` names the file in messages; ``also`` yields problems between keys and is asked only when every
-    single key is in order. ``variables`` of the environment replace the keys that they name
-    (``config/environment_variables.py``). Raises :class:`ConfigError`.
+    ``source`` names the file in messages. ``completed`` fills in what may be absent. ``also`` yields problems
+    between keys and is asked only when every single key is in order. ``variables`` of the environment replace
+    the keys that they name (``config/environment_variables.py``). Raises :class:`ConfigError`.
     """
     variables = variables or {}
     document = read_table(text, source)
@@ -181,6 +193,9 @@ def parse(
         report.add(environment_variables.unknown(name, kind))
     result = _read(kind, document, "", report, variables)
     report.raise_if_any()
+    if completed is not None:
+        result = completed(result, report)
+        report.raise_if_any()
     for problem in also(result) if also is not None else ():
         report.add(problem)
     report.raise_if_any()
@@ -198,7 +213,12 @@ def _read(
     taken: dict[str, Any] = {}
     for name, field in fields.items():
         where, variable = _where(path, name), environment_variables.variable(path, name)
-        if "section" in field.metadata:
+        if "sections" in field.metadata:
+            taken[name] = _read_tables(field.metadata, values.get(name, []), name, report)
+        elif "section" in field.metadata:
+            if name not in values and values.get(field.metadata.get("unless", "")):
+                taken[name] = None  # ``completed`` of parse() fills it in
+                continue
             below = values.get(name, {})
             inner = f"{path}.{name}" if path else name
             if isinstance(below, dict):
@@ -215,6 +235,20 @@ def _read(
             taken[name] = None
     # A field with a problem is None, but then the object is never returned.
     return kind(**taken)
+
+
+def _read_tables(metadata: Mapping[str, Any], found: object, where: str, report: Report) -> object:
+    """Read an array of tables. In messages a table has its number, from 1."""
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        report.refuse(where, "other values", f"tables: write [[{where}]] on a line of its own before each")
+        return ()
+    if len(found) > metadata["maximum"]:
+        report.add(f"[[{where}]]: at most {metadata['maximum']} are possible, not {len(found)}")
+        return ()
+    return tuple(
+        _read(metadata["sections"], table, f"{where}.{number}", report, {})
+        for number, table in enumerate(found, 1)
+    )
 
 
 def _checked(metadata: Mapping[str, Any], value: object, where: str, report: Report) -> object:

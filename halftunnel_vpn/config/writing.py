@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
-Document = Mapping[str, "Value | Document"]
+Document = Mapping[str, "Value | Document | Sequence[Document]"]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -21,18 +22,33 @@ def render(document: Document) -> str:
 
 
 def _render_table(table: Document, path: tuple[str, ...], lines: list[str]) -> None:
-    below: list[tuple[str, Document]] = []
-    values: list[str] = []
+    if path and not (table and all(_is_below(value) for value in table.values())):
+        lines += ["", f"[{_place(path)}]"]
+    _render_contents(table, path, lines)
+
+
+def _render_contents(table: Document, path: tuple[str, ...], lines: list[str]) -> None:
+    for key, value in table.items():
+        if not _is_below(value):
+            lines.append(f"{_key(key)} = {_value(cast(Value, value))}")
     for key, value in table.items():
         if isinstance(value, Mapping):
-            below.append((key, value))
-        else:
-            values.append(f"{_key(key)} = {_value(value)}")
-    if path and (values or not below):
-        lines += ["", f"[{'.'.join(_key(key) for key in path)}]"]
-    lines += values
-    for key, inner in below:
-        _render_table(inner, (*path, key), lines)
+            _render_table(value, (*path, key), lines)
+        elif _is_below(value):
+            for each in cast("Sequence[Document]", value):
+                lines += ["", f"[[{_place((*path, key))}]]"]
+                _render_contents(each, (*path, key), lines)
+
+
+def _is_below(value: object) -> bool:
+    """Return whether ``value`` is a table, or a sequence of tables."""
+    if isinstance(value, Mapping):
+        return True
+    return isinstance(value, Sequence) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return ".".join(_key(part) for part in path)
 
 
 def _key(key: str) -> str:

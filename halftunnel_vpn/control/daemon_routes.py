@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from typing import Protocol, TypedDict
 from urllib.parse import parse_qs
 
@@ -15,7 +16,7 @@ from halftunnel_vpn.control.peer import GROUP
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.control.ring import MAX_WAIT
-from halftunnel_vpn.control.status_schema import STATUS_PATH, Status
+from halftunnel_vpn.control.status_schema import STATUS_PATH, ExitOverview, Status
 from halftunnel_vpn.control.text_file import decode
 from halftunnel_vpn.errors import UsageError
 
@@ -65,11 +66,21 @@ class SupervisorPort(Protocol):
         """Return the present status."""
         ...
 
-    async def up(self, profile: str | None) -> None:
+    async def up(self, profile: str | None, *, exit: str | None = None, fastest: bool = False) -> None:
         """Connect through the profile of that name; None means the active one.
 
-        If a tunnel is up, change to another profile, or do nothing for the same one.
+        ``exit`` is the only exit that may be used, ``fastest`` asks for the one with the lowest round trip;
+        otherwise priority decides. If a tunnel is up, change to another profile or exit, or do nothing for
+        the same ones. Another exit of the tunnel that is up is in use when this returns.
         """
+        ...
+
+    async def switch(self, *, exit: str | None = None, fastest: bool = False) -> None:
+        """Use another exit of the tunnel that is up, as ``up`` does. Raises when nothing is up."""
+        ...
+
+    async def exits(self, profile: str | None) -> list[ExitOverview]:
+        """Measure the exits of a profile; None: of the one that is up, or the active one."""
         ...
 
     async def down(self) -> None:
@@ -139,11 +150,22 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         return json_answer(daemon.status())
 
     async def up(request: Request) -> Response:
-        name = json_body(request).get("profile")
+        body = json_body(request)
+        name = body.get("profile")
         if name is not None and not isinstance(name, str):
             raise UsageError("profile must be a name")
-        await daemon.up(name)
+        exit, fastest = _choice(body)
+        await daemon.up(name, exit=exit, fastest=fastest)
         return _begun()
+
+    async def switch(request: Request) -> Response:
+        exit, fastest = _choice(json_body(request))
+        await daemon.switch(exit=exit, fastest=fastest)
+        return _begun()
+
+    async def exits(request: Request) -> Response:
+        name = parse_qs(request.query).get("profile", [None])[-1]
+        return json_answer({"exits": await daemon.exits(name)})
 
     async def down(_request: Request) -> Response:
         await daemon.down()
@@ -189,6 +211,8 @@ def _commands(daemon: SupervisorPort) -> dict[tuple[str, str], Handler]:
         ("POST", "/v1/programs"): adopt,
         ("GET", STATUS_PATH): status,
         ("POST", "/v1/up"): up,
+        ("POST", "/v1/switch"): switch,
+        ("GET", "/v1/exits"): exits,
         ("POST", "/v1/down"): down,
         ("POST", "/v1/reconnect"): reconnect,
         ("POST", "/v1/portal"): portal,
@@ -227,6 +251,13 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
         await asyncio.to_thread(store.put, request.captured, text, replace=replace)
         return json_answer({"profile": request.captured})
 
+    async def add_exit(request: Request) -> Response:
+        asked = parse_qs(request.query)
+        other, keep = decode(request.body, "the profile"), asked.get("keep", ["yes"])[-1] != "no"
+        exit = asked.get("exit", [None])[-1]
+        await asyncio.to_thread(store.add_exit, request.captured, other, exit=exit, keep=keep)
+        return json_answer({"profile": request.captured})
+
     async def delete(request: Request) -> Response:
         await asyncio.to_thread(store.remove, request.captured)
         return json_answer({"profile": request.captured})
@@ -240,7 +271,18 @@ def _profiles(store: ProfileStore) -> dict[tuple[str, str], Handler]:
         ("PUT", "/v1/profiles/*"): put,
         ("DELETE", "/v1/profiles/*"): delete,
         ("POST", "/v1/profiles/*/use"): use,
+        ("POST", "/v1/profiles/*/exits"): add_exit,
     }
+
+
+def _choice(body: Mapping[str, object]) -> tuple[str | None, bool]:
+    """Return which exit a command names, and whether it asks for the fastest. Raises UsageError."""
+    exit, fastest = body.get("exit"), body.get("fastest", False)
+    if exit is not None and not isinstance(exit, str):
+        raise UsageError("exit must be a name")
+    if not isinstance(fastest, bool):
+        raise UsageError("fastest must be true or false")
+    return exit, fastest
 
 
 def _begun() -> Response:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from halftunnel_vpn.config.client import ClientProfile, parse_client
+from halftunnel_vpn.config.further_exit import with_further_exit
 from halftunnel_vpn.config.schema import Rejected
 from halftunnel_vpn.config.values import identifier
 from halftunnel_vpn.control.text_file import read_text
@@ -108,6 +109,16 @@ class ProfileStore:
         if not is_there and len(self.names()) >= MAX_PROFILES:
             raise HostError(f"there are {MAX_PROFILES} profiles already; remove one first")
         self._write(path, text)
+
+    def add_exit(self, name: str, other: str, *, exit: str | None = None, keep: bool = True) -> None:
+        """Add the exit of the profile ``other`` to a profile, as ``exit`` if that is given.
+
+        Without ``keep`` only check whether that is possible.
+        """
+        path = self._existing(name)
+        changed = with_further_exit(read_text(path), other, source=str(path), name=exit)
+        if keep:
+            self._write(path, changed)
 
     def remove(self, name: str) -> None:
         """Remove a profile."""

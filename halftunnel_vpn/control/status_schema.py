@@ -26,6 +26,31 @@ class TunnelState(StrEnum):
     """The host is being restored."""
 
 
+class ExitState(StrEnum):
+    """The ``state`` of an exit of the profile."""
+
+    IN_USE = "in use"
+    """The session is with this one."""
+    READY = "ready"
+    """It answered the last time it was tried."""
+    UNREACHABLE = "unreachable"
+    """It did not answer the last time."""
+    UNKNOWN = "unknown"
+    """It was not tried since the tunnel is up."""
+
+
+class ExitOverview(TypedDict):
+    """One exit of the profile."""
+
+    name: str
+    state: str
+    """A value of :class:`ExitState`."""
+    round_trip: float | None
+    """Seconds of a WebSocket handshake over both paths, when last measured; None if never."""
+    sentence: str | None
+    """Why it is unreachable; None if it is not."""
+
+
 class LegStatus(TypedDict):
     """One open WebSocket connection. Bytes are WebSocket payload since it joined."""
 
@@ -129,6 +154,10 @@ class Status(TypedDict):
     uptime: float
     """Seconds since the start of the process."""
     device: str | None
+    exit: NotRequired[str | None]
+    """The name of the exit in use; None while there is no session."""
+    exits: NotRequired[list[ExitOverview]]
+    """All exits of the profile, the preferred one first."""
     session: int
     """The number of the session in this process, as in the log; 0 before the first session."""
     round_trip: float | None

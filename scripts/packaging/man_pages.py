@@ -190,6 +190,9 @@ def table(kind: type[Any], schema: dict[str, Any], path: str) -> Iterator[str]:
         if "section" in fields[name].metadata:
             below.append((fields[name].metadata["section"], found, inner))
             continue
+        if "sections" in fields[name].metadata:
+            below.append((fields[name].metadata["sections"], found["items"], inner))
+            continue
         default = f" = {roff(json.dumps(found['default'], ensure_ascii=False))}" if "default" in found else ""
         yield from (".TP", bold(name) + default, roff(found["description"]))
         allowed = allowed_by(fields[name].metadata["check"])

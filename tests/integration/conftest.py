@@ -15,7 +15,7 @@ from halftunnel_vpn.control.daemon_routes import MAX_PROFILE, Event, LogLine, da
 from halftunnel_vpn.control.flow_schema import FlowList, FlowStatus
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.control.ring import Ring
-from halftunnel_vpn.control.status_schema import ProtectionStatus, Status
+from halftunnel_vpn.control.status_schema import ExitOverview, ProtectionStatus, Status
 from halftunnel_vpn.errors import HostError
 
 
@@ -58,9 +58,20 @@ class SmallDaemon:
             **self.more,
         )
 
-    async def up(self, profile: str | None) -> None:
+    async def switch(self, *, exit: str | None = None, fastest: bool = False) -> None:
+        if self.state == "disconnected":
+            raise HostError("nothing is up; 'htvpn up' connects")
+        if exit == "gone":
+            raise HostError("the exit gone cannot be reached; home stays in use")
+        self.told.append(("switch", exit, fastest))
+
+    async def exits(self, profile: str | None) -> list[ExitOverview]:
+        self.told.append(("exits", profile))
+        return [ExitOverview(name="home", state="ready", round_trip=0.0205, sentence=None)]
+
+    async def up(self, profile: str | None, *, exit: str | None = None, fastest: bool = False) -> None:
         name = self.profiles.resolve(profile)
-        self.told.append(("up", name))
+        self.told.append(("up", name, exit, fastest) if exit or fastest else ("up", name))
         self.profile = name
         self.become("connecting")
         if not self.hangs:

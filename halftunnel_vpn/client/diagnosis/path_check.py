@@ -14,7 +14,8 @@ from halftunnel_vpn.client.legs.early_messages import EarlyMessages
 from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.client.tunnel_status import without_path
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction

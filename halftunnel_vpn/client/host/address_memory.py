@@ -13,13 +13,13 @@ from halftunnel_vpn.host.record.journal import write_atomically
 
 FILE = "road-addresses.json"
 
-MAX_NAMES = 64
-"""Names whose addresses are kept; the oldest is discarded. A profile has at most 32 URLs and a proxy."""
+MAX_NAMES = 513
+"""Names whose addresses are kept; the oldest is discarded. 16 exits of 32 URLs and a proxy."""
 
 MAX_ADDRESSES = 16
 """The most addresses of one name that are kept."""
 
-MAX_FILE = 128 * 1024
+MAX_FILE = 1024 * 1024
 """The most bytes of the file that are read."""
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from halftunnel_vpn.client.connection import Connection
+from halftunnel_vpn.client.exits.exit_link import ExitLink
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.resolver_guard import ResolverGuard
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
@@ -46,7 +46,7 @@ class HostWatch:
         self,
         profile: ClientProfile,
         host: HostPort,
-        connection: Connection,
+        link: ExitLink,
         resolver: RoadResolver,
         driver: Driver,
         counters: Counters,
@@ -54,7 +54,7 @@ class HostWatch:
     ) -> None:
         self._host = host
         self._reopen = reopen
-        self._connection = connection
+        self._link = link
         self._resolver = resolver
         self._counters = counters
         self._mark = profile.routes.mark
@@ -162,7 +162,7 @@ class HostWatch:
 
     async def _poll(self, *, moved: bool = False) -> None:
         """Compare the routes with those of the last check; replace the legs if they differ."""
-        for leg in self._connection.legs():
+        for leg in self._link.legs():
             with contextlib.suppress(ValueError):  # the name of a proxy
                 self._places[str(ipaddress.ip_address(leg.address.partition("%")[0]))] = None
         while len(self._places) > MAX_PLACES:
@@ -177,7 +177,7 @@ class HostWatch:
     async def _move(self) -> None:
         self._counters.count("network-changes")
         log.info("the network has changed: the legs move")
-        self._connection.reconnect()
+        self._link.reconnect()
         if self._guards_dns:
             await self._guard.check()  # it also reads the host's present resolvers
         await self._resolver.learn(await self._host.ask(Host.own_servers))

@@ -11,7 +11,7 @@ HOSTS = Path("/etc/hosts")
 MAX_FILE = 32 * 1024 * 1024
 """The most bytes of the file that are read. A block list has some megabytes."""
 
-MAX_NAMES = 64
+MAX_NAMES = 513
 """Names whose results are cached until the file changes."""
 
 _Stamp = tuple[int, int, int]

@@ -18,8 +18,8 @@ from halftunnel_vpn.host.resolver.backends import system_servers
 from halftunnel_vpn.host.resolver.forwarders import is_forwarder, servers_behind
 from halftunnel_vpn.transport.name_lookup import in_thread, look_up
 
-MAX_NAMES = 64
-"""Names whose last addresses are kept: a profile has at most 32 URLs and a proxy."""
+MAX_NAMES = 513
+"""Names whose last addresses are kept: 16 exits of 32 URLs, and a proxy."""
 
 FRESH_WAIT = 0.25
 """Seconds that a leg waits for a fresh answer before the last known address is dialled."""

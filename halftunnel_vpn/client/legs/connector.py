@@ -15,7 +15,8 @@ from halftunnel_vpn.client.legs.dial_race import Attempt, Race, patience_for
 from halftunnel_vpn.client.legs.early_messages import EarlyMessages
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.legs.roads import Roads
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
@@ -104,7 +105,7 @@ class Connector:
         self.clock = clock or HandshakeClock()
         self._invitation = invitation
         self._profile = profile
-        self._options_of = options_of
+        self.dial_options = options_of
         self._counters = counters
         self.roads = Roads(profile)
         self._static = KeyPair(profile.client.private_key)
@@ -279,7 +280,7 @@ class Connector:
 
     async def _dial(self, direction: Direction, url: str, attempt: Attempt[Any]) -> OpenedLeg:
         early = EarlyMessages()
-        options = self._options_of(self.road(direction))
+        options = self.dial_options(self.road(direction))
         leg = await dial(url, options, early, advanced=attempt.advanced)
         return OpenedLeg(leg, early, url, monotonic())
 

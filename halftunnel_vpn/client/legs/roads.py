@@ -7,7 +7,8 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.client.legs.circuit_breaker import Breaker
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig
+from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.protocol.keys import Direction
 
 

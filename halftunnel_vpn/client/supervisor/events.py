@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.supervisor.captive_portal import Portal
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.errors import HalfTunnelError
@@ -35,10 +36,19 @@ class TunnelEvent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The wanted profile, and its name in the store."""
+    """The wanted profile, its name in the store, and which of its exits may be used."""
 
     name: str
     profile: ClientProfile
+    choice: ExitChoice = BY_PRIORITY
+
+    def differs_in_choice_alone(self, other: Target | None) -> bool:
+        """Return whether a tunnel for ``other`` need not end to become one for this target."""
+        return other is not None and replace(other, choice=self.choice) == self
+
+    def differs_beyond_protection(self, other: Target) -> bool:
+        """Return whether two versions of a profile differ in more than their policies."""
+        return replace(self.profile, protection=other.profile.protection) != other.profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,14 @@ class ProfileChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceFailed:
+    """The exit of ``wanted`` could not be reached while another one is in use: ``before`` still holds."""
+
+    wanted: Target
+    before: Target
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseChanged:
     """The phase of the running tunnel may have changed."""
 
@@ -101,5 +119,14 @@ class RetryDue:
 
 
 Event = (
-    Up | Down | Reconnect | OpenPortal | ProfileChanged | PhaseChanged | TunnelEnded | Diagnosed | RetryDue
+    Up
+    | Down
+    | Reconnect
+    | OpenPortal
+    | ProfileChanged
+    | ChoiceFailed
+    | PhaseChanged
+    | TunnelEnded
+    | Diagnosed
+    | RetryDue
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from halftunnel_vpn.errors import HostError
@@ -46,4 +47,4 @@ class Intent:
     def note_down(self) -> None:
         """Record that no tunnel is wanted."""
         if self.wanted.up:
-            self.note(Wanted(self.wanted.profile, up=False))
+            self.note(replace(self.wanted, up=False))

@@ -16,6 +16,7 @@ from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.supervisor import events
 from halftunnel_vpn.client.supervisor.base_state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.events import Event, Target, TunnelEvent
+from halftunnel_vpn.client.supervisor.exit_choices import wanted_of
 from halftunnel_vpn.client.supervisor.retries import is_passing
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.control.status_schema import TunnelState
@@ -63,12 +64,17 @@ class TunnelWanted(State):
         match event:
             case events.Down():
                 return Step(TunnelEvent.DOWN, Disconnecting())
+            case events.Up(target) if target.differs_in_choice_alone(self.target):
+                return self._choose(target, context)
             case events.Up(target) if target != self.target:
                 return Step(TunnelEvent.UP, Connecting(target))
             case events.Up():
                 return self._try_now(self.target) if context.runner.tunnel is None else None
             case events.ProfileChanged(target):
                 return self._try_now(target)
+            case events.ChoiceFailed(wanted, before) if wanted == self.target:
+                self.target = before
+                context.intent.note(wanted_of(before))
             case events.Reconnect():
                 if self.target is None:
                     raise _nothing_is_up()
@@ -83,6 +89,15 @@ class TunnelWanted(State):
                 context.retries.diagnose(self, self.target.profile, failure)
             case events.Diagnosed() if event.asked_by is self:
                 return self._failed(event, context)
+        return None
+
+    def _choose(self, target: Target, context: StateContext) -> Step | None:
+        """Use another exit of the profile. The tunnel stays, and makes the new session first."""
+        before, self.target = self.target, target
+        if context.runner.tunnel is None:
+            return self._try_now(target)
+        if before is not None and before != target:
+            context.runner.choose(target, before)
         return None
 
     def _try_now(self, target: Target | None, *, after: float | None = None) -> Step:
@@ -142,12 +157,15 @@ class Connecting(TunnelWanted):
             context.post(events.Diagnosed(self, HostError(problem), None))
             return None  # the error is reported with the next state
         elif self.target is not None:
-            context.runner.start(self.target.profile)
+            context.runner.start(self.target)
         return problem
 
     async def handle_event(self, event: Event, context: StateContext) -> Step | None:
         """Follow the tunnel, or wait for the previous one to end."""
         match event:
+            case events.Up(target) if self._waits_for_end and target.differs_in_choice_alone(self.target):
+                self.target = target  # the tunnel that ends is another one
+                return None
             case events.TunnelEnded(failure) if self._waits_for_end:
                 if isinstance(failure, HostError):
                     log.warning("the previous tunnel did not end cleanly: %s", failure)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from halftunnel_vpn.client.companions import ALONE, Companions
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
-from halftunnel_vpn.client.supervisor import events, portals
+from halftunnel_vpn.client.supervisor import events, exit_choices, portals
 from halftunnel_vpn.client.supervisor.base_state import StateContext, Step
 from halftunnel_vpn.client.supervisor.captive_portal import PortalWatch
 from halftunnel_vpn.client.supervisor.enforcement import Enforcement
@@ -21,6 +21,7 @@ from halftunnel_vpn.client.supervisor.intent import Intent
 from halftunnel_vpn.client.supervisor.machine import Machine, sentence_of
 from halftunnel_vpn.client.supervisor.policy_port import PolicyPort
 from halftunnel_vpn.client.supervisor.profile_source import ProfileSource
+from halftunnel_vpn.client.supervisor.repairs import Repairs
 from halftunnel_vpn.client.supervisor.retries import Retries
 from halftunnel_vpn.client.supervisor.states import Blocked, Connecting
 from halftunnel_vpn.client.supervisor.supervisor_status import status_of
@@ -28,11 +29,10 @@ from halftunnel_vpn.client.supervisor.tunnel_runner import MakeTunnel, TunnelRun
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.control.daemon_routes import Event
 from halftunnel_vpn.control.flow_schema import FlowList
-from halftunnel_vpn.control.status_schema import Status, TunnelState
+from halftunnel_vpn.control.status_schema import ExitOverview, Status, TunnelState
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HalfTunnelError, HostError
 from halftunnel_vpn.host.kernel.traffic_policy import Opening
-from halftunnel_vpn.host.record.wanted import Wanted
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import endless
 
@@ -95,6 +95,7 @@ class Supervisor:
             intent=self._intent,
             post=self._post,
         )
+        self._repairs = Repairs(self.machine, self._context)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -114,7 +115,9 @@ class Supervisor:
             else:
                 self._enforcement.protect(profile)
                 if wanted.up:
-                    target = Target(wanted.profile, profile)
+                    target = Target(
+                        wanted.profile, profile, exit_choices.choice_after_restart(profile, wanted)
+                    )
         if target is not None or (wanted.up and left is not None):
             self.machine.go(Step(TunnelEvent.UP, Connecting(target, goes_on=True)))
             if target is None:
@@ -124,7 +127,7 @@ class Supervisor:
             self.machine.note(problem)
         await self._enforcement.enforce(self.machine.state.allows)
         if target is None:
-            await self._clean_up()
+            await self._repairs.clean_up()
         else:
             self._post(events.RetryDue(self.machine.state))
 
@@ -197,24 +200,45 @@ class Supervisor:
 
     # --- commands --------------------------------------------------------------------------------
 
-    async def up(self, profile: str | None) -> None:
-        """Connect through the profile of that name, None for the active one."""
+    async def up(self, profile: str | None, *, exit: str | None = None, fastest: bool = False) -> None:
+        """Connect through the profile of that name, None for the active one, by the ``exit`` of that name."""
         async with self._commands:
             name = await asyncio.to_thread(self._profiles.resolve, profile)
-            target = Target(name, await asyncio.to_thread(self._profiles.load, name))
+            found = await asyncio.to_thread(self._profiles.load, name)
+            target = Target(name, found, exit_choices.checked_choice(found, exit, fastest=fastest))
             await self.machine.while_in(TunnelState.DISCONNECTING)
-            await self._in_turn(lambda: self._up(target))
+            choosing = await self._in_turn(lambda: self._up(target))
+        if choosing is not None:
+            await asyncio.shield(choosing)
 
-    async def _up(self, target: Target) -> None:
+    async def _up(self, target: Target) -> asyncio.Future[str] | None:
+        """Return the outcome of another choice for a running tunnel; None if it is not that."""
         if target != self.machine.state.target:
             await self._prepare(target)
+        self._runner.choosing = None
         await self._handle(events.Up(target))
+        return self._runner.choosing
+
+    async def switch(self, *, exit: str | None = None, fastest: bool = False) -> None:
+        """Use another exit of the profile that is up. Raises HostError if none is, or it is not reached."""
+        async with self._commands:
+            wanted = exit_choices.switched(self.machine.state.target, exit, fastest=fastest)
+            choosing = await self._in_turn(lambda: self._up(wanted))
+        if choosing is not None:
+            await asyncio.shield(choosing)
+
+    async def exits(self, profile: str | None) -> list[ExitOverview]:
+        """Measure the exits of the profile of that name; None: of the one that is up, or the active one."""
+        target, tunnel = self.machine.state.target, self._runner.tunnel
+        if target is not None and tunnel is not None and profile in (None, target.name):
+            return await tunnel.measure_exits()
+        return await exit_choices.measured(profile, self._profiles, self.counters)
 
     async def _prepare(self, target: Target) -> None:
         """Do everything that may fail before the state changes. On failure undo it and raise HostError."""
         self._enforcement.port.preflight()
         before = self._intent.wanted
-        self._intent.save(Wanted(target.name, up=True))
+        self._intent.save(exit_choices.wanted_of(target))
         undo = self._enforcement.protect(target.profile)
         try:
             if self._runner.tunnel is None:
@@ -253,14 +277,15 @@ class Supervisor:
             name = self._intent.wanted.profile
             if name is None:
                 return
-            target = Target(name, await asyncio.to_thread(self._profiles.load, name))
+            profile = await asyncio.to_thread(self._profiles.load, name)
+            target = Target(name, profile, exit_choices.choice_after_restart(profile, self._intent.wanted))
             await self._in_turn(lambda: self._reload(target))
 
     async def _reload(self, target: Target) -> None:
         self._enforcement.protect(target.profile)
         before, tunnel = self.machine.state.target, self._runner.tunnel
         if tunnel is not None:
-            if before is not None and _beyond_protection(before, target):
+            if before is not None and before.differs_beyond_protection(target):
                 log.warning(
                     "the profile has changed: all of it except [protection] takes effect at the next up"
                 )
@@ -271,23 +296,7 @@ class Supervisor:
     async def repair(self, *, lift: bool) -> list[str]:
         """Undo what an earlier process left on this host; return what was restored, a sentence each."""
         async with self._commands:
-            return await self._in_turn(lambda: self._repair(lift=lift))
-
-    async def _repair(self, *, lift: bool) -> list[str]:
-        if lift and self.machine.state.name is not TunnelState.DISCONNECTED:
-            raise HostError("a tunnel is wanted up: run `htvpn down` first, then lift what remains")
-        if self._runner.tunnel is not None:
-            return await self._enforcement.mend()
-        if lift:
-            self._intent.note(Wanted())  # otherwise the next start would enforce the profile's policy again
-            found = await self._enforcement.lift(self.machine.state.allows)
-        else:
-            found = await self._enforcement.mend()
-        return found + await self._clean_up()
-
-    async def _clean_up(self) -> list[str]:
-        left = await self._enforcement.port.clean_up()
-        return [f"what the tunnel {device} had changed" for device in left]
+            return await self._in_turn(lambda: self._repairs.repair(lift=lift))
 
     async def _in_turn(self, command: Callable[[], Awaitable[_Result]]) -> _Result:
         """Return the result of ``command`` after its turn. Raises HostError when this client ends."""
@@ -335,11 +344,6 @@ class Supervisor:
     def numbers(self) -> TunnelNumbers:
         """What the metrics say of the tunnel."""
         return NOTHING if self._runner.tunnel is None else self._runner.tunnel.numbers()
-
-
-def _beyond_protection(before: Target, after: Target) -> bool:
-    """Return whether two versions of a profile differ in more than their policies."""
-    return replace(before.profile, protection=after.profile.protection) != after.profile
 
 
 async def _nothing() -> None:

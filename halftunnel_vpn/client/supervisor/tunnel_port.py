@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
 from halftunnel_vpn.client.tunnel_numbers import NOTHING, TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
-from halftunnel_vpn.control.status_schema import ProtectionStatus, Status, TunnelState
+from halftunnel_vpn.control.status_schema import ExitOverview, ProtectionStatus, Status, TunnelState
 from halftunnel_vpn.errors import HalfTunnelError, HostError
 from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.transport.connect import Resolver, SocketAddress
@@ -49,6 +50,14 @@ class TunnelPort(Protocol):
         """Replace every leg at once."""
         ...
 
+    def choose(self, choice: ExitChoice) -> asyncio.Future[str]:
+        """Use another exit. The result is the name of the exit in use, or a HostError."""
+        ...
+
+    async def measure_exits(self) -> list[ExitOverview]:
+        """Measure the round trip of every exit, and return what is known of each."""
+        ...
+
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Put a process and its children outside (``excluded``) or inside (``only``). Raises HostError."""
         ...
@@ -79,6 +88,8 @@ class FakeTunnel:
         self.is_cut_off = False
         self.reconnects = 0
         self.flows: list[FlowEnds] = []
+        self.choices: list[ExitChoice] = []
+        self.outcome: asyncio.Future[str] | None = None
         self._changed = changed
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -109,6 +120,16 @@ class FakeTunnel:
     def reconnect(self) -> None:
         """Count the call."""
         self.reconnects += 1
+
+    def choose(self, choice: ExitChoice) -> asyncio.Future[str]:
+        """Note the choice; its outcome is decided by the test."""
+        self.choices.append(choice)
+        self.outcome = asyncio.get_running_loop().create_future()
+        return self.outcome
+
+    async def measure_exits(self) -> list[ExitOverview]:
+        """Find nothing."""
+        return []
 
     async def adopt_program(self, pid: int, programs: str) -> None:
         """Refuse: there are no programs here."""

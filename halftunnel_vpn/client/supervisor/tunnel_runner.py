@@ -9,11 +9,10 @@ from collections.abc import Callable
 from halftunnel_vpn.client.companions import Companions
 from halftunnel_vpn.client.host.free_addresses import with_free_addresses
 from halftunnel_vpn.client.host.host_port import HostPort
-from halftunnel_vpn.client.supervisor.events import Event, PhaseChanged, TunnelEnded
+from halftunnel_vpn.client.supervisor.events import ChoiceFailed, Event, PhaseChanged, Target, TunnelEnded
 from halftunnel_vpn.client.supervisor.flow_programs import FlowPrograms
 from halftunnel_vpn.client.supervisor.tunnel_port import TunnelPort
-from halftunnel_vpn.client.tunnel import Tunnel
-from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.client.tunnel import Tunnel, TunnelOptions
 from halftunnel_vpn.control.flow_schema import FlowList
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
@@ -23,19 +22,25 @@ from halftunnel_vpn.transport.driver import Driver
 
 log = logging.getLogger(__name__)
 
-MakeTunnel = Callable[[ClientProfile, Callable[[], None]], TunnelPort]
-"""Makes a tunnel from a profile. The tunnel calls the function whenever its phase may have changed."""
+MakeTunnel = Callable[[Target, Callable[[], None]], TunnelPort]
+"""Makes a tunnel for a target. The tunnel calls the function whenever its phase may have changed."""
 
 
 def tunnels_on(host: HostPort, driver: Driver, counters: Counters, companions: Companions) -> MakeTunnel:
     """Return what makes real tunnels on ``host``. Addresses in use are replaced by free ones."""
 
-    def make(profile: ClientProfile, changed: Callable[[], None]) -> Tunnel:
-        profile, notices = with_free_addresses(profile, networks_in_use(profile.tun.name))
+    def make(target: Target, changed: Callable[[], None]) -> Tunnel:
+        in_use = networks_in_use(target.profile.tun.name)
+        profile, notices = with_free_addresses(target.profile, in_use)
         for notice in notices:
             log.warning("%s", notice)
         return Tunnel(
-            profile, driver, host, counters, changed=changed, notices=notices, companions=companions
+            profile,
+            driver,
+            host,
+            counters,
+            changed=changed,
+            options=TunnelOptions(notices, companions, target.choice),
         )
 
     return make
@@ -47,6 +52,8 @@ class TunnelRunner:
     def __init__(self, make: MakeTunnel, post: Callable[[Event], None]) -> None:
         self.tunnel: TunnelPort | None = None
         """The tunnel that runs, is about to run, or has ended and was not reaped."""
+        self.choosing: asyncio.Future[str] | None = None
+        """The outcome of the last :meth:`choose`; None if the running tunnel was started with its choice."""
         self._make = make
         self._post = post
         self._programs = FlowPrograms()
@@ -54,12 +61,23 @@ class TunnelRunner:
         self._is_stopped = False
         self._is_told = False
 
-    def start(self, profile: ClientProfile) -> None:
+    def start(self, target: Target) -> None:
         """Start a tunnel. :class:`TunnelEnded` is always posted at its end."""
         assert self.tunnel is None
-        self.tunnel = self._make(profile, self._changed)
+        self.choosing = None
+        self.tunnel = self._make(target, self._changed)
         self._is_stopped = self._is_told = False
         self._begun.set()
+
+    def choose(self, wanted: Target, before: Target) -> None:
+        """Use another exit of the running tunnel. :class:`ChoiceFailed` is posted if that fails."""
+        self.choosing = self.running().choose(wanted.choice)
+
+        def decided(outcome: asyncio.Future[str]) -> None:
+            if not outcome.cancelled() and outcome.exception() is not None:
+                self._post(ChoiceFailed(wanted, before))
+
+        self.choosing.add_done_callback(decided)
 
     def stop(self) -> None:
         """Make the tunnel restore the host and end."""

@@ -16,10 +16,15 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``profile`` is the last profile that was brought up. ``up``: it has not been brought down since."""
+    """``profile`` is the last profile that was brought up. ``up``: it has not been brought down since.
+
+    ``exit`` is the one of its exits that was named, and ``fastest`` whether the fastest was asked for.
+    """
 
     profile: str | None = None
     up: bool = False
+    exit: str | None = None
+    fastest: bool = False
 
     @classmethod
     def load(cls, state_dir: Path) -> Wanted:
@@ -30,7 +35,9 @@ class Wanted:
             if data.pop("format") != _FORMAT:
                 raise ValueError("another format")
             wanted = cls(**data)
-            if not isinstance(wanted.profile, str | None) or not isinstance(wanted.up, bool):
+            if not all(isinstance(name, str | None) for name in (wanted.profile, wanted.exit)):
+                raise ValueError("another shape")
+            if not all(isinstance(value, bool) for value in (wanted.up, wanted.fastest)):
                 raise ValueError("another shape")
             return wanted
         except FileNotFoundError:
@@ -51,4 +58,8 @@ class Wanted:
 
     def save(self, state_dir: Path) -> None:
         """Write the record atomically. Raises HostError."""
-        write_atomically(state_dir / FILE, json.dumps({"format": _FORMAT, **asdict(self)}))
+        data = {"format": _FORMAT, **asdict(self)}
+        for key in ("exit", "fastest"):
+            if not data[key]:
+                del data[key]  # an earlier version does not know it
+        write_atomically(state_dir / FILE, json.dumps(data))

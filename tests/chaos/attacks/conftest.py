@@ -20,10 +20,12 @@ import pytest
 import uvloop
 
 from halftunnel_vpn.client.connection import Connection, ConnectionOwner
+from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.settings import dial_options
-from halftunnel_vpn.config.client import RoadConfig, parse_client
+from halftunnel_vpn.config.client import parse_client
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.protocol.keys import Direction, encode_key
 from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, StreamKind
@@ -258,7 +260,7 @@ class Honest:
         self.losses = 0
         self.connection = Connection(
             profile,
-            Connector(profile, options, self.counters),
+            ExitSet.single(Connector(profile, options, self.counters)),
             self.driver,
             self.counters,
             ConnectionOwner(session_made=lambda hello: None, session_lost=self._lost),

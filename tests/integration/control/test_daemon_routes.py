@@ -45,6 +45,42 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
     assert daemon.told == [("up", "home"), ("up", "home"), "reconnect", "reload", "down", ("portal", 60.0)]
 
 
+async def test_commands_about_exits_reach_the_daemon(serve_daemon, socket, store, profile_text):
+    store.put("home", profile_text)
+    async with serve_daemon() as daemon:
+        code, answer = await call(socket, "POST", "/v1/switch", b"{}")
+        assert (code, answer["error"]) == (409, "nothing is up; 'htvpn up' connects")
+        for body in (b'{"exit": "home"}', b'{"profile": "home", "fastest": true}'):
+            assert (await call(socket, "POST", "/v1/up", body))[0] == 202
+        for body in (b'{"exit": "home"}', b'{"fastest": true}', b""):
+            assert (await call(socket, "POST", "/v1/switch", body))[0] == 202
+        code, answer = await call(socket, "POST", "/v1/switch", b'{"exit": "gone"}')
+        assert code == 409 and "home stays in use" in answer["error"]
+        code, answer = await call(socket, "GET", "/v1/exits?profile=home")
+        assert code == 200 and [each["name"] for each in answer["exits"]] == ["home"]
+        assert (await call(socket, "GET", "/v1/exits"))[0] == 200
+    assert daemon.told == [
+        *(("up", "home", "home", False), ("up", "home", None, True)),
+        *(("switch", "home", False), ("switch", None, True), ("switch", None, False)),
+        *(("exits", "home"), ("exits", None)),
+    ]
+
+
+async def test_an_exit_is_added_to_a_profile_and_only_checked_where_that_is_asked(
+    serve_daemon, socket, store, profile_text
+):
+    store.put("home", profile_text)
+    other = profile_text.encode()
+    async with serve_daemon():
+        place = "/v1/profiles/home/exits"
+        assert (await call(socket, "POST", f"{place}?exit=second&keep=no", other))[0] == 200
+        assert len(store.load("home").exits) == 1
+        assert (await call(socket, "POST", f"{place}?exit=second", other))[0] == 200
+        assert [entry.name for entry in store.load("home").exits][1:] == ["second"]
+        code, answer = await call(socket, "POST", f"{place}?exit=second", other)
+        assert code == 400 and "has an exit second already" in answer["error"]
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "status", "sentence"),
     [
@@ -55,6 +91,9 @@ async def test_commands_reach_the_daemon(serve_daemon, socket, store, profile_te
         ("POST", "/v1/up", b'{"profile": "../../shadow"}', 400, "is not a valid profile name"),
         ("POST", "/v1/up", b'{"profile": "away"}', 400, "there is no profile away"),
         ("POST", "/v1/up", b"", 400, "there is no profile in"),
+        ("POST", "/v1/up", b'{"exit": 1}', 400, "exit must be a name"),
+        ("POST", "/v1/switch", b'{"fastest": 1}', 400, "fastest must be true or false"),
+        ("POST", "/v1/profiles/home/exits", b"x", 400, "there is no profile home"),
         ("POST", "/v1/reconnect", b"", 409, "nothing is up; 'htvpn up' connects"),
         ("POST", "/v1/audit", b'{"seconds": 0}', 400, "seconds must be a number above 0, to 86400"),
         ("POST", "/v1/portal", b'{"seconds": "x"}', 400, "seconds must be a number from 0 to 3600"),

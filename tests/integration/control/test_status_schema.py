@@ -12,6 +12,7 @@ import pytest
 from halftunnel_vpn.control.status_schema import (
     DirectionStatus,
     DnsStatus,
+    ExitOverview,
     LegStatus,
     ProtectionStatus,
     ShapingStatus,
@@ -46,7 +47,15 @@ def test_the_check_finds_what_is_wrong(status_problems, change, problem):
 
 def test_every_key_is_documented():
     text = DOCUMENT.read_text()
-    for kind in (Status, DirectionStatus, LegStatus, DnsStatus, ProtectionStatus, ShapingStatus):
+    for kind in (
+        Status,
+        ExitOverview,
+        DirectionStatus,
+        LegStatus,
+        DnsStatus,
+        ProtectionStatus,
+        ShapingStatus,
+    ):
         for key in typing.get_type_hints(kind):
             assert f"`{key}`" in text, f"{kind.__name__}.{key}"
 

@@ -20,11 +20,13 @@ import uvloop
 import websockets.asyncio.client
 
 from halftunnel_vpn.client.connection import Connection, ConnectionOwner
+from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.client.settings import dial_options
-from halftunnel_vpn.config.client import ClientProfile, RoadConfig, parse_client
+from halftunnel_vpn.config.client import ClientProfile, parse_client
+from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.config.server import ServerConfig, parse_server
 from halftunnel_vpn.config.writing import render
 from halftunnel_vpn.counters import Counters
@@ -324,7 +326,7 @@ class RunningClient:
         self.connector = Connector(profile, self._options, self.counters, clock, tracing=tracing)
         self.connection = Connection(
             profile,
-            self.connector,
+            ExitSet.single(self.connector),
             self.driver,
             self.counters,
             ConnectionOwner(self.hellos.append, self._lost),

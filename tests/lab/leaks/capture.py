@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import HostError
 from lab.leaks.traffic import FORGED_PORT
+from lab.several_exits import WAY_ADDRESSES
 from lab.topology import (
     DOMAIN_A,
     EXIT,
@@ -33,6 +34,9 @@ from lab.tunnel import ROAD_PORT
 
 ENDS: Final = ((EXIT, ROAD_A), (EXIT, ROAD_B), (LAN, LAN_LINK))
 """Every wire that leads out of the client, at its far end: no rule of the client's is behind it."""
+
+LEG_PORTS: Final = range(ROAD_PORT, ROAD_PORT + 3)
+"""Ports of the exits on the two roads: one, or three."""
 
 START_TIMEOUT: Final = 60.0
 """Seconds until tcpdump must be listening."""
@@ -59,7 +63,9 @@ _NEIGHBOUR_TYPES: Final = frozenset((133, 134, 135, 136))  # RFC 4861
 _ROAD_NAME: Final = b"".join(bytes((len(label),)) + label.encode() for label in DOMAIN_A.split(".")[1:])
 _SYN, _ACK = 0x02, 0x10
 _ECHO_REPLIES: Final = {_ICMP: (8, 0), _ICMPV6: (128, 129)}  # request and reply: RFC 792, RFC 4443
-_ROADS: Final = frozenset(ipaddress.ip_address(text).packed for text in (EXIT_A, EXIT_A6, EXIT_B, EXIT_B6))
+_ROADS: Final = frozenset(
+    ipaddress.ip_address(text).packed for text in (EXIT_A, EXIT_A6, EXIT_B, EXIT_B6, *WAY_ADDRESSES)
+)
 
 
 class Packet(NamedTuple):
@@ -97,8 +103,10 @@ class Verdict(NamedTuple):
 class Captures:
     """tcpdump at every far end, from :meth:`start` to :meth:`stop`."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, further: Sequence[str] = ()) -> None:
+        """``further`` are devices of the exit that lead to the client as well."""
         self._lab = lab
+        self._ends = (*ENDS, *((EXIT, device) for device in further))
         self._files: list[Path] = []
         self._calls: list[Path] = []
         """What the outside sent to the client."""
@@ -106,7 +114,7 @@ class Captures:
 
     def start(self) -> None:
         """Return when all of them listen. HostError when one does not."""
-        for host, device in ENDS:
+        for host, device in self._ends:
             self._files.append(self._capture(host, device, "in"))
         for device in (ROAD_A, ROAD_B):
             self._calls.append(
@@ -283,7 +291,7 @@ def why_allowed(frame: bytes, lan: Sequence[Network]) -> str | None:
     packet = parse(frame)
     if packet is None:
         return None
-    if packet.protocol == _TCP and packet.destination in _ROADS and packet.destination_port == ROAD_PORT:
+    if packet.protocol == _TCP and packet.destination in _ROADS and packet.destination_port in LEG_PORTS:
         return "legs"
     if packet.protocol == _TCP and packet.destination in _ROADS and packet.destination_port == PROBE_PORT:
         return (

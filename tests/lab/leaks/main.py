@@ -13,12 +13,10 @@ from halftunnel_vpn.errors import HalfTunnelError
 from lab.leaks.capture import Verdict
 from lab.leaks.inbound import Calls
 from lab.leaks.storm import Storm
+from lab.leaks.switches import LAN, survey_switches
 from lab.topology import Lab
 
 TRANSITIONS: Final = 200
-
-LAN: Final = ("10.77.0.0/16", "192.168.77.0/24", "fd77::/16", "fe80::/10", "224.0.0.0/24", "ff02::/16")
-"""What the profile's ``allow_lan`` allows of the lab."""
 
 
 class Report(NamedTuple):
@@ -49,12 +47,8 @@ class Report(NamedTuple):
 def survey(transitions: int, seed: int, *, progress: bool = False) -> Report:
     """Take that many transitions in a lab of its own. HostError when the host does not recover from one."""
 
-    def say(line: str) -> None:
-        if progress:
-            print(line, file=sys.stderr, flush=True)
-
     with Lab() as lab:
-        storm = Storm(lab, seed, say)
+        storm = Storm(lab, seed, _say if progress else lambda line: None)
         storm.run(transitions)
         unfiltered = max((end - began for began, end in storm.unfiltered), default=0.0)
         verdict = storm.captures.judge(lan=LAN, unfiltered=storm.unfiltered)
@@ -66,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/leaks", description=__doc__)
     parser.add_argument("--transitions", type=int, default=TRANSITIONS, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to repeat it")
+    parser.add_argument("--switches", type=int, default=0, help="only switch so often between three exits")
     options = parser.parse_args(arguments)
     seed = int(time.time()) if options.seed is None else options.seed
     if os.geteuid() != 0:
@@ -73,9 +68,17 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     print(f"seed               {seed}", flush=True)
     try:
+        if options.switches:
+            switched = survey_switches(options.switches, seed, progress=_say)
+            print(switched)
+            return 1 if switched.verdict.leaked else 0
         report = survey(options.transitions, seed, progress=True)
     except HalfTunnelError as error:
         print(f"scripts/leaks: {error}", file=sys.stderr)
         return 1
     print(report)
     return 1 if report.verdict.leaked else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

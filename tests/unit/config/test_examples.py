@@ -19,6 +19,8 @@ def keys(kind: type, path: str = "") -> set[str]:
     for field in dataclasses.fields(kind):
         if "section" in field.metadata:
             found |= keys(field.metadata["section"], f"{path}{field.name}.")
+        elif "sections" in field.metadata:
+            continue  # the test below
         else:
             found.add(path + field.name)
     return found
@@ -38,6 +40,21 @@ def test_an_example_mentions_every_key(name, kind):
     assert not unexplained
 
 
+def test_the_further_exit_that_the_example_leaves_out_is_one_with_every_key_of_its_own():
+    text = (CONFIGS / "client.toml").read_text(encoding="utf-8")
+    before, mark, after = text.partition("# [[exits]]\n")
+    sample, empty, rest = after.partition("\n\n")
+    shown = "\n".join(line.removeprefix("# ") for line in sample.splitlines())
+    profile = parse_client(f"{before}{mark.removeprefix('# ')}{shown}{empty}{rest}")
+    assert [entry.name for entry in profile.exits] == ["example", "second"]
+    first, second = profile.exits
+    assert second.private_key != first.private_key
+    assert mentioned(tomli.loads(shown)) == {
+        *("name", "priority", "public_key", "private_key"),
+        *("exits.upstream.urls", "exits.downstream.urls"),
+    }
+
+
 def test_the_client_example_shows_the_defaults(minimal_profile):
     example = parse_client((CONFIGS / "client.toml").read_text(encoding="utf-8"))
     minimal = parse_client(minimal_profile)
@@ -50,6 +67,7 @@ def test_the_client_example_shows_the_defaults(minimal_profile):
         "dns",
         "limits",
         "tcp",
+        "failover",
         "control",
         "metrics",
         "log",

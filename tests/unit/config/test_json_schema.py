@@ -72,6 +72,8 @@ def test_every_key_and_every_default_is_in_the_schema_with_its_explanation(role)
             found = table["properties"][field.name]
             if "section" in field.metadata:
                 walk(field.metadata["section"], found, here)
+            elif "sections" in field.metadata:
+                walk(field.metadata["sections"], found["items"], here)
             else:
                 seen.add(here)
                 assert found.get("description"), here

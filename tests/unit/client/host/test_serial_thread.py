@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from halftunnel_vpn.client.connection import Connection, ConnectionOwner
+from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.host.host_keeper import HostKeeper
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
@@ -110,7 +111,7 @@ def make_watch(profile_text: str, counters: Counters, tmp_path: Path) -> Callabl
         connector = Connector(profile, lambda road: dial_options(profile, road, resolver), counters)
         connection = Connection(
             profile,
-            connector,
+            ExitSet.single(connector),
             driver,
             counters,
             ConnectionOwner(session_made=lambda hello: None, session_lost=lambda now: None),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from halftunnel_vpn.client.supervisor.events import Target
 from halftunnel_vpn.client.supervisor.policy_port import FakePolicy
 from halftunnel_vpn.client.supervisor.profile_source import OneProfile
 from halftunnel_vpn.client.supervisor.supervisor import Supervisor
@@ -35,6 +36,7 @@ class Rig:
         self.profile = profile_with(kill_switch)
         self.policy = FakePolicy(left)
         self.tunnels: list[FakeTunnel] = []
+        self.targets: list[Target] = []
         self.driver = Driver(asyncio.get_running_loop())
         self.supervisor = Supervisor(
             self.driver,
@@ -46,8 +48,9 @@ class Rig:
         )
         self.task: asyncio.Task[None] | None = None
 
-    def _make(self, profile: ClientProfile, changed: Callable[[], None]) -> FakeTunnel:
-        self.tunnels.append(FakeTunnel(profile, changed))
+    def _make(self, target: Target, changed: Callable[[], None]) -> FakeTunnel:
+        self.targets.append(target)
+        self.tunnels.append(FakeTunnel(target.profile, changed))
         return self.tunnels[-1]
 
     @property

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from halftunnel_vpn.client import backoff
+from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.supervisor.portals import OPENINGS
 from halftunnel_vpn.control.status_schema import TunnelState
-from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError
+from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError, UsageError
 from halftunnel_vpn.host import Desired
 from halftunnel_vpn.host.record.wanted import Wanted
 
@@ -312,3 +313,88 @@ async def test_whatever_comes_in_whatever_order_the_host_is_shut_while_a_tunnel_
     assert rig.policy.in_place is None
     told = [event["state"] for event in await rig.supervisor.events(0, 0)]
     assert told[-1] == "disconnected"
+
+
+@pytest.fixture
+async def two_exits(make_rig):
+    """A rig that is connected, and whose profile has two exits."""
+    rig = await make_rig()
+    rig.supervisor.status()
+    second = replace(rig.profile.exits[0], name="second")
+    rig.profile = replace(rig.profile, exits=(*rig.profile.exits, second))
+    await up_to(rig, TunnelState.CONNECTING)  # with the profile as it was first read
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    await up_to(rig, TunnelState.CONNECTED)
+    return rig
+
+
+async def asked(rig):
+    """Wait until the running tunnel is asked for another exit."""
+    async with asyncio.timeout(30):
+        while rig.tunnels[-1].outcome is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_another_exit_is_a_matter_of_the_running_tunnel(two_exits, tmp_path):
+    rig, tunnels = two_exits, len(two_exits.tunnels)
+    applied = len(rig.policy.history)
+    switching = asyncio.ensure_future(rig.supervisor.switch(exit="second"))
+    await asked(rig)
+    assert rig.tunnels[-1].choices == [ExitChoice("second")]
+    assert not switching.done()
+    rig.tunnels[-1].outcome.set_result("second")
+    await switching
+    assert (rig.state, len(rig.tunnels)) == (TunnelState.CONNECTED, tunnels)
+    assert set(rig.policy.history[applied:]) <= {traffic_policy(rig.profile)}
+    assert Wanted.load(tmp_path) == Wanted("example", up=True, exit="second")
+    await rig.supervisor.up(None, exit="second")  # that is what is in use
+    assert len(rig.tunnels[-1].choices) == 1
+
+
+async def test_an_exit_that_is_not_reached_is_no_longer_wanted(two_exits, tmp_path):
+    rig = two_exits
+    switching = asyncio.ensure_future(rig.supervisor.up(None, exit="second"))
+    await asked(rig)
+    rig.tunnels[-1].outcome.set_exception(HostError("the exit second cannot be reached"))
+    with pytest.raises(HostError, match="second cannot be reached"):
+        await switching
+    await rig.settle()
+    assert rig.supervisor.machine.state.target.choice == ExitChoice()
+    assert Wanted.load(tmp_path) == Wanted("example", up=True)
+
+
+async def test_what_no_exit_is_has_its_sentence(two_exits):
+    rig = two_exits
+    with pytest.raises(ConfigError, match="has no exit third; it has example, second"):
+        await rig.supervisor.switch(exit="third")
+    with pytest.raises(UsageError, match="not both"):
+        await rig.supervisor.up(None, exit="second", fastest=True)
+    assert rig.tunnels[-1].choices == []
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    with pytest.raises(HostError, match="nothing is up"):
+        await rig.supervisor.switch(exit="second")
+
+
+async def test_a_choice_while_blocked_is_tried_at_once(two_exits):
+    rig = two_exits
+    rig.tunnels[-1].fail(NO_ROAD)
+    await rig.reach(TunnelState.BLOCKED)
+    tunnels = len(rig.tunnels)
+    await rig.supervisor.switch(exit="second")
+    assert rig.state is TunnelState.CONNECTING and len(rig.tunnels) == tunnels + 1
+    assert rig.targets[-1].choice == ExitChoice("second")
+
+
+async def test_the_choice_outlives_a_restart(two_exits, make_rig):
+    rig = two_exits
+    switching = asyncio.ensure_future(rig.supervisor.switch(fastest=True))
+    await asked(rig)
+    rig.tunnels[-1].outcome.set_result("second")
+    await switching
+    rig.supervisor.stop()
+    await rig.task
+    again = await make_rig()
+    await again.settle()
+    assert again.targets[-1].choice == ExitChoice(fastest=True)

@@ -1,0 +1,73 @@
+"""Makes a session after another was lost: attempts with pauses, until one of the exits answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached
+from halftunnel_vpn.client.legs.handshake_sentences import explain
+from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError, RoadError
+from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
+
+log = logging.getLogger(__name__)
+
+
+class SessionMaker:
+    """Attempts until a session is made. ``wish`` returns the shaping that the next handshake requests."""
+
+    def __init__(self, exits: ExitSet, counters: Counters, wish: Callable[[], ShapingTerms | None]) -> None:
+        self.refusals: list[str] = []
+        """Why the exit gives no session now: one sentence, or none."""
+        self._exits = exits
+        self._counters = counters
+        self._wish = wish
+        self._hurried = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Begin again now with short pauses: the network has changed, or another exit is wanted."""
+        hurried, self._hurried = self._hurried, asyncio.Event()
+        hurried.set()
+
+    async def once(self) -> Reached:
+        """Try each exit once. Raises RoadError or HandshakeError."""
+        return await self._exits.any_session(self._wish())
+
+    async def until_made(self) -> Reached:
+        """Return the next session."""
+        backoff = Backoff(random.random)
+        while True:
+            attempt = asyncio.ensure_future(self.once())
+            hurried = asyncio.ensure_future(self._hurried.wait())
+            try:
+                await asyncio.wait((attempt, hurried), return_when=asyncio.FIRST_COMPLETED)
+                if attempt.done():
+                    return attempt.result()
+            except HandshakeError as error:
+                self._counters.drop(error.reason)
+                self.refusals = [explain(error)]
+                log.warning("%s", self.refusals[0])
+            except RoadError as error:
+                self._counters.drop(f"connect-{error.reason}")
+                log.warning("%s", error)
+            finally:
+                await _give_up(attempt, hurried)
+            if hurried.done() and not hurried.cancelled():
+                backoff.reset()  # the network has changed, so begin again with short pauses
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next_delay()):
+                    await self._hurried.wait()
+
+
+async def _give_up(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what is not done, and wait until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
