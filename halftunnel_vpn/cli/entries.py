@@ -6,6 +6,10 @@ from argparse import Namespace
 
 
 def up(options: Namespace) -> int:
+    if options.foreground:
+        from halftunnel_vpn.cli import up_foreground
+
+        return up_foreground.run(options)
     from halftunnel_vpn.cli import up
 
     return up.run(options)

@@ -1,21 +1,17 @@
-"""`htvpn up`: connect this host through the tunnel."""
+"""`htvpn up`: connect this host through the daemon."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from halftunnel_vpn.cli import daemon_process, exit_commands, status_text
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HostError, UsageError
-
-if TYPE_CHECKING:
-    from halftunnel_vpn.config.client import ClientProfile
 
 PATIENCE = 60.0
 """Seconds to wait for the connection (the daemon goes on trying after that)."""
@@ -31,9 +27,7 @@ GIVEN_UP = (TunnelState.DISCONNECTING, TunnelState.DISCONNECTED)
 
 
 def run(options: Namespace) -> int:
-    """Connect: through the daemon, or in the foreground until SIGINT, SIGTERM or `htvpn down`."""
-    if options.foreground:
-        return _foreground(options)
+    """Connect through the daemon."""
     for option in ("metrics", "log_format", "log_level"):
         if getattr(options, option) is not None:
             raise UsageError(
@@ -103,32 +97,3 @@ def _progress() -> Iterator[Any]:
         yield show
     finally:
         show(None)
-
-
-def _foreground(options: Namespace) -> int:
-    from halftunnel_vpn.cli import process_options, profiles
-
-    metrics = process_options.metrics_endpoint(options)
-    load = profiles.reader(options.profile)
-
-    def read() -> ClientProfile:
-        profile = load()
-        if options.socket is None:
-            return profile
-        return dataclasses.replace(
-            profile, control=dataclasses.replace(profile.control, socket=options.socket)
-        )
-
-    profile = read()
-    process_options.start_log(options, profile.log)
-    from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
-    from halftunnel_vpn.client.main import run_client
-    from halftunnel_vpn.proxy.service import proxy_beside_tunnel
-
-    return run_client(
-        profile,
-        read,
-        metrics=metrics or profile.metrics.listen,
-        make_proxy=proxy_beside_tunnel,
-        choice=ExitChoice(options.exit, options.fastest),
-    )

@@ -35,7 +35,7 @@ from halftunnel_vpn.observe import log_format
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.observe.telemetry import Telemetry
 from halftunnel_vpn.observe.telemetry_port import NO_TELEMETRY, TelemetryPort
-from halftunnel_vpn.proxy.service import proxy_beside_tunnel
+from halftunnel_vpn.proxy.beside_tunnel import proxy_beside_tunnel
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.faults import FaultHandler, endless
 from halftunnel_vpn.transport.loop import run

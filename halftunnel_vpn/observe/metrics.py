@@ -1,25 +1,21 @@
 """Metrics: a collector that reads plain integers at each request, and costs the data path nothing.
 
-``catalogue.py`` declares every name. Exposition by prometheus_client, with its metrics of the process.
+``catalogue.py`` declares every name. Exposition by prometheus_client, with its metrics of the process. It is
+imported at the first request: a start does not wait for it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING
 
 from halftunnel_vpn.counters import LATENCY_BOUNDS, Counters, Histogram
 from halftunnel_vpn.observe.catalogue import METRICS, PREFIX, Described, MetricKind
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
 Labels = tuple[str, ...]
 """The values of the labels, in the order of the catalogue."""
@@ -41,16 +37,14 @@ LATENCY = "latency-"
 """Begins the name under which :class:`Counters` observes the latency of a kind of streams."""
 
 
-class Metrics(Collector):
+class Metrics:
     """All numbers of one process, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
         self._version = version
         self._counters: list[tuple[str, Counters]] = []
         self._readers: dict[str, Callable[[], Reading]] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._registry: CollectorRegistry | None = None
 
     def add_counters(self, component: str, counters: Counters) -> None:
         """Show ``counters`` from now on; those of one component are added up."""
@@ -63,6 +57,10 @@ class Metrics(Collector):
 
     def render(self) -> tuple[str, bytes]:
         """Content type and body of an answer to a scrape."""
+        from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+        if self._registry is None:
+            self._registry = _registry_of(self)
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
@@ -102,6 +100,8 @@ class Metrics(Collector):
         return _family(METRICS[name], values)
 
     def _latencies(self) -> Metric:
+        from prometheus_client.metrics_core import HistogramMetricFamily
+
         described = METRICS["stream_latency_seconds"]
         family = HistogramMetricFamily(PREFIX + described.name, described.meaning, labels=described.labels)
         merged: dict[str, list[Histogram]] = {}
@@ -122,7 +122,18 @@ def _events(counters: Counters) -> Mapping[str, int]:
     return {word: count for word, count in counters.counted.items() if word not in QUANTITIES}
 
 
+def _registry_of(metrics: Metrics) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(metrics)
+    ProcessCollector(registry=registry)
+    return registry
+
+
 def _family(described: Described, reading: Reading) -> Metric:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
     kind = CounterMetricFamily if described.kind is MetricKind.COUNTER else GaugeMetricFamily
     # The library adds the suffix of a counter again.
     name = PREFIX + described.name.removesuffix("_total")

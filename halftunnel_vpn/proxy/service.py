@@ -7,10 +7,8 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.proxy_server import Place, ProxyServerConfig
 from halftunnel_vpn.config.proxy_server import place as place_of
-from halftunnel_vpn.control.peer import group_id
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.host.resources import open_files
 from halftunnel_vpn.protocol.interfaces import StreamOpener
@@ -123,14 +121,3 @@ class ProxyService:
         visitor = ProxyClient(sock, make(), self._context, lambda: self._visitors.discard(visitor))
         self._visitors.add(visitor)
         visitor.start()
-
-
-def proxy_beside_tunnel(
-    profile: ClientProfile, opener: StreamOpener, driver: Driver, counters: Counters
-) -> ProxyService | None:
-    """Return the proxy that ``[proxy_server]`` asks for, None when it asks for none.
-
-    The members of the group of the control socket may use its Unix sockets.
-    """
-    config = profile.proxy_server
-    return ProxyService(config, opener, driver, counters, group=group_id()) if config.is_wanted else None

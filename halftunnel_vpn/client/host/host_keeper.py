@@ -141,7 +141,7 @@ class HostKeeper:
     async def mend(self) -> list[str]:
         """Repair what other programs have changed; return the differences, as sentences. Raises HostError."""
         if not self.is_verified:
-            await self._apply()
+            await self._apply(only_unverified=True)
         tunnel = self._tunnel
         if tunnel is not None and self._reopen is not None and not self._has_device(tunnel.tun):
             self._counters.count("device-reopened")
@@ -150,9 +150,15 @@ class HostKeeper:
             return [f"The device {tunnel.tun} is missing."]
         return await self._in_turn(self._host.mend)
 
-    async def _apply(self) -> None:
-        """Apply the desired state when earlier work is done."""
-        warnings = await self._in_turn(lambda: self._host.apply(self.desired))
+    async def _apply(self, *, only_unverified: bool = False) -> None:
+        """Apply the desired state when earlier work is done; maybe not if that has applied it."""
+
+        def apply() -> list[str] | None:
+            return None if only_unverified and self.is_verified else self._host.apply(self.desired)
+
+        warnings = await self._in_turn(apply)
+        if warnings is None:
+            return
         for warning in warnings:
             if warning not in self._warnings:
                 log.warning("%s", warning)

@@ -158,13 +158,17 @@ class Connector:
         answer is not genuine, HandshakeRefused when it is genuine and a refusal.
         """
         async with contextlib.AsyncExitStack() as undo:
+            reserved = asyncio.ensure_future(
+                self.clock.next()
+            )  # it waits for the disk, the dials for the network
+            undo.push_async_callback(_to_its_end, reserved)
             up, down = await self._dial_both()
             undo.callback(up.leg.abort)
             undo.callback(down.leg.abort)
             hello = ClientHello(
                 session_id=as_uuid4(secrets.token_bytes(16)),
                 join_token=as_uuid4(secrets.token_bytes(16)),
-                timestamp=await self.clock.next(),
+                timestamp=await reserved,
                 nonce=secrets.token_bytes(NONCE_LENGTH),
                 capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS,
                 shaping=self.shaping_wish,
@@ -327,3 +331,10 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
             "domains lead to the same exit.",
             reason="handshake-timeout",
         ) from None
+
+
+async def _to_its_end(reserved: asyncio.Future[int]) -> None:
+    """Wait for a timestamp that is being written: the next attempt writes to the same file."""
+    await asyncio.wait((reserved,))
+    if not reserved.cancelled():
+        reserved.exception()  # nobody else may receive it

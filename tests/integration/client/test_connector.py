@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from halftunnel_vpn.client.legs.connector import Connector
+from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
 from halftunnel_vpn.config.client import parse_client
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.transport.dial import DialOptions
@@ -70,3 +71,32 @@ async def test_told_to_stop_in_the_very_turn_in_which_a_dial_fails(
     attempt.cancel()
     await asyncio.wait((attempt,))
     assert attempt.cancelled(), "who cancels must not be told of a road that failed"
+
+
+class WatchedClock(HandshakeClock):
+    """A clock that notes when it is asked, and takes until it is let go, as a slow disk does."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.written = asyncio.Event()
+
+    async def next(self):
+        self.asked.set()
+        await self.written.wait()
+        return await super().next()
+
+
+async def test_the_time_of_the_handshake_is_written_while_the_legs_are_dialled(connector, silent_port):
+    clock = WatchedClock()
+    made = connector(silent_port, silent_port)
+    made.clock = clock
+    attempt = asyncio.ensure_future(made.new_session())
+    async with asyncio.timeout(30):
+        await clock.asked.wait()  # no leg can be open: nobody answers
+    attempt.cancel()
+    await asyncio.sleep(0)
+    assert not attempt.done(), "the file is being written"
+    clock.written.set()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +120,26 @@ async def test_after_a_flush_the_same_is_there_again(keeper: HostKeeper, kernel:
     kernel.flush_table()
     assert await keeper.mend() == ["The rules of the kill switch were changed."]
     assert "guard_output" in (kernel.table() or "")
+
+
+class CountingHost(Host):
+    """A host that counts how often it is applied."""
+
+    applied = 0
+
+    def apply(self, desired: Desired) -> list[str]:
+        self.applied += 1
+        return super().apply(desired)
+
+
+async def test_a_check_during_a_change_does_not_repeat_the_change(
+    kernel: FakeKernel, tmp_path: Path, counters: Counters
+) -> None:
+    host = CountingHost(tmp_path / "state", kernel=kernel)
+    keeper = HostKeeper(host, counters, has_device=kernel.has_device)
+    change = asyncio.ensure_future(keeper.enforce(POLICY))
+    await asyncio.sleep(0)
+    assert not keeper.is_verified, "the change has begun"
+    assert await keeper.mend() == []
+    await change
+    assert keeper.is_verified and host.applied == 1

@@ -1,0 +1,43 @@
+"""What a start must not wait for: modules that only some profiles or later requests need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FOREGROUND = ("halftunnel_vpn.cli.main", "halftunnel_vpn.cli.up_foreground", "halftunnel_vpn.client.main")
+
+NOT_AT_START = {
+    "halftunnel_vpn.audit",
+    "halftunnel_vpn.client.diagnosis",
+    "halftunnel_vpn.control.requests",
+    "halftunnel_vpn.proxy.service",
+    "halftunnel_vpn.server",
+    "http.client",
+    "jeepney",
+    "matplotlib",
+    "opentelemetry",
+    "prometheus_client",
+    "pyroute2",
+    "segno",
+    "sqlite3",
+    "textual",
+    "urllib.request",
+    "wsgiref",
+}
+"""Each of them takes milliseconds of a start, and nothing of the first connection needs it."""
+
+
+@pytest.mark.parametrize(
+    "entries", [FOREGROUND, ("halftunnel_vpn.daemon.main",)], ids=["foreground", "daemon"]
+)
+def test_a_start_imports_only_what_it_needs(entries):
+    program = f"import sys, {', '.join(entries)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    imported = set(done.stdout.split())
+    assert set(entries) <= imported
+    assert not imported & NOT_AT_START
