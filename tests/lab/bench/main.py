@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -138,6 +140,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if results.failures else 0
 
 
+@contextlib.contextmanager
+def _bytecode() -> Iterator[None]:
+    """Have the programs keep their bytecode, as an installed package does, in a directory of this run."""
+    before = {name: os.environ.get(name) for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")}
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = directory
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+
 def choose(wanted: Sequence[str], *, compiled: bool = False) -> list[type[Peer]]:
     """The peers by name; without names all, the compiled build only if asked for by ``compiled``.
 
@@ -177,12 +195,13 @@ def _measure(options: argparse.Namespace) -> Results:
     for peer in installed if road or lines else nearby:
         results.peers.append(Contestant(peer.id, peer.title, peer.version(), peer.options))
     try:
-        runner.run(nearby, local, road=False)
-        runner.run(nearby, everyday, road=True)
-        for congestion in ROAD_CONGESTION:
-            runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
-        for _, group in itertools.groupby(lines, lambda each: (each.congestion, each.line)):
-            runner.run(installed, list(group), road=True)
+        with _bytecode():
+            runner.run(nearby, local, road=False)
+            runner.run(nearby, everyday, road=True)
+            for congestion in ROAD_CONGESTION:
+                runner.run(installed, [each for each in road if each.congestion == congestion], road=True)
+            for _, group in itertools.groupby(lines, lambda each: (each.congestion, each.line)):
+                runner.run(installed, list(group), road=True)
     except KeyboardInterrupt:
         results.fail("all", "the rest", "interrupted")
     results.seconds = time.monotonic() - began
