@@ -36,3 +36,13 @@ def test_replicas_share_one_list_and_each_restarts_alone(capsys):
     assert report["others_absence"] == [0.0, 0.0], "nobody else is concerned"
     # A busy machine starts an exit slowly; what this bounds is the time after which its clients try again.
     assert max(report["longest_absence"]) < 15
+
+
+def test_clients_on_clocks_cost_what_their_records_do(capsys):
+    words = ["--shaping", "off", "strong", "--clients", "2", "--seconds", "2", "--processes", "1", "--json"]
+    assert main(words) == 0
+    off, strong = json.loads(capsys.readouterr().out)["rows"]
+    assert (off["mode"], strong["mode"]) == ("off", "strong")
+    assert 50 < strong["records_per_second"] < 150, "a clock of 10 ms, also on a busy machine"
+    assert off["spread"] == 0.0 < strong["spread"] < 0.01
+    assert strong["processor_exit"] > off["processor_exit"] > 0

@@ -11,6 +11,7 @@ import logging
 import random
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ ANSWER: Final = 1000
 
 LOAD_INTERVAL: Final = 0.1
 """Seconds between two pieces of a client's load."""
+
+SPEAK_INTERVAL: Final = 0.2
+"""Seconds between two requests of a client that stays active."""
 
 _POLL: Final = 0.02
 
@@ -69,6 +73,10 @@ class MeasuredClient:
         serving.cancel()
         if self._task.done():
             self._task.result()
+
+    def record(self, directory: Path, seconds: float) -> Path:
+        """Record what is sent and comes for ``seconds``; return the file, which is whole after them."""
+        return self._client._connection.record(directory, seconds)
 
     def look(self, now: float) -> None:
         """Note whether the client is connected."""
@@ -156,6 +164,24 @@ class Clients:
         for pull in pulls:
             pull.cancel()
         return {"taken": taken, "failures": failures, "bytes": carried, "seconds": took}
+
+    async def speak(self, seconds: float, rest: float, directory: str) -> dict[str, Any]:
+        """Keep every client active for ``seconds``; return the file that one records behind ``rest``."""
+
+        async def one(client: MeasuredClient) -> None:
+            await asyncio.sleep(random.random() * SPEAK_INTERVAL)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                await client.streams.request(ANSWER)
+                await asyncio.sleep(SPEAK_INTERVAL)
+
+        speakers = asyncio.gather(*map(one, self._clients))
+        await asyncio.sleep(rest)
+        own = Path(tempfile.mkdtemp(dir=directory))  # files are named after the second
+        file = self._clients[0].record(own, seconds - rest)
+        await speakers
+        await asyncio.sleep(SPEAK_INTERVAL)
+        return {"file": str(file)}
 
     async def away(self) -> dict[str, Any]:
         """Return the longest absence of each client since the last call; the first one begins to watch."""

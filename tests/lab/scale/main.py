@@ -14,10 +14,13 @@ from halftunnel_vpn.errors import HalfTunnelError
 from lab.bench.machine import describe
 from lab.scale.measure import Plan, Row, measure
 from lab.scale.replicas import ReplicasReport, run_replicas
+from lab.scale.shaped import ShapedRow, measure_shaped, shaped_table
 
 CLIENTS: Final = (10, 100, 1000)
 
 REPLICA_CLIENTS: Final = 200
+
+SHAPED_CLIENTS: Final = (1, 10, 50)
 
 _DEFAULTS: Final = Plan()
 
@@ -76,6 +79,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="instead: so many exits behind HAProxy, each of which is restarted once; 200 clients",
     )
+    made.add_argument(
+        "--shaping",
+        nargs="+",
+        choices=("off", "split", "strong"),
+        metavar="MODE",
+        help="instead: what clients in these modes cost that are active all the time (off, split, strong); "
+        "1, 10 and 50 clients",
+    )
     made.add_argument("--json", action="store_true", help="print all figures as JSON")
     return made
 
@@ -86,8 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Plan(options.streams, options.seconds, options.processes)
     machine = describe()
     rows: list[Row] = []
+    shaped: list[ShapedRow] = []
     replicas: ReplicasReport | None = None
     try:
+        if options.shaping:
+            for number in SHAPED_CLIENTS if options.clients is CLIENTS else options.clients:
+                for mode in options.shaping:
+                    print(f"{number} clients, {mode} ...", file=sys.stderr, flush=True)
+                    row = measure_shaped(number, mode, plan.seconds, plan.processes, options.package)
+                    shaped.append(row)
+            options.clients = ()
         if options.replicas:
             number = REPLICA_CLIENTS if options.clients is CLIENTS else options.clients[0]
             replicas = run_replicas(options.replicas, number, options.processes)
@@ -104,9 +123,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if replicas is not None:
         print(json.dumps(about | replicas.as_dict(), indent=1) if options.json else _replicas(replicas))
     elif options.json:
-        print(json.dumps(about | {"rows": [row.as_dict() for row in rows]}, indent=1))
+        print(
+            json.dumps(
+                about | {"rows": [*(row.as_dict() for row in shaped), *(row.as_dict() for row in rows)]},
+                indent=1,
+            )
+        )
     else:
-        print("\n".join(f"- {key}: {value}" for key, value in about.items()) + f"\n\n{table(rows)}")
+        found = shaped_table(shaped) if shaped else table(rows)
+        print("\n".join(f"- {key}: {value}" for key, value in about.items()) + f"\n\n{found}")
     return 0
 
 

@@ -151,6 +151,11 @@ class Drivers:
     def __len__(self) -> int:
         return len(self._processes)
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes."""
+        return [process.pid for process in self._processes]
+
     def begin(self, command: str, **arguments: object) -> None:
         """Give a command to all processes."""
         self._tell(command, [arguments] * len(self._processes))
