@@ -17,7 +17,7 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.cli import process_options, profiles
 from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.tunnel_numbers import add_numbers
-from halftunnel_vpn.client.userspace import UserspaceClient
+from halftunnel_vpn.client.userspace import StartOwner, UserspaceClient
 from halftunnel_vpn.config import net, values
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.net import Endpoint
@@ -47,6 +47,9 @@ T = TypeVar("T")
 
 DEFAULT_SOCKS = Endpoint("127.0.0.1", 1080)
 """Where SOCKS is spoken when neither the command line nor the profile names an address."""
+
+ATTEMPT = 90.0
+"""Seconds that systemd gives one attempt to connect at the start, beyond the pause before it."""
 
 
 def run(options: Namespace) -> int:
@@ -136,6 +139,11 @@ def state_directory(environ: Mapping[str, str] = os.environ) -> Path | None:
     return path if os.access(path, os.W_OK) else None
 
 
+def _report_wait(sentence: str, seconds: float) -> None:
+    """Report a failed attempt to systemd, which otherwise ends a unit that takes long to start."""
+    service_manager.notify(f"STATUS={sentence}", f"EXTEND_TIMEOUT_USEC={round((seconds + ATTEMPT) * 1e6)}")
+
+
 async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endpoint | None) -> None:
     driver = Driver(asyncio.get_running_loop())
     counters = Counters()
@@ -148,7 +156,9 @@ async def _main(profile: ClientProfile, config: ProxyServerConfig, metrics: Endp
         counters,
         make_proxy=lambda opener: ProxyService(config, opener, driver, counters),
         state_dir=state_directory(),
-        ready=lambda: service_manager.notify("READY=1", "STATUS=connected"),
+        start=StartOwner(
+            ready=lambda: service_manager.notify("READY=1", "STATUS=connected"), waits=_report_wait
+        ),
         tracing=telemetry,
     )
     numbers.add_counters("proxy", counters)

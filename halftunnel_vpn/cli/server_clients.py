@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import secrets
+import shlex
 import stat
 import sys
 from argparse import Namespace
@@ -69,6 +70,8 @@ def add(options: Namespace) -> int:
             else:
                 write_new(options.output, profile)
             undo.pop_all()
+    if options.output is not None:
+        _say_where(options.output, name)
     return 0
 
 
@@ -91,7 +94,18 @@ def rotate_key(options: Namespace) -> int:
             else:
                 write_new(options.output, profile)
             clients.replace(file, changed)
+            if options.output is not None:
+                _say_where(options.output, name)
     return 0
+
+
+def _say_where(output: str, name: str) -> None:
+    """Print where the profile is, and what to do with it."""
+    file = shlex.quote(output)
+    print(
+        f"The profile of {name}, with its private key, is in {file}. Take it to the client by a way that "
+        f"nobody else can read, run `sudo htvpn profile add {name} {file}` there, and remove it here."
+    )
 
 
 def _others_may_read(stream: TextIO) -> bool:

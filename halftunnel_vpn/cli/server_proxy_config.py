@@ -44,7 +44,8 @@ def run(options: Namespace) -> int:
         if not config.listen.trusted_proxies:
             print(
                 f"htvpn: {directory}: [listen] trusted_proxies is empty, so all clients share the limits of "
-                'one visitor; set it to the address of the proxy, such as ["127.0.0.0/8", "::1/128"]',
+                'one visitor; set it to the address of the proxy, such as ["127.0.0.0/8", "::1/128"] ; '
+                "'htvpn server init --behind-proxy' writes that for a new exit",
                 file=sys.stderr,
             )
     return 0
@@ -89,7 +90,8 @@ def _backend(directory: Path, direction: str, listener: ListenerConfig) -> str:
     where = f"{directory}: [listen.{direction}]"
     if listener.tls:
         raise ConfigError(
-            f"{where} has tls = true, but the proxy does TLS; write tls = false, and listen on loopback"
+            f"{where} has tls = true, but the proxy does TLS; write tls = false and listen on loopback, or "
+            "make the exit by 'htvpn server init --behind-proxy'"
         )
     if not _SAFE_PATH.fullmatch(listener.path):
         raise ConfigError(

@@ -6,21 +6,27 @@ Nothing on the host is changed, and no privilege is needed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.connection import ConnectionOwner
 from halftunnel_vpn.client.exits.exit_link import Dialling, ExitLink
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
+from halftunnel_vpn.client.legs.handshake_sentences import explain, is_passing
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.counters import Counters
+from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.interfaces import ProxyPort, StreamOpener
 from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
@@ -31,11 +37,24 @@ from halftunnel_vpn.transport.faults import endless
 log = logging.getLogger(__name__)
 
 
+class StartOwner(NamedTuple):
+    """Is called about the start of a client."""
+
+    # Called once, when the proxy serves.
+    ready: Callable[[], None]
+    # Called after each failure before that, with a sentence and the seconds until the next attempt.
+    waits: Callable[[str, float], None]
+
+
+UNWATCHED = StartOwner(lambda: None, lambda sentence, seconds: None)
+"""Nobody follows the start."""
+
+
 class UserspaceClient:
     """One connected profile. :meth:`run` lasts until :meth:`stop`.
 
     ``make_proxy`` creates the user of the streams. ``state_dir`` is where times, addresses and intervals are
-    kept over a restart; None: nowhere. ``ready`` is called once, when the proxy serves.
+    kept over a restart; None: nowhere.
     """
 
     def __init__(
@@ -46,12 +65,14 @@ class UserspaceClient:
         *,
         make_proxy: Callable[[StreamOpener], ProxyPort],
         state_dir: Path | None,
-        ready: Callable[[], None] = lambda: None,
+        start: StartOwner = UNWATCHED,
         tracing: Tracing = NO_TRACING,
     ) -> None:
         self._profile = profile
         self._driver = driver
-        self._ready = ready
+        self._start = start
+        # Set when the first attempts are not to pause any longer.
+        self._waiting = asyncio.Event()
         self._stopping = asyncio.Event()
         self._resolver = RoadResolver(
             None, counters, memory=None if state_dir is None else AddressMemory(state_dir)
@@ -82,11 +103,12 @@ class UserspaceClient:
     def reconnect(self) -> None:
         """Replace every leg at once. Without a session, the next attempt begins now."""
         self._link.reconnect()
+        self._waiting.set()
 
     async def run(self) -> None:
         """Connect, serve, and keep the connection up.
 
-        Raises HostError when an address is taken, RoadError or HandshakeError when it never connected.
+        Raises HostError when an address is taken, HandshakeError when the exit's answer is not genuine.
         """
         self.proxy.open()
         try:
@@ -101,11 +123,30 @@ class UserspaceClient:
             self._link.close()
 
     async def _serve(self) -> None:
-        await self._link.establish()
+        await self._establish()
         self.proxy.serve()
         log.info("the proxy is up", extra=self._connection.log_fields)
-        self._ready()
+        self._start.ready()
         await endless(self._link.run(), "the connection")
+
+    async def _establish(self) -> None:
+        """Connect for the first time, with pauses between attempts. Raises what no further attempt cures."""
+        backoff = Backoff(random.random)
+        while True:
+            try:
+                await self._link.establish()
+                return
+            except (RoadError, HandshakeError) as error:
+                if not is_passing(error):
+                    raise
+                sentence = explain(error) if isinstance(error, HandshakeError) else str(error)
+            delay = backoff.next_delay()
+            log.warning("%s; the next attempt is in %.0f s", sentence.rstrip("."), delay)
+            self._start.waits(sentence, delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._waiting.wait()
+            self._waiting.clear()
 
     def _session_made(self, hello: ExitHello) -> None:
         self.proxy.session_made(self._driver.clock())

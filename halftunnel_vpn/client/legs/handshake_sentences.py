@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from halftunnel_vpn.errors import HandshakeError
+from halftunnel_vpn.errors import HalfTunnelError, HandshakeError, RoadError
 from halftunnel_vpn.protocol.handshake import HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
 
@@ -44,3 +44,8 @@ def explain(error: HandshakeError) -> str:
         f"The exit's answer is not genuine ({error.reason}): check [exit] public_key in the profile, "
         "or get a new profile from the exit (htvpn server add-client)."
     )
+
+
+def is_passing(failure: HalfTunnelError) -> bool:
+    """Return whether another attempt may succeed without a change on this host."""
+    return isinstance(failure, RoadError | HandshakeRefused)

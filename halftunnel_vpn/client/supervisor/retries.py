@@ -8,19 +8,14 @@ import random
 from collections.abc import Callable
 
 from halftunnel_vpn.client.backoff import Backoff
+from halftunnel_vpn.client.legs.handshake_sentences import is_passing
 from halftunnel_vpn.client.supervisor.captive_portal import RETRY_DELAY, Portal, PortalWatch
 from halftunnel_vpn.client.supervisor.events import Diagnosed, Event, RetryDue
 from halftunnel_vpn.client.supervisor.portals import log_portal
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.errors import HalfTunnelError, RoadError
-from halftunnel_vpn.protocol.handshake import HandshakeRefused
 
 log = logging.getLogger(__name__)
-
-
-def is_passing(failure: HalfTunnelError) -> bool:
-    """Return whether another attempt may succeed without a change on this host."""
-    return isinstance(failure, RoadError | HandshakeRefused)
 
 
 class Retries:

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from halftunnel_vpn.client.legs.handshake_sentences import explain
+from halftunnel_vpn.client.legs.handshake_sentences import explain, is_passing
 from halftunnel_vpn.client.supervisor import events
 from halftunnel_vpn.client.supervisor.base_state import State, StateContext, Step, Transitions
 from halftunnel_vpn.client.supervisor.events import Event, Target, TunnelEvent
 from halftunnel_vpn.client.supervisor.exit_choices import wanted_of
-from halftunnel_vpn.client.supervisor.retries import is_passing
 from halftunnel_vpn.client.supervisor.state_policies import StatePolicies
 from halftunnel_vpn.control.status_schema import TunnelState
 from halftunnel_vpn.errors import HandshakeError, HostError

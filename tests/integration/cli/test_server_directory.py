@@ -385,7 +385,9 @@ def test_a_profile_goes_to_a_new_file_that_only_its_owner_may_read(htvpn, exit_d
         done = htvpn("server", "add-client", "phone", "--dir", exit_directory, "--output", output)
     finally:
         os.umask(before)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"is in '{output}'" in done.stdout and f"htvpn profile add phone '{output}'" in done.stdout
+    assert "private_key" not in done.stdout
     assert mode(output) == 0o600
     assert parse_client(output.read_text()).name == "phone"
 

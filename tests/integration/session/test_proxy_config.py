@@ -143,12 +143,27 @@ async def test_what_one_proxy_cannot_tell_apart_is_refused(exits):
         (f"port = {exits.inside[1]['upstream']}", f"port = {exits.inside[0]['upstream']}", "both listen on"),
         (other, "/a'b", "proxies may read this one in different ways"),
         ("wss://", "ws://", "the proxy serves wss:// URLs alone"),
-        ("tls = false", 'tls = true\ncertificate = "c"\ncertificate_key = "k"', "the proxy does TLS"),
+        (
+            "tls = false",
+            'tls = true\ncertificate = "c"\ncertificate_key = "k"',
+            "the proxy does TLS.*server init --behind-proxy",
+        ),
     ):
         assert old in original
         second.write_text(original.replace(old, new))
         with pytest.raises(ConfigError, match=sentence):
             exits.proxy_config("haproxy")
+
+
+async def test_an_exit_that_trusts_no_proxy_is_told_how_one_is_made(exits, capsys):
+    file = exits.directories[0] / "server.toml"
+    text = file.read_text()
+    kept = [line for line in text.splitlines() if not line.startswith("trusted_proxies")]
+    assert len(kept) < len(text.splitlines())
+    file.write_text("\n".join(kept))
+    exits.proxy_config("haproxy")
+    warned = capsys.readouterr().err
+    assert warned.count("trusted_proxies is empty") == 1 and "'htvpn server init --behind-proxy'" in warned
 
 
 async def test_sessions_of_two_exits_join_behind_haproxy_and_one_restarts_alone(
