@@ -6,14 +6,13 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from lab.terminal import Terminal
 
 from halftunnel_vpn.cli.top import async_requests
 from halftunnel_vpn.cli.top.app import TopApp
@@ -200,72 +199,50 @@ def test_without_a_terminal_it_says_one_sentence(htvpn):
     assert done.stderr == "htvpn: top needs a terminal; 'htvpn status --watch' works without one\n"
 
 
-class Terminal:
-    """`htvpn top` in tmux."""
-
-    def __init__(self, directory: Path, socket: str, *, before: str = "", program: str = "") -> None:
-        self._tmux = ["tmux", "-S", str(directory / "tmux"), "-f", "/dev/null"]
-        program = program or f"{sys.executable} -m halftunnel_vpn.cli top --socket {socket}"
-        command = f"{before} {program}; echo ended with $?; sleep 600"
-        self.run("new-session", "-d", "-x", "80", "-y", "24", command)
-
-    def run(self, *words: str) -> str:
-        return subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=True).stdout
-
-    def screen(self, *options: str) -> str:
-        return self.run("capture-pane", "-p", *options)
-
-    async def until(self, *parts: str) -> str:
-        deadline = time.monotonic() + PATIENCE
-        while not all(part in (shown := self.screen()) for part in parts):
-            assert time.monotonic() < deadline, f"no {parts} in\n{shown}"
-            await asyncio.sleep(0.05)
-        return shown
-
-    def process(self) -> int:
-        """The number of the process of `htvpn`."""
-        shell = self.run("display-message", "-p", "#{pane_pid}").strip()
-        return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
-
-
 @pytest.fixture
 def terminal(tmp_path, socket):
     started: list[Terminal] = []
 
-    def start(**options: str) -> Terminal:
-        started.append(Terminal(tmp_path, socket, **options))
+    def start(*, before: str = "", command: str = "") -> Terminal:
+        usual = f"{before} {sys.executable} -m halftunnel_vpn.cli top --socket {socket}"
+        started.append(Terminal(tmp_path, command or usual))
         return started[-1]
 
     yield start
     for each in started:
-        each.run("kill-server")
+        each.close()
+
+
+async def shows(terminal: Terminal, *parts: str) -> str:
+    """Return the screen with all ``parts``; the client is served in the meantime."""
+    return await asyncio.to_thread(terminal.until, *parts)
 
 
 async def test_a_real_terminal_of_every_size_without_colour(served, socket, terminal):
     async with served():
         top = terminal(before="NO_COLOR=1 COLUMNS=80 LINES=24")
-        shown = await top.until("CONNECTED, home", "firefox", "the tunnel is up", "Quit")
+        shown = await shows(top, "CONNECTED, home", "firefox", "the tunnel is up", "Quit")
         lines = shown.splitlines()
         assert len(lines) == 24 and lines[-1].split()[:2] == ["q", "Quit"]
         assert not re.search(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9\d|10\d)\b", top.screen("-e")), "colours"
         for width, height in ((100, 30), (60, 20), (80, 24)):
-            top.run("resize-window", "-x", str(width), "-y", str(height))
+            top.resize(width, height)
             mark = "-" * width
-            shown = await top.until(mark, "CONNECTED, home", "firefox", "closed", "the tunnel is up")
+            shown = await shows(top, mark, "CONNECTED, home", "firefox", "closed", "the tunnel is up")
             lines = shown.splitlines()
             assert len(lines) == height and max(map(len, lines)) <= width
             assert any(line.startswith(" q Quit") for line in lines)
-        top.run("send-keys", "q")
-        await top.until("ended with 0")
+        top.press("q")
+        await shows(top, "ended with 0")
         assert "CONNECTED" not in top.screen()
 
 
 async def test_sigterm_gives_the_terminal_back(served, socket, terminal):
     async with served():
         top = terminal()
-        await top.until("CONNECTED")
+        await shows(top, "CONNECTED")
         os.kill(top.process(), signal.SIGTERM)
-        await top.until("ended with 0")
+        await shows(top, "ended with 0")
 
 
 async def test_a_missing_extra_is_named(served, socket, terminal):
@@ -274,7 +251,7 @@ async def test_a_missing_extra_is_named(served, socket, terminal):
         f"sys.exit(main(['top', '--socket', '{socket}']))"
     )
     async with served():
-        top = terminal(program=f'{sys.executable} -c "{code}"')
-        shown = await top.until("ended with 1")
+        top = terminal(command=f'{sys.executable} -c "{code}"')
+        shown = await shows(top, "ended with 1")
     assert "htvpn: top needs textual: pip install 'halftunnel-vpn[tui]'" in shown
     assert "Traceback" not in shown
