@@ -45,7 +45,7 @@ class Answer:
 class WebExit:
     """An exit as a process of its own."""
 
-    def __init__(self, directory: Path, ports: list[int], listen: str | None = None) -> None:
+    def __init__(self, directory: Path, ports: list[int]) -> None:
         self.directory = directory
         self.port, self.metrics = ports[2:]
         self.log = directory.parent / "exit.log"
@@ -53,15 +53,17 @@ class WebExit:
             "server", "init", "--dir", str(directory),
             "--upstream", f"wss://127.0.0.1:{ports[0]}", "--downstream", f"wss://localhost:{ports[1]}",
             "--listen-upstream", f"127.0.0.1:{ports[0]}", "--listen-downstream", f"127.0.0.1:{ports[1]}",
-            "--dns", "127.0.0.1",
+            "--dns", "127.0.0.1", "--allow-egress", "127.0.0.0/8",
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
-        place = f"127.0.0.1:{self.port}" if listen is None else listen
-        with (directory / "server.toml").open("a") as file:
-            file.write(f'\n[web]\nlisten = "{place}"\n')
-            file.write(f'[metrics]\nlisten = "127.0.0.1:{self.metrics}"\n')
-        assert run_htvpn("server", "add-client", "known", "--dir", str(directory)).returncode == 0
-        argv = [sys.executable, "-m", "halftunnel_vpn.cli", "server", "run", "--dir", str(directory)]
+        self._configuration = (directory / "server.toml").read_text()
+        self.process: subprocess.Popen[bytes]
+
+    def start(self, listen: str) -> None:
+        """Run it with its page at ``listen``."""
+        text = f'[web]\nlisten = "{listen}"\n[metrics]\nlisten = "127.0.0.1:{self.metrics}"\n'
+        (self.directory / "server.toml").write_text(f"{self._configuration}\n{text}")
+        argv = [sys.executable, "-m", "halftunnel_vpn.cli", "server", "run", "--dir", str(self.directory)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
 
@@ -150,6 +152,8 @@ def free_ports(count: int) -> Iterator[list[int]]:
 def web_exit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebExit]:
     with free_ports(4) as ports:
         made = WebExit(tmp_path_factory.mktemp("web") / "x", ports)
+        assert run_htvpn("server", "add-client", "known", "--dir", str(made.directory)).returncode == 0
+        made.start(f"127.0.0.1:{made.port}")
         try:
             made.wait_until_it_runs()
             yield made
@@ -158,21 +162,13 @@ def web_exit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebExit]:
 
 
 @pytest.fixture
-def start_exit(tmp_path: Path) -> Iterator[Callable[..., WebExit]]:
-    """Starts further exits; ``listen`` is their [web] listen, ``runs`` whether they are expected to run."""
-    with contextlib.ExitStack() as ends:
-
-        def start(listen: str, *, runs: bool = True) -> WebExit:
-            ports = ends.enter_context(free_ports(4))
-            name = f"x{len(list(tmp_path.iterdir()))}"
-            (tmp_path / name).mkdir()
-            made = WebExit(tmp_path / name / "x", ports, listen)
-            if runs:
-                ends.callback(made.stop)
-                made.wait_until_it_runs()
-            return made
-
-        yield start
+def another_exit(tmp_path: Path) -> Iterator[WebExit]:
+    """An exit that is still to be started, and to be stopped by the test."""
+    with free_ports(4) as ports:
+        made = WebExit(tmp_path / "x", ports)
+        yield made
+        made.process.kill()
+        made.process.wait()
 
 
 @pytest.fixture(scope="session")

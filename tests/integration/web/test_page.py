@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +49,26 @@ def read_code(image: Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def send_through(socks: Path, count: int) -> None:
+    """Send bytes through a client's SOCKS5 socket to a target of this test, which takes them all."""
+    with socket.create_server(("127.0.0.1", 0)) as target, socket.socket(socket.AF_UNIX) as sender:
+        sender.settimeout(60)
+        target.settimeout(60)
+        sender.connect(str(socks))
+        sender.sendall(b"\x05\x01\x00")
+        assert sender.recv(2) == b"\x05\x00"
+        sender.sendall(b"\x05\x01\x00\x01\x7f\0\0\x01" + target.getsockname()[1].to_bytes(2, "big"))
+        assert sender.recv(10)[:2] == b"\x05\x00"
+        taken, _ = target.accept()
+        with taken:
+            taking = threading.Thread(target=lambda: [*iter(lambda: taken.recv(65536), b"")])
+            taking.start()
+            sender.sendall(bytes(count))
+            sender.shutdown(socket.SHUT_WR)
+            taking.join(60)
+            assert not taking.is_alive()
+
+
 @pytest.fixture
 def start_client(tmp_path: Path) -> Iterator:
     """Starts `htvpn proxy` with a profile: a session of the real protocol, without root."""
@@ -80,6 +103,8 @@ def test_a_client_from_its_invitation_to_its_end(web_exit, htvpn, page, start_cl
 
     start_client(tmp_path / "p" / "laptop.toml")
     expect(state(page, "laptop")).to_have_text("online")
+    send_through(tmp_path / "socks", 5_000_000)
+    expect(row(page, "laptop").get_by_role("cell").nth(6)).to_contain_text("5.0 MB")
     # A press of Enter on the name, as by keyboard.
     row(page, "laptop").get_by_role("button", name="laptop").press("Enter")
     dialog = page.locator("#client-dialog")
@@ -110,6 +135,17 @@ def test_a_client_from_its_invitation_to_its_end(web_exit, htvpn, page, start_cl
     dialog.get_by_role("button", name="Enable").click()
     expect(state(page, "laptop")).to_have_text(re.compile("offline|online"))
     assert "disabled = true" not in (web_exit.directory / "clients" / "laptop.toml").read_text()
+
+    session = web_exit.logged_in()
+    history: list[int] = []
+    while not any(history):  # a point comes every ten seconds
+        history = json.loads(web_exit.ask("GET", "/api/history?client=laptop", headers=session).body)["sent"]
+        page.wait_for_timeout(200)
+    assert sum(history) * 10 == pytest.approx(5_000_000, rel=0.2)
+    dialog.get_by_role("button", name="Close").click()
+    row(page, "laptop").get_by_role("button", name="laptop").click()
+    peak = re.compile(r"sent \(solid\): .* now, [1-9][0-9.]* Mbit/s at most")
+    expect(dialog.locator(".graph svg")).to_have_attribute("aria-label", peak)
 
 
 def test_a_wrong_name_and_one_that_is_taken_are_refused_in_the_page(web_exit, page):

@@ -153,26 +153,29 @@ def test_no_more_pages_than_the_bound_are_kept_up_to_date(web_exit, session):
     assert web_exit.dropped("web-too-many-readers") == 1
 
 
-def test_a_page_on_a_unix_socket_is_for_its_owner_and_an_address_that_is_taken_is_named(
-    htvpn, start_exit, tmp_path, web_exit
-):
-    other = start_exit("unix:web.sock")
-    socket_path = other.directory / "web.sock"
-    assert socket_path.stat().st_mode & 0o777 == 0o600
-    printed = htvpn("server", "web", "--dir", str(other.directory), "--port", "9000")
+def test_a_page_is_nowhere_by_default_and_on_a_unix_socket_for_its_owner_alone(htvpn, another_exit, web_exit):
+    directory = str(another_exit.directory)
+    another_exit.start("")
+    another_exit.wait_until_it_runs()
+    refused = htvpn("server", "web", "--dir", directory)
+    assert refused.returncode == 1 and 'write [web] listen = "127.0.0.1:8750"' in refused.stderr
+    another_exit.stop()
+
+    another_exit.start(f"127.0.0.1:{web_exit.port}")
+    assert another_exit.process.wait(60) == 1
+    assert f"cannot listen on 127.0.0.1 port {web_exit.port}" in another_exit.log.read_text()
+    assert "Traceback" not in another_exit.log.read_text()
+
+    another_exit.start("unix:web.sock")
+    another_exit.wait_until_it_runs()
+    path = another_exit.directory / "web.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    printed = htvpn("server", "web", "--dir", directory, "--port", "9000")
     assert printed.stdout.startswith("http://127.0.0.1:9000/#token=")
-    assert f"ssh -N -L 9000:{socket_path} EXIT" in printed.stderr
+    assert f"ssh -N -L 9000:{path} EXIT" in printed.stderr
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(socket_path))
+        connection.connect(str(path))
         connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:9000\r\nConnection: close\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-    taken = start_exit(f"127.0.0.1:{web_exit.port}", runs=False)
-    sentence = f"cannot listen on 127.0.0.1 port {web_exit.port}"
-    assert taken.process.wait(60) == 1 and sentence in taken.log.read_text()
-    assert "Traceback" not in taken.log.read_text()
-
-
-def test_an_exit_without_a_page_says_how_to_have_one(htvpn, start_exit):
-    other = start_exit("")
-    refused = htvpn("server", "web", "--dir", str(other.directory))
-    assert refused.returncode == 1 and 'write [web] listen = "127.0.0.1:8750"' in refused.stderr
+    another_exit.stop()
+    assert not path.exists()
