@@ -58,6 +58,16 @@ class ClientShaping:
         self._down_spent = PaddingBudget(budget=self._down_budget)
         self._counted = 0
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether a day's padding is bounded."""
+        return bool(self._config.budget)
+
+    def day_budgets(self, now: float) -> dict[str, PaddingBudget]:
+        """Return what counts a day's padding, by direction."""
+        self._count_downstream(now)
+        return {"up": self._up_budget, "down": self._down_spent}
+
     def wish(self, now: float) -> ShapingTerms | None:
         """Return what to request from the exit for a new session; None for no shaping."""
         if self._wanted is ShapingMode.OFF:

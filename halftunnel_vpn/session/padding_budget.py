@@ -46,15 +46,32 @@ class _Window:
         self.padding += padding
         self.other += other
 
+    def parts(self, now: float) -> list[tuple[float, int]]:
+        """Return how long ago padding was sent, at least, and how much, for each part of the span."""
+        self.move(now)
+        length = self._span / SLICES
+        found = [(part * length, self._padding[(self._slice - part) % SLICES]) for part in range(SLICES)]
+        return [(age, padding) for age, padding in found if padding]
+
+    def add_earlier(self, age: float, padding: int, now: float) -> None:
+        """Count padding that was sent ``age`` seconds ago."""
+        self.move(now)
+        part = int(age * SLICES / self._span)
+        if 0 <= part < SLICES:
+            self._padding[(self._slice - part) % SLICES] += padding
+            self.padding += padding
+
 
 class PaddingBudget:
     """The bounds of one direction; 0 is none. ``overhead`` is in hundredths of the other bytes of an hour."""
 
-    __slots__ = ("_day", "_hour", "budget", "overhead")
+    __slots__ = ("_day", "_hour", "budget", "overhead", "padding_counted")
 
     def __init__(self, *, overhead: int = 0, budget: int = 0) -> None:
         self.overhead = overhead
         self.budget = budget
+        # Bytes of padding since this was made.
+        self.padding_counted = 0
         self._hour = _Window(HOUR)
         self._day = _Window(DAY)
 
@@ -64,6 +81,7 @@ class PaddingBudget:
         self._day.move(now)
         self._hour.add(padding, other)
         self._day.add(padding, other)
+        self.padding_counted += padding
 
     def reason_against(self, more: float, now: float) -> str:
         """Return which bound ``more`` bytes of padding would break: ``overhead``, ``budget`` or neither."""
@@ -76,6 +94,14 @@ class PaddingBudget:
             if self._hour.padding + more > allowed:
                 return "overhead"
         return ""
+
+    def day(self, now: float) -> list[tuple[float, int]]:
+        """Return the padding of the last day: (seconds ago at least, bytes), the newest first."""
+        return self._day.parts(now)
+
+    def add_earlier(self, age: float, padding: int, now: float) -> None:
+        """Count into the day what an earlier process has sent ``age`` seconds ago."""
+        self._day.add_earlier(age, padding, now)
 
     @property
     def padding_today(self) -> int:

@@ -15,8 +15,9 @@ from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.exits.exit_status import exit_statuses
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import NewSession
-from halftunnel_vpn.client.legs.interval_file import IntervalFile
 from halftunnel_vpn.client.legs.keepers import LegInfo
+from halftunnel_vpn.client.legs.remembered_file import KEEPALIVE_FILE, PADDING_FILE, RememberedFile
+from halftunnel_vpn.client.padding_memory import PaddingMemory
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.control.status_schema import ExitOverview
@@ -33,7 +34,7 @@ class Dialling(NamedTuple):
 
     resolver: RoadResolver
     options_of: Callable[[RoadConfig], DialOptions]
-    # Where the times of handshakes and the intervals of keepalives are kept; None: nowhere.
+    # Where the times of handshakes, the intervals of keepalives and a day's padding are kept; None: nowhere.
     state_dir: Path | None
     tracing: Tracing = NO_TRACING
 
@@ -54,7 +55,6 @@ class ExitLink:
         intervals = IntervalTable(limits.keepalive, limits.keepalive_longest)
         resolver, options_of, state_dir, tracing = dialling
         self._resolver = resolver
-        self._intervals = None if state_dir is None else IntervalFile(intervals, state_dir, driver)
         self._owner = owner
         self.exits = ExitSet.of(
             profile, options_of, counters, state_dir=state_dir, choice=choice, tracing=tracing
@@ -67,6 +67,13 @@ class ExitLink:
             owner._replace(legs_changed=self._legs_changed),
             intervals,
         )
+        self._remembered: list[RememberedFile] = []
+        if state_dir is not None:
+            padding = PaddingMemory(self.connection.shaping, driver.clock)
+            self._remembered = [
+                RememberedFile(intervals, state_dir / KEEPALIVE_FILE, driver),
+                RememberedFile(padding, state_dir / PADDING_FILE, driver),
+            ]
         self._keeper = ExitKeeper(
             self.exits,
             self.connection,
@@ -78,8 +85,8 @@ class ExitLink:
 
     def start(self) -> None:
         """Read what earlier connections have learnt."""
-        if self._intervals is not None:
-            self._intervals.start()
+        for file in self._remembered:
+            file.start()
 
     async def establish(self) -> NewSession:
         """Make the first session. Raises RoadError or HandshakeError."""
@@ -116,8 +123,8 @@ class ExitLink:
         self._resolver.close()
         self.exits.close()
         self.connection.close()
-        if self._intervals is not None:
-            self._intervals.stop()
+        for file in self._remembered:
+            file.stop()
 
     def _legs_changed(self) -> None:
         self._keeper.changed()

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from halftunnel_vpn.client.legs import interval_file
-from halftunnel_vpn.client.legs.interval_file import KEEPALIVE_FILE, IntervalFile
+from halftunnel_vpn.client.legs import remembered_file
+from halftunnel_vpn.client.legs.remembered_file import KEEPALIVE_FILE, RememberedFile
 from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.transport.driver import Driver
 
@@ -19,7 +19,7 @@ async def remember(tmp_path):
     driver = Driver(asyncio.get_running_loop())
 
     def make(directory=tmp_path / "state"):
-        memory = IntervalFile(IntervalTable(), directory, driver)
+        memory = RememberedFile(IntervalTable(), directory / KEEPALIVE_FILE, driver)
         memory.start()
         return memory
 
@@ -40,7 +40,7 @@ async def test_the_next_process_goes_on_where_this_one_was(remember):
 
 
 async def test_it_is_written_while_the_tunnel_is_up(remember, tmp_path, monkeypatch):
-    monkeypatch.setattr(interval_file, "SAVE_INTERVAL", 0.02)
+    monkeypatch.setattr(remembered_file, "SAVE_INTERVAL", 0.02)
     memory = remember()
     learn(memory)
     path = tmp_path / "state" / KEEPALIVE_FILE

@@ -1,4 +1,4 @@
-"""The learned keepalive intervals on disk: a small JSON file in the state directory."""
+"""What a connection has learnt, on disk: a small JSON file in the state directory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Protocol
 
-from halftunnel_vpn.session.intervals import IntervalTable
 from halftunnel_vpn.storage.atomic_file import replace_file
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
 
 KEEPALIVE_FILE = "keepalive.json"
+PADDING_FILE = "padding.json"
 
 MAX_FILE = 64 * 1024
-"""The most bytes of a file that are read. MAX_DOMAINS entries need far less."""
+"""The most bytes of a file that are read. What is remembered needs far less."""
 
 SAVE_INTERVAL = 60.0
 """The poll interval in seconds for new values."""
@@ -23,22 +24,39 @@ SAVE_INTERVAL = 60.0
 log = logging.getLogger(__name__)
 
 
-class IntervalFile:
-    """Loads ``table`` from ``directory``, and writes it there between :meth:`start` and :meth:`stop`.
+class Remembered(Protocol):
+    """Something that outlives the process."""
 
-    If the file cannot be read or written, one warning is logged and the intervals are learned again.
+    @property
+    def changes(self) -> int:
+        """A number that differs whenever there is something new."""
+        ...
+
+    def load(self, stored: object, wall: float) -> int:
+        """Take what :meth:`export` returned; return the number of invalid entries. ``wall`` is Unix time."""
+        ...
+
+    def export(self) -> object:
+        """Return everything as JSON data."""
+        ...
+
+
+class RememberedFile:
+    """Loads ``table`` from ``path``, and writes it there between :meth:`start` and :meth:`stop`.
+
+    If the file cannot be read or written, one warning is logged, and nothing is remembered.
     """
 
-    def __init__(self, table: IntervalTable, directory: Path, driver: Driver) -> None:
+    def __init__(self, table: Remembered, path: Path, driver: Driver) -> None:
         self.table = table
-        self._path = directory / KEEPALIVE_FILE
+        self._path = path
         self._driver = driver
         self._saved = table.changes
         self._told = False
         self._timer: Timer = driver.wheel.timer(self._poll)
 
     def start(self) -> None:
-        """Load what an earlier process has learned, and start saving."""
+        """Load what an earlier process has saved, and start saving."""
         try:
             with self._path.open("rb") as file:
                 stored = json.loads(file.read(MAX_FILE + 1))
@@ -47,7 +65,7 @@ class IntervalFile:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s cannot be read, so intervals are learned again: %s", self._path, error)
+            log.warning("%s cannot be read; what it remembered is lost: %s", self._path, error)
         self._timer.arm(self._driver.clock() + SAVE_INTERVAL)
 
     def stop(self) -> None:
@@ -69,4 +87,4 @@ class IntervalFile:
         except OSError as error:
             if not self._told:
                 self._told = True
-                log.warning("%s cannot be written; intervals will be learned again: %s", self._path, error)
+                log.warning("%s cannot be written; nothing will be remembered: %s", self._path, error)
