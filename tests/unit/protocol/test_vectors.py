@@ -57,6 +57,14 @@ TIMESTAMP = 1_767_225_600_000_000
 DESTINATION = bytes([198, 51, 100, 7])
 DESTINATION_6 = bytes.fromhex("20010db8000000000000000000000007")
 
+REFUSING = (
+    ExitStatus.DISABLED,
+    ExitStatus.EXPIRED,
+    ExitStatus.QUOTA_USED_UP,
+    ExitStatus.INVITATION_USED,
+    ExitStatus.INVITATION_EXPIRED,
+)
+
 Vectors = dict[str, Any]
 
 
@@ -315,6 +323,17 @@ def make_handshake() -> Vectors:
             "padding": 3,
             "payload": stale.encode(3).hex(),
         },
+        "refusals": [
+            {
+                "status": refused.status.name,
+                "code": int(refused.status),
+                "wall_time": refused.wall_time,
+                "nonce": refused.nonce.hex(),
+                "padding": 4,
+                "payload": refused.encode(4).hex(),
+            }
+            for refused in (ExitHello(status, TIMESTAMP, EXIT_NONCE) for status in REFUSING)
+        ],
         "shaping": [
             {
                 "hello": name,
@@ -540,6 +559,18 @@ def test_a_second_implementation_from_the_specification_alone_reaches_the_same_s
     label_key = hkdf(secret, b"", b"halftunnel label" + b"d", 32)
     label = hmac.digest(label_key, b"reply" + bytes(4), "sha256")[:16]
     assert message_2[4:20] == as_uuid4(label)
+
+
+def test_refusals_read_back_and_are_what_the_specification_says() -> None:
+    refusals = load("handshake")["refusals"]
+    assert [vector["code"] for vector in refusals] == [5, 6, 7, 8, 9]
+    for vector in refusals:
+        payload = bytes.fromhex(vector["payload"])
+        assert ExitHello.decode(payload).status == ExitStatus[vector["status"]]
+        # Section 5.3: the status, the time and the nonce; without a session all other numbers are 0.
+        status, wall_time, nonce, *others = struct.unpack_from("!BQ16sIIIIB", payload)
+        assert (status, wall_time) == (vector["code"], vector["wall_time"])
+        assert nonce.hex() == vector["nonce"] and others == [0] * 5
 
 
 def test_joins_verify_with_hmac_alone() -> None:
