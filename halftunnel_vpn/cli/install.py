@@ -20,6 +20,7 @@ from halftunnel_vpn.cli import daemon_commands, installation
 from halftunnel_vpn.cli.daemon_process import SYSTEMD
 from halftunnel_vpn.cli.installation import UNITS, Role
 from halftunnel_vpn.config import DEFAULT_CONTROL_SOCKET
+from halftunnel_vpn.control.peer import EXIT_GROUP, GROUP
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.external_program import ExternalProgram
 from halftunnel_vpn.storage.atomic_file import remove_file, replace_file
@@ -37,8 +38,8 @@ CONFIGURATION: Final = (
 halftunnel-servers has the directories of several exits, halftunnel-server@NAME.
 """
 
-GROUP: Final = "halftunnel"
-"""Members may use the control socket: they decide where the host's traffic goes."""
+GROUPS: Final[dict[Role, str]] = {"client": GROUP, "server": EXIT_GROUP}
+"""Members may use the control sockets of a role: of the client, they decide where the host's traffic goes."""
 
 HIDDEN: Final = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # refused  # nosec B108
 """Directories that the units do not see (ProtectHome=, PrivateTmp=)."""
@@ -72,6 +73,8 @@ def install(options: Namespace) -> int:
     _require_safe(prefix)
     if role == "client":
         _prepare_client(prefix)
+    if not _group_exists(GROUPS[role]):
+        _checked(_GROUPADD, "--system", GROUPS[role])
     for name in UNITS[role]:
         replace_file(UNIT_DIRECTORY / name, installation.unit_text(name, prefix), mode=0o644)
     _systemctl("daemon-reload")
@@ -110,8 +113,8 @@ def uninstall(options: Namespace) -> int:
     for name in installation.running_units(present):
         _SYSTEMCTL.run(["reset-failed", name], timeout=TIMEOUT)
     _systemctl("daemon-reload")
-    if _group_exists():
-        _checked(_GROUPDEL, GROUP)
+    for group in filter(_group_exists, GROUPS.values()):
+        _checked(_GROUPDEL, group)
     _return_systemd(Path(sys.prefix))
     for path in STATE if options.keep_configuration else (*STATE, *CONFIGURATION):
         _remove(path)
@@ -169,8 +172,6 @@ def _prepare_client(prefix: Path) -> None:
     if _NFT.find() is None:
         raise HostError("nft is not installed, and the client needs it: apt install nftables")
     _lend_systemd(prefix)
-    if not _group_exists():
-        _checked(_GROUPADD, "--system", GROUP)
     Path("/etc/halftunnel").mkdir(mode=0o755, exist_ok=True)
     Path("/etc/halftunnel/profiles").mkdir(mode=0o700, exist_ok=True)
 
@@ -213,9 +214,9 @@ def _return_systemd(prefix: Path) -> None:
 # --- details --------------------------------------------------------------------------------------
 
 
-def _group_exists() -> bool:
+def _group_exists(group: str) -> bool:
     try:
-        grp.getgrnam(GROUP)
+        grp.getgrnam(group)
     except KeyError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -68,9 +69,9 @@ def _changes(action: str, value: str | None) -> dict[str, str | bool | None]:
 
 def _show(options: Namespace, path: str, text: Callable[[dict[str, Any]], str]) -> int:
     directory = Path(options.dir)
-    config = server_directory.load(directory)
+    configured = _configured_socket(directory)
     while True:
-        answer = ask_exit(config, directory, "GET", path)
+        answer = _answer_of(configured, directory, "GET", path)
         if answer is None:
             print("not running: no exit of this directory answers")
             return NOT_RUNNING
@@ -84,7 +85,22 @@ def _show(options: Namespace, path: str, text: Callable[[dict[str, Any]], str]) 
 
 def ask_exit(config: ServerConfig, directory: Path, method: str, path: str) -> dict[str, Any] | None:
     """Return the answer of the exit of ``directory``; None if it does not run. Raises HostError."""
-    for socket in sockets_to_ask(config.control.socket, directory):
+    return _answer_of(config.control.socket, directory, method, path)
+
+
+def _configured_socket(directory: Path) -> str:
+    """Return [control] socket; empty for a member of the group, who may not read the directory."""
+    try:
+        os.stat(directory / server_directory.CONFIGURATION)
+    except PermissionError:
+        return ""
+    except OSError:
+        pass  # the next line says in a sentence what is missing
+    return server_directory.load(directory).control.socket
+
+
+def _answer_of(configured: str, directory: Path, method: str, path: str) -> dict[str, Any] | None:
+    for socket in sockets_to_ask(configured, directory):
         answer = requests.command(socket, method, path)
         if answer is not None:
             return answer

@@ -8,7 +8,7 @@ from typing import Protocol, TypedDict
 
 from halftunnel_vpn.control.control_service import Handler, Response
 from halftunnel_vpn.control.json_routes import guarded_all, json_answer, json_body
-from halftunnel_vpn.control.peer import GROUP
+from halftunnel_vpn.control.peer import EXIT_GROUP
 from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.errors import UsageError
 
@@ -112,7 +112,7 @@ class ExitPort(Protocol):
         ...
 
 
-def exit_routes(exit_: ExitPort, *, group: str = GROUP) -> dict[tuple[str, str], Handler]:
+def exit_routes(exit_: ExitPort, *, group: str = EXIT_GROUP) -> dict[tuple[str, str], Handler]:
     """Return the routes, for root, the exit's own user and members of ``group``."""
 
     async def status(_request: Request) -> Response:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 GROUP = "halftunnel"
 """Members of this group have root's rights on the control socket."""
 
+EXIT_GROUP = "halftunnel-exit"
+"""Members of this group may use the control socket of an exit, and nothing of a client on the same host."""
+
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
 _MOST_GROUPS = 256

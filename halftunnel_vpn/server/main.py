@@ -18,7 +18,7 @@ from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.exit_routes import exit_routes
 from halftunnel_vpn.control.exit_socket import runtime_socket, socket_to_serve
 from halftunnel_vpn.control.observation_routes import observation_routes
-from halftunnel_vpn.control.peer import group_id
+from halftunnel_vpn.control.peer import EXIT_GROUP, group_id
 from halftunnel_vpn.control.web.login import Login
 from halftunnel_vpn.control.web.login_route import web_login_route
 from halftunnel_vpn.errors import HostError, first_leaf
@@ -139,7 +139,7 @@ async def _main(
 
 def _socket_group() -> int | None:
     """Return the group that may use the sockets of this exit; None without one."""
-    group = group_id()
+    group = group_id(EXIT_GROUP)
     if group is not None and os.geteuid() != 0 and group not in (os.getegid(), *os.getgroups()):
         group = None  # only a member may give the socket to the group
     return group

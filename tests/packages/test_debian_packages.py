@@ -129,4 +129,4 @@ def test_a_purge_leaves_the_host_as_it_was(host):
         if host.before.get(path) != after.get(path) and not ignored.match(path)
     }
     assert changed == {}
-    assert machine.run("getent group halftunnel", check=False).stdout == ""
+    assert machine.run("getent group halftunnel halftunnel-exit", check=False).stdout == ""

@@ -62,7 +62,7 @@ def test_a_program_of_pipx_installs_its_units_and_removes_them(installed):
     machine.run(f"{htvpn} uninstall", timeout=120)
     left = "ls -d /etc/halftunnel /var/lib/halftunnel* /run/halftunnel /etc/systemd/system/halftunnel*"
     assert machine.run(left, check=False).stdout == ""
-    assert machine.run("getent group halftunnel", check=False).stdout == ""
+    assert machine.run("getent group halftunnel halftunnel-exit", check=False).stdout == ""
     assert machine.run(f"ls -d {PREFIX}/lib/python3*/site-packages/systemd", check=False).stdout == ""
 
 

@@ -312,6 +312,23 @@ def test_an_enabled_daemon_connects_at_boot_when_it_was_up(site, client):
 # --- the exit, and the end ------------------------------------------------------------------------
 
 
+def test_a_member_of_the_group_sees_the_clients_of_the_exit(exit_machine):
+    exit_machine.run("useradd -G halftunnel-exit operator && useradd passerby")
+    table = exit_machine.run("htvpn server clients", user="operator").stdout
+    assert table.startswith("CLIENT"), table
+    assert "up for" in exit_machine.run("htvpn server status", user="operator").stdout
+    refused = exit_machine.run("htvpn server clients", user="passerby", check=False)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr, refused
+    # The exit itself has no rights on the daemon of a client.
+    pid = exit_machine.run("systemctl show -P MainPID halftunnel-server.service").stdout.strip()
+    groups = exit_machine.run(f"grep ^Groups: /proc/{pid}/status").stdout.split()[1:]
+    names = {
+        exit_machine.run(f"getent group {number} | cut -d: -f1", check=False).stdout.strip()
+        for number in groups
+    }
+    assert "halftunnel-exit" in names and "halftunnel" not in names
+
+
 def test_the_exit_ran_as_nobody_in_particular_and_stops_in_good_order(site, exit_machine):
     pid = exit_machine.run("systemctl show -P MainPID halftunnel-server.service").stdout.strip()
     status = exit_machine.run(f"cat /proc/{pid}/status").stdout

@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from halftunnel_vpn.config.net import Endpoint
 from halftunnel_vpn.control.control_service import Handler, Response
 from halftunnel_vpn.control.json_routes import guarded_all, json_answer
-from halftunnel_vpn.control.peer import GROUP
+from halftunnel_vpn.control.peer import EXIT_GROUP
 from halftunnel_vpn.control.request_reader import Request
 from halftunnel_vpn.control.web.login import TOKEN_LIFE, Login
 from halftunnel_vpn.errors import HostError
@@ -29,7 +29,7 @@ class WebLogin(TypedDict):
 
 
 def web_login_route(
-    login: Login, place: Endpoint | str | None, clock: Callable[[], float], *, group: str = GROUP
+    login: Login, place: Endpoint | str | None, clock: Callable[[], float], *, group: str = EXIT_GROUP
 ) -> dict[tuple[str, str], Handler]:
     """Return the route, for those who may use the control socket. ``place`` is None without a page."""
 
