@@ -16,7 +16,8 @@ from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.exit_routes import CLIENTS_PATH, EXIT_STATUS_PATH, SESSIONS_PATH
 from halftunnel_vpn.control.exit_socket import sockets_to_ask
-from halftunnel_vpn.errors import UsageError
+from halftunnel_vpn.control.peer import EXIT_GROUP
+from halftunnel_vpn.errors import HostError, UsageError
 
 DONE: Final = 0
 NOT_RUNNING: Final = 3
@@ -100,10 +101,20 @@ def _configured_socket(directory: Path) -> str:
 
 
 def _answer_of(configured: str, directory: Path, method: str, path: str) -> dict[str, Any] | None:
+    is_denied = False
     for socket in sockets_to_ask(configured, directory):
-        answer = requests.command(socket, method, path)
+        try:
+            answer = requests.command(socket, method, path)
+        except requests.NoAccess:  # a member of the group may use the socket in the runtime directory alone
+            is_denied = True
+            continue
         if answer is not None:
             return answer
+    if is_denied:
+        raise HostError(
+            f"only root, the exit's user and members of the group {EXIT_GROUP} may ask this exit; run this "
+            f"as root, or join the group with `usermod -aG {EXIT_GROUP} USER`"
+        )
     return None
 
 

@@ -35,12 +35,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class NoAccess(HostError):
+    """This user may not use the socket."""
+
+
 def ask(
     path: str, method: str, target: str, *, body: bytes | None = None, timeout: float = TIMEOUT
 ) -> ControlAnswer | None:
     """Send one request over the Unix socket ``path``; return None if no process serves it.
 
-    Raises HostError when access is denied or the process does not answer.
+    Raises HostError when the process does not answer, NoAccess when access is denied.
     """
     connection = _UnixConnection(path, timeout)
     try:
@@ -50,7 +54,7 @@ def ask(
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except PermissionError as error:
-        raise HostError(
+        raise NoAccess(
             f"only root and members of the group halftunnel may use {path}; run this as root"
         ) from error
     except (OSError, http.client.HTTPException) as error:

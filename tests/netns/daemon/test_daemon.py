@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from lab import Lab
 from lab.daemon import STATE_TIMEOUT, LabDaemon
-from lab.target import start_target
+from lab.target import FILE_NAME, start_target
 from lab.topology import CLIENT, EXIT, EXIT_A, TARGET_ADDRESS
 from lab.tunnel import SHORT_TIMEOUTS, LabTunnel, edit
 
@@ -25,6 +25,11 @@ pytestmark = pytest.mark.root
 
 LEARNT = {"keepalive.json", "handshake-times.json"}
 """Files that may stay."""
+
+METRICS = "127.0.0.1:9101"
+
+CONNECTION_REFUSED = 7
+"""Exit code of curl."""
 
 GUARDED = {"protection": {"kill_switch": '"on"', "allow_lan": "false"}}
 
@@ -100,6 +105,38 @@ def test_up_and_down(lab, daemon):
         daemon.command("POST", "/v1/reconnect")
     with pytest.raises(HostError, match="there is no profile nobody"):
         daemon.up("nobody")
+
+
+def received(lab):
+    """Bytes that the client has received on its downstream path, by its metrics."""
+    text = lab.run(CLIENT, ["curl", "-sSf", "--max-time", "10", f"http://{METRICS}/metrics"]).stdout
+    name = 'halftunnel_bytes_total{direction="received",path="downstream"} '
+    return float(next(line for line in text.splitlines() if line.startswith(name)).removeprefix(name))
+
+
+def test_a_profile_serves_its_metrics_while_it_is_up(lab, daemon, tunnel):
+    text = f'{tunnel.profile.read_text()}\n[metrics]\nlisten = "{METRICS}"\n'
+    daemon.add_profile("measured", text)
+    daemon.up("measured")
+    daemon.wait_state("connected")
+    url = f"http://{TARGET_ADDRESS}/{FILE_NAME}"
+    transfer = lab.start(CLIENT, ["curl", "-sS", "--limit-rate", "5M", "-o", "/dev/null", url])
+    seen = [received(lab)]
+    while len(seen) < 4:  # the test's own time limit bounds it
+        now = received(lab)
+        if now > seen[-1] + 100_000:
+            seen.append(now)
+    assert transfer.poll() is None, "all this while the transfer runs"
+    lab.stop(transfer)
+    ready = lab.run(CLIENT, ["curl", "-sS", f"http://{METRICS}/readyz"]).stdout
+    assert ready == "ready\n"
+    daemon.down()
+    refused = lab.run(CLIENT, ["curl", "-sS", f"http://{METRICS}/metrics"], check=False)
+    assert refused.returncode == CONNECTION_REFUSED
+    daemon.up("laptop")  # this profile wants none
+    daemon.wait_state("connected")
+    refused = lab.run(CLIENT, ["curl", "-sS", f"http://{METRICS}/metrics"], check=False)
+    assert refused.returncode == CONNECTION_REFUSED
 
 
 def test_a_down_is_carried_out_whatever_comes_between(lab, daemon):
