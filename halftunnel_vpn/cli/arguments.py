@@ -236,7 +236,7 @@ def _add_profile(commands: Commands[Parser]) -> None:
             action.add_argument(
                 "file", metavar="FILE", type=path, help="a profile of the new exit; - for standard input"
             )
-            action.add_argument("--exit", metavar="NAME", help="its name (default: that of its profile)")
+            action.add_argument("--exit", metavar="NEW", help="its name (default: that of its profile)")
         action.add_argument(
             "--dir", metavar="DIR", type=path, help="their directory (default: /etc/halftunnel/profiles)"
         )

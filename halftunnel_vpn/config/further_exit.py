@@ -31,7 +31,7 @@ def with_further_exit(text: str, other: str, *, source: str, name: str | None = 
         if entry["name"] in taken:
             raise ConfigError(
                 f"the profile {own.name} has an exit {entry['name']} already: give the new one another name "
-                "with --exit"
+                "(htvpn join: --name, htvpn profile add-exit: --exit)"
             )
     changed = f"{text.rstrip()}\n\n{writing.render({'exits': [_without_none(entry) for entry in entries]})}"
     parse_client(changed, source=source)

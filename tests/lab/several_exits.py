@@ -43,7 +43,6 @@ class LabExits:
         self.running: dict[str, subprocess.Popen[str]] = {}
         self._ends: dict[str, tuple[str, str, int]] = {}
         """The addresses of both roads of an exit, and their port."""
-        self._relays: dict[str, subprocess.Popen[str]] = {}
         domains: dict[str, tuple[str, str]] = {}
         for number, name in enumerate(NAMES):
             if round_trips is None:
@@ -76,9 +75,10 @@ class LabExits:
         self.running[name].wait()
         return time.monotonic()
 
-    def swallow(self, name: str) -> float:
-        """Stop the road of an exit without a word to either side; return the monotonic time."""
-        self.lab.stop(self._relays[name])
+    def swallow(self, name: str, permille: int = 1000) -> float:
+        """Lose what an exit and the client send each other, and say nothing; return the monotonic time."""
+        for host in (CLIENT, EXIT):
+            self.lab.lose(host, WAYS[NAMES.index(name)], permille)
         return time.monotonic()
 
     def _directory(self, name: str) -> Path:
@@ -88,7 +88,7 @@ class LabExits:
         """Join client and exit by one more link; return the names of the exit's two addresses there."""
         device, base = WAYS[number], f"10.77.{11 + number}"
         argv = [sys.executable, "-m", "lab.bench.relay", self.lab.namespace(CLIENT), self.lab.namespace(EXIT)]
-        self._relays[name] = self.lab.start(CLIENT, [*argv, device, "--delay", f"{round_trip / 2}"])
+        self.lab.start(CLIENT, [*argv, device, "--delay", f"{round_trip / 2}"])
         for host, addresses in ((CLIENT, (2,)), (EXIT, (1, 3))):
             namespace = self.lab.namespace(host)
             _wait_for_device(namespace, device)

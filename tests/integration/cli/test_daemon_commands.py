@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from halftunnel_vpn.config.client import parse_client
+
 
 @pytest.fixture
 def socket(tmp_path):
@@ -211,3 +213,35 @@ def test_options_of_the_foreground_are_not_swallowed(htvpn):
     assert up.returncode == 2 and "--metrics works only with --foreground" in up.stderr
     assert htvpn("portal", "--minutes", "61").returncode == 2
     assert htvpn("logs", "-n", "-1").returncode == 2
+
+
+async def test_exits_are_measured_chosen_and_changed(serve_daemon, on, store, profile_text):
+    store.put("home", profile_text)
+    async with serve_daemon() as daemon:
+        switched = await on("switch", "home")
+        assert (switched.returncode, switched.stdout) == (1, "")
+        assert "nothing is up" in switched.stderr
+        assert (await on("up", "home", "--fastest")).returncode == 0
+        assert (await on("up", "--exit", "home")).returncode == 0
+        shown = await on("exits")
+        assert (shown.returncode, shown.stdout) == (0, "home    20 ms  ready\n")
+        printed = await on("exits", "home", "--json")
+        assert [each["state"] for each in json.loads(printed.stdout)] == ["ready"]
+        switched = await on("switch", "gone")
+        assert switched.returncode == 1 and "home stays in use" in switched.stderr
+    assert daemon.told == [
+        *(("up", "home", None, True), ("up", "home", "home", False)),
+        *(("exits", None), ("exits", "home")),
+    ]
+
+
+def test_an_exit_is_added_to_a_profile_from_another_one(htvpn, tmp_path, profile_text):
+    kept, other = tmp_path / "profiles", tmp_path / "other.toml"
+    other.write_text(profile_text.replace('name = "home"', 'name = "away"'))
+    (tmp_path / "home.toml").write_text(profile_text)
+    assert htvpn("profile", "add", "home", tmp_path / "home.toml", "--dir", kept).returncode == 0
+    added = htvpn("profile", "add-exit", "home", other, "--exit", "second", "--dir", kept)
+    assert (added.returncode, added.stderr) == (0, "")
+    again = htvpn("profile", "add-exit", "home", other, "--exit", "second", "--dir", kept)
+    assert again.returncode == 1 and "has an exit second already" in again.stderr
+    assert [entry.name for entry in parse_client((kept / "home.toml").read_text()).exits][1:] == ["second"]

@@ -105,6 +105,27 @@ def test_the_code_on_a_terminal_is_read_back(exit_at, tmp_path):
     assert join(tmp_path / "p", link).returncode == 0
 
 
+def test_an_invitation_to_a_further_exit_adds_it_to_a_profile_with_a_key_of_its_own(exit_at, tmp_path):
+    profiles = tmp_path / "profiles"
+    assert join(profiles, invite(exit_at, "laptop")).returncode == 0
+    before = (profiles / "laptop.toml").read_text()
+    words = ("join", "-", "--dir", str(profiles), "--add-to", "laptop")
+    link = invite(exit_at, "second")
+    refused = htvpn(*words, "--name", "laptop", stdin=link + "\n")
+    assert refused.returncode == 1 and "has an exit laptop already" in refused.stderr
+    assert (profiles / "laptop.toml").read_text() == before
+    added = htvpn(*words, stdin=link + "\n")  # the refusal has not used the invitation up
+    assert added.returncode == 0, added.stderr
+    text = (profiles / "laptop.toml").read_text()
+    assert text.startswith(before.rstrip())
+    first, second = parse_client(text, source="p").exits
+    assert (first.name, second.name) == ("laptop", "second")
+    assert first.private_key != second.private_key and second.upstream.tls.certificate_sha256
+    used = htvpn(*words, "--name", "third", stdin=link + "\n")
+    assert used.returncode == 1 and "has been used" in used.stderr
+    assert (profiles / "laptop.toml").read_text() == text
+
+
 def test_from_a_link_to_a_profile_that_the_exit_knows(exit_at, tmp_path):
     link = invite(exit_at, "laptop")
     profiles = tmp_path / "profiles"

@@ -49,6 +49,8 @@ def exit_directory(tmp_path):
         ("server run --dir ", {":directories"}),
         ("exclude -- ", {":commands"}),
         ("profile add home ", {":files"}),
+        ("switch --f", {"--fastest"}),
+        ("profile add-exit home ", {":files"}),
     ],
 )
 def test_the_parser_says_what_comes_next(line, some):
