@@ -142,6 +142,7 @@ class ExitShapingConfig:
 
     max: ShapingMax = option(values.one_of("off", "split", "strong"), default="strong")
     max_rate: int = option(values.size(100_000, 6_000_000), default=1_600_000)
+    delay: float = option(values.duration(0.1, 60), default=5.0)
 
 
 @config_table

@@ -212,7 +212,7 @@ class Exit:
         limits = self.config.limits
         self.accounts.apply_rate(client)
         pump = self._driver.pump(lambda now: session.pump(now))
-        shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions)
+        shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions, self.config.shaping.delay)
         if shaping is not None:
             self._driver.blur()
         session = Session(

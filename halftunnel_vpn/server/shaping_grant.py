@@ -26,11 +26,15 @@ def leg_policy(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> Le
 
 
 def shaping_plan(
-    terms: ShapingTerms | None, random: Callable[[int], bytes], shaped: Callable[[], int] = lambda: 0
+    terms: ShapingTerms | None,
+    random: Callable[[int], bytes],
+    shaped: Callable[[], int] = lambda: 0,
+    delay: float = STRONG_DELAY,
 ) -> ShapingPlan | None:
     """Return what the downstream is shaped with; None: not at all.
 
-    ``shaped`` counts the other sessions that are; it is called only if there is a plan.
+    ``shaped`` counts the other sessions that are; it is called only if there is a plan. ``delay`` is how many
+    seconds more may wait than fits the clock until it counts as a bulk transfer.
     """
     if terms is None or terms.mode is not ShapingMode.STRONG:
         return None
@@ -39,6 +43,6 @@ def shaping_plan(
     if others >= MANY:
         tick = 2 * TICK
         log.info("the clock of a new session is half as fast: %d others run already", others)
-    clock = downstream_clock(random(SEED_LENGTH), bulk_after=STRONG_DELAY, rate=terms.rate, tick=tick)
+    clock = downstream_clock(random(SEED_LENGTH), bulk_after=delay, rate=terms.rate, tick=tick)
     budget = PaddingBudget(overhead=terms.overhead, budget=terms.budget)
     return ShapingPlan(clock, budget, lambda sentence: log.info("%s", sentence))

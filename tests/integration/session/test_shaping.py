@@ -60,6 +60,14 @@ async def test_an_exit_grants_no_more_than_it_allows(running_exit, make_client, 
     assert (client.connection.session.shaper is None) == (most == "off")
 
 
+async def test_an_exit_has_a_delay_of_its_own(running_exit, make_client, echo_server):
+    running_exit.write(shaping={"delay": "0.5s"})
+    await running_exit.start()
+    client = await make_client(shaping={"mode": "strong"}).up()
+    await carry(client, echo_server.port)
+    assert running_exit.sessions()[0].session.shaper._parameters.bulk_after == 0.5
+
+
 @pytest.mark.parametrize("old", ["exit", "client"])
 async def test_an_end_of_an_earlier_version_is_sent_no_padding(
     running_exit, make_client, echo_server, monkeypatch, old

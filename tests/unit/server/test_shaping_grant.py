@@ -35,3 +35,9 @@ def test_among_many_a_clock_ticks_half_as_often_at_the_same_rate():
     assert few is not None and many is not None
     assert many.parameters.tick == 2 * few.parameters.tick
     assert many.parameters.rate == pytest.approx(few.parameters.rate, rel=0.01)
+
+
+def test_the_exit_decides_how_long_its_bulk_waits():
+    terms = ShapingTerms(ShapingMode.STRONG, True, 1_600_000, 0, 0)
+    plan = shaping_plan(terms, zeros, delay=2.5)
+    assert plan is not None and plan.parameters.bulk_after == 2.5
