@@ -11,7 +11,7 @@ from halftunnel_vpn.cli import profiles
 from halftunnel_vpn.client.diagnosis import exit_check
 from halftunnel_vpn.client.diagnosis.finding import Finding, Outcome, failed, ok, skipped
 from halftunnel_vpn.client.diagnosis.host_check import check_host, check_other_vpns
-from halftunnel_vpn.client.diagnosis.path_check import check_paths
+from halftunnel_vpn.client.diagnosis.path_check import check_exits
 from halftunnel_vpn.client.diagnosis.tunnel_check import check_dns, check_kill_switch, check_status
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.status_schema import TunnelState
@@ -52,7 +52,7 @@ async def diagnose(options: Namespace) -> list[Finding]:
         profile = profiles.user_reader(options.profile)()
     except HalfTunnelError as error:
         return [failed("profile", str(error)), *found, skipped("paths", "not tried without a profile")]
-    found = [ok("profile", f"{profile.name} is valid"), *found, *await check_paths(profile)]
+    found = [ok("profile", f"{profile.name} is valid"), *found, *await check_exits(profile)]
     if options.speed:
         found.append(skipped("speed", "not measured: run `htvpn up` first"))
     return found

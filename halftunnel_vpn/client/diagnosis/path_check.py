@@ -14,7 +14,7 @@ from halftunnel_vpn.client.legs.early_messages import EarlyMessages
 from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.client.tunnel_status import without_path
-from halftunnel_vpn.config.client import ClientProfile
+from halftunnel_vpn.config.client import ClientProfile, views
 from halftunnel_vpn.config.exits import RoadConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
@@ -31,6 +31,19 @@ _STEP_OF = (
     ("WebSocket", ("",)),
 )
 """Step of a dial that fails for a reason which begins so; the first row that fits."""
+
+
+async def check_exits(profile: ClientProfile) -> list[Finding]:
+    """Check the paths to each exit of ``profile``. Where there are several, each finding names its exit."""
+    seen = views(profile)
+    if len(seen) == 1:
+        return await check_paths(profile)
+    found = await asyncio.gather(*(check_paths(view) for view in seen))
+    return [
+        dataclasses.replace(finding, subject=f"exit {view.exit.name}, {finding.subject}")
+        for view, findings in zip(seen, found, strict=True)
+        for finding in findings
+    ]
 
 
 async def check_paths(profile: ClientProfile) -> list[Finding]:

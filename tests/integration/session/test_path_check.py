@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from halftunnel_vpn.client.diagnosis.finding import Outcome
-from halftunnel_vpn.client.diagnosis.path_check import check_paths
+from halftunnel_vpn.client.diagnosis.path_check import check_exits, check_paths
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.protocol.keys import Direction, KeyPair
 
@@ -50,6 +50,19 @@ async def test_a_sound_profile_passes_every_step(running_exit, make_client):
     assert subjects == ["name", "TCP", "TLS", "WebSocket"] * 2 + ["session", "clock"]
     assert not running_exit.dropped
     assert all("/" not in finding.subject.partition("://")[2] for finding in found), "the path is a secret"
+
+
+async def test_of_several_exits_each_has_its_own_lines(running_exit, make_client):
+    await running_exit.start()
+    profile = trusting(running_exit, make_client())
+    sound = dataclasses.replace(
+        profile.exits[0], name="sound", upstream=profile.upstream, downstream=profile.downstream
+    )
+    lost = dataclasses.replace(sound, name="lost", upstream=with_url(profile, UP, closed_port).upstream)
+    found = await check_exits(dataclasses.replace(profile, exits=(sound, lost)))
+    failed = [finding.subject for finding in found if finding.outcome is Outcome.FAILED]
+    assert len(failed) == 1 and failed[0].startswith("exit lost, upstream") and failed[0].endswith(": TCP")
+    assert "exit sound, session" in [finding.subject for finding in found]
 
 
 def closed_port(url: str) -> str:
