@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -68,7 +70,9 @@ class Place:
     def htvpn_here(self, *words: object) -> None:
         """Run a command in this process, because a new one for each of many takes long. Raises HostError."""
         options = build_parser().parse_args(list(map(str, words)))
-        if options.run(options):
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = options.run(options)
+        if code:
             raise HostError(f"htvpn {' '.join(map(str, words))} failed")
 
     def make_exit(self, name: str, *words: object) -> Path:
