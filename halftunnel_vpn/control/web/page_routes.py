@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote
 
@@ -152,7 +151,9 @@ def _protected(context: PageContext, handler: Answerer) -> Handler:
 
     async def protected(request: Request) -> Response:
         code = request.headers.get(CODE_HEADER, b"").decode("latin-1")
-        session = context.login.session_of(_cookie(request), code, context.clock())
+        now = context.clock()
+        found = (context.login.session_of(cookie, code, now) for cookie in _cookies(request))
+        session = next(filter(None, found), None)
         if session is None:
             context.dropped("no-session")
             return failure(401, f"you are not logged in any more; {_AGAIN}")
@@ -198,10 +199,14 @@ def _cookie_name(request: Request) -> str:
     return f"htvpn_{port_of(host_of(request) or '')}"
 
 
-def _cookie(request: Request) -> str:
-    try:
-        found = SimpleCookie(request.headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return ""
-    morsel = found.get(_cookie_name(request))
-    return "" if morsel is None else morsel.value
+def _cookies(request: Request) -> Iterator[str]:
+    """Yield the values of our cookie, in the order of the header (RFC 6265, section 5.4).
+
+    Browsers send cookies of every port of a host. Those of other programs may be anything, may break the
+    grammar of section 4.1.1, and may have the name of ours.
+    """
+    wanted = _cookie_name(request)
+    for pair in request.headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip() == wanted:
+            yield value.strip()

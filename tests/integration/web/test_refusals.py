@@ -62,6 +62,23 @@ def test_a_request_that_is_not_of_this_page_is_refused_and_counted(
     assert {name: answer.headers[name] for name in SECURITY} == SECURITY
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        'theme={"dark": true}; {}',
+        "a@b=1; {}",
+        "word; {}",
+        "a=\xe9; {}",
+        "{name}=stale; {}",
+        "{}; {name}=stale",
+    ],
+)
+def test_cookies_of_other_programs_of_this_machine_log_nobody_out(web_exit, session, others):
+    own = session["Cookie"]
+    header = others.replace("{name}", own.partition("=")[0]).replace("{}", own)
+    assert web_exit.ask("GET", "/api/status", headers=session | {"Cookie": header}).status == 200
+
+
 @pytest.mark.parametrize("host", ["localhost:9", "LOCALHOST", "127.0.0.1:8750", "127.8.9.1", "[::1]:8750"])
 def test_the_page_answers_under_each_name_of_loopback_whatever_the_port_of_ssh(web_exit, host):
     answer = web_exit.ask("GET", "/", headers={"Host": host, "Origin": ""})
