@@ -97,8 +97,7 @@ class ExitLink:
         """Keep the connection up, with one exit or another."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(endless(self.connection.run(), "the connection"))
-            if not self.exits.is_single:
-                tasks.create_task(endless(self._keeper.run(), "the watch over the exits"))
+            tasks.create_task(endless(self._keeper.run(), "the watch over the exits"))
 
     def reconnect(self) -> None:
         """Replace every leg at once. Without a session, the next attempt begins now."""

@@ -93,11 +93,6 @@ class ExitSet:
         """The connector of the exit in use; before the first session, of the one that is tried first."""
         return self._connectors[self.ranking.in_use or self.ranking.wanted()[0]]
 
-    @property
-    def is_single(self) -> bool:
-        """Whether there is only one exit."""
-        return len(self._connectors) == 1
-
     async def any_session(self, wish: ShapingTerms | None) -> Reached:
         """Make a session with the first exit that can be reached, each tried once.
 
