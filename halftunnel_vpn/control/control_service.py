@@ -100,6 +100,7 @@ class ControlService:
         max_connections: int = MAX_CONNECTIONS,
         max_body: int = MAX_BODY,
         timeout: float = REQUEST_TIMEOUT,
+        handler_timeout: float = HANDLER_TIMEOUT,
         policy: ServicePolicy = NO_POLICY,
     ) -> None:
         self._routes = routes
@@ -107,6 +108,7 @@ class ControlService:
         self._max_connections = max_connections
         self._max_body = max_body
         self._timeout = timeout
+        self._handler_timeout = handler_timeout
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._unix_paths: list[str] = []
@@ -184,8 +186,11 @@ class ControlService:
                     return
                 if request is None:
                     return
-            async with asyncio.timeout(HANDLER_TIMEOUT):
-                response = await self._answer(request._replace(peer=peer))
+            try:
+                async with asyncio.timeout(self._handler_timeout):
+                    response = await self._answer(request._replace(peer=peer))
+            except TimeoutError:
+                response = failure(503, f"no answer within {self._handler_timeout:.0f} s; try it again")
             if response.source is not None:
                 try:
                     if request.method != "HEAD":

@@ -159,6 +159,16 @@ async def test_who_says_nothing_is_cut_off():
         assert await asyncio.wait_for(talk(port, b"GET / HT"), 30) == b""
 
 
+async def test_a_handler_that_does_not_end_is_given_up_with_a_sentence():
+    async def endless(_request: Request) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with served({("GET", "/endless"): endless}, handler_timeout=0.05) as port:
+        answer = await asyncio.wait_for(talk(port, request("/endless")), 30)
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"no answer within" in answer
+
+
 async def test_connections_beyond_the_limit_are_closed_and_leave_room_again():
     async with served({("POST", "/echo"): echo}, max_connections=2) as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
