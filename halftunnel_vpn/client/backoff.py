@@ -2,7 +2,8 @@
 
 Half of each pause is fixed and half is random ("Exponential Backoff And Jitter", AWS Architecture Blog,
 2015). With full jitter the bound could double while the pauses are short, so the last pause of a short outage
-could be a minute. Here a pause is at most FIRST_DELAY plus twice the sum of all earlier pauses.
+could be a minute. Here a pause is at most FIRST_DELAY plus the sum of all earlier pauses: who waits for an
+exit that was away for some seconds returns within as many again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 FIRST_DELAY = 1.0
-"""Seconds: the bound of the first pause. Each later bound is twice as long."""
+"""Seconds: the bound of the first pause."""
+
+GROWTH = 1.5
+"""Each later bound, by the one before it."""
 
 MAX_DELAY = 60.0
 """Seconds: the longest pause."""
@@ -28,7 +32,7 @@ class Backoff:
     def next_delay(self) -> float:
         """Return the seconds until the next attempt: from half the bound to the bound."""
         delay = self._bound * (1 + self._random()) / 2
-        self._bound = min(self._bound * 2, MAX_DELAY)
+        self._bound = min(self._bound * GROWTH, MAX_DELAY)
         return delay
 
     def reset(self) -> None:

@@ -43,6 +43,7 @@ def test_clients_on_clocks_cost_what_their_records_do(capsys):
     assert main(words) == 0
     off, strong = json.loads(capsys.readouterr().out)["rows"]
     assert (off["mode"], strong["mode"]) == ("off", "strong")
-    assert 50 < strong["records_per_second"] < 150, "a clock of 10 ms, also on a busy machine"
+    # At the pace of a clock of 10 ms: more while it starts, and fewer on a busy machine.
+    assert 20 < strong["records_per_second"] < 250
     assert off["spread"] == 0.0 < strong["spread"] < 0.01
     assert strong["processor_exit"] > off["processor_exit"] > 0

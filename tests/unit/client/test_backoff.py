@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halftunnel_vpn.client.backoff import FIRST_DELAY, MAX_DELAY, Backoff
+from halftunnel_vpn.client.backoff import FIRST_DELAY, GROWTH, MAX_DELAY, Backoff
 
 CHANCES = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=50)
 
 
-def test_the_bound_doubles_from_one_second_to_a_minute():
+def test_the_bound_grows_by_a_half_from_one_second_to_a_minute():
     backoff = Backoff(lambda: 1.0)
-    assert [backoff.next_delay() for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert (FIRST_DELAY, MAX_DELAY) == (1.0, 60.0)
+    bounds = [backoff.next_delay() for _ in range(14)]
+    assert bounds[:4] == [1, 1.5, 2.25, 3.375]
+    assert bounds[10:] == [pytest.approx(57.7, abs=0.1), 60, 60, 60]
+    assert (FIRST_DELAY, GROWTH, MAX_DELAY) == (1.0, 1.5, 60.0)
 
 
 def test_success_begins_anew():
@@ -29,12 +31,13 @@ def test_success_begins_anew():
 
 def test_a_pause_is_never_shorter_than_half_its_bound():
     backoff = Backoff(lambda: 0.0)
-    assert [backoff.next_delay() for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    pauses = [backoff.next_delay() for _ in range(14)]
+    assert pauses[:3] == [0.5, 0.75, 1.125] and pauses[11:] == [30, 30, 30]
 
 
 def test_jitter_uses_the_whole_upper_half():
     backoff = Backoff(random.Random(1).random)
-    delays = [backoff.next_delay() for _ in range(1000)][6:]
+    delays = [backoff.next_delay() for _ in range(1000)][11:]
     assert min(delays) < 31 and max(delays) > 59
     assert sum(delays) / len(delays) == pytest.approx(45, rel=0.05)
 
@@ -46,7 +49,7 @@ def test_every_pause_is_within_bounds(numbers):
     bound = FIRST_DELAY
     for _ in numbers:
         assert bound / 2 <= backoff.next_delay() <= bound
-        bound = min(2 * bound, MAX_DELAY)
+        bound = min(GROWTH * bound, MAX_DELAY)
 
 
 @given(CHANCES)
@@ -56,5 +59,5 @@ def test_a_short_outage_is_never_followed_by_a_long_pause(numbers):
     waited = 0.0
     for _ in numbers:
         pause = backoff.next_delay()
-        assert pause <= FIRST_DELAY + 2 * waited
+        assert pause <= FIRST_DELAY + waited * (1 + 1e-9)
         waited += pause

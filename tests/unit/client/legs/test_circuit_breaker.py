@@ -23,7 +23,7 @@ def test_a_domain_that_works_is_tried_by_any_number_of_legs(breaker):
 
 def test_pauses_grow_from_one_second_to_a_minute(breaker):
     now, pauses = 100.0, []
-    for _ in range(9):
+    for _ in range(13):
         breaker.tried()
         breaker.failed(now)
         assert breaker.circuit is Circuit.OPEN
@@ -31,7 +31,7 @@ def test_pauses_grow_from_one_second_to_a_minute(breaker):
         assert not breaker.is_ready(breaker.ready_at - 0.01)
         now = breaker.ready_at
         assert breaker.is_ready(now)
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pauses[:3] == pytest.approx([1, 1.5, 2.25]) and pauses[11:] == pytest.approx([60, 60])
 
 
 def test_after_the_pause_one_leg_alone_tries(breaker):
