@@ -201,9 +201,17 @@ class _BoundedSession(requests.Session):
     """A session that keeps no answer. The library would read one of any length into memory."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request; read and discard the answer's body, up to MAX_ANSWER."""
+        """Send a request; read and discard the answer's body, up to MAX_ANSWER.
+
+        Raises RequestException for a redirect. Its target must not get the headers, which may hold a key, and
+        the library counts the status as a success.
+        """
         options["stream"] = True
+        options["allow_redirects"] = False
         response = super().send(request, **options)
+        if 300 <= response.status_code < 400:
+            response.close()
+            raise requests.RequestException(f"the collector redirects elsewhere ({response.status_code})")
         if len(response.raw.read(MAX_ANSWER, decode_content=False)) >= MAX_ANSWER:
             response.close()
         return response

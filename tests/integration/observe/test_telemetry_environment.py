@@ -151,6 +151,27 @@ async def test_the_library_reads_its_own_variables(telemetry, collector, monkeyp
     assert [span.service for span in collector.spans] == ["office"]
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_collector_that_redirects_takes_nothing(telemetry, collector, monkeypatch, status):
+    """The keys in the headers go to nobody else, and what is lost is counted as lost."""
+    other = Collector()
+    try:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary")
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+        head = f"HTTP/1.1 {status} Moved\r\nLocation: {other.url}/v1/traces\r\n"
+        collector.answer = f"{head}Content-Length: 0\r\n\r\n".encode()
+        telemetry.start(TelemetryConfig(enabled=True, endpoint=collector.url, sample=1.0))
+        telemetry.release()
+        telemetry.handshake_failed("test", time.monotonic())
+        await telemetry.flush()
+        counters = telemetry._counters
+        counters.refresh()
+        assert counters.dropped == {"spans-not-taken": 1}
+        assert len(collector.requests) == 1 and not other.requests
+    finally:
+        other.close()
+
+
 @pytest.mark.parametrize(
     ("sampler", "argument", "is_traced"),
     [("always_off", "", False), ("always_on", "", True), ("parentbased_traceidratio", "0", False)],
