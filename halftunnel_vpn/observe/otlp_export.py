@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -24,6 +25,11 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.observe.otlp_bounds import MAX_ANSWER, MAX_SPAN_BATCH, MAX_SPANS
 
 log = logging.getLogger(__name__)
+
+_HEADER_READER: Final = "opentelemetry.util.re"
+
+_USER_INFO: Final = re.compile(r"//[^/\s@]*@")
+"""The user and the password of a URL."""
 
 
 class Tally:
@@ -218,11 +224,13 @@ class _BoundedSession(requests.Session):
 
 
 class _LibraryLog(logging.Handler):
-    """Passes the library's lines on at ``debug``: they name the collector."""
+    """Passes the library's lines on at ``debug``: they name the collector. Credentials are left out."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one line."""
-        log.debug("%s", record.getMessage())
+        # Its reader of headers puts a header that it does not understand into the line.
+        text = str(record.msg) if record.name == _HEADER_READER else record.getMessage()
+        log.debug("%s", _USER_INFO.sub("//...@", text))
 
 
 def divert_library_log() -> None:

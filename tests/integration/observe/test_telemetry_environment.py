@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -170,6 +171,29 @@ async def test_a_collector_that_redirects_takes_nothing(telemetry, collector, mo
         assert len(collector.requests) == 1 and not other.requests
     finally:
         other.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key canary"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api key=canary,b=2"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "gopher://user:canary@127.0.0.1:1"),
+    ],
+)
+async def test_credentials_of_the_environment_are_in_no_log(telemetry, monkeypatch, caplog, variable, value):
+    caplog.set_level(logging.DEBUG, "halftunnel_vpn")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv(variable, value)
+    telemetry.start(ON)
+    telemetry.release()
+    telemetry.handshake_failed("test", time.monotonic())
+    await telemetry.flush()
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    wanted = "Header format invalid" if variable.endswith("HEADERS") else "//...@127.0.0.1:1/v1/traces"
+    assert any(wanted in line for line in lines)
+    assert "canary" not in caplog.text
 
 
 @pytest.mark.parametrize(
