@@ -48,12 +48,19 @@ class Owner(NamedTuple):
     received: int | None
 
 
+class _Place(NamedTuple):
+    """Where a socket was found: process and name of the descriptor."""
+
+    pid: int
+    descriptor: str
+
+
 class SocketOwners:
-    """Finds the owners of sockets. It remembers the process of each inode that was asked for last."""
+    """Finds the owners of sockets. It remembers where each inode was found that was asked for last."""
 
     def __init__(self, proc: Path = _PROC) -> None:
         self._proc = proc
-        self._pids: dict[int, int] = {}
+        self._places: dict[int, _Place] = {}
         self._searched = -SEARCH_INTERVAL
 
     def owners(self, ends: Iterable[LocalEnd]) -> dict[LocalEnd, Owner]:
@@ -81,26 +88,33 @@ class SocketOwners:
         return Owner(program, None if program is None else pid, entry.user, entry.sent, entry.received)
 
     def _processes(self, inodes: set[int]) -> dict[int, int]:
-        """Return the process of each inode. Search /proc only for inodes that are new."""
-        known = {inode: pid for inode, pid in self._pids.items() if inode in inodes}
+        """Return the process of each inode. Search /proc only for inodes that are new, or have moved.
+
+        A process may pass a socket to another one and end, and its number may be given to a third one.
+        """
+        known = {
+            inode: place
+            for inode, place in self._places.items()
+            if inode in inodes and self._target(place) == _socket_name(inode)
+        }
         missing = inodes - known.keys() - {0}
         now = time.monotonic()
         if missing and now - self._searched >= SEARCH_INTERVAL:
             self._searched = now
             known |= self._search(missing)
-        self._pids = known
-        return known
+        self._places = known
+        return {inode: place.pid for inode, place in known.items()}
 
-    def _search(self, inodes: set[int]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    def _search(self, inodes: set[int]) -> dict[int, _Place]:
+        found: dict[int, _Place] = {}
+        wanted = {_socket_name(inode): inode for inode in inodes}
         left = MAX_DESCRIPTORS
         for pid in self._pids_of_host():
-            for target in self._descriptors(pid):
+            for place in self._descriptors(pid):
                 left -= 1
-                inode = wanted.get(target)
+                inode = wanted.get(self._target(place))
                 if inode is not None:
-                    found.setdefault(inode, pid)
+                    found.setdefault(inode, place)
             if left <= 0 or len(found) == len(inodes):
                 break
         return found
@@ -110,17 +124,18 @@ class SocketOwners:
         numbers = sorted((int(name) for name in os.listdir(self._proc) if name.isdecimal()), reverse=True)
         return numbers[:MAX_PROCESSES]
 
-    def _descriptors(self, pid: int) -> Iterator[str]:
-        directory = self._proc / str(pid) / "fd"
+    def _descriptors(self, pid: int) -> list[_Place]:
         try:
-            names = os.listdir(directory)
+            return [_Place(pid, name) for name in os.listdir(self._proc / str(pid) / "fd")]
         except OSError:
-            return  # the process has ended, or this user may not see it
-        for name in names:
-            try:
-                yield os.readlink(directory / name)
-            except OSError:
-                continue  # it was closed meanwhile
+            return []  # the process has ended, or this user may not see it
+
+    def _target(self, place: _Place) -> str:
+        """Return what a descriptor leads to; empty once it is closed."""
+        try:
+            return os.readlink(f"{self._proc}/{place.pid}/fd/{place.descriptor}")
+        except OSError:
+            return ""
 
     def _name_of(self, pid: int) -> str | None:
         try:
@@ -129,6 +144,11 @@ class SocketOwners:
             return None
         # A program chooses its name itself. Control characters must not reach a terminal.
         return "".join(c if c.isprintable() else "?" for c in name.rstrip("\n"))[:MAX_NAME]
+
+
+def _socket_name(inode: int) -> str:
+    """Return the target of a descriptor of a socket (proc(5))."""
+    return f"socket:[{inode}]"
 
 
 def _matching(

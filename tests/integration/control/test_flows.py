@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from halftunnel_vpn.control.flow_schema import FlowList, FlowStatus, as_seen_by
 from halftunnel_vpn.control.peer import Peer
 from halftunnel_vpn.flow.flow_ends import FlowEnds
 from halftunnel_vpn.host.kernel import socket_owners
-from halftunnel_vpn.host.kernel.socket_owners import SocketOwners
+from halftunnel_vpn.host.kernel.socket_owners import LocalEnd, SocketOwners
 
 LOOPBACK = socket.inet_aton("127.0.0.1")
 OWN_NAME = Path("/proc/self/comm").read_text().strip()
@@ -91,13 +93,59 @@ def test_descriptors_are_searched_for_new_sockets_only(tmp_path, monkeypatch):
     monkeypatch.setattr(socket_owners, "SEARCH_INTERVAL", 0.0)
     owners = SocketOwners(tmp_path)
     assert owners._processes({700, 0}) == {700: 7}
-    (tmp_path / "7/fd/3").unlink()
+    monkeypatch.setattr(SocketOwners, "_search", None)  # not called: it is known
     assert owners._processes({700}) == {700: 7}
+    monkeypatch.undo()
+    monkeypatch.setattr(socket_owners, "SEARCH_INTERVAL", 0.0)
     assert owners._processes({800}) == {800: 8}
     name = owners._name_of(8)
     assert name is not None and len(name) == socket_owners.MAX_NAME and "\x1b" not in name
     monkeypatch.setattr(socket_owners, "MAX_PROCESSES", 1)
     assert owners._processes({700, 800}) == {800: 8}
+
+
+HANDS_OVER = """
+import os, socket, sys, time
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+sys.stdin.readline()
+if os.fork() == 0:
+    open("/proc/self/comm", "w").write("heir")
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_socket_that_another_process_has_inherited_is_its_own(monkeypatch):
+    """As `ssh -f` does: the process that has connected ends, and its number may be used again."""
+    monkeypatch.setattr(socket_owners, "SEARCH_INTERVAL", 0.0)
+    owners = SocketOwners()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = [sys.executable, "-c", HANDS_OVER, str(port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+            accepted, peer = listener.accept()
+            with accepted:
+                end = LocalEnd(socket.IPPROTO_TCP, LOOPBACK, peer[1], LOOPBACK, port)
+                assert owners.owners([end])[end].pid == process.pid
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+                heir = int(process.stdout.readline())
+                process.wait(60)
+                found = owners.owners([end])[end]
+                assert (found.pid, found.program) == (heir, "heir")
+
+
+def test_the_number_of_a_process_that_has_ended_names_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket_owners, "SEARCH_INTERVAL", 0.0)
+    descriptors = tmp_path / "7" / "fd"
+    descriptors.mkdir(parents=True)
+    (descriptors / "3").symlink_to("socket:[700]")
+    owners = SocketOwners(tmp_path)
+    assert owners._processes({700}) == {700: 7}
+    (descriptors / "3").unlink()
+    (descriptors / "3").symlink_to("socket:[900]")
+    assert owners._processes({700}) == {}
 
 
 FLOW = FlowStatus(
