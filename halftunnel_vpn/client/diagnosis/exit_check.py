@@ -7,10 +7,10 @@ import contextlib
 import ipaddress
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from halftunnel_vpn.client.diagnosis.finding import Finding, failed, ok, skipped
+from halftunnel_vpn.client.diagnosis.finding import Finding, failed, ok, skipped, warning
 from halftunnel_vpn.protocol.service_address import (
     ADDRESSES_PORT,
     DOWNLOAD_PORT,
@@ -37,7 +37,7 @@ async def check_addresses() -> list[Finding]:
     try:
         async with _connection(ADDRESSES_PORT) as (reader, _), asyncio.timeout(PATIENCE):
             answer = json.loads(await _answer(reader))
-        return [_address(name, answer.get(key)) for key, name in _VERSIONS]
+        return address_findings({name: answer.get(key) for key, name in _VERSIONS})
     except (OSError, ValueError, AttributeError):
         return [
             skipped(
@@ -46,6 +46,18 @@ async def check_addresses() -> list[Finding]:
                 "through the tunnel",
             )
         ]
+
+
+def address_findings(addresses: Mapping[str, object]) -> list[Finding]:
+    """Return a line for each version of IP; ``addresses`` has the exit's by name of the version, or None."""
+    if not any(addresses.values()):
+        return [
+            warning(
+                "exit",
+                "it has no route to the Internet, neither by IPv4 nor by IPv6: see `htvpn server status` there",
+            )
+        ]
+    return [_address(name, text) for name, text in addresses.items()]
 
 
 def _address(name: str, text: object) -> Finding:

@@ -39,7 +39,8 @@ def _path(direction: str, path: Mapping[str, Any], is_lost: bool) -> Finding:
         return failed(direction, f"no leg is open to {urls}: `htvpn logs` names the reason")
     times = [leg["round_trip"] for leg in path["open_legs"] if leg["round_trip"] is not None]
     best = f", round trip {min(times) * 1000:.0f} ms" if times else ""
-    return ok(direction, f"{path['legs']} legs to {domains}{best}")
+    legs = "1 leg" if path["legs"] == 1 else f"{path['legs']} legs"
+    return ok(direction, f"{legs} to {domains}{best}")
 
 
 def check_kill_switch(protection: Mapping[str, Any]) -> Finding:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from halftunnel_vpn.client.diagnosis.exit_check import address_findings
 from halftunnel_vpn.client.diagnosis.finding import Outcome
 from halftunnel_vpn.client.diagnosis.tunnel_check import check_dns, check_status
 
@@ -30,6 +31,24 @@ def test_all_is_well() -> None:
         "downstream": "ok 2 legs to a.example:443, round trip 20 ms",
         "kill switch": "ok on, read back from the kernel",
     }
+
+
+def test_one_leg_is_not_legs() -> None:
+    found = outcomes(upstream={**PATH, "legs": 1, "open_legs": [LEG]})
+    assert found["upstream"] == "ok 1 leg to a.example:443, round trip 20 ms"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "said"),
+    [
+        ({"IPv4": "9.9.9.9", "IPv6": None}, ["ok destinations see", "ok the exit reaches no IPv6"]),
+        ({"IPv4": "10.0.0.2", "IPv6": None}, ["ok the exit has 10.0.0.2 and is behind NAT", "ok the exit"]),
+        ({"IPv4": None, "IPv6": None}, ["warning it has no route to the Internet"]),
+    ],
+)
+def test_an_exit_that_reaches_nothing_is_a_warning(addresses: dict[str, Any], said: list[str]) -> None:
+    found = [f"{finding.outcome} {finding.text}" for finding in address_findings(addresses)]
+    assert len(found) == len(said) and all(map(str.startswith, found, said)), found
 
 
 @pytest.mark.parametrize(
