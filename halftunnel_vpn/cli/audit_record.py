@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.cli import daemon_process
+from halftunnel_vpn.cli.status_text import duration
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.storage.atomic_file import create_file
 
@@ -25,7 +26,7 @@ def run(options: Namespace) -> int:
     content = {"seconds": options.length}
     log = Path(daemon_process.command(options.socket, "POST", "/v1/audit", content)["file"])
     if output is None:
-        print(f"recording for {options.length / 60:g} min; then: htvpn audit {shlex.quote(str(log))}")
+        print(f"recording for {duration(options.length)}; then: htvpn audit {shlex.quote(str(log))}")
         return 0
     time.sleep(options.length + ENDING)
     try:

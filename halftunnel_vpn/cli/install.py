@@ -83,15 +83,12 @@ def install(options: Namespace) -> int:
         # An update: the daemon that runs is the old one.
         _systemctl("try-restart", "halftunnel.service")
         _systemctl("start", "halftunnel.socket")
-        print("installed. Next: htvpn profile add NAME FILE, then htvpn up.")
+        print("installed. Next: htvpn join with an invitation, or htvpn profile add FILE; then htvpn up.")
         print("At every boot: systemctl enable halftunnel. Without sudo: usermod -aG halftunnel USER.")
         return 0
     _systemctl("try-restart", *installation.running_units(UNITS["server"]))
-    print(f"installed. Next: htvpn server init --dir {EXIT_DIRECTORY} --upstream URL --downstream URL,")
-    print(
-        "then systemctl enable --now halftunnel-server, and htvpn server add-client NAME "
-        f"--dir {EXIT_DIRECTORY}."
-    )
+    print("installed. Next: htvpn server init --upstream URL --downstream URL,")
+    print("then systemctl enable --now halftunnel-server, and htvpn server invite NAME.")
     return 0
 
 

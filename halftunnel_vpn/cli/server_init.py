@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from halftunnel_vpn.cli import server_directory
+from halftunnel_vpn.cli import daemon_process, server_directory
 from halftunnel_vpn.cli.server_certificate import check_pair
-from halftunnel_vpn.config import net, writing
+from halftunnel_vpn.config import DEFAULT_EXIT_DIRECTORY, net, writing
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.control.owned_directory import OwnedDirectory
@@ -94,12 +94,22 @@ def run(options: Namespace) -> int:
     }
     _write(directory, contents)
     print(f"The exit is in {directory}; its public key is {encode_key(key.public)}.")
-    quoted = shlex.quote(str(directory))
-    print(f"Admit a client:  htvpn server add-client NAME --dir {quoted} --output NAME.toml")
-    print(f"Run the exit:    htvpn server run --dir {quoted}")
+    _print_next(directory)
     print("Every new exit shows strangers the same page: set [server] site or fallback in server.toml.")
     _warn_of_common_addresses(roads)
     return 0
+
+
+def _print_next(directory: Path) -> None:
+    """Print how to run the exit and to admit a client."""
+    if str(directory) == DEFAULT_EXIT_DIRECTORY and daemon_process.SYSTEMD.is_dir():
+        named, run = "", "systemctl enable --now halftunnel-server"
+    else:
+        named = f" --dir {shlex.quote(str(directory))}"
+        run = f"htvpn server run{named}"
+    print(f"Run the exit:    {run}")
+    print(f"Invite a client: htvpn server invite NAME{named}")
+    print(f"or by a file:    htvpn server add-client NAME --output NAME.toml{named}")
 
 
 def _write(path: Path, contents: dict[str, str | bytes]) -> None:

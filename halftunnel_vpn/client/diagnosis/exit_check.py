@@ -54,7 +54,7 @@ def address_findings(addresses: Mapping[str, object]) -> list[Finding]:
         return [
             warning(
                 "exit",
-                "it has no route to the Internet, neither by IPv4 nor by IPv6: see `htvpn server status` there",
+                "it has no route to the Internet, by IPv4 or IPv6: run `htvpn server status` there",
             )
         ]
     return [_address(name, text) for name, text in addresses.items()]

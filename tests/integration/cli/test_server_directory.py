@@ -38,6 +38,13 @@ def test_init_makes_a_directory_that_only_its_owner_can_read(exit_directory):
     )
 
 
+def test_init_prints_how_to_run_the_exit_and_to_admit_a_client(htvpn, tmp_path):
+    made = htvpn("server", "init", "--dir", tmp_path / "an exit", *PAIR)
+    assert made.returncode == 0
+    for words in ("server run", "server invite NAME", "server add-client NAME --output NAME.toml"):
+        assert f"htvpn {words} --dir '{tmp_path}/an exit'\n" in made.stdout
+
+
 def test_init_writes_what_was_asked_for(exit_directory):
     config = parse_server((exit_directory / "server.toml").read_text())
     upstream, downstream = config.listen.upstream, config.listen.downstream
