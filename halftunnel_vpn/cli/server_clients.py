@@ -85,15 +85,20 @@ def rotate_key(options: Namespace) -> int:
         key = KeyPair(secrets.token_bytes(32))
         with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
             file = name + server_directory.CLIENT_SUFFIX
-            text = clients.read_text(file, missing=f"this exit has no client {name}")
-            changed = changed_entry(text, {"public_key": encode_key(key.public)}, source=file)
+            missing = f"this exit has no client {name}"
+
+            def changed(text: str) -> str:
+                return changed_entry(text, {"public_key": encode_key(key.public)}, source=file)
+
+            changed(clients.read_text(file, missing=missing))  # raises before there is a profile
             profile = _profile(directory, config, name, key, "off")
             if options.output is None:
                 sys.stdout.write(profile)
                 sys.stdout.flush()
             else:
                 write_new(options.output, profile)
-            clients.replace(file, changed)
+            # The output may have taken long. What others have changed meanwhile stays.
+            clients.change(file, changed, missing=missing)
             if options.output is not None:
                 _say_where(options.output, name)
     return 0

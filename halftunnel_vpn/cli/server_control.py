@@ -48,8 +48,11 @@ def client(options: Namespace) -> int:
         config = server_directory.read_configuration(directory)
         with directory.subdirectory(server_directory.CLIENTS, make=True) as files:
             file = name + server_directory.CLIENT_SUFFIX
-            text = files.read_text(file, missing=f"this exit has no client {name}")
-            files.replace(file, changed_entry(text, changes, source=file))
+            files.change(
+                file,
+                lambda text: changed_entry(text, changes, source=file),
+                missing=f"this exit has no client {name}",
+            )
     answer = ask_exit(config, Path(options.dir), "POST", f"{CLIENTS_PATH}/{name}")
     print(f"{name}: {options.action}{'' if options.value is None else ' ' + options.value}.")
     if answer is None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from halftunnel_vpn.control import text_file
 from halftunnel_vpn.errors import ConfigError, HostError
-from halftunnel_vpn.storage import atomic_file
+from halftunnel_vpn.storage import atomic_file, directory_lock
 
 ROOT = 0
+
+LOCK_TIMEOUT = 5.0
+"""Seconds that a command waits for another one that changes files of the same directory."""
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -27,8 +30,12 @@ class OwnedDirectory:
     Every method raises HostError or ConfigError with one sentence. Close it, or use it as a context manager.
     """
 
-    def __init__(self, path: Path, descriptor: int, owner: tuple[int, int] | None) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, owner: tuple[int, int] | None, wait: float = LOCK_TIMEOUT
+    ) -> None:
         self.path = path
+        # Seconds that a change waits for another program.
+        self._wait = wait
         self._descriptor = descriptor
         # Whose rights are used: user and group; None for those of this process.
         self._owner = owner
@@ -37,7 +44,8 @@ class OwnedDirectory:
     def open(cls, path: Path, *, missing: str, own_rights: bool = False) -> OwnedDirectory:
         """Open an existing directory. ``missing`` is the sentence of the ConfigError if there is none.
 
-        ``own_rights``: never act as its owner. An exit does so: a change of user concerns all its threads.
+        ``own_rights``: never act as its owner, and wait for no other program. An exit does so: a change of
+        user concerns all its threads, and its event loop waits for nobody.
         """
         try:
             descriptor = os.open(path, _OPEN_DIRECTORY)
@@ -45,7 +53,9 @@ class OwnedDirectory:
             raise ConfigError(missing) from None
         except OSError as error:
             raise HostError(f"{path} cannot be read: {error.strerror}") from error
-        return cls(path, descriptor, None if own_rights else _owner_of(descriptor))
+        if own_rights:
+            return cls(path, descriptor, None, wait=0.0)
+        return cls(path, descriptor, _owner_of(descriptor))
 
     @classmethod
     def make(cls, path: Path) -> OwnedDirectory:
@@ -88,7 +98,7 @@ class OwnedDirectory:
         owner = self._owner
         if owner is not None and owner[0] == ROOT:
             owner = _owner_of(descriptor)
-        return OwnedDirectory(path, descriptor, owner)
+        return OwnedDirectory(path, descriptor, owner, self._wait)
 
     def exists(self, name: str) -> bool:
         """Return whether a file or a link ``name`` exists."""
@@ -137,8 +147,21 @@ class OwnedDirectory:
         except OSError as error:
             raise HostError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
+    def change(self, name: str, changed: Callable[[str], str], *, missing: str) -> None:
+        """Replace the file ``name`` by what ``changed`` returns for its text.
+
+        No other program can change or remove it with this class in the meantime. ``missing`` is the sentence
+        of the ConfigError if there is no file.
+        """
+        with self._locked():
+            self.replace(name, changed(self.read_text(name, missing=missing)))
+
     def remove(self, name: str) -> bool:
         """Remove the file ``name``; return False if there is none."""
+        with self._locked():
+            return self._remove(name)
+
+    def _remove(self, name: str) -> bool:
         try:
             with self._rights():
                 os.unlink(name, dir_fd=self._descriptor)
@@ -148,6 +171,17 @@ class OwnedDirectory:
         except OSError as error:
             raise HostError(f"{self.path / name} cannot be removed: {error.strerror}") from error
         return True
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(directory_lock.locked(self._descriptor, wait=self._wait))
+            except BlockingIOError:
+                raise HostError(f"another program changes {self.path} at this moment; try again") from None
+            except OSError as error:
+                raise HostError(f"{self.path} cannot be locked: {error.strerror}") from error
+            yield
 
     @contextlib.contextmanager
     def _rights(self) -> Iterator[str]:

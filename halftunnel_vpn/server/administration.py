@@ -10,15 +10,12 @@ from halftunnel_vpn import __version__
 from halftunnel_vpn.config.clients import changed_entry
 from halftunnel_vpn.control.exit_routes import ClientRow, ExitReport, InvitationMade, SessionRow
 from halftunnel_vpn.control.owned_directory import OwnedDirectory
-from halftunnel_vpn.errors import ConfigError, HostError
+from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
 from halftunnel_vpn.protocol.keys import Direction, log_id
-from halftunnel_vpn.server.client_list import MAX_CLIENT_FILE
 from halftunnel_vpn.server.exit import Exit
 from halftunnel_vpn.server.invitation_maker import make_invitation, seconds_of
 from halftunnel_vpn.server.sessions import ExitSession
-from halftunnel_vpn.storage.atomic_file import replace_file
-from halftunnel_vpn.storage.bounded_file import read_regular
 
 _REASONS = {
     ExitStatus.DISABLED: "disabled",
@@ -111,13 +108,13 @@ class Administration:
         """Write other values to the file of a client and apply them; no changes: read the list again."""
         if changes:
             path = self._exit.clients.file_of(name)
+            missing = f"this exit has no client {name}"
             if path is None:
-                raise ConfigError(f"this exit has no client {name}")
-            try:
-                text = read_regular(path, MAX_CLIENT_FILE).decode("utf-8")
-                replace_file(path, changed_entry(text, changes, source=path.name))
-            except (OSError, UnicodeDecodeError) as error:
-                raise HostError(f"{path} cannot be changed: {error}") from error
+                raise ConfigError(missing)
+            with OwnedDirectory.open(path.parent, missing=missing, own_rights=True) as files:
+                files.change(
+                    path.name, lambda text: changed_entry(text, changes, source=path.name), missing=missing
+                )
         self._exit.clients.refresh()
         if name not in self._exit.clients.entries:
             raise ConfigError(f"this exit has no client {name}")
