@@ -1,4 +1,4 @@
-"""The allow-list of clients: one small file per client, read again when it changes."""
+"""The allow-list of clients: one small file per client, NAME.toml, read again when it changes."""
 
 from __future__ import annotations
 
@@ -159,7 +159,10 @@ class ClientList:
             _raise_if_short(error)
             problem = str(error)
         else:
-            return _File(stamp, is_settled, entry)
+            if path.stem == entry.name:
+                return _File(stamp, is_settled, entry)
+            # Such as a copy that an editor or a synchronisation has made: commands change NAME.toml alone.
+            problem = f"{path.name} has the name {entry.name}, whose file is {entry.name}.toml; remove it"
         if before is None or before.entry is not None or before.stamp != stamp:  # warn once per change
             log.warning("a client file is ignored: %s", problem)
         return _File(stamp, is_settled)

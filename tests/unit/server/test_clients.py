@@ -112,17 +112,29 @@ def test_a_change_of_a_file_within_one_tick_of_the_clock_is_seen(clients, admit,
     assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "laptop"
 
 
+@pytest.mark.parametrize("copy", ["laptop_old", "laptop~", "laptop.sync-conflict-20261129-101010-ABC"])
+def test_a_copy_of_a_file_admits_nobody(clients, admit, directory, caplog, copy):
+    """A key that was replaced, and a client that was disabled or removed, must not come back by a copy."""
+    admit("laptop", 1, file=f"{copy}.toml")
+    admit("laptop", 2)
+    assert clients.name_of(key(1)) is None and clients.name_of(key(2)) == "laptop"
+    assert clients.file_of("laptop") == directory / "laptop.toml"
+    assert f"{copy}.toml has the name laptop, whose file is laptop.toml; remove it" in caplog.text
+    (directory / "laptop.toml").unlink()
+    assert clients.name_of(key(2)) is None and "laptop" not in clients.entries
+
+
 def test_files_that_have_not_changed_are_not_opened(clients, admit, directory):
     for number in range(1, 4):
         admit(f"c{number}", number)
     settle(directory, *directory.iterdir())
     clients.refresh()
-    os.rename(directory / "c1.toml", directory / "c9.toml")
+    admit("c9", 4)
     known = dict(clients._files)
     settle(directory)
     clients.refresh()
     assert all(clients._files[name] is known[name] for name in ("c2.toml", "c3.toml"))
-    assert names_in(clients) == ["c1", "c2", "c3"]
+    assert names_in(clients) == ["c1", "c2", "c3", "c9"]
 
 
 def test_one_file_that_cannot_be_looked_at_does_not_keep_the_others_listed(clients, admit, directory):
