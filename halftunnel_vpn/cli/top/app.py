@@ -118,6 +118,14 @@ class TopApp(App[int]):
         """Stop asking."""
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
+        self._stop_tasks()
+
+    def exit(self, *words: Any, **named: Any) -> None:
+        """End. Stop asking first: an answer that arrives later finds no screen to be shown on."""
+        self._stop_tasks()
+        super().exit(*words, **named)
+
+    def _stop_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
 

@@ -121,6 +121,17 @@ async def test_everything_is_on_one_screen_and_keys_work(served, socket):
         assert app.return_code == 0
 
 
+async def test_nothing_arrives_once_it_ends(served, socket):
+    async with served():
+        app = TopApp(socket)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(app, pilot, "CONNECTED")
+            app.exit()
+            assert app._tasks and all(task.cancelling() for task in app._tasks), (
+                "no answer finds its screen gone"
+            )
+
+
 async def test_a_narrow_screen_is_paused_and_grows(served, socket):
     async with served():
         app = TopApp(socket)
