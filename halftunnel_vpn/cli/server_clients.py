@@ -100,16 +100,16 @@ def rotate_key(options: Namespace) -> int:
             # The output may have taken long. What others have changed meanwhile stays.
             clients.change(file, changed, missing=missing)
             if options.output is not None:
-                _say_where(options.output, name)
+                _say_where(options.output, f"--replace {name}")
     return 0
 
 
-def _say_where(output: str, name: str) -> None:
-    """Print where the profile is, and what to do with it."""
-    file = shlex.quote(output)
+def _say_where(output: str, stored_as: str) -> None:
+    """Print where the profile is, and what to do with it: store it as the arguments ``stored_as`` say."""
+    file, name = shlex.quote(output), stored_as.removeprefix("--replace ")
     print(
         f"The profile of {name}, with its private key, is in {file}. Take it to the client by a way that "
-        f"nobody else can read, run `sudo htvpn profile add {name} {file}` there, and remove it here."
+        f"nobody else can read, run `sudo htvpn profile add {stored_as} {file}` there, and remove it here."
     )
 
 

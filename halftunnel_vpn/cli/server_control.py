@@ -54,7 +54,8 @@ def client(options: Namespace) -> int:
                 missing=f"this exit has no client {name}",
             )
     answer = ask_exit(config, Path(options.dir), "POST", f"{CLIENTS_PATH}/{name}")
-    print(f"{name}: {options.action}{'' if options.value is None else ' ' + options.value}.")
+    done = f"{options.action}d" if options.value is None else f"{options.action} {options.value}"
+    print(f"{name}: {done}.")
     if answer is None:
         print("The exit does not run; this holds when it starts.")
     return DONE

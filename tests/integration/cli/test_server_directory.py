@@ -45,6 +45,21 @@ def test_init_prints_how_to_run_the_exit_and_to_admit_a_client(htvpn, tmp_path):
         assert f"htvpn {words} --dir '{tmp_path}/an exit'\n" in made.stdout
 
 
+def test_what_is_printed_for_a_new_key_replaces_the_profile_of_the_old_one(exit_directory, htvpn, tmp_path):
+    for number, (words, stored_as) in enumerate(
+        [
+            (("add-client", "tablet"), "add tablet"),
+            (("client", "tablet", "rotate-key"), "add --replace tablet"),
+        ]
+    ):
+        output = tmp_path / f"{number}.toml"
+        made = htvpn("server", *words, "--dir", exit_directory, "--output", output)
+        assert f"run `sudo htvpn profile {stored_as} {output}` there" in made.stdout, made.stderr
+    for action in ("disable", "enable"):
+        done = htvpn("server", "client", "tablet", action, "--dir", exit_directory)
+        assert done.stdout.startswith(f"tablet: {action}d.\n")
+
+
 def test_init_writes_what_was_asked_for(exit_directory):
     config = parse_server((exit_directory / "server.toml").read_text())
     upstream, downstream = config.listen.upstream, config.listen.downstream
