@@ -56,7 +56,7 @@ decides, whatever there is to send.
 FIRST_STOP: Final = 0.5
 """Seconds after its start at which a clock may stop first, where it stops at fixed times,"""
 
-STOP_GROWTH: Final = 1.25
+STOP_GROWTH: Final = 1.35
 """and the factor to each later time."""
 
 MAX_STOP_GAP: Final = 20.0
