@@ -6,6 +6,16 @@ The message of an error that can reach the user is one sentence that tells the u
 
 from __future__ import annotations
 
+import sys
+from typing import Final
+
+EXTRAS: Final = {
+    "audit": ("matplotlib>=3.8",),
+    "otel": ("opentelemetry-sdk>=1.27", "opentelemetry-exporter-otlp-proto-http>=1.27", "requests>=2.28"),
+    "tui": ("textual>=8.2",),
+}
+"""The packages of each optional part, as in pyproject.toml."""
+
 
 class HalfTunnelError(Exception):
     """The base class of all errors."""
@@ -27,6 +37,14 @@ class ConfigError(HalfTunnelError):
 
 class HostError(HalfTunnelError):
     """This machine lacks something (root, /dev/net/tun, nft), or another program uses it."""
+
+
+class MissingExtra(HostError):
+    """The packages of the optional part ``extra`` are not installed; ``need`` says what needs them."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        packages = " ".join(f"'{package}'" for package in EXTRAS[extra])
+        super().__init__(f"{need}: run {sys.executable} -m pip install {packages}")
 
 
 # --- errors of this program ---------------------------------------------------------------------

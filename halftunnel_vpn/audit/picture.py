@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.audit.observation import Observation
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.errors import HostError, MissingExtra
 
 STEP: Final = 0.05
 """Seconds of one bar."""
@@ -23,7 +23,7 @@ def draw(observation: Observation, file: Path) -> None:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise HostError("--png needs matplotlib: pip install 'halftunnel-vpn[audit]'") from None
+        raise MissingExtra("--png needs matplotlib, which is not installed", "audit") from None
     length = observation.records[-1].at if observation.records else 0.0
     step = max(STEP, length / MAX_BARS)
     figure, axes = pyplot.subplots(2, 1, sharex=True, figsize=(11, 6), layout="constrained")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from halftunnel_vpn.config.shared import TelemetryConfig
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.errors import HostError, MissingExtra
 from halftunnel_vpn.observe.metrics import Metrics
 from halftunnel_vpn.protocol.keys import SessionKeys
 from halftunnel_vpn.protocol.trace_ports import SessionTrace
@@ -69,9 +69,10 @@ class Telemetry:
             from halftunnel_vpn.observe.otlp_export import Tally
             from halftunnel_vpn.observe.otlp_session import Exporting
         except ImportError as error:
-            raise HostError(
-                "[telemetry] enabled needs OpenTelemetry, which is not installed: run pip install "
-                "'halftunnel-vpn[otel]' in the environment of htvpn, or set enabled = false"
+            raise MissingExtra(
+                "[telemetry] enabled needs OpenTelemetry, which is not installed "
+                "(enabled = false needs none)",
+                "otel",
             ) from error
         if self._tally is None:
             self._tally = Tally(self._counters)

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 
 from halftunnel_vpn.control import requests
-from halftunnel_vpn.errors import HostError, UsageError
+from halftunnel_vpn.errors import MissingExtra, UsageError
 
 
 def run(options: Namespace) -> int:
@@ -21,7 +21,7 @@ def run(options: Namespace) -> int:
     try:
         import textual  # noqa: F401
     except ImportError:
-        raise HostError("top needs textual: pip install 'halftunnel-vpn[tui]'") from None
+        raise MissingExtra("top needs textual, which is not installed", "tui") from None
     requests.read_status(options.socket)  # raises for those who may not ask
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)  # they would count more than the size of the terminal, which changes

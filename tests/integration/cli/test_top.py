@@ -264,5 +264,6 @@ async def test_a_missing_extra_is_named(served, socket, terminal):
     async with served():
         top = terminal(command=f'{sys.executable} -c "{code}"')
         shown = await shows(top, "ended with 1")
-    assert "htvpn: top needs textual: pip install 'halftunnel-vpn[tui]'" in shown
+    assert "htvpn: top needs textual, which is not installed: run " in shown
+    assert "-m pip install 'textual>=8.2'" in shown.replace("\n", "")
     assert "Traceback" not in shown

@@ -98,8 +98,9 @@ def test_it_is_off_by_default_and_then_not_even_loaded():
 
 def test_a_missing_extra_is_one_sentence():
     assert run(WITHOUT_EXTRA) == (
-        "[telemetry] enabled needs OpenTelemetry, which is not installed: run pip install "
-        "'halftunnel-vpn[otel]' in the environment of htvpn, or set enabled = false\n"
+        "[telemetry] enabled needs OpenTelemetry, which is not installed (enabled = false needs none): "
+        f"run {sys.executable} -m pip install 'opentelemetry-sdk>=1.27' "
+        "'opentelemetry-exporter-otlp-proto-http>=1.27' 'requests>=2.28'\n"
     )
 
 
