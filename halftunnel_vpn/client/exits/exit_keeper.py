@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
-from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached, sentence_of
+from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached, give_up, sentence_of
 from halftunnel_vpn.client.exits.switch_back import SwitchBack
 from halftunnel_vpn.config.exits import FailoverConfig
 from halftunnel_vpn.counters import Counters
@@ -280,6 +280,7 @@ class ExitKeeper:
     async def _unless_commanded(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return the result of ``work``; None if a command comes first, and then ``work`` is given up."""
         task = asyncio.ensure_future(work)
+        is_taken = False
         try:
             while not task.done() and self._command is None:
                 self._woken.clear()
@@ -288,10 +289,8 @@ class ExitKeeper:
                     await asyncio.wait((task, woken), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     woken.cancel()
-            return task.result() if task.done() else None
+            is_taken = task.done()
+            return task.result() if is_taken else None
         finally:
-            if not task.done():
-                task.cancel()
-                (left,) = await asyncio.gather(task, return_exceptions=True)
-                if isinstance(left, Reached):
-                    left.discard()
+            if not is_taken:
+                await give_up(task)

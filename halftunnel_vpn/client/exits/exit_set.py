@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from halftunnel_vpn.client.exits.exit_probe import Options, Probe, probe, probe_all
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice, ExitRanking
@@ -41,6 +41,14 @@ class Reached(NamedTuple):
         """Close the legs of a session that nothing will use."""
         self.established.upstream.leg.abort()
         self.established.downstream.leg.abort()
+
+
+async def give_up(attempt: asyncio.Future[Any]) -> None:
+    """End an attempt whose result nobody takes. A session that it has made in the meantime is closed."""
+    attempt.cancel()
+    await asyncio.wait((attempt,))
+    if not attempt.cancelled() and attempt.exception() is None and isinstance(attempt.result(), Reached):
+        attempt.result().discard()
 
 
 class ExitSet:

@@ -7,10 +7,9 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
 
 from halftunnel_vpn.client.backoff import Backoff
-from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached
+from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached, give_up
 from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
@@ -45,9 +44,11 @@ class SessionMaker:
         while True:
             attempt = asyncio.ensure_future(self.once())
             hurried = asyncio.ensure_future(self._hurried.wait())
+            is_taken = False
             try:
                 await asyncio.wait((attempt, hurried), return_when=asyncio.FIRST_COMPLETED)
-                if attempt.done():
+                is_taken = attempt.done()
+                if is_taken:
                     return attempt.result()
             except HandshakeError as error:
                 self._counters.drop(error.reason)
@@ -57,17 +58,12 @@ class SessionMaker:
                 self._counters.drop(f"connect-{error.reason}")
                 log.warning("%s", error)
             finally:
-                await _give_up(attempt, hurried)
+                hurried.cancel()
+                if not is_taken:
+                    await give_up(attempt)
             if hurried.done() and not hurried.cancelled():
                 backoff.reset()  # the network has changed, so begin again with short pauses
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next_delay()):
                     await self._hurried.wait()
-
-
-async def _give_up(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what is not done, and wait until it has ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

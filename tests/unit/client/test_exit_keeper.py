@@ -13,6 +13,7 @@ from halftunnel_vpn.client.exits import exit_keeper
 from halftunnel_vpn.client.exits.exit_keeper import ExitKeeper
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached
+from halftunnel_vpn.client.exits.session_maker import SessionMaker
 from halftunnel_vpn.config.exits import FailoverConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HostError, RoadError
@@ -27,6 +28,7 @@ class FakeConnector:
     def __init__(self, name: str) -> None:
         self.name = name
         self.attempts = 0
+        self.made = 0
         self.problem: str | None = None
         self.hangs = False
         self.aborted = 0
@@ -39,6 +41,7 @@ class FakeConnector:
         await asyncio.sleep(0)
         if self.problem is not None:
             raise RoadError(self.problem, reason="connection-refused")
+        self.made += 1
         leg = SimpleNamespace(leg=SimpleNamespace(abort=self._abort))
         return SimpleNamespace(upstream=leg, downstream=leg)
 
@@ -225,3 +228,31 @@ async def test_the_preferred_exit_is_used_again_once_its_probes_have_answered(
     await rig.until(lambda: rig.connection.used == ["two", "one"])
     assert set(probed) == {"one"} and len(probed) >= 5  # the failure in between has begun the count again
     assert rig.counters.counted["exit-switch-backs"] == 1
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_session_that_is_made_while_the_tunnel_ends_is_closed(rig: Rig, steps: int) -> None:
+    """Whatever the moment of the end is, both of its legs are closed or it is in use."""
+    rig.connection.lost_since = asyncio.get_running_loop().time() - 60
+    rig.keeper.changed()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    rig.task.cancel()
+    await asyncio.gather(rig.task, return_exceptions=True)
+    made, aborted = (
+        sum(getattr(each, what) for each in rig.connectors.values()) for what in ("made", "aborted")
+    )
+    assert aborted == 2 * (made - len(rig.connection.used))
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_first_session_that_is_made_while_the_tunnel_ends_is_closed(steps: int) -> None:
+    connectors = {"one": FakeConnector("one")}
+    exits = ExitSet(cast("Any", connectors), (), cast("Any", None))
+    making = asyncio.ensure_future(SessionMaker(exits, Counters(), lambda: None).until_made())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    making.cancel()
+    (outcome,) = await asyncio.gather(making, return_exceptions=True)
+    taken = isinstance(outcome, Reached)
+    assert connectors["one"].aborted == 2 * (connectors["one"].made - taken)
