@@ -465,7 +465,7 @@ def test_hints_quote_a_path_with_a_space(htvpn, tmp_path):
     assert f"htvpn server init --dir '{directory}' ..." in done.stderr
     roads = ("--upstream", "wss://a.example", "--downstream", "wss://b.example")
     done = htvpn("server", "init", "--dir", directory, *roads)
-    assert f"add-client NAME --dir '{directory}' --output NAME.toml\n" in done.stdout
+    assert f"htvpn server invite NAME --dir '{directory}'" in done.stdout
 
 
 # --- certificates -----------------------------------------------------------------------------------
