@@ -12,6 +12,7 @@ from pathlib import Path
 
 from halftunnel_vpn.control.control_service import ControlService
 from halftunnel_vpn.control.daemon_routes import MAX_AUDIT, MAX_PORTAL, MAX_PROFILE, daemon_routes
+from halftunnel_vpn.control.flow_schema import FlowList
 from halftunnel_vpn.control.peer import Peer
 from halftunnel_vpn.control.profile_store import ProfileStore
 from halftunnel_vpn.errors import HostError
@@ -40,9 +41,19 @@ class _Daemon:
     def status(self) -> dict[str, object]:
         return {"state": "disconnected"}
 
-    async def up(self, profile: str | None) -> None:
+    async def up(self, profile: str | None, *, exit: str | None = None, fastest: bool = False) -> None:
+        assert profile is None or isinstance(profile, str)
+        await self.switch(exit=exit, fastest=fastest)
+
+    async def switch(self, *, exit: str | None = None, fastest: bool = False) -> None:
+        assert exit is None or isinstance(exit, str)
+        assert isinstance(fastest, bool)
+        self._told()
+
+    async def exits(self, profile: str | None) -> list[dict[str, object]]:
         assert profile is None or isinstance(profile, str)
         self._told()
+        return []
 
     async def down(self) -> None:
         self._told()
@@ -74,6 +85,9 @@ class _Daemon:
     async def events(self, since: int, wait: float) -> list[object]:
         assert since >= 0 and wait >= 0
         return []
+
+    async def flows(self) -> FlowList:
+        return FlowList(flows=[], left_out=0)
 
     async def logs(self, since: int, wait: float) -> list[object]:
         assert since >= 0 and wait >= 0

@@ -303,7 +303,10 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + bytes(300_0
     [
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "spans-not-taken"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nnothing", "spans-not-taken"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", None),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            "spans-not-taken",
+        ),
         (b"\0\xff garbage \r\n\r\n", "spans-not-taken"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff", None),
         (ENDLESS, None),
