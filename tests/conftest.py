@@ -148,6 +148,18 @@ def sweeping() -> Callable[[], contextlib.AbstractContextManager[None]]:
     return alone
 
 
+@pytest.fixture(scope="session")
+def sweep_leftovers() -> Callable[[Callable[[], object]], None]:
+    """Sweeps what a killed run of the tests has left, unless another test process is at it."""
+
+    def once(sweep: Callable[[], object]) -> None:
+        with SWEEPING.open("w") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep()
+
+    return once
+
+
 @pytest.fixture
 def free_port() -> Iterator[Callable[..., int]]:
     """Gives ports of loopback on which nothing listens; nobody else gets them before the test is over.

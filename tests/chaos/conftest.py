@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
 import pytest
 from lab import Lab
@@ -19,10 +18,9 @@ SEED = 20260
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers(sweeping: Callable[[], AbstractContextManager[None]]) -> None:
+def no_leftovers(sweep_leftovers: Callable[[Callable[[], object]], None]) -> None:
     """A test run that was killed left namespaces behind."""
-    with sweeping():
-        Lab.sweep()
+    sweep_leftovers(Lab.sweep)
 
 
 @pytest.fixture

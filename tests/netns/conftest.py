@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,9 @@ from halftunnel_vpn.tun import TunDevice
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers(sweeping: Callable[[], AbstractContextManager[None]]) -> None:
+def no_leftovers(sweep_leftovers: Callable[[Callable[[], object]], None]) -> None:
     """A test run that was killed left namespaces behind."""
-    with sweeping():
-        Lab.sweep()
+    sweep_leftovers(Lab.sweep)
 
 
 @pytest.fixture

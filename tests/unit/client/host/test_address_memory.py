@@ -29,10 +29,13 @@ def test_names_saved_at_the_same_time_are_all_kept(memory):
     assert [memory.load(name) for name in names] == [["192.0.2.1"]] * 20
 
 
-def test_the_oldest_name_goes_first_and_addresses_are_bounded(memory):
-    for number in range(MAX_NAMES + 2):
+def test_the_oldest_name_goes_first_and_addresses_are_bounded(memory, tmp_path):
+    full = {f"{number}.test": ["192.0.2.1"] for number in range(MAX_NAMES)}
+    (tmp_path / FILE).write_text(json.dumps(full))
+    for number in (MAX_NAMES, MAX_NAMES + 1):
         memory.save(f"{number}.test", ["192.0.2.1"] * (MAX_ADDRESSES + 1))
-    assert memory.load("1.test") == [] and len(memory.load("2.test")) == MAX_ADDRESSES
+    assert memory.load("1.test") == [] and memory.load("2.test") == ["192.0.2.1"]
+    assert len(memory.load(f"{MAX_NAMES}.test")) == MAX_ADDRESSES
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a.test": 1}', '{"a.test": ["nonsense"]}', "[" * 9999])
