@@ -149,15 +149,13 @@ def sweeping() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
-def sweep_leftovers() -> Callable[[Callable[[], object]], None]:
-    """Sweeps what a killed run of the tests has left, unless another test process is at it."""
+def leftovers_swept() -> None:
+    """Remove what a killed run of the tests has left, unless another test process is doing so."""
+    from lab import Lab
 
-    def once(sweep: Callable[[], object]) -> None:
-        with SWEEPING.open("w") as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            sweep()
-
-    return once
+    with SWEEPING.open("w") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Lab.sweep()
 
 
 @pytest.fixture

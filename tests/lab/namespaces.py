@@ -70,6 +70,19 @@ def configure_resolver(name: str, address: str) -> None:
     (CONFIGURATION / name / "resolv.conf").write_text(f"nameserver {address}\n")
 
 
+def wait_for_device(name: str, device: str, timeout: float) -> None:
+    """Return when the namespace has the device. HostError if it has none after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            command(["ip", "-n", name, "link", "show", "dev", device])
+            return
+        except HostError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def delete(name: str) -> None:
     """End what runs in the namespace and remove it with its configuration; harmless when it is gone."""
     end_processes(name)

@@ -91,7 +91,7 @@ class LabExits:
         self.lab.start(CLIENT, [*argv, device, "--delay", f"{round_trip / 2}"])
         for host, addresses in ((CLIENT, (2,)), (EXIT, (1, 3))):
             namespace = self.lab.namespace(host)
-            _wait_for_device(namespace, device)
+            namespaces.wait_for_device(namespace, device, namespaces.COMMAND_TIMEOUT)
             words = [f"address add {base}.{last}/24 dev {device}" for last in addresses]
             for command in (*words, f"link set dev {device} mtu 1500 up"):
                 namespaces.command(["ip", "-n", namespace, *command.split()])
@@ -132,15 +132,3 @@ def row(exits: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
     """One exit of a status, or of what `htvpn exits --json` prints."""
     (found,) = (each for each in exits if each["name"] == name)
     return found
-
-
-def _wait_for_device(namespace: str, device: str) -> None:
-    deadline = time.monotonic() + namespaces.COMMAND_TIMEOUT
-    while True:
-        try:
-            namespaces.command(["ip", "-n", namespace, "link", "show", "dev", device])
-            return
-        except HostError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

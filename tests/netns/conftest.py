@@ -17,9 +17,8 @@ from halftunnel_vpn.tun import TunDevice
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers(sweep_leftovers: Callable[[Callable[[], object]], None]) -> None:
+def no_leftovers(leftovers_swept: None) -> None:
     """A test run that was killed left namespaces behind."""
-    sweep_leftovers(Lab.sweep)
 
 
 @pytest.fixture

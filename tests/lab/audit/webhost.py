@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import struct
 import sys
 import zlib
@@ -13,63 +12,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.protocol.certificates import make_authority, make_server_certificate
 from lab import namespaces
 from lab.audit.sites import MAX_SHEETS, Resource, Site, variant_path
+from lab.nginx import HTTPS_PORT, start_https_sites
 from lab.target import DNS_PORT
 from lab.topology import TARGET, TARGET_ADDRESS, TARGET_ADDRESS6, UPLINK, Lab
-
-PORT: Final = 443
 
 ADDRESSES: Final = tuple(f"198.51.100.{10 + number}" for number in range(8))
 """Names of one page have different addresses, so that a browser opens a connection to each."""
 
-_NGINX: Final = """\
-user root;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/nginx-error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  sendfile on;
-  types {{ text/html html; text/css css; text/javascript js; image/png png; }}
-  server {{
-    listen {port} ssl http2 backlog=1024;
-    server_name _;
-    ssl_certificate {certificate};
-    ssl_certificate_key {certificate};
-    ssl_session_tickets off;
-    root {root}/$host;
-    index index.html;
-  }}
-}}
-"""
-
 
 def start_sites(lab: Lab, sites: Sequence[Site]) -> None:
     """Serve the sites on the target, and return when web and name server listen. Raises HostError."""
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin")
-    if nginx is None:
-        raise HostError("nginx is not installed: install the package nginx-light.")
     for address in ADDRESSES:
         words = f"address add {address}/24 dev {UPLINK}"
         namespaces.command(["ip", "-n", lab.namespace(TARGET), *words.split()])
     root = lab.directory / "sites"
     for site in sites:
         write_site(root, site)
-    configuration = lab.directory / "sites.conf"
-    configuration.write_text(
-        _NGINX.format(directory=lab.directory, port=PORT, root=root, certificate=_certificate(lab, sites))
-    )
-    lab.start(TARGET, [nginx, "-c", str(configuration), "-p", str(lab.directory), "-g", "daemon off;"])
+    certificate = _certificate(lab, sites)
+    start_https_sites(lab, "sites", root, certificate, certificate, more="ssl_session_tickets off;")
     zone = lab.directory / "sites-zone.json"
     names = sorted({name for site in sites for name in site.hosts()})
     zone.write_text(json.dumps({name: [("A", address_of(name))] for name in names}))
     nameserver = [sys.executable, "-m", "lab.nameserver", "--zone", str(zone)]
     lab.start(TARGET, [*nameserver, TARGET_ADDRESS, TARGET_ADDRESS6])
-    for port in (PORT, DNS_PORT):
+    for port in (HTTPS_PORT, DNS_PORT):
         lab.wait_listening(TARGET, port)
 
 

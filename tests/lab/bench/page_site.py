@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from lab import namespaces
 from lab.audit.sites import Resource, Site
 from lab.audit.webhost import write_site
 from lab.nameserver import Zone
+from lab.nginx import HTTPS_PORT, start_https_sites
 from lab.topology import TARGET, UPLINK, Lab
 
 MAX_PAGES: Final = 40
@@ -33,27 +33,6 @@ PICTURE_BYTES: Final = (4_000, 9_000, 14_000, 22_000, 38_000, 60_000)
 
 FIRST_ADDRESS: Final = 10
 """Last byte of the first name's address in the target's network."""
-
-_NGINX: Final = """\
-user root;
-worker_processes 1;
-pid {directory}/pages.pid;
-error_log {directory}/pages-error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  sendfile on;
-  types {{ text/html html; text/css css; text/javascript js; image/png png; }}
-  server {{
-    listen 443 ssl http2 backlog=1024;
-    server_name _;
-    ssl_certificate {directory}/pages.pem;
-    ssl_certificate_key {directory}/pages.key;
-    root {directory}/pages/$host;
-    index index.html;
-  }}
-}}
-"""
 
 
 def name_of(page: int, place: int) -> str:
@@ -112,9 +91,6 @@ def write_page(lab: Lab, page: int) -> str:
 
 def start_pages(lab: Lab) -> None:
     """Serve the pages on the target and return when the server listens. Raises HostError."""
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin")
-    if nginx is None:
-        raise HostError("nginx is not installed: install the package nginx-light.")
     target = lab.namespace(TARGET)
     addresses = [address_of(page, place) for page in range(MAX_PAGES) for place in range(len(NAMES))]
     batch = "".join(f"address add {address}/24 dev {UPLINK}\n" for address in addresses)
@@ -127,10 +103,8 @@ def start_pages(lab: Lab) -> None:
             "-keyout", str(directory / "pages.key"), "-out", str(directory / "pages.pem"),
         ]
     )  # fmt: skip
-    configuration = directory / "pages.conf"
-    configuration.write_text(_NGINX.format(directory=directory))
-    lab.start(TARGET, [nginx, "-c", str(configuration), "-p", str(directory), "-g", "daemon off;"])
-    lab.wait_listening(TARGET, 443)
+    start_https_sites(lab, "pages", directory / "pages", directory / "pages.pem", directory / "pages.key")
+    lab.wait_listening(TARGET, HTTPS_PORT)
 
 
 def key_pin(key: Path) -> str:

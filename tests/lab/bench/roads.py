@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Final
 
-from halftunnel_vpn.errors import HostError
 from lab import namespaces
 from lab.bench.rows import LONG_ROAD, Line
 from lab.topology import (
@@ -48,7 +46,7 @@ def replace_roads(lab: Lab, program: str, options: Sequence[str]) -> list[subpro
         argv = [sys.executable, "-m", program, client, exit_, device, *options]
         relays.append(lab.start(CLIENT, argv))
         for namespace, address in ((client, client_address), (exit_, exit_address)):
-            _wait_for(namespace, device)
+            namespaces.wait_for_device(namespace, device, _APPEAR)
             _configure(namespace, device, address)
     namespaces.command(["ip", "-n", client, "route", "add", "default", "via", EXIT_A, "dev", ROAD_A])
     return relays
@@ -64,15 +62,3 @@ def set_loss(lab: Lab, permille: int) -> None:
 def _configure(namespace: str, device: str, address: str) -> None:
     for words in (f"address add {address}/24 dev {device}", f"link set dev {device} mtu 1500 up"):
         namespaces.command(["ip", "-n", namespace, *words.split()])
-
-
-def _wait_for(namespace: str, device: str) -> None:
-    deadline = time.monotonic() + _APPEAR
-    while True:
-        try:
-            namespaces.command(["ip", "-n", namespace, "link", "show", "dev", device])
-            return
-        except HostError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
