@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from halftunnel_vpn.cli import server_directory, server_replicas
 from halftunnel_vpn.config import writing
 from halftunnel_vpn.config.client import parse_client
-from halftunnel_vpn.config.clients import changed_entry, checked_name
+from halftunnel_vpn.config.clients import CLIENTS, changed_entry, checked_name
 from halftunnel_vpn.config.server import PublicRoadConfig, ServerConfig
 from halftunnel_vpn.control.owned_directory import OwnedDirectory
 from halftunnel_vpn.errors import ConfigError, HostError, UsageError
@@ -50,10 +50,7 @@ def add(options: Namespace) -> int:
         config = server_directory.read_configuration(directory)
         key = KeyPair(secrets.token_bytes(32))
         profile = _profile(directory, config, name, key, options.shaping)
-        lists = [
-            opened.enter_context(one.subdirectory(server_directory.CLIENTS, make=True))
-            for one in (directory, *others)
-        ]
+        lists = [opened.enter_context(one.subdirectory(CLIENTS, make=True)) for one in (directory, *others)]
         if options.if_missing and lists[0].exists(name + server_directory.CLIENT_SUFFIX):
             print(f"This exit has a client {name} already; nothing is changed.", file=sys.stderr)
             return 0
@@ -83,7 +80,7 @@ def rotate_key(options: Namespace) -> int:
     with server_directory.open_directory(Path(options.dir)) as directory:
         config = server_directory.read_configuration(directory)
         key = KeyPair(secrets.token_bytes(32))
-        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+        with directory.subdirectory(CLIENTS, make=True) as clients:
             file = name + server_directory.CLIENT_SUFFIX
             missing = f"this exit has no client {name}"
 
@@ -153,7 +150,7 @@ def remove(options: Namespace) -> int:
     name = checked_name(options.name)
     with server_directory.open_directory(Path(options.dir)) as directory:
         server_directory.read_configuration(directory)
-        with directory.subdirectory(server_directory.CLIENTS, make=True) as clients:
+        with directory.subdirectory(CLIENTS, make=True) as clients:
             if not clients.remove(name + server_directory.CLIENT_SUFFIX):
                 known = clients.names(server_directory.CLIENT_SUFFIX)
                 close = difflib.get_close_matches(name, known, n=1)

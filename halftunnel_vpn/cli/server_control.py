@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from halftunnel_vpn.cli import server_directory
-from halftunnel_vpn.config.clients import changed_entry, checked_name
+from halftunnel_vpn.cli.status_text import in_units
+from halftunnel_vpn.config.clients import CLIENTS, changed_entry, checked_name
 from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.control import requests
 from halftunnel_vpn.control.exit_routes import CLIENTS_PATH, EXIT_STATUS_PATH, SESSIONS_PATH
@@ -46,7 +47,7 @@ def client(options: Namespace) -> int:
     name, changes = checked_name(options.name), _changes(options.action, options.value)
     with server_directory.open_directory(Path(options.dir)) as directory:
         config = server_directory.read_configuration(directory)
-        with directory.subdirectory(server_directory.CLIENTS, make=True) as files:
+        with directory.subdirectory(CLIENTS, make=True) as files:
             file = name + server_directory.CLIENT_SUFFIX
             files.change(
                 file,
@@ -193,11 +194,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _amount(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    return in_units(count, 1000, (" B", " kB", " MB", " GB", " TB"))
 
 
 def _duration(seconds: float) -> str:

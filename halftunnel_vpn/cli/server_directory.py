@@ -14,7 +14,6 @@ from halftunnel_vpn.control.text_file import read_text
 
 CONFIGURATION = "server.toml"
 PRIVATE_KEY = "exit.key"
-CLIENTS = "clients"
 CLIENT_SUFFIX = ".toml"
 
 

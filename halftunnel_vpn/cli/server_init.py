@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from halftunnel_vpn.cli import daemon_process, server_directory
 from halftunnel_vpn.cli.server_certificate import check_pair
 from halftunnel_vpn.config import DEFAULT_EXIT_DIRECTORY, net, writing
+from halftunnel_vpn.config.clients import CLIENTS
 from halftunnel_vpn.config.schema import Check, Rejected, T
 from halftunnel_vpn.config.server import parse_server
 from halftunnel_vpn.control.owned_directory import OwnedDirectory
@@ -119,7 +120,7 @@ def _write(path: Path, contents: dict[str, str | bytes]) -> None:
                 raise ConfigError(
                     f"{path / name} exists already, and nothing is overwritten; choose another directory"
                 )
-        directory.subdirectory(server_directory.CLIENTS, make=True).close()
+        directory.subdirectory(CLIENTS, make=True).close()
         written: list[str] = []
         try:
             for name, content in contents.items():

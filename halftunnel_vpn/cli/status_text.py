@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -172,11 +172,16 @@ def printable(text: str) -> str:
 
 def volume(count: float) -> str:
     """Format a number of bytes: ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+    return in_units(count, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def in_units(count: float, step: int, units: Sequence[str]) -> str:
+    """Format ``count`` in one of ``units``, each ``step`` times the one before; the first has no fraction."""
+    for unit in units[:-1]:
+        if count < step:
+            return f"{count:.0f}{unit}" if unit == units[0] else f"{count:.1f}{unit}"
+        count /= step
+    return f"{count:.1f}{units[-1]}"
 
 
 def duration(seconds: float) -> str:

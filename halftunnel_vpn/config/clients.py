@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from halftunnel_vpn.config import amounts, values, writing
 from halftunnel_vpn.config.schema import Rejected, config_table, option, parse, read_table, required
 from halftunnel_vpn.errors import UsageError
+
+CLIENTS: Final = "clients"
+"""The directory of these files, in the directory of the exit."""
 
 
 @config_table

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from halftunnel_vpn.config.clients import CLIENTS
 from halftunnel_vpn.config.server import ServerConfig
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.dns.turns import TurnLimits
@@ -95,7 +96,7 @@ class Exit:
         )
         # Who may connect.
         self.clients = ClientList(
-            directory / "clients", limit=limits.max_clients, changed=self._revoke_unlisted
+            directory / CLIENTS, limit=limits.max_clients, changed=self._revoke_unlisted
         )
         # Which destinations are allowed.
         self.policy = EgressPolicy(

@@ -7,7 +7,7 @@ import secrets
 from typing import Any, Final
 
 from halftunnel_vpn.config import writing
-from halftunnel_vpn.config.clients import checked_name
+from halftunnel_vpn.config.clients import CLIENTS, checked_name
 from halftunnel_vpn.config.invitation_entry import parse_invitation_entry
 from halftunnel_vpn.config.server import ListenerConfig, PublicRoadConfig, ServerConfig
 from halftunnel_vpn.control.owned_directory import OwnedDirectory
@@ -22,8 +22,6 @@ from halftunnel_vpn.protocol.invitation import (
 )
 from halftunnel_vpn.protocol.keys import parse_key_pair
 from halftunnel_vpn.server.invitations import DIRECTORY, SUFFIX
-
-CLIENTS: Final = "clients"
 
 LONGEST: Final = 30 * 86400
 """Seconds for which an invitation may be good."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.config import writing
+from halftunnel_vpn.config.clients import CLIENTS
 from halftunnel_vpn.config.invitation_entry import InvitationEntry, parse_invitation_entry
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import ConfigError
@@ -79,7 +80,7 @@ class Invitations:
         # Used first: a link must not admit two clients, whatever happens between the two files.
         replace_file(path, writing.render({"name": entry.name, "expires": entry.expires, "used": True}))
         try:
-            create_file(self._directory / "clients" / f"{entry.name}.toml", writing.render(client))
+            create_file(self._directory / CLIENTS / f"{entry.name}.toml", writing.render(client))
         except FileExistsError:
             return ExitStatus.INVITATION_USED
         self._counters.count("clients-invited")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from halftunnel_vpn.cli.status_text import DIRECTIONS, duration, printable, volume
+from halftunnel_vpn.cli.status_text import DIRECTIONS, duration, in_units, printable, volume
 from halftunnel_vpn.cli.top.rates import SILENT, Program, StatusRates, sparkline
 
 _SPARK_WIDTH: Final = 40
@@ -128,11 +128,7 @@ def log_lines(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def compact(count: float) -> str:
     """Format bytes in at most six columns: ``1.5M``."""
-    for unit in ("", "K", "M", "G"):
-        if count < 1024:
-            return f"{count:.0f}" if unit == "" else f"{count:.1f}{unit}"
-        count /= 1024
-    return f"{count:.1f}T"
+    return in_units(count, 1024, ("", "K", "M", "G", "T"))
 
 
 def fitted(text: str, width: int) -> str:
