@@ -36,7 +36,7 @@ def switch(options: Namespace) -> int:
     daemon_process.command(options.socket, "POST", "/v1/switch", wish, timeout=PATIENCE)
     status = daemon_process.command(options.socket, "GET", "/v1/status")
     if status.get("exit") is None:
-        raise HostError("the choice is noted, but there is no session now: see 'htvpn status'")
+        raise HostError("the choice is saved, but no session exists now: run 'htvpn status' to see why")
     print(f"the exit {status['exit']} is used")
     return 0
 

@@ -179,7 +179,7 @@ class Connection:
         self._maker.hurry()
 
     def continue_with(self, reached: Reached) -> bool:
-        """End the session and go on with this one at once; False if there is no session to replace."""
+        """Replace the session by this one at once; return False without a session."""
         if self.session is None or self._keepers is None or self._successor is not None:
             return False
         self._successor = reached

@@ -150,8 +150,8 @@ class OwnedDirectory:
     def change(self, name: str, changed: Callable[[str], str], *, missing: str) -> None:
         """Replace the file ``name`` by what ``changed`` returns for its text.
 
-        No other program can change or remove it with this class in the meantime. ``missing`` is the sentence
-        of the ConfigError if there is no file.
+        No other program can change or remove it with this class in the meantime. Raises ConfigError with the
+        sentence ``missing`` if the file does not exist.
         """
         with self._locked():
             self.replace(name, changed(self.read_text(name, missing=missing)))

@@ -155,7 +155,7 @@ class Status(TypedDict):
     """Seconds since the start of the process."""
     device: str | None
     exit: NotRequired[str | None]
-    """The name of the exit in use; None while there is no session."""
+    """The name of the exit in use; None without a session."""
     exits: NotRequired[list[ExitOverview]]
     """All exits of the profile, the preferred one first."""
     session: int

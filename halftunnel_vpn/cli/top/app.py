@@ -84,7 +84,7 @@ class TopApp(App[int]):
         self._rates = StatusRates()
         self._flows = FlowRates()
         self._order = 0
-        # Why there is no status; None while there is one.
+        # Why the status is missing; None if it is known.
         self._lost: str | None = "asking the client"
         self._log_is_absent = False
         # The log, to be wrapped again when the width changes.
@@ -176,7 +176,7 @@ class TopApp(App[int]):
         self._draw()
 
     def no_log(self, sentence: str) -> None:
-        """Say once that there is no log."""
+        """Report once that this client has no log."""
         if not self._log_is_absent:
             self._log_is_absent = True
             self._lines.append(sentence)

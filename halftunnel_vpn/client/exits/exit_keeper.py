@@ -1,13 +1,14 @@
 """Replaces the exit in use: when it is lost, when a preferred one is back, and on command.
 
-The new session is made before the old one ends. The device, the routes and the rules of the kill switch,
-which allow the ports of all exits from the start, stay as they are; so there is no moment without them. Flows
-cannot go on at another exit, because their targets see another address: they end with RST or ICMP.
+The new session is made before the old one ends. The device, the routes and the rules of the kill switch stay
+as they are, since the rules allow the ports of all exits from the start. Flows cannot move to another exit,
+because their targets see another address: they end with RST or ICMP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
@@ -50,7 +51,7 @@ class ReplaceableConnection(Protocol):
         ...
 
     def continue_with(self, reached: Reached) -> bool:
-        """End the session and go on with this one at once; False if there is no session to replace."""
+        """Replace the session by this one at once; return False without a session."""
         ...
 
     def hurry(self) -> None:
@@ -88,7 +89,7 @@ class ExitKeeper:
         self._round_failed = False
 
     def changed(self) -> None:
-        """Look again: a leg has joined or is lost."""
+        """Check again: a leg has joined or is lost."""
         self._woken.set()
 
     def network_changed(self) -> None:
@@ -111,16 +112,17 @@ class ExitKeeper:
         try:
             while True:
                 await self._step()
-                wait = self._seconds_to_next_step()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+                await self._sleep(self._seconds_to_next_step())
                 self._woken.clear()
         finally:
             if self._command is not None and not self._command[1].done():
                 self._command[1].set_exception(HostError("the tunnel has ended"))
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Wait until something has changed, at most ``seconds``; None: without a limit."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
 
     def _seconds_to_next_step(self) -> float | None:
         now = self._clock()
@@ -187,11 +189,7 @@ class ExitKeeper:
         deadline = self._clock() + RESUME_CHANCE
         while self._connection.lost_since is not None and self._clock() < deadline:
             self._woken.clear()
-            try:
-                async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                    await self._woken.wait()
-            except TimeoutError:
-                break
+            await self._sleep(max(0.0, deadline - self._clock()))
         return self._connection.lost_since is None
 
     # --- a preferred exit that is back -----------------------------------------------------------

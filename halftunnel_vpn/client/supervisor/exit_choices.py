@@ -34,7 +34,7 @@ def switched(target: Target | None, exit: str | None, *, fastest: bool) -> Targe
 
 
 async def measured(name: str | None, profiles: ProfileSource, counters: Counters) -> list[ExitOverview]:
-    """Measure the exits of a profile that has no tunnel. Raises ConfigError if there is no such profile."""
+    """Measure the exits of a profile that has no tunnel. Raises ConfigError for an unknown profile."""
     profile = await asyncio.to_thread(lambda: profiles.load(profiles.resolve(name)))
     return await measure_exits(profile, counters, marked=True)
 
