@@ -1,4 +1,4 @@
-"""The nginx example of README.md, unchanged except names and files, in front of a real exit."""
+"""The nginx example of docs/DEPLOYMENT.md, unchanged except names and files, in front of a real exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from halftunnel_vpn.control import requests as control
 
 pytestmark = pytest.mark.root
 
-README = Path(__file__).parents[2] / "README.md"
+DEPLOYMENT = Path(__file__).parents[2] / "docs" / "DEPLOYMENT.md"
 HTVPN = [sys.executable, "-m", "halftunnel_vpn.cli"]
 ROADS = {"upstream": (DOMAIN_A, 8001), "downstream": (DOMAIN_B, 8002)}
 
@@ -42,7 +42,7 @@ scgi_temp_path {directory}/t5;
 
 def server_block(directory: Path, domain: str, port: int, path: str) -> str:
     """The example, made to fit one road."""
-    example = re.search(r"```nginx\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    example = re.search(r"```nginx\n(.*?)```", DEPLOYMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
     for old, new in (
         ("a.example.org;", f"{domain};"),
         ("/etc/letsencrypt/live/a.example.org/fullchain.pem", str(directory / "both.pem")),
@@ -51,7 +51,7 @@ def server_block(directory: Path, domain: str, port: int, path: str) -> str:
         ("127.0.0.1:8001", f"127.0.0.1:{port}"),
         ("/var/www/html", str(directory / "html")),
     ):
-        assert old in example, f"README.md has no {old} any more"
+        assert old in example, f"DEPLOYMENT.md has no {old} any more"
         example = example.replace(old, new)
     return example
 
