@@ -99,15 +99,22 @@ def test_each_host_has_a_resolver_and_the_domains_names(lab: Lab) -> None:
     assert Path("/etc/resolv.conf").read_bytes() == real
 
 
-def test_a_link_counts_what_it_carried(lab: Lab, ping: Callable[..., int]) -> None:
+def test_a_link_counts_what_it_carried(
+    lab: Lab, ping: Callable[..., int], eventually: Callable[..., None]
+) -> None:
     before = lab.counters(CLIENT, ROAD_B), lab.counters(EXIT, ROAD_B), lab.counters(CLIENT, ROAD_A)
-    assert ping(CLIENT, EXIT_B, "-s", "1000", "-i", "0.2", count=20) == 20
-    here = lab.counters(CLIENT, ROAD_B) - before[0]
-    there = lab.counters(EXIT, ROAD_B) - before[1]
-    other = lab.counters(CLIENT, ROAD_A) - before[2]
-    assert 20 * 1042 <= here.sent_bytes < 20 * 1042 + 1000
-    assert (there.received_bytes, there.received_packets) == (here.sent_bytes, here.sent_packets)
-    assert other.sent_bytes < 1000
+    assert ping(CLIENT, EXIT_B, "-s", "1000", count=20) > 0
+    pings = 20 * 1042
+    assert pings <= (lab.counters(CLIENT, ROAD_B) - before[0]).sent_bytes < 1.5 * pings
+    assert pings <= (lab.counters(EXIT, ROAD_B) - before[1]).received_bytes < 1.5 * pings
+    assert (lab.counters(CLIENT, ROAD_A) - before[2]).sent_bytes < pings / 2
+
+    def agree() -> bool:
+        """Each kernel may send a packet of its own at any time, also between the two readings."""
+        here, there = lab.counters(CLIENT, ROAD_B), lab.counters(EXIT, ROAD_B)
+        return (there.received_bytes, there.received_packets) == (here.sent_bytes, here.sent_packets)
+
+    eventually(agree)
 
 
 def test_a_link_can_be_made_worse_and_better(lab: Lab, ping: Callable[..., int]) -> None:

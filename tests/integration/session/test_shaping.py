@@ -104,13 +104,16 @@ async def test_a_recording_has_every_record_and_nothing_else(
     await running_exit.start()
     client = await make_client(shaping={"mode": mode}).up()
     session = client.connection.session
-    path = client.connection.record(tmp_path, 0.8)
+    path = client.connection.record(tmp_path, 600.0)
     with pytest.raises(HostError, match="goes on already"):
         client.connection.record(tmp_path, 1.0)
     before = sum(leg.records_sent + leg.records_received for leg in session.legs)
     await carry(client, echo_server.port)
+    old_legs = set(session.legs)
     client.connection.reconnect()  # legs that join meanwhile are recorded as well
-    await until(lambda: client.connection._leg_recorder._file is None)
+    await until(lambda: len(session.legs) == 2 and not old_legs & set(session.legs))
+    await carry(client, echo_server.port)
+    client.connection._leg_recorder.stop()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     head, records = lines[0], lines[1:]

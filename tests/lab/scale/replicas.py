@@ -18,8 +18,8 @@ from lab.scale.place import HOST, Drivers, Place, end, free_port, is_listening
 
 DIRECTIONS: Final = ("upstream", "downstream")
 
-BACK_TIMEOUT: Final = 60.0
-"""Seconds within which all clients must be back after a restart."""
+BACK_TIMEOUT: Final = 120.0
+"""Seconds within which all clients must be back after a restart, and have one leg for each direction."""
 
 _POLL: Final = 0.1
 
@@ -68,7 +68,7 @@ class Replicas:
         drivers = self._place.start_drivers(self._place.start_destination(), profiles, processes)
         drivers.do("join")
         drivers.do("open", streams=1)
-        legs = [self._legs(directory) for directory in self.directories]
+        legs = self._settled_legs(clients)
         longest, middle, others = [], [], []
         drivers.do("away")
         for serial in range(len(self.directories)):
@@ -114,6 +114,15 @@ class Replicas:
             profile.write_text(f'{text}\n[tls]\nca = """\n{self._authority}"""\n')
             profiles.append(profile)
         return profiles, homes
+
+    def _settled_legs(self, clients: int) -> list[int]:
+        """Return the legs of each replica, when none is left of a dial that was slow and was repeated."""
+        until = time.monotonic() + BACK_TIMEOUT
+        while True:
+            legs = [self._legs(directory) for directory in self.directories]
+            if sum(legs) == len(DIRECTIONS) * clients or time.monotonic() > until:
+                return legs
+            time.sleep(_POLL)
 
     def _legs(self, directory: Path) -> int:
         report = json.loads(self._place.htvpn("server", "status", "--json", "--dir", directory))

@@ -28,29 +28,32 @@ def test_a_strong_tunnel_carries_everything_and_its_log_keeps_the_promise(
     recording = lab.start(
         CLIENT,
         [
-            *(sys.executable, "-m", "halftunnel_vpn.cli", "audit", "record", "--for", "5s"),
+            *(sys.executable, "-m", "halftunnel_vpn.cli", "audit", "record", "--for", "3s"),
             *("--output", str(path), "--socket", str(tunnel.socket)),
         ],
     )
     eventually(lambda: list(tunnel.state_directory.glob("audit-*.jsonl")))
     (log,) = tunnel.state_directory.glob("audit-*.jsonl")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
-    for _ in range(3):
+    downloads = -1  # the last one may not have been recorded to its end
+    while "the recording has ended" not in tunnel.client_output():
         shown = lab.run(CLIENT, ["sh", "-c", f"curl -gsf {target.file_url} | sha256sum"]).stdout
         assert target.file_sha256 in shown
+        downloads += 1
     assert recording.wait(60) == 0, lab.output(recording)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and not log.exists()
-    assert "the recording has ended" in tunnel.client_output()
+    records = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    in_slots = sum(record["slot"] and record["dir"] == "up" for record in records)
     status = tunnel.status()
     assert status is not None
-    assert status["shaping"]["mode"] == "strong" and status["shaping"]["slots"] > 100
+    assert status["shaping"]["mode"] == "strong" and status["shaping"]["slots"] >= in_slots > 0
     assert "shaping     strong" in tunnel.htvpn(CLIENT, "status", "--socket", str(tunnel.socket))
     verdict = json.loads(tunnel.htvpn(CLIENT, "audit", str(path), "--json", check=False))
     a, b, _ = verdict["paths"]
     for scored in (a, b):
         assert scored["off_slot"] == 0 and scored["off_size"] == 0
         assert set(scored["escapes"]) <= {"keepalive", "trickle"}
-    assert verdict["mode"] == "strong" and b["bytes_down"] > 3 * SIZE
+    assert verdict["mode"] == "strong" and b["bytes_down"] > downloads * SIZE
     assert not [sentence for sentence in verdict["broken"] if "undeclared" in sentence]
     words = path.read_text()
     assert "example" not in words and "198.51" not in words, "neither names nor addresses"
