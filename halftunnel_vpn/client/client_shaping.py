@@ -91,14 +91,17 @@ class ClientShaping:
         if self.mode is ShapingMode.OFF:
             return None
         is_strong = self.mode is ShapingMode.STRONG
-        rate = hello.shaping.rate if hello.shaping is not None else 0
         clock = upstream_clock(
             self._random(SEED_LENGTH),
             stops=is_strong,
             bulk_after=self._config.delay or (STRONG_DELAY if is_strong else SPLIT_DELAY),
-            rate=rate,
         )
         return ShapingPlan(clock, self._up_budget, _report)
+
+    @property
+    def receipt_interval(self) -> float:
+        """Seconds between two records of the exit's clock, in which receipts ride; 0: it has none."""
+        return TICK if self.mode is ShapingMode.STRONG else 0.0
 
     def policy(self, spread: Spread) -> LegPolicy:
         """Return the policy that chooses the upstream leg of each record, for this key of the exit."""

@@ -280,7 +280,9 @@ class Connection:
             ),
             self._driver.clock(),
             is_client=True,
-            sending=SendingOptions(policy, self._intervals, hello.stream_window, shaping),
+            sending=SendingOptions(
+                policy, self._intervals, hello.stream_window, shaping, self.shaping.receipt_interval
+            ),
         )
         self.session = session
         self.pump = pump

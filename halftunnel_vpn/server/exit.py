@@ -44,7 +44,7 @@ from halftunnel_vpn.server.invitations import Invitations
 from halftunnel_vpn.server.nat import Nat
 from halftunnel_vpn.server.resolver_list import ResolverList
 from halftunnel_vpn.server.sessions import Registry
-from halftunnel_vpn.server.shaping_grant import leg_policy, shaping_plan
+from halftunnel_vpn.server.shaping_grant import leg_policy, receipt_interval, shaping_plan
 from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
@@ -239,6 +239,7 @@ class Exit:
             sending=SendingOptions(
                 leg_policy(terms, secrets.token_bytes),
                 shaping=shaping,
+                receipt_interval=receipt_interval(terms),
             ),
         )
         return session

@@ -25,6 +25,11 @@ def leg_policy(terms: ShapingTerms | None, random: Callable[[int], bytes]) -> Le
     return BatchedWeightedRandom(random)
 
 
+def receipt_interval(terms: ShapingTerms | None) -> float:
+    """Return the seconds between two records of the client's, in which receipts ride; 0: no clock."""
+    return TICK if terms is not None and terms.mode is not ShapingMode.OFF else 0.0
+
+
 def shaping_plan(
     terms: ShapingTerms | None,
     random: Callable[[int], bytes],

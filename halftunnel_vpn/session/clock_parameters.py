@@ -62,16 +62,9 @@ STOP_GROWTH: Final = 1.35
 MAX_STOP_GAP: Final = 20.0
 """Seconds between two such times at most; also those between two checks of the budget."""
 
-SLOW_TICK: Final = 0.05
-"""Seconds between two upstream records while a bulk transfer comes in, which is not hidden."""
-
 SPLIT_DELAY: Final = 1.0
 STRONG_DELAY: Final = 5.0
 """Seconds for which more must wait than fits the clock until it counts as a bulk transfer, by mode."""
-
-
-BULK_IN: Final = 1.3
-"""Factor by which what comes in is faster than the downstream clock when it is a bulk transfer."""
 
 SEED_LENGTH: Final = 3
 """Random bytes from which the parameters of one connection are drawn."""
@@ -92,8 +85,6 @@ class ClockParameters(NamedTuple):
     follows: bool = False
     # Seconds for which more must wait than fits the clock until it counts as a bulk transfer.
     bulk_after: float = STRONG_DELAY
-    # Bytes a second from which on what comes in is one, and the clock may be slow; 0: never (exit).
-    bulk_in: float = 0.0
     first_stop: float = FIRST_STOP
     stop_growth: float = STOP_GROWTH
     # The pace behind the start of a whole activity, in the order of time.
@@ -127,8 +118,8 @@ class ClockParameters(NamedTuple):
         return total
 
 
-def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0) -> ClockParameters:
-    """Return the client's clock; ``rate`` is the downstream's, ``seed`` are SEED_LENGTH random bytes."""
+def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float) -> ClockParameters:
+    """Return the client's clock; ``seed`` are SEED_LENGTH random bytes."""
     cell = int(UP_CELL * (1 - _draw(seed[0]) * SPREAD / 2))  # never longer than a segment
     return ClockParameters(
         cell=cell,
@@ -136,7 +127,6 @@ def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float, rate: int = 0
         hold=STOPS_HOLD if stops else HOLD,
         stops=stops,
         bulk_after=bulk_after,
-        bulk_in=(rate or DOWN_RATE) * BULK_IN,
         first_stop=FIRST_STOP * _around(seed[1]),
         stop_growth=1 + (STOP_GROWTH - 1) * _around(seed[2]),
     )

@@ -39,6 +39,7 @@ class LegSet:
         "_keepalive",
         "_legs",
         "_lossy_paths",
+        "_receipt_interval",
         "_sends",
         "_streams",
         "_timer",
@@ -51,8 +52,11 @@ class LegSet:
         streams: Mapping[int, Stream],
         keepalive: LegKeepalive,
         wheel: Wheel,
+        receipt_interval: float,
     ) -> None:
         self._context = context
+        # Seconds between two receipts of the peer's, where they ride on a clock; otherwise 0.
+        self._receipt_interval = receipt_interval
         self._legs = legs
         self._streams = streams
         self._keepalive = keepalive
@@ -73,6 +77,7 @@ class LegSet:
             # not zero: it would have to carry everything until it has caught up with the others
             leg.handicap = leg.weight * max((other.load for other in self._legs.senders), default=0.0)
             self._legs.senders.append(leg)
+            leg.under_way.interval = self._receipt_interval
             if until := self._lossy_paths.until(leg.path, now):
                 self._give_up_pace(leg, until)
         elif self._context.is_client:

@@ -31,6 +31,9 @@ MAX_UNDER_WAY: Final = 64 * 1024 * 1024
 PRODUCTS: Final = 3
 """Bandwidth-delay products that may be under way beyond the minimum: two while a loss is mended twice."""
 
+INTERVALS: Final = 2
+"""Times between two receipts whose bytes may be under way as well, where receipts leave on a clock."""
+
 MIN_SAMPLE: Final = 0.01
 """The shortest time in seconds over which a rate is measured; otherwise it is a round trip."""
 
@@ -68,7 +71,8 @@ class InFlight:
 
     ``bytes`` counts all of them but datagrams', ``datagram_bytes`` those, which have a bound of the same size
     to themselves. ``rate`` is what the leg delivers, in bytes a second, 0 until it is known; ``round_trip``
-    the seconds from a record to its receipt, at the least, infinite until known.
+    the seconds from a record to its receipt, at the least, infinite until known. ``interval`` is the time
+    between two receipts, in seconds, where the peer sends them on a clock; otherwise 0.
     """
 
     __slots__ = (
@@ -84,6 +88,7 @@ class InFlight:
         "bytes",
         "datagram_bytes",
         "full_since",
+        "interval",
         "limit",
         "pacer",
         "rate",
@@ -93,6 +98,7 @@ class InFlight:
     def __init__(self) -> None:
         self.bytes = self.datagram_bytes = 0
         self.limit = MIN_UNDER_WAY
+        self.interval = 0.0
         self.pacer = Pacer()
         self.full_since: float | None = None
         """When bulk had to wait first, since it last had not to."""
@@ -213,4 +219,5 @@ class InFlight:
 
     def _set_limit(self) -> None:
         product = self.rate * self.round_trip if self.rate else 0.0  # the round trip is infinite until known
-        self.limit = min(MIN_UNDER_WAY + int(PRODUCTS * product), MAX_UNDER_WAY)
+        unreported = INTERVALS * self.rate * self.interval
+        self.limit = min(MIN_UNDER_WAY + int(PRODUCTS * product + unreported), MAX_UNDER_WAY)

@@ -92,7 +92,9 @@ class Session:
         # Pings, and the round trip of each leg.
         self._keepalive = LegKeepalive(self.context, self._legs, wheel, random, sending.intervals)
         # Legs that join, are lost, drain and are retired.
-        self.leg_set = LegSet(self.context, self._legs, self.streams, self._keepalive, wheel)
+        self.leg_set = LegSet(
+            self.context, self._legs, self.streams, self._keepalive, wheel, sending.receipt_interval
+        )
         dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor)
         self.shaper: Shaper | None = None
         """Sends on a clock; None: what waits leaves at once."""

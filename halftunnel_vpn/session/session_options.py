@@ -39,3 +39,5 @@ class SendingOptions(NamedTuple):
     initial_credit: int = 0
     # None: what waits leaves at once.
     shaping: ShapingPlan | None = None
+    # Seconds between two records of the peer's, in which receipts ride; 0: they leave when they are due.
+    receipt_interval: float = 0.0

@@ -20,7 +20,6 @@ from typing import Final
 
 from halftunnel_vpn.protocol.records import TAG_LENGTH
 from halftunnel_vpn.session.activity_clock import ActivityClock
-from halftunnel_vpn.session.clock_parameters import SLOW_TICK
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.legs import Legs, SessionLeg
 from halftunnel_vpn.session.peer_traffic import PeerTraffic
@@ -82,7 +81,7 @@ class Shaper:
         self._policy = legs.policy
         self._used = used
         self._numbers = numbers
-        self._peer = PeerTraffic(legs, context.sends, plan.parameters.bulk_in)
+        self._peer = PeerTraffic(legs, context.sends)
         self.state = _IDLE
         self.clock = ActivityClock(plan.parameters)
         # Why the state is STEPPED_DOWN: a word of PaddingBudget.
@@ -170,7 +169,7 @@ class Shaper:
             return
         deadline = self._step * GRANULARITY
         pace = self.clock.pace(deadline)
-        tick = SLOW_TICK if self._peer.is_bulk(now) else self._parameters.tick * pace.ticks
+        tick = self._parameters.tick * pace.ticks
         missed = int((now - deadline) / tick)
         if missed > 0:  # this process was held up: what it missed is not made up for
             self.slots_skipped += missed
@@ -273,14 +272,15 @@ class Shaper:
         return self._policy.choose(writable, now)
 
     def _note_backlog(self, now: float) -> None:
-        """Let what waits go without the clock if more waits for long than fits."""
+        """Let what waits go without the clock if more waits for long than fits, or would have to."""
         passed = now - self._slot_at
         self._slot_at = now
         if not self.writer.is_full:
             self._backlog = max(self._backlog - passed, 0.0)
             return
         self._backlog += passed
-        if self._backlog >= self._parameters.bulk_after:
+        after = self._parameters.bulk_after
+        if self._backlog >= after or self._scheduler.waits(int(self._parameters.rate * after)):
             self._stop(now)
             self.writer.escaped("bulk")
             self.state = _BULK

@@ -252,6 +252,41 @@ def test_a_long_upload_is_bulk_and_declared(split):
     assert pair.client.shaper.state is ShaperState.IDLE
 
 
+def test_an_upload_of_which_more_waits_than_fits_is_bulk_at_once(split):
+    pair = split()
+    clock = upstream_clock(SEED, stops=False, bulk_after=1.0)
+    user, other = pair.open()
+    user.stream.send(bytes(int(clock.rate * 0.9)))
+    pair.advance(0.1)
+    assert pair.client.shaper.state is ShaperState.CLOCK, "all of it fits"
+    pair.advance(2.0)
+    user.stream.send(bytes(int(clock.rate * 1.2)))
+    pair.advance(0.1)
+    assert pair.client.shaper.state is ShaperState.BULK
+    assert pair.client.shaper.writer.escapes == {"bulk": 1}
+    pair.advance(1.0)
+    assert len(other.received) == int(clock.rate * 0.9) + int(clock.rate * 1.2)
+
+
+def test_the_upstream_of_a_long_download_keeps_its_pace_and_no_receipt_is_late_for_it(split):
+    pair = split()
+    tap = Tap(pair, pair.client)
+    user, other = pair.open()
+    down = pair.end(pair.exit, Direction.DOWNSTREAM).state
+    sent, unreported = 0, 0
+    for _ in range(800):
+        piece = min(other.stream.room, 60_000)
+        if piece:
+            other.stream.send(bytes(piece))
+            sent += piece
+        pair.advance(0.01)
+        unreported = max(unreported, down.under_way.bytes)
+    pair.advance(0.1)
+    assert len(user.received) == sent > 20_000_000
+    assert set(gaps(tap.of())[1:]) == {TICK}
+    assert unreported < 4 * 60_000
+
+
 def test_a_packet_that_was_made_without_the_clock_is_sent_again_on_it(split):
     pair = split(upstream=2)
     user, other = pair.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -23,11 +24,16 @@ DEEP = 1 << 30
 
 
 class Road:
-    """A leg by itself: so many bytes a second, so many seconds there and back, and receipts."""
+    """A leg by itself: so many bytes a second, so many seconds there and back, and receipts.
 
-    def __init__(self, rate: float, round_trip: float, told_every: int = RECEIPT_BYTES) -> None:
+    With ``tick`` these leave every so many seconds only.
+    """
+
+    def __init__(
+        self, rate: float, round_trip: float, told_every: int = RECEIPT_BYTES, tick: float = 0.0
+    ) -> None:
         self.under_way = InFlight()
-        self.told_every = told_every
+        self.told_every, self.tick = told_every, tick
         self.rate, self.round_trip = rate, round_trip
         self.now = 1000.0
         self.record = 0
@@ -65,6 +71,8 @@ class Road:
 
     def _tell(self, time: float) -> None:
         self._untold = 0
+        if self.tick:
+            time = math.ceil(time / self.tick) * self.tick
         self._receipts.append((time + self.round_trip, self.record))
 
 
@@ -80,6 +88,14 @@ def test_the_bound_grows_until_the_road_is_full_and_not_far_beyond(rate, round_t
     product = rate * round_trip + 2 * RECEIPT_BYTES
     assert road.greatest <= MIN_UNDER_WAY + 1.2 * PRODUCTS * product + TRAIN
     assert 0.9 * rate < road.under_way.rate < 1.2 * rate
+
+
+@pytest.mark.parametrize("round_trip", [0.0005, 0.05])
+def test_a_fast_road_is_filled_though_receipts_leave_on_a_clock(round_trip):
+    road = Road(250e6, round_trip, tick=0.01)
+    road.under_way.interval = road.tick
+    road.run(3.0)
+    assert road.run(2.0) > 0.95 * road.rate
 
 
 def test_little_traffic_says_nothing_about_the_rate():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms
-from halftunnel_vpn.server.shaping_grant import MANY, leg_policy, shaping_plan
+from halftunnel_vpn.server.shaping_grant import MANY, leg_policy, receipt_interval, shaping_plan
+from halftunnel_vpn.session.clock_parameters import TICK
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 
 
@@ -20,6 +21,13 @@ def test_only_strong_has_a_downstream_clock_and_legs_are_drawn_where_that_is_ask
     assert isinstance(leg_policy(terms, zeros), BatchedWeightedRandom) == (mode is not ShapingMode.OFF)
     assert leg_policy(terms._replace(spreads=False), zeros) is None
     assert leg_policy(None, zeros) is None and shaping_plan(None, zeros) is None
+
+
+@pytest.mark.parametrize("mode", ShapingMode)
+def test_the_receipts_of_a_shaped_client_ride_on_its_clock(mode):
+    terms = ShapingTerms(mode, True, 0, 0, 0)
+    assert receipt_interval(terms) == (0.0 if mode is ShapingMode.OFF else TICK)
+    assert receipt_interval(None) == 0.0
 
 
 def test_bounds_are_those_that_were_granted():
