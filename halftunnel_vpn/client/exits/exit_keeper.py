@@ -28,6 +28,9 @@ ATTEMPT: Final = 5.0
 RESUME_CHANCE: Final = 1.0
 """Seconds that the exit in use gets to come back before another one, when the network was away."""
 
+PROVEN: Final = 10.0
+"""Seconds for which an exit must keep its legs until the pauses between failovers are short again."""
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -85,6 +88,8 @@ class ExitKeeper:
         # The earliest times of the next attempt at another exit, and of the next probe.
         self._not_before = 0.0
         self._probe_at = 0.0
+        # Since when the exit in use has had its legs, with short losses; None until it has them.
+        self._served_since: float | None = None
         # Whether a whole round of the others has failed since the exit in use was lost.
         self._round_failed = False
 
@@ -153,7 +158,8 @@ class ExitKeeper:
                 await self._fail_over()
         else:
             self._round_failed = False
-            self._backoff.reset()
+            if self._served_since is None:
+                self._served_since = self._clock()
             if self._preferred() and self._clock() >= self._probe_at:
                 await self._probe_preferred()
 
@@ -161,7 +167,10 @@ class ExitKeeper:
 
     async def _fail_over(self) -> None:
         ranking = self._exits.ranking
-        lost = ranking.in_use
+        lost, lost_since = ranking.in_use, self._connection.lost_since
+        served_since = self._served_since
+        if served_since is not None and lost_since is not None and lost_since - served_since >= PROVEN:
+            self._backoff.reset()
         for name in ranking.others():
             reached = await self._unless_commanded(self._reach(name))
             if self._command is not None or self._connection.lost_since is None:
@@ -178,6 +187,8 @@ class ExitKeeper:
                 ranking.failed(lost, "the connection to it was lost")
             if self._replace(reached):
                 self._counters.count("exit-failovers")
+                # Exits that lose their legs at once would otherwise take turns without a pause.
+                self._not_before = max(self._not_before, self._clock() + self._backoff.next_delay())
                 log.warning("the exit %s is lost: %s is used", lost, name)
             return
         self._round_failed = True
@@ -270,6 +281,7 @@ class ExitKeeper:
 
     def _replace(self, reached: Reached) -> bool:
         if self._connection.continue_with(reached):
+            self._served_since = None
             self._not_before = self._clock() + self._config.patience  # it takes a moment until it is in use
             return True
         reached.discard()

@@ -120,6 +120,35 @@ async def test_a_lost_exit_is_replaced_by_the_next_that_answers_after_the_patien
     assert rig.exits.ranking.known["one"].problem
 
 
+async def seconds_of_failovers(rig: Rig, number: int) -> list[float]:
+    """Lose the exit in use ``number`` times, each after 0.3 s; return the seconds until the next was used."""
+    clock = asyncio.get_running_loop().time
+    found = []
+    for _ in range(number):
+        rig.keeper.changed()
+        await asyncio.sleep(0.3)
+        began = clock()
+        rig.connection.lose()
+        await rig.until(lambda: len(rig.connection.used) > len(found))
+        found.append(clock() - began)
+    assert rig.connection.used[:4] == ["two", "one", "two", "one"]
+    return found
+
+
+@pytest.mark.parametrize(("proven", "grows"), [(60.0, True), (0.1, False)])
+async def test_exits_that_lose_their_legs_at_once_take_turns_ever_more_slowly(
+    proven: float, grows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exit_keeper, "PROVEN", proven)
+    rig = Rig(FailoverConfig(patience=0.1, switch_back=False))
+    try:
+        seconds = await seconds_of_failovers(rig, 4 if grows else 7)
+    finally:
+        rig.task.cancel()
+    # The third pause is at least half of 1.5 ** 2 s, less the 0.3 s before the loss; a first pause is 0.5 s.
+    assert (min(seconds[3:]) > 0.7) is grows, seconds
+
+
 async def test_an_exit_that_comes_back_within_the_patience_is_kept(rig: Rig) -> None:
     rig.connection.lose()
     await asyncio.sleep(CONFIG.patience / 4)
