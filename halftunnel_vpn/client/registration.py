@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
+from typing import Final
 
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.legs.connector import Connector
@@ -11,6 +14,9 @@ from halftunnel_vpn.client.settings import dial_options
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, HostError, RoadError
+
+FAREWELL: Final = 1.0
+"""Seconds in which the exit may answer that the session of the registration has ended."""
 
 
 async def register(profile: ClientProfile, secret: bytes) -> None:
@@ -32,5 +38,7 @@ async def register(profile: ClientProfile, secret: bytes) -> None:
         raise HostError(f"The exit cannot be reached, or does not know this invitation: {error}") from error
     finally:
         resolver.close()
-    for leg in (established.upstream.leg, established.downstream.leg):
-        leg.close()
+    established.discard()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL):
+            await established.upstream.early.wait_closed()

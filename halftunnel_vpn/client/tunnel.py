@@ -22,7 +22,7 @@ from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
 from halftunnel_vpn.client.host.serial_thread import to_its_end
-from halftunnel_vpn.client.legs.connector import NewSession
+from halftunnel_vpn.client.legs.new_session import NewSession
 from halftunnel_vpn.client.settings import dial_options, flow_config, host_state, traffic_policy
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers
 from halftunnel_vpn.client.tunnel_status import dns_status, tunnel_status

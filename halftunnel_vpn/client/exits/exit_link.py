@@ -14,8 +14,8 @@ from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.exits.exit_status import exit_statuses
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.legs.connector import NewSession
 from halftunnel_vpn.client.legs.keepers import LegInfo
+from halftunnel_vpn.client.legs.new_session import NewSession
 from halftunnel_vpn.client.legs.remembered_file import KEEPALIVE_FILE, PADDING_FILE, RememberedFile
 from halftunnel_vpn.client.padding_memory import PaddingMemory
 from halftunnel_vpn.config.client import ClientProfile

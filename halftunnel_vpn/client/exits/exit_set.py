@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from halftunnel_vpn.client.exits.exit_probe import Options, Probe, probe, probe_all
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice, ExitRanking
-from halftunnel_vpn.client.legs.connector import Connector, NewSession
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock, TimestampMemory
 from halftunnel_vpn.client.legs.handshake_sentences import explain
+from halftunnel_vpn.client.legs.new_session import NewSession
 from halftunnel_vpn.config.client import ClientProfile, views
 from halftunnel_vpn.config.exits import ExitEntry
 from halftunnel_vpn.counters import Counters
@@ -38,9 +39,8 @@ class Reached(NamedTuple):
     established: NewSession
 
     def discard(self) -> None:
-        """Close the legs of a session that nothing will use."""
-        self.established.upstream.leg.abort()
-        self.established.downstream.leg.abort()
+        """End a session that nothing will use."""
+        self.established.discard()
 
 
 async def give_up(attempt: asyncio.Future[Any]) -> None:

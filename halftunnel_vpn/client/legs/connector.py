@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from halftunnel_vpn.client.legs.dial_race import Attempt, Race, patience_for
 from halftunnel_vpn.client.legs.early_messages import EarlyMessages
 from halftunnel_vpn.client.legs.handshake_clock import HandshakeClock
+from halftunnel_vpn.client.legs.new_session import NewLeg, NewSession
 from halftunnel_vpn.client.legs.roads import Roads
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.config.exits import RoadConfig
@@ -28,9 +29,9 @@ from halftunnel_vpn.protocol.handshake_payloads import (
     ExitStatus,
 )
 from halftunnel_vpn.protocol.join import encode_join, encode_token_join, verify_join_reply
-from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, LegKeys, SessionKeys
+from halftunnel_vpn.protocol.keys import NONCE_LENGTH, Direction, KeyPair, SessionKeys
 from halftunnel_vpn.protocol.shaping_terms import TAKES_PADDING, ShapingTerms
-from halftunnel_vpn.protocol.trace_ports import NO_TRACING, SessionTrace, Tracing
+from halftunnel_vpn.protocol.trace_ports import NO_TRACING, Tracing
 from halftunnel_vpn.protocol.wire import as_uuid4
 from halftunnel_vpn.transport.dial import DialOptions, dial
 from halftunnel_vpn.transport.leg import Leg
@@ -58,32 +59,6 @@ class OpenedLeg:
     url: str
     dialled_at: float
     """When it was opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewLeg:
-    """A leg that may carry trains as soon as it has a listener."""
-
-    leg: Leg
-    early: EarlyMessages
-    direction: Direction
-    number: int
-    keys: LegKeys
-    url: str
-    dialled_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewSession:
-    """The result of a handshake: the keys, what the exit grants, and the first leg of each direction."""
-
-    session_id: bytes
-    keys: SessionKeys
-    exit_hello: ExitHello
-    upstream: NewLeg
-    downstream: NewLeg
-    trace: SessionTrace | None
-    """None: the session is not traced."""
 
 
 class Connector:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halftunnel_vpn.client.legs.connector import Connector, NewLeg, NewSession
+from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.early_messages import LegClosed
+from halftunnel_vpn.client.legs.new_session import NewLeg, NewSession
 from halftunnel_vpn.client.legs.roads import domain_of
 from halftunnel_vpn.client.legs.slots import Slot
 from halftunnel_vpn.counters import Counters

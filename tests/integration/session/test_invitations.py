@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -132,6 +133,8 @@ def test_from_a_link_to_a_profile_that_the_exit_knows(exit_at, tmp_path):
     joined = join(profiles, link)
     assert joined.returncode == 0, joined.stderr
     assert "htvpn up laptop" in joined.stdout
+    sessions = htvpn("server", "sessions", "--json", "--dir", str(exit_at))
+    assert json.loads(sessions.stdout)["sessions"] == [], "the session of the registration has ended"
     profile = parse_client((profiles / "laptop.toml").read_text(), source="p")
     listed = (exit_at / "clients" / "laptop.toml").read_text()
     private = (profiles / "laptop.toml").read_text().split('private_key = "')[1].split('"')[0]

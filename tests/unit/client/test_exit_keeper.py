@@ -31,7 +31,7 @@ class FakeConnector:
         self.made = 0
         self.problem: str | None = None
         self.hangs = False
-        self.aborted = 0
+        self.discarded = 0
         self.shaping_wish = None
 
     async def new_session(self) -> Any:
@@ -42,11 +42,10 @@ class FakeConnector:
         if self.problem is not None:
             raise RoadError(self.problem, reason="connection-refused")
         self.made += 1
-        leg = SimpleNamespace(leg=SimpleNamespace(abort=self._abort))
-        return SimpleNamespace(upstream=leg, downstream=leg)
+        return SimpleNamespace(discard=self._discard)
 
-    def _abort(self) -> None:
-        self.aborted += 1
+    def _discard(self) -> None:
+        self.discarded += 1
 
 
 class FakeConnection:
@@ -173,7 +172,7 @@ async def test_an_exit_that_comes_back_while_the_next_one_is_dialled_keeps_its_f
     rig.connection.lost_since = None
     rig.keeper.changed()
     release.set()
-    await rig.until(lambda: two.aborted == 2)
+    await rig.until(lambda: two.discarded == 1)
     assert rig.connection.used == []
 
 
@@ -190,7 +189,7 @@ async def test_while_the_network_is_away_the_attempts_pause_and_the_exit_in_use_
     await rig.until(lambda: rig.connection.hurries == 1)  # the next one answers: the old one gets its chance
     rig.connection.lost_since = None
     rig.keeper.changed()
-    await rig.until(lambda: rig.connectors["two"].aborted == 2)
+    await rig.until(lambda: rig.connectors["two"].discarded == 1)
     assert rig.connection.used == []
 
 
@@ -268,10 +267,10 @@ async def test_a_session_that_is_made_while_the_tunnel_ends_is_closed(rig: Rig, 
         await asyncio.sleep(0)
     rig.task.cancel()
     await asyncio.gather(rig.task, return_exceptions=True)
-    made, aborted = (
-        sum(getattr(each, what) for each in rig.connectors.values()) for what in ("made", "aborted")
+    made, discarded = (
+        sum(getattr(each, what) for each in rig.connectors.values()) for what in ("made", "discarded")
     )
-    assert aborted == 2 * (made - len(rig.connection.used))
+    assert discarded == made - len(rig.connection.used)
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -284,4 +283,4 @@ async def test_a_first_session_that_is_made_while_the_tunnel_ends_is_closed(step
     making.cancel()
     (outcome,) = await asyncio.gather(making, return_exceptions=True)
     taken = isinstance(outcome, Reached)
-    assert connectors["one"].aborted == 2 * (connectors["one"].made - taken)
+    assert connectors["one"].discarded == connectors["one"].made - taken
