@@ -14,6 +14,9 @@ from halftunnel_vpn.tun.device import TunDevice
 FRAMES_PER_WAKE = 256
 """Frames read from the TUN device before other events get their turn."""
 
+SILENCE = 0.001
+"""Seconds without a frame after which the next one is sent at once. It is often alone, like a ping."""
+
 log = logging.getLogger(__name__)
 
 
@@ -54,12 +57,17 @@ class DeviceReader:
         failed: Callable[[], None],
     ) -> Callable[[], None]:
         loop = self._loop
+        last = 0.0
         read_burst, frame_arrived, flush = device.read_burst, tracker.frame_arrived, tracker.flush
 
         def readable() -> None:
+            nonlocal last
             now = clock()
+            # To find out that a frame is alone takes a system call and an exception. The loop asks anyway.
+            limit = 1 if now - last > SILENCE else FRAMES_PER_WAKE
+            last = now
             try:
-                frames = read_burst(FRAMES_PER_WAKE)
+                frames = read_burst(limit)
             except HostError as error:
                 log.warning("%s", error)
                 self.stop()

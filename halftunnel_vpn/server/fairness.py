@@ -69,12 +69,13 @@ class Fairness:
 class CpuShare:
     """The work that one client may still cause, in seconds of the exit's processor."""
 
-    __slots__ = ("__weakref__", "_fairness", "_left", "_updated")
+    __slots__ = ("__weakref__", "_fairness", "_is_in_debt", "_left", "_updated")
 
     def __init__(self, fairness: Fairness) -> None:
         self._fairness = fairness
         self._left = BURST
         self._updated = 0.0
+        self._is_in_debt = False
 
     def opening(self) -> None:
         """Charge the opening of a stream."""
@@ -93,5 +94,7 @@ class CpuShare:
             self._left -= extra
         if not others and self._left <= 0:
             self._left = BURST  # no other client is waiting, so all work is free
-        self._fairness.set_debt(self, owes=self._left <= 0)
+        if (self._left <= 0) != self._is_in_debt:
+            self._is_in_debt = self._left <= 0
+            self._fairness.set_debt(self, owes=self._is_in_debt)
         return 0.0 if self._left > 0 else -self._left / SHARE

@@ -231,7 +231,9 @@ class DatagramRelay(ABC):
         self._read(sock, now, may_wait=True)
 
     def _read(self, sock: socket.socket, now: float, *, may_wait: bool) -> None:
-        stream, family = self._stream, sock.family
+        stream = self._stream
+        # Its own attribute makes an enumeration member each time.
+        family = socket.AF_INET if sock is self._sockets.get(socket.AF_INET) else socket.AF_INET6
         for _ in range(READS_PER_WAKE):
             if may_wait and stream.has_enough:
                 self._leave_unread(sock, now)

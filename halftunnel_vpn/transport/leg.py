@@ -164,9 +164,11 @@ class Leg(asyncio.BufferedProtocol):
         if length > MAX_RECORD:
             raise ValueError(f"a record has at most {MAX_RECORD} bytes, not {length}")
         self._transport.write(self._frame(record))
+        unsent = self._unsent
+        unsent.written += length
         now = self._clock()
-        if now >= self._unsent.next_check:
-            self._unsent.check(now)
+        if now >= unsent.next_check:
+            unsent.check(now)
         if self._pace.rate and self._resting is None:
             self.writable = False  # until the loop has written it and the kernel reports the unsent bytes
             self._resting = asyncio.get_running_loop().call_soon(self._rest)

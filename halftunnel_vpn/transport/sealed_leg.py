@@ -140,14 +140,15 @@ class SealedLeg:
             padding = self.state.padding_received - self._padding
             self._padding += padding
             is_data = not padding or len(record) - padding > RECEIPT_ALONE
-            self._rest(self._served(len(record), self._clock() - began, began, is_data))
+            seconds = self._served(len(record), self._clock() - began, began, is_data)
+            if seconds > 0:
+                self._rest(seconds)
 
     def _rest(self, seconds: float) -> None:
         """Let the leg be unread for ``seconds``, at most MAX_REST of them at a time."""
-        if seconds > 0:
-            self._counters.count("legs-rested")
-            self._leg.pause()
-            asyncio.get_running_loop().call_later(min(seconds, MAX_REST), self._go_on)
+        self._counters.count("legs-rested")
+        self._leg.pause()
+        asyncio.get_running_loop().call_later(min(seconds, MAX_REST), self._go_on)
 
     def _go_on(self) -> None:
         assert self._served is not None

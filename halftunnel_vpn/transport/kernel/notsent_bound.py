@@ -25,7 +25,10 @@ SHARE_OF_ROUND_TRIP = 1 / 8
 """and the part of the least round trip that they may add to what comes behind them."""
 
 POLL_INTERVAL = 0.02
-"""The poll interval in seconds for the rate of a leg in use."""
+"""The poll interval in seconds for the rate of a leg in use,"""
+
+POLL_BYTES = 8 * 1024
+"""and the bytes written since the last poll without which it is put off: pings say nothing about the rate."""
 
 FADING = 0.75
 """Part of the last rate below which a sample does not lower it: losses make single samples small."""
@@ -62,6 +65,7 @@ class UnsentBound:
         "_transport",
         "loses",
         "next_check",
+        "written",
     )
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -70,6 +74,8 @@ class UnsentBound:
         self._rate = 0.0
         self._recollection = Recollection()
         self.next_check = 0.0
+        # Bytes that the leg has written since the last check.
+        self.written = 0
         self._pace = 0.0
         self._renewed_at = 0.0
         self._losses = LossCount()
@@ -77,8 +83,11 @@ class UnsentBound:
         self.loses = False
 
     def check(self, now: float) -> None:
-        """Update the bound: data was written on the leg."""
+        """Update the bound if enough data was written on the leg."""
         self.next_check = now + POLL_INTERVAL
+        if self.written < POLL_BYTES and not self._pace:
+            return
+        self.written = 0
         sock = self._transport.get_extra_info("socket")
         if sock is None:
             return

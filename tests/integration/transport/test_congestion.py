@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, estimate_of, restart_bbr
-from halftunnel_vpn.transport.kernel.notsent_bound import MAX_NOTSENT, bound_for
+from halftunnel_vpn.transport.kernel.notsent_bound import MAX_NOTSENT, POLL_BYTES, POLL_INTERVAL, bound_for
 from halftunnel_vpn.transport.kernel.send_buffer import SEND_BUFFER, _may_have, prepare
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 
@@ -93,6 +94,17 @@ async def test_the_bound_is_looked_at_again_and_again(start_exit):
         looks.add(leg._unsent.next_check)
     bound = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
     assert NOTSENT_LOWAT <= bound <= MAX_NOTSENT
+
+
+async def test_the_kernel_is_not_asked_about_a_rate_that_a_few_bytes_do_not_show(start_exit):
+    exit_server = await start_exit()
+    leg, *_ = await exit_server.pair()
+    for sent in range(1, 4):
+        leg.send(bytes(100))
+        assert leg._unsent.written == sent * 100
+        await asyncio.sleep(POLL_INTERVAL)  # a poll is due
+    leg.send(bytes(POLL_BYTES))
+    assert leg._unsent.written == 0
 
 
 @pytest.fixture
