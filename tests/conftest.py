@@ -40,7 +40,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.enviro
 DURATIONS = TESTS / "durations.json"
 """Seconds per test file, in each part of `scripts/test`. `scripts/test --record-durations` writes it."""
 
-UNCOUNTED = ("fuzz", "netns/tunnel", "netns/leaks", "netns/test_demo.py", "chaos", "systemd", "containers")
+UNCOUNTED = ("fuzz", "netns", "chaos", "systemd", "containers", "packages", "unit/test_compiled.py")
 """Whose programs run without anybody counting their lines, which halves their speed; others run the same."""
 
 
