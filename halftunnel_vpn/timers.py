@@ -115,5 +115,5 @@ class Wheel:
 
     def _remove(self, bucket: int, timer: Timer) -> None:
         timers = self._buckets.get(bucket)
-        if timers is not None:
-            timers.pop(timer, None)
+        if timers is not None and timer in timers:
+            del timers[timer]

@@ -36,7 +36,6 @@ LEFT_OUT = {
     "protocol/join.py": "is used once a leg",
     "protocol/keys.py": "as protocol/handshake.py",
     "protocol/noise.py": "as protocol/handshake.py",
-    "session/memory_budget.py": "is referred to weakly, which compiled classes do not allow",
 }
 """What of the pure floors is not, and why."""
 

@@ -81,7 +81,7 @@ class Opener:
         self.bytes = 0
         """Bytes of all trains opened so far."""
 
-    def open(self, record: Buffer) -> memoryview:
+    def open(self, record: Buffer) -> bytes:
         """Return the train inside ``record``, in memory of its own.
 
         Raises RecordError: record-too-short, record-too-long, record-bad-tag, record-key-exhausted.
@@ -95,9 +95,9 @@ class Opener:
         if number >= RECORD_LIMIT or self.bytes >= BYTE_LIMIT:
             raise RecordError("record-key-exhausted", f"{number} records, {self.bytes} bytes")
         try:
-            train = self._decrypt(_pack_nonce(0, number), record, None)
+            train: bytes = self._decrypt(_pack_nonce(0, number), record, None)
         except InvalidTag:
             raise RecordError("record-bad-tag", f"record {number}") from None
         self.records = number + 1
         self.bytes += length - TAG_LENGTH
-        return memoryview(train)
+        return train

@@ -95,6 +95,10 @@ class OpenRequest(NamedTuple):
         host = self.host if isinstance(self.host, str) else str(ipaddress.ip_address(bytes(self.host)))
         return f"{host} port {self.port}"
 
+    def with_window(self, window: int) -> OpenRequest:
+        """Return the same request with this window."""
+        return OpenRequest(self.kind, self.host, self.port, window, self.hop_limit)
+
     def encode(self) -> bytes:
         """Return the payload of the client's OPEN packet. Raises WireError: open-bad-name, open-bad-address,
         open-no-destination."""

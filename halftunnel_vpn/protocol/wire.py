@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from halftunnel_vpn.errors import WireError
 
@@ -49,6 +49,9 @@ HMAC_LENGTH: Final = 32
 MAX_FIRST_MESSAGE: Final = 4096
 """Bytes of the longest HANDSHAKE or RECONNECT message: all that a stranger may make the other end look at."""
 
+SMALL_PAYLOAD: Final = 2048
+"""Bytes below which a payload is copied: a stalled reader must not keep whole trains in memory."""
+
 SEQUENCE_MODULUS: Final = 1 << 32
 """SeqNum and AckNum count modulo this."""
 
@@ -68,7 +71,7 @@ class PacketType(IntEnum):
 
 
 class Packet(NamedTuple):
-    """One packet; ``payload`` points into the buffer it was decoded from."""
+    """One packet; ``payload`` points into the buffer it was decoded from, or is a copy if it is small."""
 
     type: PacketType
     session_id: bytes
@@ -85,6 +88,9 @@ class Packet(NamedTuple):
 # The first four bytes as one integer: one dictionary look-up checks magic, version and flags.
 _PREFIX: Final = MAGIC << 16 | VERSION << 8
 _PREFIXED_HEADER: Final = struct.Struct(">I16sIIIH")
+_Header = tuple[Any, bytes, Any, Any, Any, int]
+"""Its fields. Those that are only passed on stay objects in the compiled build."""
+
 _TYPES_OF_LEGS: Final = {
     _PREFIX | packet_type: packet_type for packet_type in (PacketType.HANDSHAKE, PacketType.RECONNECT)
 }
@@ -124,8 +130,9 @@ def iter_train(view: Buffer, session_id: bytes) -> list[Packet]:
     type, or a flag that has no place in a train), wire-unexpected-type (HANDSHAKE, RECONNECT),
     wire-wrong-session, wire-truncated.
     """
-    train = memoryview(view)
-    end = len(train)
+    data = view if isinstance(view, bytes) else bytes(view)
+    train = memoryview(data)
+    end = len(data)
     last_header = end - HEADER_LENGTH
     unpack_from = _PREFIXED_HEADER.unpack_from
     types = _TYPES_OF_TRAINS
@@ -135,13 +142,14 @@ def iter_train(view: Buffer, session_id: bytes) -> list[Packet]:
     offset = 0
     try:
         while offset <= last_header:
-            prefix, session, stream_id, sequence, acknowledgement, length = unpack_from(train, offset)
+            header: _Header = unpack_from(data, offset)
+            prefix, session, stream_id, sequence, acknowledgement, length = header
             packet_type = types[prefix]
             if session != session_id:
                 raise WireError("wire-wrong-session")
             start = offset + HEADER_LENGTH
             offset = start + length
-            payload = train[start:offset]
+            payload = train[start:offset] if length >= SMALL_PAYLOAD else memoryview(data[start:offset])
             append(new(Packet, (packet_type, session_id, stream_id, sequence, acknowledgement, payload)))
     except KeyError:
         raise _bad_prefix(prefix) from None

@@ -212,6 +212,7 @@ class Exit:
     ) -> Session:
         limits = self.config.limits
         self.accounts.apply_rate(client)
+        share = self.registry.fairness.share_of(client)
         pump = self._driver.pump(lambda now: session.pump(now))
         shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions, self.config.shaping.delay)
         if shaping is not None:
@@ -231,11 +232,11 @@ class Exit:
                 window_pool=limits.session_window,
                 stream_window=limits.stream_window,
                 keepalive=limits.keepalive,
-                memory=self._sessions_memory.of_client(client),
+                memory=self._sessions_memory.of_client(share),
             ),
             self._driver.clock(),
             is_client=False,
-            acceptor=ClientNat(self.nat, client, self.registry.fairness.share_of(client).opening),
+            acceptor=ClientNat(self.nat, client, share.opening),
             sending=SendingOptions(
                 leg_policy(terms, secrets.token_bytes),
                 shaping=shaping,

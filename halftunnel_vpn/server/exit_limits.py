@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 from halftunnel_vpn.config.server import ServerConfig, ServerLimitsConfig
 from halftunnel_vpn.host import resources
 from halftunnel_vpn.protocol.shaping_terms import ShapingMode
 from halftunnel_vpn.server.dialing import DialLimits
+from halftunnel_vpn.server.fairness import CpuShare
 from halftunnel_vpn.server.gate import GateLimits
 from halftunnel_vpn.server.nat import NatLimits
 from halftunnel_vpn.session.memory_budget import Memory
@@ -30,14 +31,15 @@ class SessionsMemory:
 
     def __init__(self, limit: int) -> None:
         self.total = Memory(limit)
-        self._of_client: WeakValueDictionary[str, Memory] = WeakValueDictionary()
+        # By the client's share of the processor: a compiled class allows no weak references to itself.
+        self._of_client: WeakKeyDictionary[CpuShare, Memory] = WeakKeyDictionary()
 
-    def of_client(self, client: str) -> Memory:
-        """Return the budget of all sessions of ``client``. It is discarded with the last of them."""
-        memory = self._of_client.get(client)
+    def of_client(self, share: CpuShare) -> Memory:
+        """Return the budget of all sessions of the client with ``share``. It lasts as long as the share."""
+        memory = self._of_client.get(share)
         if memory is None:
             memory = Memory(self.total.limit // SHARE_OF_CLIENT, self.total)
-            self._of_client[client] = memory
+            self._of_client[share] = memory
         return memory
 
     def set_limit(self, limit: int) -> None:

@@ -61,8 +61,7 @@ class TcpOpening:
         """Start the relay: the destination is connected."""
         stream = self._stream
         now = self.driver.clock()
-        name = sock.getsockname()
-        stream.accept(socket.inet_pton(sock.family, name[0].partition("%")[0]), name[1])
+        stream.accept(*_own_address(sock))
         counters = stream.context.counters
         relay = TcpRelay(stream, sock, self.driver, self._watch, counters, self._on_closed, self._meter)
         stream.handler = relay
@@ -106,3 +105,11 @@ class TcpOpening:
 
     def room_grew(self, now: float) -> None:
         """Do nothing: there is no data to send yet."""
+
+
+def _own_address(sock: socket.socket) -> tuple[bytes, int]:
+    """Return address and port of our end of ``sock``."""
+    host, port = sock.getsockname()[:2]
+    if ":" in host:  # asking the socket for its family would look for a member of an enumeration
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0]), port
+    return socket.inet_aton(host), port

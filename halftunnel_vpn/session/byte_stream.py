@@ -26,9 +26,6 @@ from halftunnel_vpn.session.train import Train
 YOUNG_BYTES: Final = 64 * 1024
 """Bytes a stream may send in one burst before it counts as bulk and yields to interactive ones."""
 
-SMALL_PAYLOAD: Final = 2048
-"""Bytes below which a payload is copied: a stalled reader must not keep whole trains in memory."""
-
 BURST_PAUSE: Final = 0.1
 """Seconds of silence after which a stream is young again."""
 
@@ -200,8 +197,6 @@ class ByteStream(Stream):
             return
         if type_ is PacketType.FIN:
             self.fin_follows = False
-        if len(payload) < SMALL_PAYLOAD:
-            payload = memoryview(bytes(payload))
         receiving = self.receiving
         owed = receiving.packets_unacknowledged
         if not receiving.accept(type_, sequence, payload):
@@ -305,7 +300,7 @@ class ByteStream(Stream):
 
     def _first_byte(self, now: float) -> None:
         """Count how long the first byte from the destination took."""
-        self.context.counters.observe(f"latency-{self.kind.name.lower()}", now - self.opened_at)
+        self.context.counters.observe(_LATENCIES[self.kind], now - self.opened_at)
         self.opened_at = 0.0
         if self.trace is not None:
             self.trace.first_byte()
@@ -324,6 +319,7 @@ class ByteStream(Stream):
         self.context.wake()
 
 
+_LATENCIES: Final = {kind: f"latency-{kind.name.lower()}" for kind in StreamKind}
 # Tuples, because the hash of an enum's member is computed in Python.
 _FINISHED_BY_PEER: Final = (StreamState.HALF_CLOSED_REMOTE, StreamState.CLOSED)
 _MAY_SEND: Final = (StreamState.ACTIVE, StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)

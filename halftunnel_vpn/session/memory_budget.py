@@ -25,7 +25,7 @@ class Memory:
     get less, but enough to go on; new streams are refused when nothing is free.
     """
 
-    __slots__ = ("__weakref__", "_parent", "limit", "used")
+    __slots__ = ("_parent", "limit", "used")
 
     def __init__(self, limit: int, parent: Memory | None = None) -> None:
         self.limit = limit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
 from typing import Final, Protocol
 
 from halftunnel_vpn.errors import FlowControlError, PeerError, SessionExpired
@@ -18,7 +17,7 @@ from halftunnel_vpn.protocol.stream_messages import (
     decode_offender,
     decode_reset,
 )
-from halftunnel_vpn.protocol.wire import HEADER_LENGTH, Packet, PacketType, iter_train
+from halftunnel_vpn.protocol.wire import HEADER_LENGTH, Buffer, Packet, PacketType, iter_train
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
 from halftunnel_vpn.session.datagram_stream import DatagramStream
@@ -76,7 +75,7 @@ class PacketDispatch:
         self._sends = context.sends
         self._violations = 0
 
-    def train_received(self, leg: SessionLeg, plaintext: memoryview, now: float) -> None:
+    def train_received(self, leg: SessionLeg, plaintext: Buffer, now: float) -> None:
         """Dispatch the opened record of ``leg``. Raises PeerError for a violation: close the leg then."""
         context = self._context
         if context.is_closed:
@@ -91,12 +90,13 @@ class PacketDispatch:
             leg.owes_proof = True  # when it falls silent from now on, it is pinged
             if not leg.is_watched:
                 self._keepalive.used(leg, now)
-        for packet, behind in zip(packets, chain(islice(packets, 1, None), (None,)), strict=True):
+        leg.packets_received += len(packets)
+        last = len(packets) - 1
+        for place, packet in enumerate(packets):
             type_, _, stream_id, sequence, acknowledgement, payload = packet
-            leg.packets_received += 1
             stream = streams.get(stream_id)
             if stream is None:
-                self._packet_without_stream(leg, packet, behind, now)
+                self._packet_without_stream(leg, packet, place == last, now)
                 continue
             try:
                 stream.acknowledged(acknowledgement, now)
@@ -107,8 +107,10 @@ class PacketDispatch:
                 elif type_ is PacketType.OPEN and not context.is_client:
                     context.acknowledgements.stateless(stream_id, sequence + 1)  # sent again on another leg
                 else:
-                    if type_ is PacketType.DATA and behind is not None and behind.type is PacketType.FIN:
-                        stream.fin_follows = behind.follows(packet)
+                    if type_ is PacketType.DATA and place < last:
+                        behind = packets[place + 1]
+                        if behind.type is PacketType.FIN:
+                            stream.fin_follows = behind.follows(packet)
                     stream.packet_arrived(type_, sequence, payload, now)
             except FlowControlError as error:
                 context.counters.drop(error.reason)
@@ -128,15 +130,13 @@ class PacketDispatch:
             elif leg.untold_bytes >= RIDE_BYTES:
                 context.acknowledgements.receipt_soon(leg, now)
 
-    def _packet_without_stream(
-        self, leg: SessionLeg, packet: Packet, behind: Packet | None, now: float
-    ) -> None:
+    def _packet_without_stream(self, leg: SessionLeg, packet: Packet, is_last: bool, now: float) -> None:
         context, numbers = self._context, self._table.numbers
         type_, _, stream_id, sequence, acknowledgement, payload = packet
         if type_ is PacketType.KEEPALIVE:
             self._keepalive_received(leg, payload, now)
         elif type_ is PacketType.PADDING:
-            if stream_id or sequence or acknowledgement or behind is not None:
+            if stream_id or sequence or acknowledgement or not is_last:
                 raise PeerError("packet-out-of-place", type_.name)
             if bytes(payload) != _ZEROS[: len(payload)]:
                 raise PeerError("padding-not-zero")

@@ -157,7 +157,7 @@ class Session:
         stream = ByteStream(self.context, self._next_id(), request.kind, self._initial_credit, now)
         stream.handler = handler
         try:
-            stream.request(request._replace(window=stream.receiving.window.granted))
+            stream.request(request.with_window(stream.receiving.window.granted))
         except WireError:
             stream.release()
             raise

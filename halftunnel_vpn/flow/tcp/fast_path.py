@@ -31,8 +31,9 @@ _V4: Final = 0x45
 """The first byte of an IPv4 header without options."""
 _V6: Final = 6
 
-_read_v4: Final = struct.Struct(f">{_IP_AT}xQQI4xIIHH").unpack_from
+_read_v4: Final = struct.Struct(f">{_IP_AT}x5I4xIIHH").unpack_from
 _read_v6: Final = struct.Struct(f">{_IP_AT}x4xHB37xIIHH").unpack_from
+_Words = tuple[int, int, int, int, int, int, int, int, int]
 
 EXAMINED_FLAGS: Final = tcp.FIN | tcp.SYN | tcp.RST | tcp.ACK | tcp.URG
 """Of these flags a plain segment has ACK and no other."""
@@ -41,6 +42,7 @@ _SHAPE: Final = 0xF000 | EXAMINED_FLAGS
 """The bits of data offset and flags that every plain segment has the same."""
 _PLAIN_SHAPE: Final = 0x5000 | tcp.ACK
 _FRAGMENT: Final = 0x3FFF
+_NO_TEXT: Final = memoryview(b"")
 
 
 def read(frame: bytes) -> Plain | None:
@@ -52,15 +54,22 @@ def read(frame: bytes) -> Plain | None:
     acknowledgement: int
     shape: int
     window: int
+    # Words of 32 bits: the compiled build computes with them without objects.
+    lengths: int
+    place: int
+    protocol: int
+    source: int
+    destination: int
     first = frame[_IP_AT]
     if first == _V4:
-        high, middle, low, sequence, acknowledgement, shape, window = _read_v4(frame)
+        words: _Words = _read_v4(frame)
+        lengths, place, protocol, source, destination, sequence, acknowledgement, shape, window = words
         if (
             shape & _SHAPE != _PLAIN_SHAPE
-            or middle >> 48 & 0xFF != ip.PROTOCOL_TCP
-            or (high >> 32 & 0xFFFF) + _IP_AT != length
-            or high & _FRAGMENT
-            or (high + middle + low) % ONES
+            or protocol >> 16 & 0xFF != ip.PROTOCOL_TCP
+            or (lengths & 0xFFFF) + _IP_AT != length
+            or place & _FRAGMENT
+            or (lengths + place + protocol + source + destination) % ONES
         ):
             return None
         return (
@@ -68,14 +77,14 @@ def read(frame: bytes) -> Plain | None:
             sequence,
             acknowledgement,
             window,
-            memoryview(frame)[_V4_TEXT_AT:],
+            memoryview(frame)[_V4_TEXT_AT:] if length > _V4_TEXT_AT else _NO_TEXT,
         )
     if first >> 4 == _V6 and length >= _V6_TEXT_AT:
-        payload_length, protocol, sequence, acknowledgement, shape, window = _read_v6(frame)
+        lengths, protocol, sequence, acknowledgement, shape, window = _read_v6(frame)
         if (
             shape & _SHAPE != _PLAIN_SHAPE
             or protocol != ip.PROTOCOL_TCP
-            or payload_length + _IP_AT + ip.IPV6_HEADER_LENGTH != length
+            or lengths + _IP_AT + ip.IPV6_HEADER_LENGTH != length
         ):
             return None
         return (
@@ -83,6 +92,6 @@ def read(frame: bytes) -> Plain | None:
             sequence,
             acknowledgement,
             window,
-            memoryview(frame)[_V6_TEXT_AT:],
+            memoryview(frame)[_V6_TEXT_AT:] if length > _V6_TEXT_AT else _NO_TEXT,
         )
     return None

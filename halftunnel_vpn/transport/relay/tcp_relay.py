@@ -164,10 +164,13 @@ class TcpRelay:
                 self._close_when_done()
                 return
             stream.send(data, now)
-            if self._meter is not None:
-                self._meter.received += len(data)
-                self._meter.down.take(len(data))
-            if len(data) < size and not is_last:
+            count = len(data)
+            meter = self._meter
+            if meter is not None:
+                meter.received += count
+                if meter.down.rate:
+                    meter.down.take(count)
+            if count < size and not is_last:
                 break
 
     def _writable(self) -> None:
@@ -194,9 +197,11 @@ class TcpRelay:
 
     def _written(self, count: int, now: float) -> None:
         self._stream.consumed(count, now)
-        if self._meter is not None:
-            self._meter.sent += count
-            self._meter.up.take(count)
+        meter = self._meter
+        if meter is not None:
+            meter.sent += count
+            if meter.up.rate:
+                meter.up.take(count)
 
     # --- the rate of the client --------------------------------------------------------------------
 

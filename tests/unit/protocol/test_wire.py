@@ -57,13 +57,16 @@ def test_a_train_comes_back_in_order(train: list[Packet]) -> None:
         assert wire.iter_train(view, SESSION) == train
 
 
-def test_payloads_of_a_train_point_into_it() -> None:
-    train = bytearray(wire.encode_header(PacketType.DATA, SESSION, 1, 0, 0, 3) + b"abc")
-    (packet,) = wire.iter_train(train, SESSION)
-    train[-1] = ord("d")
-    assert packet.payload == b"abd"
-    assert isinstance(packet, Packet)
-    assert isinstance(packet.type, PacketType)
+def test_a_large_payload_points_into_its_train_and_a_small_one_does_not_keep_it_in_memory() -> None:
+    lengths = wire.SMALL_PAYLOAD, wire.SMALL_PAYLOAD - 1
+    headers = [wire.encode_header(PacketType.DATA, SESSION, 1, 0, 0, length) for length in lengths]
+    train = b"".join(header + bytes(length) for header, length in zip(headers, lengths, strict=True))
+    large, small = wire.iter_train(train, SESSION)
+    assert large.payload.obj is train
+    assert small.payload.obj is not train
+    assert len(small.payload.obj) == len(small.payload) == wire.SMALL_PAYLOAD - 1
+    assert isinstance(large, Packet)
+    assert isinstance(large.type, PacketType)
 
 
 def test_the_longest_payload_is_carried() -> None:
