@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from datetime import UTC, datetime
 from importlib import util
 from pathlib import Path
@@ -21,7 +22,7 @@ def describe() -> dict[str, str]:
     return {
         "machine": f"{_processor()}, {cores} cores, {_memory():.0f} GB",
         "system": f"{system}, Linux {platform.release()}",
-        "Python": f"{platform.python_version()}, {loop}",
+        "Python": f"{platform.python_version()} ({Path(sys.executable).resolve()}), {loop}",
         "tools": ", ".join(_tools()),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "load when it began": f"{os.getloadavg()[0]:.2f}",
