@@ -108,6 +108,7 @@ def leg_status(leg: LegInfo) -> LegStatus:
         age=max(0.0, leg.age),
         sent_bytes=leg.bytes_sent,
         received_bytes=leg.bytes_received,
+        urgent=leg.is_urgent,
     )
 
 

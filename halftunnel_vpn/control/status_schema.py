@@ -65,6 +65,8 @@ class LegStatus(TypedDict):
     """Seconds since it joined."""
     sent_bytes: int
     received_bytes: int
+    urgent: bool
+    """Whether it was opened for what is urgent, because the path loses."""
 
 
 class DirectionStatus(TypedDict):

@@ -32,6 +32,9 @@ READS_STALE_TIME = 0x01
 READS_REFUSALS = 0x04
 """Capability of a client: it understands the statuses of :data:`REFUSALS`. Others get OVERLOADED."""
 
+OPENS_URGENT_LEGS = 0x08
+"""Capability of a client: it understands KeepaliveKind.WANTS_LEG. Other clients are not asked."""
+
 TAKES_HOP_LIMITS = 0x01
 """Capability of an exit: the OPEN of a TCP stream may carry a hop limit."""
 

@@ -55,6 +55,10 @@ class KeepaliveKind(IntEnum):
     RETIRE = 3
     """Send nothing new on the leg whose number is ``id``, and close it when all that it carried is
     acknowledged, or after ``sent_us`` microseconds."""
+    URGENT = 4
+    """Send only what is urgent on the leg whose number is ``id``, as long as there is another (client)."""
+    WANTS_LEG = 5
+    """The path of the leg whose number is ``id`` loses: open a further leg for what is urgent (exit)."""
 
 
 _OPEN_REQUEST: Final = struct.Struct(">BBHI")  # kind, family, port, window

@@ -20,8 +20,9 @@ from halftunnel_vpn.dns.upstream import UpstreamResolver
 from halftunnel_vpn.host.kernel.addresses import Address, local_addresses
 from halftunnel_vpn.observe.log_format import PeerLog
 from halftunnel_vpn.protocol.handshake import ReplayGuard
+from halftunnel_vpn.protocol.handshake_payloads import OPENS_URGENT_LEGS, ClientHello
 from halftunnel_vpn.protocol.keys import KeyPair
-from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
+from halftunnel_vpn.protocol.shaping_terms import ShapingMode, ShapingTerms
 from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.protocol.trace_ports import NO_TRACING, SessionTrace, Tracing
 from halftunnel_vpn.server.accounting.accounts import COLLECT_INTERVAL, Accounts
@@ -208,8 +209,9 @@ class Exit:
         return task
 
     def _make_session(
-        self, session_id: bytes, client: str, terms: ShapingTerms | None, trace: SessionTrace | None
+        self, hello: ClientHello, client: str, terms: ShapingTerms | None, trace: SessionTrace | None
     ) -> Session:
+        session_id = hello.session_id
         limits = self.config.limits
         self.accounts.apply_rate(client)
         share = self.registry.fairness.share_of(client)
@@ -217,6 +219,7 @@ class Exit:
         shaping = shaping_plan(terms, secrets.token_bytes, self._shaped_sessions, self.config.shaping.delay)
         if shaping is not None:
             self._driver.blur()
+        is_shaped = terms is not None and terms.mode is not ShapingMode.OFF
         session = Session(
             session_id,
             SessionOwner(
@@ -241,6 +244,7 @@ class Exit:
                 leg_policy(terms, secrets.token_bytes),
                 shaping=shaping,
                 receipt_interval=receipt_interval(terms),
+                asks_for_legs=hello.capabilities & OPENS_URGENT_LEGS != 0 and not is_shaped,
             ),
         )
         return session

@@ -267,7 +267,7 @@ class Gate:
             return
         assert client is not None
         trace = self._owner.tracing.session(keys, is_client=False)
-        session = self._owner.make_session(hello.session_id, client, shaping, trace)
+        session = self._owner.make_session(hello, client, shaping, trace)
         member = self._registry.add(client, offer.client_public, session, keys)
         self.counters.count("handshakes-accepted")
         downstream.leg.send(reply)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError
+from halftunnel_vpn.protocol.handshake_payloads import ClientHello
 from halftunnel_vpn.protocol.join import LabelWindow
 from halftunnel_vpn.protocol.keys import Direction, SessionKeys, log_id
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
@@ -224,5 +225,5 @@ class Registry:
             member.close(code)
 
 
-SessionMaker = Callable[[bytes, str, ShapingTerms | None, SessionTrace | None], Session]
-"""Creates a session from its id, its client's name, the granted shaping and what traces it."""
+SessionMaker = Callable[[ClientHello, str, ShapingTerms | None, SessionTrace | None], Session]
+"""Creates a session from the client's hello, its name, the granted shaping and what traces it."""

@@ -34,6 +34,12 @@ ENOUGH_BYTES: Final = 128 * 1024
 ENOUGH_RUNS: Final = QUEUE_RUNS // 2
 """What keeps a leg busy until more can be queued. Callers that can wait should not add more."""
 
+HEAVY_BYTES: Final = 64 * 1024
+"""Bytes within HEAVY_TIME from which a stream does not use a leg that is reserved for what is urgent,"""
+
+HEAVY_TIME: Final = 0.1
+"""seconds: 5 Mbit/s, more than a video call takes."""
+
 MAX_RUN: Final = MAX_TRAIN_PAYLOAD
 """Bytes of the longest run, header and data."""
 
@@ -42,6 +48,9 @@ class DatagramStream(Stream):
     """One unreliable stream of a session; implements DatagramPort. Only the session makes one."""
 
     __slots__ = (
+        "_is_heavy",
+        "_recent_bytes",
+        "_recent_since",
         "_runs",
         "_runs_bytes",
         "_sequence",
@@ -67,6 +76,10 @@ class DatagramStream(Stream):
         self._runs: deque[tuple[int, tuple[Buffer, ...]]] = deque()
         self._runs_bytes = 0
         self._sequence = 1
+        # Whether so much has left lately, and how much since when.
+        self._is_heavy = False
+        self._recent_bytes = 0
+        self._recent_since = 0.0
 
     @property
     def cost(self) -> int:
@@ -164,13 +177,13 @@ class DatagramStream(Stream):
     def must_wait(self, leg: SessionLeg) -> bool:
         """Whether nothing may leave on ``leg`` now: OPEN is on another, or enough datagrams are under way."""
         sending = self.sending
-        if sending.waits_for_other_leg(leg):
+        if sending.waits_for_other_leg(leg) or (leg.is_reserved and self._is_heavy):
             return True
         return leg.under_way.is_full_of_datagrams and not sending.has_something_to_send
 
     def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
         """Add packets to ``train``; return the bytes added."""
-        if self.sending.waits_for_other_leg(leg):
+        if self.sending.waits_for_other_leg(leg) or (leg.is_reserved and self._is_heavy):
             return 0
         added = self.sending.fill(
             train, leg, 1 if self.context.is_client and self.is_accepted else 0, limit, now
@@ -206,6 +219,7 @@ class DatagramStream(Stream):
             train.datagram_bytes += length
             under_way.datagram_bytes += length
             added += length + HEADER_LENGTH
+        self._weigh(added, now)
         if self.has_drained is not None and not self.has_enough:
             drained, self.has_drained = self.has_drained, None
             drained()
@@ -263,6 +277,15 @@ class DatagramStream(Stream):
     def settle(self) -> None:
         """Release everything: the stream is over."""
         self.release()
+
+    def _weigh(self, count: int, now: float) -> None:
+        """Count what leaves, to see whether it is much."""
+        if now - self._recent_since >= HEAVY_TIME:
+            self._is_heavy = self._recent_bytes >= HEAVY_BYTES and now - self._recent_since < 2 * HEAVY_TIME
+            self._recent_bytes, self._recent_since = 0, now
+        self._recent_bytes += count
+        if self._recent_bytes >= HEAVY_BYTES:
+            self._is_heavy = True
 
     def _held(self, count: int) -> None:
         """Count ``count`` more bytes of waiting runs; negative for fewer."""

@@ -123,6 +123,10 @@ class LegKeepalive:
         """Ask the peer, on the leg ``via``, to drain and close ``leg`` within ``within`` seconds."""
         self._send(via, KeepaliveKind.RETIRE, leg.number, int(within * 1e6), now)
 
+    def send(self, leg: SessionLeg, kind: KeepaliveKind, number: int, now: float) -> None:
+        """Send a message about leg ``number`` on ``leg``."""
+        self._send(leg, kind, number, 0, now)
+
     def _measured(self) -> None:
         """Update the session's round trip: that of both directions together."""
         halves = [

@@ -76,7 +76,7 @@ class LegSet:
         if leg.direction is self._sends:
             # not zero: it would have to carry everything until it has caught up with the others
             leg.handicap = leg.weight * max((other.load for other in self._legs.senders), default=0.0)
-            self._legs.senders.append(leg)
+            self._legs.add_sender(leg)
             leg.under_way.interval = self._receipt_interval
             if until := self._lossy_paths.until(leg.path, now):
                 self._give_up_pace(leg, until)
@@ -94,8 +94,7 @@ class LegSet:
         self._keepalive.forget(leg)
         self._draining.pop(leg, None)
         self._context.acknowledgements.riding.pop(leg, None)
-        if leg in self._legs.senders:
-            self._legs.senders.remove(leg)
+        self._legs.discard_sender(leg)
         if leg.direction is self._sends:
             # Also a drained one: nothing acknowledges acknowledgements and credit, and its path may be dead.
             for stream in self._streams.values():
@@ -134,7 +133,7 @@ class LegSet:
         """Take the receipt of ``leg``. Raises PeerError for more records than were sent on it."""
         if records > leg.records_sent:
             raise PeerError("receipt-never-sent", f"leg {leg.number}")
-        leg.under_way.pacer.legs = len(self._legs.senders)
+        leg.under_way.pacer.legs = len(self._legs.shared)
         if leg.under_way.arrived(records, now, stamp):
             self._pace(leg, now)
         if leg.proof_record and records >= leg.proof_record:
@@ -179,13 +178,13 @@ class LegSet:
             leg.port.close("session-closed")
         self._legs.all.clear()
         self._legs.senders.clear()
+        self._legs.divide()
         self._draining.clear()
         self._timer.cancel()
 
     def _drain(self, leg: SessionLeg, deadline: float, now: float) -> None:
         leg.draining = True
-        if leg in self._legs.senders:
-            self._legs.senders.remove(leg)
+        self._legs.discard_sender(leg)
         self._draining[leg] = deadline
         self._timer.arm(now + DRAIN_POLL)
 

@@ -48,6 +48,8 @@ class LegIdentity(NamedTuple):
     domain: str = ""
     address: str = ""
     weight: int = 1
+    # Whether it was opened for what is urgent.
+    is_urgent: bool = False
 
 
 class LegPort(Protocol):
@@ -88,6 +90,8 @@ class SessionLeg:
         "gives_receipts",
         "handicap",
         "interval",
+        "is_reserved",
+        "is_urgent",
         "is_watched",
         "last_received",
         "last_round_trip",
@@ -125,7 +129,11 @@ class SessionLeg:
     ) -> None:
         # Seals trains and sends them.
         self.port = port
-        self.direction, self.number, self.name, self.domain, self.address, self.weight = identity
+        self.direction, self.number, self.name, self.domain, self.address, self.weight, self.is_urgent = (
+            identity
+        )
+        # Whether it carries only what is urgent now.
+        self.is_reserved = False
         self.opened_at = self.last_received = self.last_sent = now
         # The smoothed round trip of keepalives; None until it is measured.
         self.round_trip: float | None = None
@@ -217,14 +225,42 @@ class LegPolicy(Protocol):
 
 
 class Legs:
-    """``all`` legs of a session, and the ``senders`` among them: ``policy`` chooses one for each train."""
+    """``all`` legs of a session, and the ``senders`` among them.
 
-    __slots__ = ("all", "policy", "senders")
+    What is urgent has the leg ``urgent`` to itself, if there is one; ``policy`` chooses one of ``shared`` for
+    each other train.
+    """
+
+    __slots__ = ("all", "policy", "senders", "shared", "urgent")
 
     def __init__(self, policy: LegPolicy) -> None:
         self.policy = policy
         self.all: list[SessionLeg] = []
         self.senders: list[SessionLeg] = []
+        self.shared: list[SessionLeg] = []
+        self.urgent: SessionLeg | None = None
+
+    def add_sender(self, leg: SessionLeg) -> None:
+        """Send on ``leg`` from now on."""
+        self.senders.append(leg)
+        self.divide()
+
+    def discard_sender(self, leg: SessionLeg) -> None:
+        """Send nothing new on ``leg``."""
+        if leg in self.senders:
+            self.senders.remove(leg)
+            leg.is_reserved = False
+            self.divide()
+
+    def divide(self) -> None:
+        """Reserve the newest urgent leg, unless there is no other for the rest."""
+        shared = [leg for leg in self.senders if not leg.is_urgent]
+        urgent = [leg for leg in self.senders if leg.is_urgent]
+        is_divided = bool(shared and urgent)
+        self.urgent = urgent[-1] if is_divided else None
+        self.shared[:] = shared if is_divided else self.senders
+        for leg in self.senders:
+            leg.is_reserved = leg is self.urgent
 
     def of(self, direction: Direction) -> list[SessionLeg]:
         """Return the legs that carry ``direction`` now."""

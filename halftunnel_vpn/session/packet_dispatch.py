@@ -27,6 +27,7 @@ from halftunnel_vpn.session.legs import SessionLeg
 from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
+from halftunnel_vpn.session.urgent_leg import UrgentLegs
 
 _KEEPALIVE_BYTE: Final = bytes((PacketType.KEEPALIVE,))
 """Flags of the first packet in a train that is a keepalive: without padding nothing follows it."""
@@ -57,7 +58,16 @@ class Acceptor(Protocol):
 class PacketDispatch:
     """The receiving half of a session."""
 
-    __slots__ = ("_acceptor", "_context", "_keepalive", "_leg_set", "_sends", "_table", "_violations")
+    __slots__ = (
+        "_acceptor",
+        "_context",
+        "_keepalive",
+        "_leg_set",
+        "_sends",
+        "_table",
+        "_urgent_legs",
+        "_violations",
+    )
 
     def __init__(
         self,
@@ -65,12 +75,14 @@ class PacketDispatch:
         table: StreamTable,
         leg_set: LegSet,
         keepalive: LegKeepalive,
+        urgent_legs: UrgentLegs,
         acceptor: Acceptor | None,
     ) -> None:
         self._context = context
         self._table = table
         self._leg_set = leg_set
         self._keepalive = keepalive
+        self._urgent_legs = urgent_legs
         self._acceptor = acceptor
         self._sends = context.sends
         self._violations = 0
@@ -163,6 +175,8 @@ class PacketDispatch:
         self._leg_set.records_arrived(leg, message.records_received, now)
         if message.kind is KeepaliveKind.RETIRE:
             self._leg_set.asked_to_retire(message.id, message.sent_us / 1e6, now)
+        elif message.kind is KeepaliveKind.URGENT or message.kind is KeepaliveKind.WANTS_LEG:
+            self._urgent_legs.received(message.kind, message.id, now)
         else:
             self._keepalive.received(leg, message, now)
 

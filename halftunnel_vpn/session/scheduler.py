@@ -37,6 +37,11 @@ class Scheduler:
     def __bool__(self) -> bool:
         return bool(self._urgent or self._bulk)
 
+    @property
+    def has_urgent(self) -> bool:
+        """Whether an urgent stream has something to send."""
+        return bool(self._urgent)
+
     def activate(self, stream: Stream) -> None:
         """Queue a stream that has something to send and is not queued."""
         queue = self._urgent if stream.is_urgent else self._bulk
@@ -48,7 +53,7 @@ class Scheduler:
         urgent, bulk = self._urgent, self._bulk
         in_flight = leg.under_way
         size = train.size if train.is_cell else in_flight.pacer.train
-        if in_flight.is_full:
+        if in_flight.is_full or leg.is_reserved:
             self._serve(urgent, train, leg, size, 0, now)
             return
         if not (urgent and bulk):

@@ -28,6 +28,7 @@ from halftunnel_vpn.session.shaping import Shaper
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 from halftunnel_vpn.session.train import Train
+from halftunnel_vpn.session.urgent_leg import UrgentLegs
 
 TRAINS_PER_PUMP: Final = 4
 """Trains sent before other events get their turn: about half a millisecond."""
@@ -95,7 +96,11 @@ class Session:
         self.leg_set = LegSet(
             self.context, self._legs, self.streams, self._keepalive, wheel, sending.receipt_interval
         )
-        dispatch = PacketDispatch(self.context, self._table, self.leg_set, self._keepalive, acceptor)
+        # The leg for what is urgent, on a path that loses.
+        self.urgent_legs = UrgentLegs(self.context, self._legs, self._keepalive, sending.asks_for_legs)
+        dispatch = PacketDispatch(
+            self.context, self._table, self.leg_set, self._keepalive, self.urgent_legs, acceptor
+        )
         self.shaper: Shaper | None = None
         """Sends on a clock; None: what waits leaves at once."""
         if sending.shaping is not None:
@@ -194,13 +199,16 @@ class Session:
         """Send trains while a leg is writable and something waits."""
         if self.shaper is not None and self.shaper.takes(now):
             return
-        senders = self._senders
+        shared = self._legs.shared
         for _ in range(TRAINS_PER_PUMP):
             if not (self._acknowledgements or self._scheduler):
-                for leg in senders:
+                for leg in self._senders:
                     leg.under_way.idle()
                 return
-            writable = [leg for leg in senders if leg.port.writable]
+            urgent = self._legs.urgent
+            if urgent is not None and self._send_urgent(urgent, now):
+                continue
+            writable = [leg for leg in shared if leg.port.writable]
             sent = False
             while writable and not sent:
                 leg = writable[0] if len(writable) == 1 else self._policy.choose(writable, now)
@@ -212,6 +220,13 @@ class Session:
             if not sent:
                 return
         self.wake()
+
+    def _send_urgent(self, leg: SessionLeg, now: float) -> bool:
+        """Send a train of what is urgent on ``leg``, which carries nothing else; return whether there was."""
+        if not (self._acknowledgements or self._scheduler.has_urgent):
+            leg.under_way.idle()
+            return False
+        return leg.port.writable and self._send_train(leg, now)
 
     def _send_train(self, leg: SessionLeg, now: float) -> bool:
         train = Train()
@@ -236,6 +251,7 @@ class Session:
     def leg_joined(self, leg: SessionLeg, now: float) -> None:
         """Let ``leg`` carry trains from now on."""
         self.leg_set.add(leg, now)
+        self.urgent_legs.joined(leg, now)
         self.wake()
 
     def leg_lost(self, leg: SessionLeg, now: float) -> None:
@@ -246,6 +262,10 @@ class Session:
     def leg_loses(self, leg: SessionLeg, now: float) -> None:
         """The path of ``leg`` loses what no queue explains; its pace is left to TCP."""
         self.leg_set.loses(leg, now)
+
+    def leg_repeats(self, leg: SessionLeg, now: float) -> None:
+        """This end sends segments of ``leg`` again and again; what follows them waits."""
+        self.urgent_legs.repeats(leg, now)
 
     def legs_of(self, direction: Direction) -> list[SessionLeg]:
         """Return the legs that carry ``direction`` now."""

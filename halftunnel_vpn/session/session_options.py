@@ -41,3 +41,5 @@ class SendingOptions(NamedTuple):
     shaping: ShapingPlan | None = None
     # Seconds between two records of the peer's, in which receipts ride; 0: they leave when they are due.
     receipt_interval: float = 0.0
+    # Whether the client opens a leg for what is urgent when it is asked (exit).
+    asks_for_legs: bool = False

@@ -123,10 +123,9 @@ class Leg(asyncio.BufferedProtocol):
         self._side = SideFrames(websocket, self.opened_at)
         self.bytes_in = 0
 
-    def loses(self) -> bool:
-        """Return whether the path has lost segments that no queue explains, since this was asked last."""
-        loses, self._unsent.loses = self._unsent.loses, False
-        return loses
+    def losses(self) -> tuple[bool, bool]:
+        """Return whether no queue explains losses, and whether there were many, since this was asked last."""
+        return self._unsent.losses()
 
     @property
     def unsent(self) -> int:

@@ -161,7 +161,11 @@ class SealedLeg:
     def leg_writable(self, leg: Leg) -> None:
         """The WebSocket has room again."""
         pacer = self.state.under_way.pacer
-        if leg.loses():
+        loses, repeats = leg.losses()
+        if repeats:
+            self._counters.count("legs-repeating")
+            self._session.leg_repeats(self.state, self._clock())
+        if loses:
             self._counters.count("legs-lossy")
             self._session.leg_loses(self.state, self._clock())
         elif pacer.pace:

@@ -22,6 +22,7 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError, UpstreamUnavailable
 from halftunnel_vpn.protocol.handshake import ClientHandshake, HandshakeRefused
 from halftunnel_vpn.protocol.handshake_payloads import (
+    OPENS_URGENT_LEGS,
     READS_REFUSALS,
     READS_STALE_TIME,
     ClientHello,
@@ -145,7 +146,7 @@ class Connector:
                 join_token=as_uuid4(secrets.token_bytes(16)),
                 timestamp=await reserved,
                 nonce=secrets.token_bytes(NONCE_LENGTH),
-                capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS,
+                capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS | OPENS_URGENT_LEGS,
                 shaping=self.shaping_wish,
                 invitation=self._invitation,
             )

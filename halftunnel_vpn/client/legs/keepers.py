@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.client.legs.connector import Connector
@@ -14,6 +14,7 @@ from halftunnel_vpn.client.legs.early_messages import LegClosed
 from halftunnel_vpn.client.legs.new_session import NewLeg, NewSession
 from halftunnel_vpn.client.legs.roads import domain_of
 from halftunnel_vpn.client.legs.slots import Slot
+from halftunnel_vpn.client.legs.urgent_slots import UrgentSlots
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.keys import Direction
@@ -61,6 +62,8 @@ class LegInfo:
     bytes_received: int
     draining: bool
     """Whether it was replaced. It is closed as soon as its data is acknowledged."""
+    is_urgent: bool = False
+    """Whether it was opened for what is urgent."""
 
 
 def describe(leg: SessionLeg, now: float) -> LegInfo:
@@ -75,6 +78,7 @@ def describe(leg: SessionLeg, now: float) -> LegInfo:
         leg.bytes_sent,
         leg.bytes_received,
         leg.draining,
+        leg.is_urgent,
     )
 
 
@@ -108,6 +112,12 @@ class LegKeepers:
         self._refusals = 0
         self._expired = asyncio.Event()
         self._slots = [slot for direction in Direction for slot in self._make_slots(direction)]
+        self._urgent_slots = UrgentSlots(driver.wheel, self._begin_urgent)
+        if session.shaper is None:  # a clock has leg rules of its own
+            session.urgent_legs.wanted = self._urgent_slots.wanted
+        # Keeps the slots up while :meth:`run` runs.
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._roads.changed = self._wake
         for first in (established.upstream, established.downstream):
             self._place(first)
@@ -116,12 +126,15 @@ class LegKeepers:
         """Keep every leg up until the session is over (ended by either side, or refused by the exit)."""
         self._counters.add_refresher(self._report)
         try:
-            async with asyncio.TaskGroup() as group:
-                keepers = [group.create_task(self._keep(slot)) for slot in self._slots]
+            async with asyncio.TaskGroup() as self._group:
+                for slot in self._slots:
+                    self._start(slot)
                 await self._expired.wait()
-                for keeper in keepers:
+                for keeper in self._tasks:
                     keeper.cancel()
         finally:
+            self._group = None
+            self._urgent_slots.close()
             self._counters.remove_refresher(self._report)
 
     def expire(self) -> None:
@@ -139,18 +152,41 @@ class LegKeepers:
             slot.move()
 
     def _make_slots(self, direction: Direction) -> list[Slot]:
+        return [self._make_slot(direction, urls) for urls in self._roads.connections(direction)]
+
+    def _make_slot(self, direction: Direction, urls: Sequence[str], *, is_urgent: bool = False) -> Slot:
         config = self._roads.config(direction)
-        return [
-            Slot(
-                direction,
-                urls,
-                self._roads.breakers[direction],
-                random.random,
-                rotate_after=config.rotate_after,
-                rotate_bytes=config.rotate_bytes,
-            )
-            for urls in self._roads.connections(direction)
-        ]
+        return Slot(
+            direction,
+            urls,
+            self._roads.breakers[direction],
+            random.random,
+            rotate_after=config.rotate_after,
+            rotate_bytes=config.rotate_bytes,
+            is_urgent=is_urgent,
+        )
+
+    def _start(self, slot: Slot) -> None:
+        assert self._group is not None
+        task = self._group.create_task(self._keep(slot))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _begin_urgent(self, direction: Direction, number: int) -> Slot | None:
+        """Begin to keep a further leg to the URL of leg ``number``; None where the profile has shares."""
+        if (
+            self._group is None
+            or self._expired.is_set()
+            or self._roads.config(direction).spread == "weighted"
+        ):
+            return None
+        own = [slot for slot in self._slots if slot.direction is direction]
+        like = next((slot for slot in own if slot.leg is not None and slot.leg.number == number), own[0])
+        slot = self._make_slot(direction, like.urls, is_urgent=True)
+        self._slots.append(slot)
+        self._start(slot)
+        self._counters.count(f"urgent-legs-wanted-{direction.name.lower()}")
+        return slot
 
     def _place(self, leg: NewLeg) -> None:
         """Assign a leg of the handshake to its slot."""
@@ -163,7 +199,7 @@ class LegKeepers:
 
     async def _keep(self, slot: Slot) -> None:
         clock = self._driver.clock
-        while True:
+        while not slot.is_closed:
             url = slot.wanted(clock())
             if url is None:
                 await slot.rest()
@@ -181,6 +217,9 @@ class LegKeepers:
                     self._session.leg_set.retire(old, now, 3 * round_trip_of(old) + MOVE_GRACE)
                 else:
                     self._session.leg_set.retire(old, now)
+        self._slots.remove(slot)
+        if slot.leg is not None:
+            self._session.leg_set.retire(slot.leg, clock())
 
     async def _attempt(self, slot: Slot, url: str) -> NewLeg | None:
         """Try once to open a leg; return None if it failed, or another keeper is already trying."""
@@ -257,6 +296,7 @@ class LegKeepers:
             domain=domain_of(leg.url),
             address=leg.leg.peer,
             weight=self._roads.weight(leg.direction, leg.url),
+            is_urgent=slot.is_urgent,
         )
         owner = LegOwner(clock, self._counters, lost=on_lost)
         sealed = SealedLeg(leg.leg, self._session, leg.keys, identity, owner)

@@ -39,10 +39,14 @@ class Slot:
         *,
         rotate_after: float,
         rotate_bytes: int,
+        is_urgent: bool = False,
     ) -> None:
         self.direction = direction
+        self.urls = list(urls)
+        # Whether its leg is for what is urgent; such a slot is closed when nothing is lost any more.
+        self.is_urgent = is_urgent
+        self.is_closed = False
         self.leg: SessionLeg | None = None
-        self._urls = list(urls)
         self._breakers = breakers
         self._random = random
         self._rotate_after = rotate_after
@@ -59,11 +63,16 @@ class Slot:
 
     def may_lead_to(self, url: str) -> bool:
         """Return whether ``url`` is one of this connection's and the slot has no leg."""
-        return self.leg is None and url in self._urls
+        return self.leg is None and not self.is_urgent and url in self.urls
 
     def wake(self) -> None:
         """Check again what to do: something has changed."""
         self._stirred.set()
+
+    def close(self) -> None:
+        """Open no leg from now on."""
+        self.is_closed = True
+        self.wake()
 
     def move(self) -> None:
         """Request a new leg at once, whatever the state of the present one."""
@@ -104,7 +113,7 @@ class Slot:
         self._asked_at = now
         if now < self._not_before:
             return None
-        urls = self._urls
+        urls = self.urls
         if self.leg is not None and not self._is_due(now):
             urls = self._better_than(self.leg.name)
         return next((url for url in urls if self._breakers[url].is_ready(now)), None)
@@ -128,7 +137,7 @@ class Slot:
         Both use the same reading of the clock. Otherwise a deadline between two readings would be missed.
         """
         now = self._asked_at
-        times = [breaker.ready_at for breaker in map(self._breakers.get, self._urls) if breaker is not None]
+        times = [breaker.ready_at for breaker in map(self._breakers.get, self.urls) if breaker is not None]
         if self._not_before > now:
             times.append(self._not_before)
         if self.leg is not None:
@@ -146,4 +155,4 @@ class Slot:
         return self.must_move or now >= self._rotate_at or carried >= self._rotate_bytes
 
     def _better_than(self, url: str) -> list[str]:
-        return self._urls[: self._urls.index(url)] if url in self._urls else self._urls
+        return self.urls[: self.urls.index(url)] if url in self.urls else self.urls

@@ -36,6 +36,52 @@ PACED_SHARE, PACED_QUEUE = 1 / 4, 0.015
 """Part of the least round trip and seconds, both together, at a pace: each direction keeps a little queue."""
 
 
+REPEATS = 0.002
+"""Part of the segments, sent again for whatever reason, from which on what is urgent waits behind them,"""
+
+REPEATS_EVERY, MIN_REPEATS = 0.25, 6
+"""in so many times with so many seconds between them, at least: a start fills a queue once."""
+
+REPEATS_WINDOW = 10.0
+"""Seconds over which they are counted, at most."""
+
+
+class RepeatCount:
+    """Counts what a leg sends again. Times are seconds of its clock."""
+
+    __slots__ = ("_began", "_event_at", "_events", "_repeated", "_repeated_before", "_segments")
+
+    def __init__(self) -> None:
+        # When the window began, with how many segments, and how many of them sent again.
+        self._began = float("-inf")
+        self._segments = self._repeated_before = 0
+        # How many times some were sent again in this window, when last, and how many there were by then.
+        self._events = 0
+        self._event_at = float("-inf")
+        self._repeated = 0
+
+    def check(self, repeated: int, segments: int, now: float) -> bool:
+        """Return whether segments are sent again and again; then the count begins again.
+
+        ``segments`` have been sent so far, ``repeated`` of them again.
+        """
+        if now - self._began > REPEATS_WINDOW:
+            self._begin(repeated, segments, now)
+        if repeated > self._repeated and now - self._event_at >= REPEATS_EVERY:
+            self._events += 1
+            self._event_at = now
+        self._repeated = repeated
+        if self._events < MIN_REPEATS:
+            return False
+        is_much = repeated - self._repeated_before >= REPEATS * (segments - self._segments)
+        self._begin(repeated, segments, now)
+        return is_much
+
+    def _begin(self, repeated: int, segments: int, now: float) -> None:
+        self._began, self._segments, self._repeated_before = now, segments, repeated
+        self._events = 0
+
+
 class LossCount:
     """Counts the losses of one leg. Times are seconds of its clock."""
 

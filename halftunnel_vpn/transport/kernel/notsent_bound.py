@@ -11,7 +11,7 @@ import contextlib
 import socket
 
 from halftunnel_vpn.transport.kernel.bbr_restart import Recollection, estimate_of, restart_bbr
-from halftunnel_vpn.transport.kernel.loss import LossCount
+from halftunnel_vpn.transport.kernel.loss import LossCount, RepeatCount
 from halftunnel_vpn.transport.kernel.tcp_info import read_tcp_info
 from halftunnel_vpn.transport.sockets import NOTSENT_LOWAT
 
@@ -57,13 +57,15 @@ class UnsentBound:
 
     __slots__ = (
         "_bound",
+        "_is_repeating",
+        "_loses",
         "_losses",
         "_pace",
         "_rate",
         "_recollection",
         "_renewed_at",
+        "_repeats",
         "_transport",
-        "loses",
         "next_check",
         "written",
     )
@@ -79,8 +81,11 @@ class UnsentBound:
         self._pace = 0.0
         self._renewed_at = 0.0
         self._losses = LossCount()
-        # Whether the path has lost segments that no queue explains. The reader clears it.
-        self.loses = False
+        # Whether the path has lost segments that no queue explains.
+        self._loses = False
+        self._repeats = RepeatCount()
+        # Whether segments are sent again and again.
+        self._is_repeating = False
 
     def check(self, now: float) -> None:
         """Update the bound if enough data was written on the leg."""
@@ -104,7 +109,9 @@ class UnsentBound:
             if self._losses.check(
                 info.total_retransmissions, info.data_segments_out, smoothed / 1e6, least / 1e6, now
             ):
-                self.loses = True
+                self._loses = True
+            if self._repeats.check(info.total_retransmissions, info.data_segments_out, now):
+                self._is_repeating = True
             if self._pace:
                 self._recollection.best = min(self._recollection.best, self._pace)
                 self._follow_pace(sock, now)
@@ -112,6 +119,12 @@ class UnsentBound:
                 self._recollection.check(sock, smoothed, least)
         except OSError:
             return  # the connection is gone; its reader gets the error
+
+    def losses(self) -> tuple[bool, bool]:
+        """Return whether no queue explains losses, and whether there were many, since the last call."""
+        losses = self._loses, self._is_repeating
+        self._loses = self._is_repeating = False
+        return losses
 
     def set_pace(self, pace: float, now: float) -> None:
         """Set the pace of the leg in bytes per second; 0 means none."""

@@ -19,11 +19,14 @@ from lab.bench.rows import (
     FLOW_COUNTS,
     LINE_LOADS,
     LINES,
+    LOSSY_LINE,
+    LOSSY_PERMILLE,
     MANY_FLOWS,
     ROAD_CONGESTION,
     ROAD_LOSSES,
     Line,
     line_row,
+    lossy_row,
     road_row,
 )
 from lab.bench.summary import percentile
@@ -169,6 +172,15 @@ def ordinary_line(row: str, load: str, peer: Peer, scale: Scale) -> dict[str, fl
         return _ping_rows(row, times) | {f"{row}-rate": min(rates()) / MEGA}
 
 
+def lossy_line(row: str, peer: Peer, scale: Scale) -> dict[str, float]:
+    """The same with bulk both ways, where packets are lost."""
+    roads.set_loss(peer.lab, LOSSY_PERMILLE)
+    try:
+        return ordinary_line(row, "both", peer, scale)
+    finally:
+        roads.set_loss(peer.lab, 0)
+
+
 def _local() -> list[Measurement]:
     found = []
     for count in FLOW_COUNTS:
@@ -207,7 +219,19 @@ def _road() -> list[Measurement]:
 
 
 def _lines() -> list[Measurement]:
-    return [
+    lossy = [
+        Measurement(
+            row,
+            (row, f"{row}-p99", f"{row}-rate"),
+            partial(lossy_line, row),
+            needs_ping=True,
+            congestion=congestion,
+            line=LINES[LOSSY_LINE],
+        )
+        for congestion in ROAD_CONGESTION
+        for row in (lossy_row(congestion),)
+    ]
+    return lossy + [
         Measurement(
             row,
             (row, f"{row}-p99", f"{row}-rate"),

@@ -49,6 +49,12 @@ LINES: Final = {
 }
 """By their names in rows; two packets at least can wait."""
 
+LOSSY_LINE: Final = "40-20-20"
+"""The line on which packets are lost as well,"""
+
+LOSSY_PERMILLE: Final = 5
+"""and how many of a thousand, each direction."""
+
 EVERYDAY_LINE: Final = Line(0.050, 100_000_000, 625_000)
 """Where pages, names and calls are timed: 50 ms, 100 Mbit/s, a queue of one bandwidth-delay product."""
 
@@ -130,16 +136,22 @@ def _road_rows() -> list[Row]:
 def _line_rows() -> list[Row]:
     rows = []
     for congestion in ROAD_CONGESTION:
+        losing = f"{LOSSY_PERMILLE / 10:g} % loss"
+        rows += _beside_bulk(lossy_row(congestion), LOSSY_LINE, f"{losing}, {congestion}, bulk both")
         for name in LINES:
-            rate, delay, queue = name.split("-")
-            line = f"line of {rate} Mbit/s, {delay} ms, queue {queue} ms, {congestion}"
             for load in LINE_LOADS:
-                row = line_row(name, load, congestion)
-                beside = f"{line}, bulk {load}"
-                rows.append(Row(row, f"{beside}: ping, median", "ms", "lower"))
-                rows.append(Row(f"{row}-p99", f"{beside}: ping, 99th percentile", "ms", "lower"))
-                rows.append(Row(f"{row}-rate", f"{beside}: bulk of the slower way", "Mbit/s", "higher"))
+                rows += _beside_bulk(line_row(name, load, congestion), name, f"{congestion}, bulk {load}")
     return rows
+
+
+def _beside_bulk(row: str, name: str, how: str) -> list[Row]:
+    rate, delay, queue = name.split("-")
+    beside = f"line of {rate} Mbit/s, {delay} ms, queue {queue} ms, {how}"
+    return [
+        Row(row, f"{beside}: ping, median", "ms", "lower"),
+        Row(f"{row}-p99", f"{beside}: ping, 99th percentile", "ms", "lower"),
+        Row(f"{row}-rate", f"{beside}: bulk of the slower way", "Mbit/s", "higher"),
+    ]
 
 
 def _everyday_rows() -> list[Row]:
@@ -170,6 +182,11 @@ def page_row(loss: int, which: str) -> str:
 def line_row(name: str, load: str, congestion: str) -> str:
     """The id of the first row of an ordinary line, named as in LINES."""
     return f"line-{name}-{load}-{congestion}"
+
+
+def lossy_row(congestion: str) -> str:
+    """The id of the first row of the line that loses."""
+    return f"line-lossy-{congestion}"
 
 
 def road_row(loss: int, count: int, way: str, congestion: str) -> str:

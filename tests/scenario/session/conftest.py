@@ -112,7 +112,9 @@ class Pair:
         client_shaping: ShapingPlan | None = None,
         exit_shaping: ShapingPlan | None = None,
         client_policy: LegPolicy | None = None,
+        asks_for_legs: bool = True,
     ) -> None:
+        self.asks_for_legs = asks_for_legs
         self.client_policy = client_policy
         self.now = 100.0
         self.wheel = Wheel()
@@ -150,7 +152,11 @@ class Pair:
             self.now,
             is_client=is_client,
             acceptor=None if is_client else self,
-            sending=SendingOptions(self.client_policy if is_client else None, shaping=shaping),
+            sending=SendingOptions(
+                self.client_policy if is_client else None,
+                shaping=shaping,
+                asks_for_legs=self.asks_for_legs and not is_client,
+            ),
         )
 
     # --- the exit's Acceptor ---------------------------------------------------------------------
@@ -198,13 +204,18 @@ class Pair:
 
     # --- driving ---------------------------------------------------------------------------------
 
-    def add_leg(self, direction: Direction, weight: int = 1) -> tuple[MemoryLeg, MemoryLeg]:
+    def add_leg(
+        self, direction: Direction, weight: int = 1, *, is_urgent: bool = False
+    ) -> tuple[MemoryLeg, MemoryLeg]:
+        """Two ends of a new leg; only the client knows when it is urgent."""
         number = self.numbers[direction]
         self.numbers[direction] += 1
         ends = MemoryLeg(self.client), MemoryLeg(self.exit)
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         for end in ends:
-            end.state = SessionLeg(end, LegIdentity(direction, number, weight=weight), self.now)
+            urgent = is_urgent and end.owner is self.client
+            identity = LegIdentity(direction, number, weight=weight, is_urgent=urgent)
+            end.state = SessionLeg(end, identity, self.now)
             self.legs.append(end)
         for end in ends:
             end.owner.leg_joined(end.state, self.now)

@@ -153,7 +153,7 @@ def test_a_bad_keepalive_is_refused() -> None:
     good = Keepalive(KeepaliveKind.PING, 1, 2, 3).encode()
     for length in range(len(good)):
         assert reason_of(Keepalive.decode, good[:length]) == "keepalive-truncated"
-    assert reason_of(Keepalive.decode, b"\x04" + good[1:]) == "keepalive-bad-kind"
+    assert reason_of(Keepalive.decode, b"\x06" + good[1:]) == "keepalive-bad-kind"
 
 
 @given(u64)

@@ -88,7 +88,8 @@ class House:
         self._far_end = far_end
         self.ends = []
 
-    def _session(self, session_id, client, terms=None, trace=None):
+    def _session(self, hello, client, terms=None, trace=None):
+        session_id = hello.session_id
         return Session(
             session_id,
             SessionOwner(
@@ -297,7 +298,7 @@ async def test_waiting_halves_of_a_client_have_a_bound_and_its_oldest_goes_first
 async def test_the_registry_refuses_an_id_that_it_knows(house):
     attempt, keys, *_ = house.enter()
     with pytest.raises(HandshakeError, match="handshake-replayed"):
-        house.registry.add("laptop", CLIENT.public, house._session(attempt.hello.session_id, "laptop"), keys)
+        house.registry.add("laptop", CLIENT.public, house._session(attempt.hello, "laptop"), keys)
     assert len(house.registry) == 1
 
 

@@ -1,0 +1,48 @@
+"""Further slots for legs that carry only what is urgent, as long as the path of a direction loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from halftunnel_vpn.client.legs.slots import Slot
+from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.session.urgent_leg import WANTED_FOR
+from halftunnel_vpn.timers import Timer, Wheel
+
+
+class UrgentSlots:
+    """At most one such slot for each direction. A leg beyond the limits of the exit is not opened.
+
+    ``begin`` is called with a direction and the number of the leg there whose path loses. It returns a new
+    slot that is kept up from now on, None for no such slot.
+    """
+
+    def __init__(self, wheel: Wheel, begin: Callable[[Direction, int], Slot | None]) -> None:
+        self._begin = begin
+        self._slots: dict[Direction, Slot] = {}
+        # Until when each is wanted.
+        self._until: dict[Direction, float] = {}
+        self._timer: Timer = wheel.timer(self._check)
+
+    def wanted(self, direction: Direction, number: int, now: float) -> None:
+        """Keep a leg for what is urgent: the path of leg ``number`` of ``direction`` loses."""
+        if direction not in self._slots:
+            slot = self._begin(direction, number)
+            if slot is None:
+                return
+            self._slots[direction] = slot
+        self._until[direction] = now + WANTED_FOR
+        if not self._timer.armed:
+            self._timer.arm(now + WANTED_FOR)
+
+    def close(self) -> None:
+        """Close no slot later: the session is over."""
+        self._timer.cancel()
+
+    def _check(self, now: float) -> None:
+        for direction, until in list(self._until.items()):
+            if now >= until:
+                del self._until[direction]
+                self._slots.pop(direction).close()
+        if self._until:
+            self._timer.arm(min(self._until.values()))
