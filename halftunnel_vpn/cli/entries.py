@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from argparse import Namespace
 
 
 def up(options: Namespace) -> int:
     if options.foreground:
+        gc.disable()  # imports make next to no garbage; the event loop enables it
         from halftunnel_vpn.cli import up_foreground
 
         return up_foreground.run(options)
@@ -58,6 +60,7 @@ def healthcheck(options: Namespace) -> int:
 
 
 def proxy(options: Namespace) -> int:
+    gc.disable()  # as for `up`
     from halftunnel_vpn.cli import proxy
 
     return proxy.run(options)
@@ -252,6 +255,7 @@ def proxy_config(options: Namespace) -> int:
 
 
 def server_run(options: Namespace) -> int:
+    gc.disable()  # as for `up`
     from halftunnel_vpn.cli import server_run
 
     return server_run.run(options)

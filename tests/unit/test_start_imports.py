@@ -45,3 +45,14 @@ def test_a_start_imports_only_what_it_needs(entries):
     imported = set(done.stdout.split())
     assert set(entries) <= imported
     assert not imported & NOT_AT_START
+
+
+@pytest.mark.parametrize(
+    "command", [("up", "/nowhere.toml", "--foreground"), ("server", "run", "--dir", "/nowhere")]
+)
+def test_a_start_does_not_collect_garbage_while_it_imports(command):
+    program = f"import gc; from halftunnel_vpn.cli.main import main; main({command!r}); print(gc.isenabled())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr.count("\n")) == ("False\n", 1)  # it has failed with one sentence

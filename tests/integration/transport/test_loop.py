@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 
@@ -29,6 +30,17 @@ def test_uvloop_runs_where_it_is_installed(before, expected):
     command = [sys.executable, "-W", "error", "-c", ASK.format(before=before)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+
+
+def test_the_loop_enables_the_collector_that_a_start_had_disabled():
+    async def is_enabled():
+        return gc.isenabled()
+
+    gc.disable()
+    try:
+        assert run(is_enabled())
+    finally:
+        gc.enable()
 
 
 def test_what_the_main_coroutine_returns_and_raises_comes_out():
