@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from halftunnel_vpn.client.host.address_memory import FILE as ROAD_ADDRESSES
 from halftunnel_vpn.client.legs.handshake_clock import FILE as HANDSHAKE_TIMES
+from halftunnel_vpn.control import requests
 from halftunnel_vpn.errors import HostError
 from halftunnel_vpn.host.record.lock import LOCK
 from lab.topology import (
@@ -51,6 +51,10 @@ LASTING_STATE: Final = frozenset({LOCK, HANDSHAKE_TIMES, ROAD_ADDRESSES})
 """Files of a client's state directory that outlive every run: a lock, and what the next start uses."""
 
 
+_MADE: Final[dict[tuple[type, str], tuple[dict[Path, bytes], bytes]]] = {}
+"""By kind of tunnel and package: the files of an exit with one client, and the profile of that."""
+
+
 class LabTunnel:
     """One exit and one client of it in ``lab``, through the command line as a person would use it.
 
@@ -82,8 +86,7 @@ class LabTunnel:
         self.state_directory.mkdir()
         self.exit: subprocess.Popen[str] | None = None
         self.client: subprocess.Popen[str] | None = None
-        self._init_exit()
-        self.add_client("laptop", self.profile)
+        self._make_exit(str(package))
         edit(self.directory / "server.toml", server or {})
         if self.shaping != "off":
             edit(self.profile, {"shaping": {"mode": f'"{self.shaping}"'}})
@@ -135,13 +138,11 @@ class LabTunnel:
         raise HostError(f"The client did not connect:\n{self.client_output()}")
 
     def status(self) -> dict[str, Any] | None:
-        """What `htvpn status --json` prints; None when it is not connected."""
-        text = self.htvpn(CLIENT, "status", "--json", "--socket", str(self.socket), check=False)
+        """What `htvpn status --json` prints, without a process for each look; None when nobody answers."""
         try:
-            status: dict[str, Any] = json.loads(text)
-        except ValueError:
+            return requests.read_status(str(self.socket))
+        except HostError:
             return None
-        return status if status.get("state") else None
 
     def client_output(self) -> str:
         """What the client has printed."""
@@ -167,6 +168,22 @@ class LabTunnel:
         assert self.exit is not None
         return self.lab.stop(self.exit)
 
+    def _make_exit(self, package: str) -> None:
+        """Make the exit and its client, by commands the first time; later ones of this process are copies."""
+        kind = (type(self), package)
+        if kind not in _MADE:
+            self._init_exit()
+            self.add_client("laptop", self.profile)
+            files = [path for path in self.directory.rglob("*") if path.is_file()]
+            contents = {path.relative_to(self.directory): path.read_bytes() for path in files}
+            _MADE[kind] = contents, self.profile.read_bytes()
+            return
+        contents, profile = _MADE[kind]
+        for name, content in contents.items():
+            (self.directory / name).parent.mkdir(mode=0o700, exist_ok=True)
+            _write(self.directory / name, content)
+        _write(self.profile, profile)
+
     def _init_exit(self) -> None:
         listen_a, listen_b = f"{EXIT_A}:{ROAD_PORT}", f"{EXIT_B}:{ROAD_PORT}"
         self.htvpn(
@@ -176,6 +193,12 @@ class LabTunnel:
             "--listen-upstream", listen_a, "--listen-downstream", listen_b,
             "--allow-egress", *ALLOWED_EGRESS, "--dns", TARGET_ADDRESS,
         )  # fmt: skip
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file for its owner alone."""
+    path.touch(mode=0o600)
+    path.write_bytes(content)
 
 
 def edit(path: Path, edits: Edits) -> None:

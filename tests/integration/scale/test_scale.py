@@ -7,13 +7,12 @@ import json
 import pytest
 from lab.scale.main import main
 
-pytestmark = pytest.mark.alone
-
 CLIENTS = (10, 40)
 
 MB = 1_000_000
 
 
+@pytest.mark.alone
 def test_an_exit_carries_all_clients_and_its_costs_grow_in_proportion(capsys):
     words = ["--clients", *map(str, CLIENTS), "--seconds", "1", "--processes", "2", "--json"]
     assert main(words) == 0
@@ -39,6 +38,7 @@ def test_replicas_share_one_list_and_each_restarts_alone(capsys):
         assert (absence > 0.0) == (clients > 0)
 
 
+@pytest.mark.alone
 def test_clients_on_clocks_cost_what_their_records_do(capsys):
     words = ["--shaping", "off", "strong", "--clients", "2", "--seconds", "2", "--processes", "1", "--json"]
     assert main(words) == 0

@@ -5,7 +5,6 @@ The exit's side of every wire is captured from before the daemon starts until af
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -226,11 +225,8 @@ class Storm:
         return "no daemon" if status is None else str(status["state"])
 
     def _status(self) -> dict[str, Any] | None:
-        text = self._htvpn("status", "--json", check=False)
-        with contextlib.suppress(ValueError):
-            status: dict[str, Any] = json.loads(text)
-            return status if "protection" in status else None
-        return None
+        status = self._tunnel.status()
+        return status if status is not None and "protection" in status else None
 
     def _until(self, condition: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + STEP_TIMEOUT

@@ -57,7 +57,7 @@ def test_a_road_that_was_never_asked_for_is_found_when_the_other_is_gone(no_left
         )
         tunnel.start()
         download = lab.start(
-            CLIENT, ["curl", "-sSf", "--limit-rate", "10M", "-o", "/dev/null", target.file_url]
+            CLIENT, ["curl", "-sSf", "--limit-rate", "30M", "-o", "/dev/null", target.file_url]
         )
         nft(f"add rule ip spare first ip daddr {EXIT_A} tcp dport {ROAD_PORT} counter drop")
         eventually(lambda: domains() == [f"spare.test:{SPARE_PORT}"], within=90)

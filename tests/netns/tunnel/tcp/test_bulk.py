@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-pytestmark = [pytest.mark.root, pytest.mark.alone]
+pytestmark = pytest.mark.root
 
 GIGABYTE = 1_000_000_000
 HUNDRED_MEGABYTES = 100_000_000

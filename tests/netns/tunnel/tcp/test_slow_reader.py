@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
-STALL = 10.0
+STALL = 5.0
 """Seconds."""
 
 LARGE = 200_000_000
@@ -46,7 +46,7 @@ def rates(ends, bulk):
 @pytest.mark.timeout(240)
 def test_two_stalled_readers_slow_nobody_down_and_lose_nothing(rig, ends, bulk, rates, usage_of):
     processes = rig.tunnel.client, rig.tunnel.exit
-    before = [rates() for _ in range(5)]
+    before = [rates() for _ in range(3)]
     memory_before = [usage_of(process).memory for process in processes]
 
     stalled = []
@@ -64,7 +64,7 @@ def test_two_stalled_readers_slow_nobody_down_and_lose_nothing(rig, ends, bulk, 
     for sent, receiver, digest in stalled:
         assert not sent.done(), "the sender has felt nothing of the stall"
         assert bulk.receive(receiver, digest=digest).result() == sent.result()
-    after = [rates() for _ in range(5)]
+    after = [rates() for _ in range(3)]
 
     for way in (0, 1):
         usual = min(statistics.median(rate[way] for rate in quiet) for quiet in (before, after))
