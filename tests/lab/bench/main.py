@@ -25,7 +25,9 @@ from lab.bench.peers import (
     HalfTunnelCompiled,
     HalfTunnelFourLegs,
     HalfTunnelSplit,
+    HalfTunnelSplitThreeLegs,
     HalfTunnelStrong,
+    HalfTunnelThreeLegs,
     Peer,
 )
 from lab.bench.proxies import Hysteria, SingBox, Xray
@@ -48,6 +50,8 @@ PEERS: Final[tuple[type[Peer], ...]] = (
     HalfTunnelFourLegs,
     HalfTunnelSplit,
     HalfTunnelStrong,
+    HalfTunnelThreeLegs,
+    HalfTunnelSplitThreeLegs,
     OpenVpnTcp,
     OpenVpnUdp,
     OpenConnectTls,

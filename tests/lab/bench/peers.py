@@ -227,6 +227,25 @@ class HalfTunnelStrong(HalfTunnel):
     when_asked = True
 
 
+class HalfTunnelThreeLegs(HalfTunnel):
+    """Ours with three legs in each direction, which take turns."""
+
+    id = "ours-3"
+    title = "Half-Tunnel, 3 legs"
+    options = ("connections = 3 in [upstream] and [downstream]",)
+    legs = 3
+    when_asked = True
+
+
+class HalfTunnelSplitThreeLegs(HalfTunnelSplit):
+    """Ours with three legs in each direction, which are drawn by lot."""
+
+    id = "ours-split-3"
+    title = "Half-Tunnel, split, 3 legs"
+    options = ('mode = "split" in [shaping], connections = 3 in [upstream] and [downstream]',)
+    legs = 3
+
+
 class HalfTunnelCompiled(HalfTunnel):
     """Ours as scripts/compile makes it."""
 

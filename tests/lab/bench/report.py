@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lab.bench.results import Results
 from lab.bench.rows import Row
 from lab.bench.summary import Summary, beats, best, ratio, significant
-from lab.bench.targets import COMPILED, DIRECT, NO_PEERS, OURS, SHAPED, verdicts
+from lab.bench.targets import COMPILED, DIRECT, DRAWN, NO_PEERS, OURS, SHAPED, verdicts
 
 ABSENT = "-"
 """Where nothing was measured."""
@@ -28,6 +28,10 @@ def render(results: Results) -> str:
         head = ["row", *(f"{peer.removeprefix('ours-')} / off" for peer in SHAPED)]
         title = "Ours with shaping, beside ours without:\n\n"
         parts.append(title + markdown([head, *shaped], right=range(1, len(head))))
+    drawn = list(_drawn(results))
+    if drawn:
+        title = "Ours in split with three legs drawn by lot, beside three legs in turns without shaping:\n\n"
+        parts.append(title + markdown([["row", "lots / turns"], *drawn], right=(1,)))
     judged = verdicts(results)
     if any(verdict.reached is not None for verdict in judged):
         words = {True: "yes", False: "NO", None: ABSENT}
@@ -109,6 +113,14 @@ def _shaped(results: Results) -> Iterator[list[str]]:
         medians = results.medians(row.id)
         if OURS in medians and any(peer in medians for peer in SHAPED):
             yield [row.title, *(_ratio(medians.get(peer), medians[OURS]) for peer in SHAPED)]
+
+
+def _drawn(results: Results) -> Iterator[list[str]]:
+    lots, turns = DRAWN
+    for row in results.rows():
+        medians = results.medians(row.id)
+        if lots in medians and turns in medians:
+            yield [row.title, _ratio(medians[lots], medians[turns])]
 
 
 def _ratio(one: float | None, other: float | None) -> str:

@@ -16,7 +16,10 @@ DIRECT: Final = "direct"
 SHAPED: Final = ("ours-split", "ours-strong")
 """Ours with shaping, in the order of strength."""
 
-NO_PEERS: Final = (DIRECT, "ours", "ours-compiled", "ours-4", *SHAPED)
+DRAWN: Final = ("ours-split-3", "ours-3")
+"""Three legs in each direction: drawn by lot, and in turns."""
+
+NO_PEERS: Final = (DIRECT, "ours", "ours-compiled", "ours-4", *SHAPED, *DRAWN)
 """What is never "the best peer"."""
 
 

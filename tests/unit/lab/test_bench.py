@@ -354,9 +354,9 @@ def test_a_name_below_a_wildcard_exists_and_has_its_records():
 
 
 def test_peers_are_chosen_by_name():
-    asked = {"ours-compiled", *main.SHAPED}
-    assert main.choose([]) == [peer for peer in main.PEERS if peer.id not in asked]
-    assert main.choose([], compiled=True) == [peer for peer in main.PEERS if peer.id not in main.SHAPED]
+    shaping = {*main.SHAPED, "ours-3", "ours-split-3"}
+    assert main.choose([]) == [peer for peer in main.PEERS if peer.id not in {"ours-compiled", *shaping}]
+    assert main.choose([], compiled=True) == [peer for peer in main.PEERS if peer.id not in shaping]
     assert [peer.id for peer in main.choose(["ours-compiled"])] == ["ours-compiled"]
     assert [peer.id for peer in main.choose(["wireguard-go", "ours"])] == ["ours", "wireguard-go"]
     with pytest.raises(UsageError, match=r"no peer is called wg; there are direct, ours"):
@@ -569,6 +569,16 @@ def test_the_modes_of_shaping_are_reported_as_ratios_to_ours_without(results):
     table = text[text.index("Ours with shaping") :]
     assert "split / off" in table and "0.970" in table and "11.0" in table
     assert "Ours_Split" not in text and "Split / best" not in text, "it is no rival"
+
+
+def test_legs_that_are_drawn_are_reported_as_ratios_to_legs_in_turns(results):
+    results.peers += [Contestant("ours-3", "Three", "1.0"), Contestant("ours-split-3", "Lots", "1.0")]
+    results.record("ours-3", {"tcp-1-up": 4.0})
+    assert "lots / turns" not in report.render(results)
+    results.record("ours-split-3", {"tcp-1-up": 3.8})
+    text = report.render(results)
+    assert "lots / turns" in text and "0.950" in text
+    assert "Lots / best" not in text, "it is no rival"
 
 
 def test_the_option_for_shaping_chooses_modes_and_rows_that_exist():
