@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 UP_CELL: Final = 1400
 """Bytes of an upstream record: one TCP segment with the headers of WebSocket and TLS."""
 
-DOWN_RATE: Final = 1_400_000
+DOWN_RATE: Final = 950_000
 """Bytes a second of the downstream clock, unless another rate is asked for."""
 
 MIN_DOWN_RATE: Final = 100_000
@@ -29,7 +29,7 @@ TRICKLE_CELL: Final = 1024
 SPREAD: Final = 0.2
 """Part by which what a connection draws differs from the middle at most."""
 
-HOLD: Final = 0.3
+HOLD: Final = 0.2
 """Seconds beyond a round trip for which a clock goes on behind the last data,"""
 
 STOPS_HOLD: Final = 0.15
@@ -40,17 +40,20 @@ class RampStep(NamedTuple):
     """Until ``until`` seconds after a start, ``records`` of them leave together every ``ticks`` ticks."""
 
     until: float
-    ticks: int
+    ticks: float
     records: int
 
 
 STEADY: Final = RampStep(math.inf, 1, 1)
 
-RAMP: Final = (RampStep(0.2, 2, 1), RampStep(1.0, 1, 2))
+UP_RAMP: Final = (RampStep(0.5, 0.5, 1),)
+"""The upstream's pace behind a start: handshakes and requests of a page come then."""
+
+RAMP: Final = (RampStep(0.15, 1, 1), RampStep(0.75, 1, 3))
 """The downstream's pace behind a start; then it is steady.
 
-Handshakes come first, and need little; most of a page comes in the second behind them. The time alone
-decides, whatever there is to send.
+Handshakes come first, and need little; most of a page comes behind them. The time alone decides, whatever
+there is to send.
 """
 
 FIRST_STOP: Final = 0.5
@@ -127,6 +130,7 @@ def upstream_clock(seed: bytes, *, stops: bool, bulk_after: float) -> ClockParam
         hold=STOPS_HOLD if stops else HOLD,
         stops=stops,
         bulk_after=bulk_after,
+        ramp=UP_RAMP,
         first_stop=FIRST_STOP * _around(seed[1]),
         stop_growth=1 + (STOP_GROWTH - 1) * _around(seed[2]),
     )

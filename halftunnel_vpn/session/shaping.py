@@ -146,7 +146,10 @@ class Shaper:
     # --- the clock -------------------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
-        """Begin an activity: the first record leaves at once."""
+        """Begin an activity: the first record leaves at once, and those of the clock from the next step on.
+
+        What follows the first packet of a stream, such as a TLS hello, is there within a millisecond.
+        """
         self.state = _CLOCK
         self.clock.begin(now)
         self._opened = self._numbers.highest
@@ -154,8 +157,8 @@ class Shaper:
         self._slot_at = now
         self._owed_slots = 0
         self._peer.begin(now)
-        self._step = math.ceil(now / GRANULARITY)
-        self._arm_slot(self.clock.pace(now).ticks * self._parameters.tick)
+        self._step = math.floor(now / GRANULARITY) + 1
+        self._arm_slot(0.0 if self.clock.is_whole else self._parameters.tick)
         self._slot(now, now)
 
     def _arm_slot(self, after: float) -> None:

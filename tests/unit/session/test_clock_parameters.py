@@ -10,11 +10,13 @@ from halftunnel_vpn.session.clock_parameters import (
     FIRST_STOP,
     MAX_CELL,
     MAX_STOP_GAP,
+    RAMP,
     SPREAD,
     STEADY,
     STOP_GROWTH,
     TICK,
     UP_CELL,
+    UP_RAMP,
     downstream_clock,
     upstream_clock,
 )
@@ -72,11 +74,19 @@ def test_a_minute_has_as_many_stops_as_are_told_apart():
 
 def test_the_pace_depends_on_the_time_alone():
     clock = downstream_clock(bytes(3), bulk_after=5.0)
-    paces = [clock.pace_at(passed)[1:] for passed in (0.0, 0.19, 0.21, 0.99, 1.01, 100.0)]
-    assert paces == [(2, 1), (2, 1), (1, 2), (1, 2), (1, 1), (1, 1)]
-    assert clock.highest_rate == pytest.approx(2 * clock.rate)
-    parts = [clock.rate * 0.1, clock.rate * 1.6, clock.rate * 2.0]
+    paces = [clock.pace_at(passed)[1:] for passed in (0.0, 0.14, 0.16, 0.74, 0.76, 100.0)]
+    assert paces == [(1, 1), (1, 1), (1, 3), (1, 3), (1, 1), (1, 1)]
+    assert clock.highest_rate == pytest.approx(3 * clock.rate)
+    parts = [clock.rate * 0.15, clock.rate * 1.8, clock.rate * 2.25]
     assert clock.bytes_between(0.0, 3.0) == pytest.approx(sum(parts))
-    assert clock.bytes_between(0.5, 0.6) == pytest.approx(clock.rate * 0.2)
-    plain = upstream_clock(bytes(3), stops=True, bulk_after=5.0)
-    assert plain.pace_at(0.0) == plain.pace_at(9.0) == STEADY and plain.highest_rate == plain.rate
+    assert clock.bytes_between(0.5, 0.6) == pytest.approx(clock.rate * 0.3)
+    up = upstream_clock(bytes(3), stops=True, bulk_after=5.0)
+    assert [up.pace_at(passed)[1:] for passed in (0.0, 0.49, 0.51)] == [(0.5, 1), (0.5, 1), STEADY[1:]]
+    assert up.bytes_between(0.0, 1.0) == pytest.approx(up.rate * 1.5)
+
+
+@pytest.mark.parametrize("ramp", [RAMP, UP_RAMP])
+def test_the_records_of_a_ramp_leave_at_times_that_a_timer_has(ramp):
+    for pace in ramp:
+        steps = pace.ticks * TICK / GRANULARITY
+        assert steps >= 1 and steps == pytest.approx(round(steps))
