@@ -89,6 +89,7 @@ class InFlight:
         "datagram_bytes",
         "full_since",
         "interval",
+        "is_clocked",
         "limit",
         "pacer",
         "rate",
@@ -99,6 +100,8 @@ class InFlight:
         self.bytes = self.datagram_bytes = 0
         self.limit = MIN_UNDER_WAY
         self.interval = 0.0
+        # Whether a clock limits the rate: then receipts do not show that of the path, which needs no pace.
+        self.is_clocked = False
         self.pacer = Pacer()
         self.full_since: float | None = None
         """When bulk had to wait first, since it last had not to."""
@@ -170,7 +173,7 @@ class InFlight:
         self._time(newest, now)
         self._measure(now)
         pacer = self.pacer
-        if not stamp or newest.record != records:
+        if not stamp or newest.record != records or self.is_clocked:
             return False
         changed = pacer.measured(newest.departs, stamp, self.round_trip, self._delivered, self._is_busy, now)
         if pacer.in_flight:

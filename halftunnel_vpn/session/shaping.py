@@ -32,7 +32,7 @@ from halftunnel_vpn.session.shaping_plan import (
     ShaperState,
     ShapingPlan,
 )  # fmt: skip
-from halftunnel_vpn.session.slot_writer import SlotWriter
+from halftunnel_vpn.session.slot_writer import HELD_FOR, SlotWriter
 from halftunnel_vpn.session.stream_ids import StreamNumbers
 from halftunnel_vpn.timers import GRANULARITY, Timer, Wheel
 
@@ -231,6 +231,8 @@ class Shaper:
         self.state = _IDLE
         self.clock.stop()
         self._opened = self._numbers.highest
+        for leg in self._legs.senders:
+            leg.under_way.is_clocked = False
         self.writer.oversize_leg = None
         self._timer.cancel()
         self.writer.release_keepalives(now)
@@ -243,6 +245,7 @@ class Shaper:
         leg = self._choose(now)
         if leg is None:
             self.slots_skipped += 1
+            writer.held_until = now + HELD_FOR
         else:
             parameters = self._parameters
             cell = parameters.cell if self.clock.is_whole else parameters.trickle

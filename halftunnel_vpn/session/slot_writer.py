@@ -20,6 +20,9 @@ NEARLY_FULL: Final = 4
 KEEPALIVE_WAIT: Final = 0.5
 """Seconds after which a keepalive whose leg gets no slot leaves without one."""
 
+HELD_FOR: Final = 0.3
+"""Seconds for which a path counts as slower than the clock, after a slot without a writable leg."""
+
 _ZEROS: Final = memoryview(bytes(MAX_TRAIN))
 
 
@@ -45,6 +48,7 @@ class SlotWriter:
         "_settled",
         "data_bytes",
         "escapes",
+        "held_until",
         "is_full",
         "oversize_leg",
         "padding_bytes",
@@ -63,6 +67,8 @@ class SlotWriter:
         # Room that a packet needs which fits no cell, and on which leg.
         self._oversize = 0
         self.oversize_leg: SessionLeg | None = None
+        # Until when the path and not the clock limits the rate, because it left a slot without a leg.
+        self.held_until = 0.0
         # Whether the last record was full.
         self.is_full = False
         # Records, and bytes of padding and of everything else in them.
@@ -126,7 +132,8 @@ class SlotWriter:
         if leg.owes_proof:
             leg.proof_record = leg.records_sent
         leg.owes_proof = leg.owes_proof or owed
-        if not has_data:
+        leg.under_way.is_clocked = is_clocked = now >= self.held_until
+        if is_clocked or not has_data:
             leg.under_way.idle()
         if is_served or not leg.under_way.is_full:  # otherwise it is the path that holds bulk back
             self.is_full = is_served and (room < train.size // NEARLY_FULL or escape != "")

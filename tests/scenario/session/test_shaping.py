@@ -362,6 +362,26 @@ def test_a_slot_whose_leg_cannot_be_written_is_skipped(split):
     assert 19 <= len(tap.of()) - before <= 21, "what was skipped is not made up for: there is no queue"
 
 
+def test_a_leg_has_no_pace_while_the_clock_limits_it_and_one_where_its_path_does(split):
+    pair = split()
+    user, _ = pair.open()
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    pair.advance(0.1)
+    assert leg.state.under_way.is_clocked
+    leg.capacity, leg.writable = 0, False
+    pair.advance(0.05)
+    leg.capacity, leg.writable = 4, True
+    pair.advance(0.05)
+    assert not leg.state.under_way.is_clocked, "the path was slower"
+    for _ in range(20):
+        user.stream.send(b"x")
+        pair.advance(0.05)
+    assert leg.state.under_way.is_clocked
+    user.stream.send(bytes(200_000))
+    pair.advance(0.05)
+    assert pair.client.shaper.state is ShaperState.BULK and not leg.state.under_way.is_clocked
+
+
 def test_a_lost_leg_loses_nothing(split):
     pair = split(upstream=2, downstream=2)
     user, other = pair.open()

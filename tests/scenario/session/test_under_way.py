@@ -98,6 +98,18 @@ def test_a_fast_road_is_filled_though_receipts_leave_on_a_clock(round_trip):
     assert road.run(2.0) > 0.95 * road.rate
 
 
+@pytest.mark.parametrize("is_clocked", [True, False])
+def test_the_rate_of_a_clock_does_not_pass_for_that_of_a_path_whose_ends_are_busy(is_clocked):
+    under_way, draw, received = InFlight(), random.Random(3), 0.0
+    for record in range(1, 1500):
+        now = 1000.0 + record * 0.01
+        under_way.is_clocked = is_clocked
+        under_way.sent(record, 9_500, 0, now)
+        received = max(received, now + 0.025 + draw.uniform(0, 0.04) * (record % 200 > 20))
+        under_way.arrived(record, received + 0.025, int(received * 1e6) & 0xFFFF_FFFF)
+    assert (under_way.pacer.pace == 0.0) == is_clocked
+
+
 def test_little_traffic_says_nothing_about_the_rate():
     road = Road(25e6, 0.05)
     road.run(5.0)
