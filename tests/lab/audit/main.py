@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from halftunnel_vpn.errors import HalfTunnelError, UsageError
+from lab.audit.repeat import MOST_POINTS, compare
 from lab.audit.shard import DRIVERS, Plan, Shard
 from lab.topology import Lab
 
@@ -62,6 +63,14 @@ def parser() -> argparse.ArgumentParser:
         help="also clocks over the loads of mode off: BYTES@MS[+HOLD_MS], as in 1400@10+300/1400@1+500",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    made.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar="FILE",
+        help="measure nothing; compare what --json wrote of two runs with one seed; exit code 1 when what is "
+        f"recognised differs by more than {MOST_POINTS:g} points",
+    )
     made.add_argument("--shard", type=int, default=None, help=argparse.SUPPRESS)
     return made
 
@@ -70,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Collect and analyse; the exit code."""
     options = parser().parse_args(arguments)
     try:
+        if options.compare:
+            return _compare(*options.compare)
         if options.shard is not None:
             (plan,) = plans(options)
             Shard(plan, options.shard, options.shards).run()
@@ -104,6 +115,15 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     if not found:
         raise UsageError("there is nothing to load: --no-fetcher needs --browser N")
     return found
+
+
+def _compare(one: Path, other: Path) -> int:
+    try:
+        table, is_same = compare(*(json.loads(path.read_text()) for path in (one, other)))
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{one} and {other} must be files that --json wrote: {error}") from error
+    print(table)
+    return 0 if is_same else 1
 
 
 def _collect(options: argparse.Namespace) -> None:

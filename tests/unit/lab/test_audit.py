@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import struct
@@ -156,3 +157,31 @@ def test_the_nearest_load_is_of_the_same_site_where_sites_differ_in_bytes():
     ]
     assert nearest.recognised(loads) == nearest.recognised(loads, "B") == 1.0
     assert nearest.recognised(loads, "A") < 0.5
+
+
+def _written(file: Path, shares: dict[str, float], seed: int = 1) -> Path:
+    observers = {
+        name: {"attackers": {"vote": [share, 0.0, 1.0]}, "best": "vote"} for name, share in shares.items()
+    }
+    world = {"seed": seed, "sites": 25}
+    file.write_text(json.dumps({"world": world, "runs": {"off-fetcher": {"observers": observers}}}))
+    return file
+
+
+def test_two_runs_with_one_seed_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one = _written(tmp_path / "1", {"all": 0.98, "A": 0.50})
+    near = _written(tmp_path / "2", {"all": 0.99, "A": 0.475})
+    far = _written(tmp_path / "3", {"all": 0.98, "A": 0.46})
+    assert main(["--compare", str(one), str(near)]) == 0
+    assert "| off-fetcher | A | 50.0% | 47.5% | -2.5 |" in capsys.readouterr().out
+    assert main(["--compare", str(one), str(far)]) == 1
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one = _written(tmp_path / "1", {"all": 0.98})
+    assert main(["--compare", str(one), str(_written(tmp_path / "2", {}, seed=2))]) == 2
+    assert "two worlds" in capsys.readouterr().err
+    (tmp_path / "3").write_text("{")
+    assert main(["--compare", str(one), str(tmp_path / "3")]) == 2
+    assert main(["--compare", str(one), str(tmp_path / "4")]) == 2
+    assert "must be files that --json wrote" in capsys.readouterr().err
