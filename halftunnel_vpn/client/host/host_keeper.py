@@ -65,6 +65,11 @@ class HostKeeper:
         """Whether the desired state has been applied and verified."""
         return self._host.is_applied and self._host.desired == self.desired
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the last change has left nothing of ours on the host."""
+        return self.is_verified and self.desired == Desired()
+
     # --- the policy ------------------------------------------------------------------------------
 
     def preflight(self) -> None:

@@ -73,10 +73,18 @@ class Enforcement:
         """Apply what a state allows; the tunnel stays as it is. Raises HostError."""
         await self.port.enforce(allows(self.policies))
 
-    async def attempt(self, allows: Allows) -> str | None:
-        """Do the same as :meth:`enforce`, but return the sentence of a failure; None on success."""
-        try:
+    async def ensure(self, allows: Allows) -> None:
+        """Do the same as :meth:`enforce`, unless everything is allowed and nothing of ours is on the host."""
+        if allows(self.policies) is not None or not self.port.is_clear:
             await self.enforce(allows)
+
+    async def attempt(self, allows: Allows, *, always: bool = True) -> str | None:
+        """Do the same as :meth:`enforce`, but return the sentence of a failure; None on success.
+
+        Without ``always`` do the same as :meth:`ensure`.
+        """
+        try:
+            await (self.enforce if always else self.ensure)(allows)
         except HostError as error:
             log.error("%s", error)
             return str(error)

@@ -20,6 +20,11 @@ class PolicyPort(Protocol):
         """Whether the last enforced policy was verified in the kernel."""
         ...
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the last change has verified that nothing of ours is on the host: no policy, no tunnel."""
+        ...
+
     def preflight(self) -> None:
         """Raise HostError if no tunnel is possible on this host."""
         ...
@@ -66,6 +71,11 @@ class FakePolicy:
         self.is_verified = False
         self._intended: TrafficPolicy | None = left
         self._woken = asyncio.Event()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no policy was applied last."""
+        return bool(self.history) and self.in_place is None
 
     def preflight(self) -> None:
         """Raise the problem if there is one."""

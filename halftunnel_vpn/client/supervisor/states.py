@@ -146,7 +146,7 @@ class Connecting(TunnelWanted):
 
     async def enter(self, context: StateContext) -> str | None:
         """Apply the policy. Then start the tunnel, or end the previous one."""
-        problem = await super().enter(context)
+        problem = await context.enforcement.attempt(self.allows, always=False)
         if context.runner.tunnel is not None:
             self._waits_for_end = True
             context.runner.stop()

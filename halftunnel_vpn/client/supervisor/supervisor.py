@@ -242,7 +242,7 @@ class Supervisor:
         undo = self._enforcement.protect(target.profile)
         try:
             if self._runner.tunnel is None:
-                await self._enforcement.enforce(Connecting.allows)
+                await self._enforcement.ensure(Connecting.allows)
         except HostError:
             undo()
             self._intent.note(before)

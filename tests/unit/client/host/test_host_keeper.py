@@ -49,6 +49,19 @@ async def test_a_tunnel_comes_and_goes_while_the_policy_stays(keeper: HostKeeper
     assert all("guard_output" in table for table in kernel.tables)
 
 
+async def test_a_host_is_clear_after_a_change_that_left_nothing(keeper: HostKeeper) -> None:
+    assert not keeper.is_clear, "an earlier process may have left something"
+    await keeper.enforce(None)
+    assert keeper.is_clear
+    await keeper.enforce(POLICY)
+    assert not keeper.is_clear
+    await keeper.enforce(None)
+    await keeper.enter(STATE, never)
+    assert not keeper.is_clear
+    await keeper.leave()
+    assert keeper.is_clear
+
+
 async def test_what_is_intended_is_applied_by_the_next_check_and_is_nobodys_damage(
     keeper: HostKeeper, kernel: FakeKernel
 ) -> None:

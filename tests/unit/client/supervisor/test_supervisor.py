@@ -398,3 +398,16 @@ async def test_the_choice_outlives_a_restart(two_exits, make_rig):
     again = await make_rig()
     await again.settle()
     assert again.targets[-1].choice == ExitChoice(fastest=True)
+
+
+async def test_a_start_without_a_policy_asks_the_kernel_once_whether_anything_is_left(make_rig):
+    rig = await make_rig("off")
+    assert rig.policy.history == [None]
+    await rig.supervisor.up(None)
+    await rig.reach(TunnelState.CONNECTING)
+    assert rig.policy.history == [None]
+    await rig.supervisor.down()
+    await rig.reach(TunnelState.DISCONNECTED)
+    applied = len(rig.policy.history)
+    await rig.supervisor.down()
+    assert rig.policy.history[applied:] == [None], "a down lifts whatever is left, each time"
