@@ -46,6 +46,22 @@ def wait(question: Callable[[], bool], within: float, what: str) -> float:
     return time.monotonic() - began
 
 
+def wait_while_moving(
+    question: Callable[[], bool], moved: Callable[[], int], within: float, what: str
+) -> float:
+    """As `wait`, but ``within`` is how long ``moved()`` may stay the same: a busy machine is only slow."""
+    began = last = time.monotonic()
+    before = moved()
+    while not question():
+        now, seen = time.monotonic(), moved()
+        if seen != before:
+            before, last = seen, now
+        elif now - last > within:
+            raise Gone(f"{what}: not within {within:.0f} s without a byte")
+        time.sleep(POLL_INTERVAL)
+    return time.monotonic() - began
+
+
 class Traffic:
     """Bulk in both directions through ``lab``'s tunnel, from :func:`traffic`."""
 
@@ -60,8 +76,9 @@ class Traffic:
     def wait_moving(self, size: int, within: float) -> float:
         """Seconds until ``size`` further bytes have arrived in both directions. Raises Gone."""
         goal = {way: transfer.position + size for way, transfer in self.transfers.items()}
-        return wait(
+        return wait_while_moving(
             lambda: all(transfer.position >= goal[way] for way, transfer in self.transfers.items()),
+            lambda: sum(min(transfer.position, goal[way]) for way, transfer in self.transfers.items()),
             within,
             "bytes arrive in both directions",
         )
@@ -70,7 +87,12 @@ class Traffic:
         """Let both flows end, and see what became of them. Raises Gone when they do not end."""
         for transfer in self.transfers.values():
             transfer.finish()
-        wait(lambda: self.is_done, within, "the flows end")
+        wait_while_moving(
+            lambda: self.is_done,
+            lambda: sum(transfer.position for transfer in self.transfers.values()),
+            within,
+            "the flows end",
+        )
         for way, transfer in self.transfers.items():
             outcome.errors += transfer.errors
             if not transfer.errors and not transfer.is_whole:

@@ -12,8 +12,8 @@ from lab.tunnel import LabTunnel
 FIRST: Final = 5_000_000
 """Bytes that each direction carries before the exit goes."""
 
-PATIENCE: Final = 60.0
-"""Seconds within which everything must happen that has no figure of its own."""
+PATIENCE: Final = 90.0
+"""Seconds for what has no figure of its own: a pause of 60 between two attempts may just have begun."""
 
 
 def restart_exit(

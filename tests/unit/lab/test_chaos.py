@@ -12,7 +12,7 @@ import pytest
 from lab.chaos import report
 from lab.chaos.bad_road import HELD, BadPipe
 from lab.chaos.legs import Death, Way
-from lab.chaos.outcome import Gone, Outcome, wait
+from lab.chaos.outcome import Gone, Outcome, wait, wait_while_moving
 from lab.chaos.recovery import Kill, Recoveries, worst_pause
 from lab.chaos.storm import Memory, StormReport
 from lab.chaos.transfers import Pause
@@ -151,3 +151,10 @@ def test_who_is_not_root_is_told_so():
     )
     assert done.returncode == 1
     assert done.stderr == "chaos: this makes network namespaces and needs root: sudo ./scripts/chaos\n"
+
+
+def test_bytes_that_come_slowly_are_waited_for_and_those_that_do_not_come_are_not():
+    moved = iter(range(12))
+    assert wait_while_moving(lambda: next(moved) >= 10, lambda: time.monotonic_ns(), 0.05, "all") >= 0.2
+    with pytest.raises(Gone, match="all: not within 0 s without a byte"):
+        wait_while_moving(lambda: False, lambda: 7, 0.05, "all")
