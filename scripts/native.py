@@ -117,7 +117,8 @@ def build(top: Path, extensions: Sequence[Any], generated: Path, level: str, too
 
     def linked(name: str, objects: Sequence[Future[str]]) -> None:
         target = top / (name.replace(".", "/") + tools.suffix)
-        run([*tools.linker, *(each.result() for each in objects), "-o", str(target)])
+        # -Bsymbolic: calls inside the library go straight to the function, not through a table
+        run([*tools.linker, "-Wl,-Bsymbolic", *(each.result() for each in objects), "-o", str(target)])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = [
