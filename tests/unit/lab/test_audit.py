@@ -143,7 +143,22 @@ def test_a_simulated_clock_sends_cells_of_one_size_at_its_ticks_and_loses_nothin
     assert [packet for packet in defended.packets if packet[1] < 0] == [(1000, -1400, 1)]
 
 
-@pytest.mark.parametrize("text", ["1400", "a@1", "1@1/2@2/3@3"])
+def test_a_simulated_clock_has_its_pace_and_its_stops_and_makes_later_what_depends_on_it():
+    up, down = simulate.parse("/1000@10x0.5<100x2<200+50~400x1.5")
+    assert up is None and down == (1000, 0.01, 0.05, ((0.1, 0.5), (0.2, 2.0)), 0.4, 1.5)
+    # 30 kB, whose end the next request waits for, and its answer
+    real = [(0, -30_000, 1), (100_000, 200, 0), (150_000, -500, 1)]
+    defended = simulate.defend(trace(0, 0, real), up, down)
+    times = [at for at, size, _ in defended.packets if size < 0]
+    pauses = [after - before for before, after in pairwise(times)]
+    assert pauses[:5] == [20_000] * 5 and pauses[6:20] == [5000] * 14 and set(pauses[-5:]) == {10_000}
+    assert 590_000 <= times[-1] < 600_000, "what is late is held beyond 0.4 s"
+    (request,) = (at for at, size, _ in defended.packets if size > 0)
+    late = times[29] - times[0]  # the last of the 30 cells
+    assert request == 100_000 + late and defended.seconds >= 1.0 + late / 1e6
+
+
+@pytest.mark.parametrize("text", ["1400", "a@1", "1@1/2@2/3@3", "1@1x2", "1@1~5"])
 def test_what_is_no_clock_is_refused(text: str):
     with pytest.raises(UsageError, match=re.escape(text)):
         simulate.parse(text)
