@@ -167,7 +167,7 @@ class ShapingConfig:
     """``[shaping]``: what observers of the paths are kept from seeing, and how much that may cost."""
 
     mode: ShapingModeName = option(values.one_of("off", "split", "strong"), default="off")
-    rate: int = option(values.size(100_000, 6_000_000), default=1_100_000)
+    rate: int = option(values.size(100_000, 6_000_000), default=900_000)
     overhead: int = option(values.integer(0, 100_000), default=0)
     budget: int | None = option(values.optional(values.size(2**20, 2**50)), default=None)
     delay: float | None = option(values.optional(values.duration(0.1, 60)), default=None)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 UP_CELL: Final = 1400
 """Bytes of an upstream record: one TCP segment with the headers of WebSocket and TLS."""
 
-DOWN_RATE: Final = 1_100_000
+DOWN_RATE: Final = 900_000
 """Bytes a second of the downstream clock, unless another rate is asked for."""
 
 MIN_DOWN_RATE: Final = 100_000
@@ -49,11 +49,17 @@ STEADY: Final = RampStep(math.inf, 1, 1)
 UP_RAMP: Final = (RampStep(0.5, 0.5, 1),)
 """The upstream's pace behind a start: handshakes and requests of a page come then."""
 
-RAMP: Final = (RampStep(0.25, 2, 1), RampStep(0.7, 0.5, 1), RampStep(1.0, 0.5, 2))
+RAMP: Final = (
+    RampStep(0.25, 2, 1),
+    RampStep(0.5, 0.5, 1),
+    RampStep(1.0, 0.5, 2),
+    RampStep(1.7, 1, 1),
+    RampStep(60.0, 2, 3),
+)
 """The downstream's pace behind a start; then it is steady.
 
-Handshakes come first, and need little; most of a page comes behind them. The time alone decides, whatever
-there is to send.
+Handshakes come first, and need little; most of a page comes behind them. An activity that is longer than a
+page of the middle has a large page, or several. The time alone decides, whatever there is to send.
 """
 
 FIRST_STOP: Final = 0.5

@@ -210,7 +210,7 @@ def test_both_clocks_run_together_and_end_together(strong):
 
 def test_the_pace_behind_a_start_is_the_ramp_whatever_there_is_to_send(strong):
     seen = []
-    for size in (100, 200_000):
+    for size in (100, 150_000):
         pair = strong()
         tap = Tap(pair, pair.exit)
         user, other = pair.open()
@@ -221,9 +221,9 @@ def test_the_pace_behind_a_start_is_the_ramp_whatever_there_is_to_send(strong):
         pair.advance(20.0)
         assert len(user.received) == size
     assert seen[0] == seen[1]
-    first, later = [at for at in seen[0] if at < 0.24], [at for at in seen[0] if at > 0.26]
+    first, later = [at for at in seen[0] if at < 0.24], [at for at in seen[0] if 0.26 < at < 0.49]
     assert 10 <= len(first) <= 14, "one every 20 ms"
-    assert len(set(later)) == len(later) > 50, "one every 5 ms"
+    assert len(set(later)) == len(later) > 40, "one every 5 ms"
 
 
 def test_a_poll_on_an_open_stream_is_a_trickle(strong):
