@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from lab.containers import Engine
 
+from halftunnel_vpn.errors import HostError
+
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
@@ -18,6 +20,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield made
     finally:
         made.close()
+
+
+RUNC_FAULT = "can't get final child's PID from pipe"
+START_ATTEMPTS = 3
 
 
 class Site:
@@ -31,6 +37,16 @@ class Site:
 
     def compose(self, *words: str) -> str:
         return self.engine.run(["podman-compose", *words], timeout=180).stdout
+
+    def start(self) -> None:
+        """Start every service, again when runc loses the process that it has just made (moby issue 40835)."""
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                self.compose("up", "--detach")
+                return
+            except HostError as error:
+                if RUNC_FAULT not in str(error) or attempt == START_ATTEMPTS:
+                    raise
 
     def hold_bridges(self) -> None:
         """Give every bridge the link address that it has.
@@ -82,7 +98,7 @@ class Site:
 def site(engine: Engine) -> Iterator[Site]:
     made = Site(engine)
     try:
-        made.compose("up", "--detach")
+        made.start()
         made.hold_bridges()
         made.wait_healthy()
         yield made
