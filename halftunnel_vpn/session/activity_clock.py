@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, STEADY, ClockParameters, RampStep
 
-OUTCOMES = 16
+OUTCOMES = 12
 """Stops that are distinguished. The last one stands for all activities of a minute and more."""
 
 

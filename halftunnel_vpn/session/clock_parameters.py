@@ -54,7 +54,7 @@ RAMP: Final = (
     RampStep(0.5, 0.5, 1),
     RampStep(1.0, 0.5, 2),
     RampStep(1.7, 1, 1),
-    RampStep(60.0, 2, 3),
+    RampStep(60.0, 0.5, 1),
 )
 """The downstream's pace behind a start; then it is steady.
 
@@ -65,7 +65,7 @@ page of the middle has a large page, or several. The time alone decides, whateve
 FIRST_STOP: Final = 0.5
 """Seconds after its start at which a clock may stop first, where it stops at fixed times,"""
 
-STOP_GROWTH: Final = 1.35
+STOP_GROWTH: Final = 1.5
 """and the factor to each later time."""
 
 MAX_STOP_GAP: Final = 20.0
