@@ -10,8 +10,9 @@ from pathlib import Path
 LIVING = (
     "var/log", "var/lib/systemd", "var/lib/private", "var/cache/ldconfig", "var/tmp", "etc/.pwd.lock",
     "etc/.updated", "var/.updated", "etc/machine-id", "var/lib/dbus",
+    "var/backups", "var/cache/apt", "var/lib/apt", "var/cache/man", "var/lib/logrotate",
 )  # fmt: skip
-"""What systemd itself writes while it runs."""
+"""What systemd writes while it runs, and Debian's daily timers, which start at midnight."""
 
 
 def files_of(root: Path) -> dict[str, str]:

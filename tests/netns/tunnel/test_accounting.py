@@ -65,7 +65,8 @@ def test_bytes_of_each_client_are_what_the_kernel_counts(own, eventually):
     kernel = own.lab.counters(EXIT, UPLINK) - before
     laptop, desk = client(own, "laptop"), client(own, "desk")
     assert size == FILE_SIZE
-    assert laptop["month"][0] == pytest.approx(sent, rel=0.02)
+    # What iperf3 has sent beyond its limit arrives, but is not in the receiver's report.
+    assert sent * 0.98 <= laptop["month"][0] <= reports[0]["end"]["sum_sent"]["bytes"] * 1.02
     assert desk["month"][1] == pytest.approx(size, rel=0.02)
     # The kernel counts headers as well: of frames as large as offloads make them.
     assert laptop["month"][0] + desk["month"][0] == pytest.approx(kernel.sent_bytes, rel=0.02)

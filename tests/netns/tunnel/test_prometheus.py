@@ -25,7 +25,8 @@ RATE = 100e6
 MARGIN = 8
 """Seconds of load beyond those that are measured."""
 
-TOLERANCE = 0.03
+TOLERANCE = 0.08
+"""iperf3 reports its start in whole seconds, and a busy machine does not keep the rate."""
 
 MAX_FLOWS = 40
 
