@@ -44,7 +44,7 @@ async def test_both_ends_shape_what_was_agreed(running_exit, make_client, echo_s
     status = client.connection.shaping.status(session, client.driver.clock())
     assert status["mode"] == status["wanted"] == mode and status["sentence"] is None
     assert status["activities"] >= 1 and status["padding_bytes"] > 0 and status["overhead"] > 0
-    assert status["bits_per_activity"] == (4.0 if mode == "strong" else 12.6)
+    assert status["bits_per_activity"] == (3.6 if mode == "strong" else 12.6)
 
 
 @pytest.mark.parametrize("most", ["off", "split"])

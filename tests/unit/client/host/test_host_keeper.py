@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,12 +137,14 @@ async def test_after_a_flush_the_same_is_there_again(keeper: HostKeeper, kernel:
 
 
 class CountingHost(Host):
-    """A host that counts how often it is applied."""
+    """A host that counts how often it is applied, which waits until it may be."""
 
     applied = 0
+    may_apply = threading.Event()
 
     def apply(self, desired: Desired) -> list[str]:
         self.applied += 1
+        assert self.may_apply.wait(30)
         return super().apply(desired)
 
 
@@ -153,6 +156,9 @@ async def test_a_check_during_a_change_does_not_repeat_the_change(
     change = asyncio.ensure_future(keeper.enforce(POLICY))
     await asyncio.sleep(0)
     assert not keeper.is_verified, "the change has begun"
-    assert await keeper.mend() == []
+    check = asyncio.ensure_future(keeper.mend())
+    await asyncio.sleep(0)
+    host.may_apply.set()
+    assert await check == []
     await change
     assert keeper.is_verified and host.applied == 1
