@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from halftunnel_vpn.errors import WireError
 from halftunnel_vpn.protocol.host_encoding import FAMILY_NAME, Host, decode_host, encode_host
-from halftunnel_vpn.protocol.wire import Buffer
+from halftunnel_vpn.protocol.wire import Buffer, PacketType, encode_header
 
 
 class StreamKind(IntEnum):
@@ -216,6 +216,11 @@ def decode_credit(payload: Buffer) -> int:
 def encode_reset(code: ResetCode, offender: bytes = b"") -> bytes:
     """The payload of a RESET packet. ``offender`` goes with HOP_LIMIT_EXCEEDED: the router's address."""
     return bytes((code,)) + offender
+
+
+def encode_goodbye(session_id: bytes, code: ResetCode) -> bytes:
+    """Return the packet that ends a session: RESET on stream 0."""
+    return encode_header(PacketType.RESET, session_id, 0, 0, 0, 1) + encode_reset(code)
 
 
 def decode_reset(payload: Buffer) -> ResetCode:

@@ -253,7 +253,7 @@ class Legs:
             self.divide()
 
     def divide(self) -> None:
-        """Reserve the newest urgent leg, unless there is no other for the rest."""
+        """Reserve the newest urgent leg if another leg can carry everything else."""
         shared = [leg for leg in self.senders if not leg.is_urgent]
         urgent = [leg for leg in self.senders if leg.is_urgent]
         is_divided = bool(shared and urgent)

@@ -9,9 +9,8 @@ from halftunnel_vpn.errors import SessionError, SessionExpired, WireError
 from halftunnel_vpn.protocol.interfaces import DatagramHandler, StreamHandler
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import MAX_TRAIN
-from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, encode_reset
+from halftunnel_vpn.protocol.stream_messages import OpenRequest, ResetCode, encode_goodbye
 from halftunnel_vpn.protocol.trace_ports import SessionTrace
-from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.session.acknowledgements import Acknowledgements
 from halftunnel_vpn.session.byte_stream import ByteStream
 from halftunnel_vpn.session.context import SessionContext
@@ -297,7 +296,7 @@ class Session:
             return
         self.context.is_closed = True
         if tell_peer:
-            goodbye = encode_header(PacketType.RESET, self.session_id, 0, 0, 0, 1) + encode_reset(code)
+            goodbye = encode_goodbye(self.session_id, code)
             for leg in list(self.legs):  # sending may lose a leg
                 leg.send_train([goodbye], now)
         streams = list(self.streams.values())

@@ -10,9 +10,8 @@ from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.protocol.handshake_payloads import ExitHello
 from halftunnel_vpn.protocol.keys import Direction, LegKeys, SessionKeys
 from halftunnel_vpn.protocol.records import Sealer
-from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_reset
+from halftunnel_vpn.protocol.stream_messages import ResetCode, encode_goodbye
 from halftunnel_vpn.protocol.trace_ports import SessionTrace
-from halftunnel_vpn.protocol.wire import PacketType, encode_header
 from halftunnel_vpn.transport.leg import Leg
 
 
@@ -45,8 +44,8 @@ class NewSession:
         """End a session that nothing will use: let the exit discard it too, and close its legs."""
         upstream = self.upstream
         # Nothing was sent on this leg before, so its key has not been used.
-        header = encode_header(PacketType.RESET, self.session_id, 0, 0, 0, 1)
-        record = Sealer(upstream.keys.client_to_exit).seal([header, encode_reset(ResetCode.SHUTDOWN)])
+        goodbye = encode_goodbye(self.session_id, ResetCode.SHUTDOWN)
+        record = Sealer(upstream.keys.client_to_exit).seal([goodbye])
         with contextlib.suppress(RoadError):  # it is lost already, and the exit discards the session in time
             upstream.leg.send(record)
         upstream.leg.close()

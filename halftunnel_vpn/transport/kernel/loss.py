@@ -37,10 +37,10 @@ PACED_SHARE, PACED_QUEUE = 1 / 4, 0.015
 
 
 REPEATS = 0.002
-"""Part of the segments, sent again for whatever reason, from which on what is urgent waits behind them,"""
+"""Part of the segments from which on repeats count as frequent, whatever their reason."""
 
 REPEATS_EVERY, MIN_REPEATS = 0.25, 6
-"""in so many times with so many seconds between them, at least: a start fills a queue once."""
+"""Seconds between two repeats that are counted apart, and the least number of these: a start has one."""
 
 REPEATS_WINDOW = 10.0
 """Seconds over which they are counted, at most."""

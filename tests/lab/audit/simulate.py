@@ -60,7 +60,7 @@ def parse(text: str) -> tuple[Clock | None, Clock | None]:
         match = _CLOCK.fullmatch(side)
         if side and match is None:
             raise UsageError(
-                f"{side} is no clock: write BYTES@MS+HOLD_MS, as in 1400@10+300; with a pace until a time "
+                f"{side} is not a clock: write BYTES@MS+HOLD_MS, as in 1400@10+300; with a pace until a time "
                 "and with stops, 11000@10x0.5<250x2<700+150~500x1.35"
             )
         clocks.append(_clock_of(match) if match else None)

@@ -24,9 +24,9 @@ DEEP = 1 << 30
 
 
 class Road:
-    """A leg by itself: so many bytes a second, so many seconds there and back, and receipts.
+    """A leg by itself: its rate in bytes a second, its round trip in seconds, and receipts.
 
-    With ``tick`` these leave every so many seconds only.
+    With ``tick`` receipts leave every ``tick`` seconds only.
     """
 
     def __init__(

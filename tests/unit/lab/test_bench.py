@@ -568,7 +568,7 @@ def test_the_modes_of_shaping_are_reported_as_ratios_to_ours_without(results):
     text = report.render(results)
     table = text[text.index("Ours with shaping") :]
     assert "split / off" in table and "0.970" in table and "11.0" in table
-    assert "Ours_Split" not in text and "Split / best" not in text, "it is no rival"
+    assert "Ours_Split" not in text and "Split / best" not in text, "it is not a rival"
 
 
 def test_legs_that_are_drawn_are_reported_as_ratios_to_legs_in_turns(results):
@@ -578,7 +578,7 @@ def test_legs_that_are_drawn_are_reported_as_ratios_to_legs_in_turns(results):
     results.record("ours-split-3", {"tcp-1-up": 3.8})
     text = report.render(results)
     assert "lots / turns" in text and "0.950" in text
-    assert "Lots / best" not in text, "it is no rival"
+    assert "Lots / best" not in text, "it is not a rival"
 
 
 def test_the_option_for_shaping_chooses_modes_and_rows_that_exist():
