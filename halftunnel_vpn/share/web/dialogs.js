@@ -43,6 +43,7 @@ at("invite-form").addEventListener("submit", (event) => {
   const asked = { name: at("invite-name").value.trim(), expires: at("invite-expires").value };
   act(event.submitter, at("invite-problem"), async () => {
     const made = await post("invitations", asked);
+    if (!at("invite-dialog").open) return; // closed meanwhile, and a secret stays in no hidden field
     const code = new DOMParser().parseFromString(made.code, "image/svg+xml").documentElement;
     code.setAttribute("role", "img");
     code.setAttribute("aria-label", `QR code of the link for ${made.name}`);
@@ -104,10 +105,11 @@ at("terms-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const terms = {};
   for (const key of ["expires", "quota", "rate"]) terms[key] = at(`terms-${key}`).value.trim() || null;
+  const name = shown;
   act(event.submitter, at("terms-problem"), async () => {
     at("terms-saved").textContent = "";
-    keep(await post(`clients/${encodeURIComponent(shown)}`, terms));
-    at("terms-saved").textContent = "The terms are saved.";
+    keep(await post(`clients/${encodeURIComponent(name)}`, terms));
+    if (shown === name) at("terms-saved").textContent = "The terms are saved.";
   });
 });
 

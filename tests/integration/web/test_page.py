@@ -98,7 +98,7 @@ def test_a_client_from_its_invitation_to_its_end(web_exit, htvpn, page, start_cl
     joined = htvpn("join", "-", "--dir", str(tmp_path / "p"), stdin=link + "\n")
     assert joined.returncode == 0, joined.stderr
     page.get_by_role("button", name="Done").click()
-    assert page.get_by_label("Link", exact=True).input_value() == ""
+    expect(page.get_by_label("Link", exact=True)).to_have_value("")
     expect(state(page, "laptop")).to_have_text("offline")
 
     start_client(tmp_path / "p" / "laptop.toml")
@@ -155,6 +155,26 @@ def test_a_wrong_name_and_one_that_is_taken_are_refused_in_the_page(web_exit, pa
         page.get_by_label("Name of the client").fill(name)
         page.get_by_role("button", name="Make a link").click()
         expect(page.locator("#invite-problem")).to_contain_text(sentence)
+
+
+def test_a_link_that_comes_after_its_dialog_was_closed_stays_nowhere_in_the_page(web_exit, page):
+    enter(page, web_exit)
+    held: list[Any] = []
+    page.route("**/api/invitations", lambda route: held.append(route))
+    page.get_by_role("button", name="Invite a client").click()
+    page.get_by_label("Name of the client").fill("hasty")
+    with page.expect_request("**/api/invitations"):
+        page.get_by_role("button", name="Make a link").click()
+    make = page.locator('#invite-form button[type="submit"]')
+    expect(make).to_be_disabled()
+    page.keyboard.press("Escape")
+    expect(page.locator("#invite-dialog")).to_be_hidden()
+    with page.expect_response("**/api/invitations") as answer:
+        held[0].continue_()
+    assert "htvpn://" in answer.value.text()
+    expect(make).to_be_enabled()
+    assert page.get_by_label("Link", exact=True).input_value() == ""
+    expect(page.locator("#invite-code svg")).to_have_count(0)
 
 
 def test_a_token_logs_in_once_and_logging_out_ends_the_session(web_exit, page, make_context):
