@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,25 @@ def listed(text: str, known: set[str]) -> set[str]:
 def test_the_readme_lists_every_command():
     known = set(commands(build_parser()))
     assert listed((ROOT / "README.md").read_text(), known) == known
+
+
+EXAMPLE = re.compile(r"^(?: {4,8}|)(?:sudo |podman exec \w+ |/usr/local/bin/)?htvpn (.*)", re.MULTILINE)
+"""A command in an indented or fenced example."""
+
+
+def examples_of(document: Path) -> list[str]:
+    """Return the arguments of each ``htvpn`` in an example, without comments, pipes and further commands."""
+    text = document.read_text().replace("\\\n", " ")
+    found = [re.split(r"\s(?:#|&&|\||>)|\s>", line)[0] for line in EXAMPLE.findall(text) if "`" not in line]
+    return [re.sub(r"[][]", "", line).replace("$direction", "upstream") for line in found]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_an_example_is_accepted(document: Path) -> None:
+    parser = build_parser()
+    for line in examples_of(document):
+        parser.parse_args(shlex.split(line))  # raises UsageError for what there is not
+
+
+def test_there_are_commands_in_the_examples():
+    assert sum(len(examples_of(document)) for document in DOCUMENTS) > 40
