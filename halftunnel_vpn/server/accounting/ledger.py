@@ -32,6 +32,7 @@ _ADD: Final = """
 INSERT INTO usage VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET sent = sent + excluded.sent, received = received + excluded.received
 """
+_FORGET: Final = "DELETE FROM seen WHERE at < CAST(strftime('%s', ?) AS REAL)"
 _SEE: Final = "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at"
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Ledger:
         unsaved[key] = _sum(unsaved.get(key, NOTHING), used)
 
     def write(self, batch: Batch, oldest: str) -> bool:
-        """Put ``batch`` on disk and remove days before ``oldest``; return whether that worked.
+        """Put ``batch`` on disk and remove what is older than the day ``oldest``; return whether that worked.
 
         It touches nothing else, so it may run in a thread, one at a time.
         """
@@ -146,6 +147,7 @@ class Ledger:
                 database.executemany(_ADD, [(*key, *used) for key, used in batch.used.items()])
                 database.executemany(_SEE, batch.seen.items())
                 database.execute("DELETE FROM usage WHERE day < ?", (oldest,))
+                database.execute(_FORGET, (oldest,))
         except sqlite3.Error as error:
             if not self._counters.dropped["usage-not-saved"]:
                 log.warning("%s cannot be written: %s", self._path, error)

@@ -62,12 +62,14 @@ class RateGate:
 
     def _pass_on(self, now: float) -> None:
         # Those that come back while this runs wait for another turn.
-        for _ in range(len(self._waiting)):
-            if self.rate and not self.is_open():
-                break
-            self._waiting.popleft()()
-        if self._waiting:
-            self._timer.arm(now + (max(0.0, -self._left / self.rate) if self.rate else 0.0))
+        try:
+            for _ in range(len(self._waiting)):
+                if self.rate and not self.is_open():
+                    break
+                self._waiting.popleft()()
+        finally:  # one that raises must not keep the others waiting
+            if self._waiting:
+                self._timer.arm(now + (max(0.0, -self._left / self.rate) if self.rate else 0.0))
 
 
 class Meter:

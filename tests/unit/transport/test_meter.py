@@ -74,3 +74,20 @@ def test_a_limit_that_is_lifted_lets_those_who_wait_go_on(clock):
     gate.set_rate(0.0)
     clock.run(0.1)
     assert called
+
+
+def test_a_relay_that_fails_does_not_keep_the_others_waiting(clock):
+    gate = RateGate(clock.wheel, lambda: clock.now)
+    gate.set_rate(1e6)
+    gate.take(2 * SMALLEST_BURST)
+    called = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    gate.wait(fail)
+    gate.wait(lambda: called.append("next"))
+    with pytest.raises(ZeroDivisionError):
+        clock.run(1.0)
+    clock.run(1.0)
+    assert called == ["next"]

@@ -12,7 +12,7 @@ from halftunnel_vpn.errors import ConfigError
 from halftunnel_vpn.protocol.handshake_payloads import ExitStatus
 from halftunnel_vpn.server.accounting.accounts import Accounts, day_of
 from halftunnel_vpn.server.accounting.client_terms import refusal
-from halftunnel_vpn.server.accounting.ledger import Ledger
+from halftunnel_vpn.server.accounting.ledger import KEPT_DAYS, Ledger
 from halftunnel_vpn.server.accounting.meters import Meters
 from halftunnel_vpn.timers import Wheel
 
@@ -93,6 +93,35 @@ def test_a_client_whose_session_waits_without_legs_is_not_seen(tmp_path):
     rig.connected.add("laptop")
     rig.accounts.collect(1002.0, 5002.0)
     assert rig.accounts.last_seen("laptop") == 5002.0
+
+
+def test_a_session_is_counted_on_when_the_file_of_its_client_was_away_for_a_moment(tmp_path):
+    rig = Rig(tmp_path, entry(quota=1000), 5000.0)
+    meter = rig.meters.of("laptop")
+    rig.terms = None
+    rig.pass_time(seconds=1)
+    rig.terms = entry(quota=1000)
+    meter.sent += 2000
+    rig.pass_time(seconds=1)
+    assert not rig.online and rig.accounts.of_month("laptop") == (2000, 0)
+    rig.terms = None
+    rig.pass_time(seconds=1)
+    assert not list(rig.meters), "neither listed nor connected"
+
+
+def test_when_a_client_was_seen_is_forgotten_with_its_figures(tmp_path):
+    rig = Rig(tmp_path, entry(), at("2026-03-30T10:00:00"))
+    rig.use(10, 20)
+    rig.pass_time(seconds=1)
+    rig.accounts.close(rig.now, rig.wall)
+    for days, is_known in ((KEPT_DAYS, True), (KEPT_DAYS + 2, False)):
+        later = Rig(tmp_path, entry(), rig.wall + days * 86400)
+        later.online.clear()
+        assert later.accounts.last_seen("laptop") is not None
+        later.use(1, 1)
+        later.accounts.close(later.now, later.wall)
+        again = Rig(tmp_path, entry(), later.wall)
+        assert (again.accounts.last_seen("laptop") is not None) is is_known
 
 
 def test_figures_survive_a_restart_and_days_add_up_to_months(tmp_path):
