@@ -14,7 +14,8 @@ from halftunnel_vpn.client.client_shaping import ClientShaping
 from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached
 from halftunnel_vpn.client.exits.session_maker import SessionMaker
 from halftunnel_vpn.client.leg_recorder import LegRecorder
-from halftunnel_vpn.client.legs.keepers import LegInfo, LegKeepers, describe
+from halftunnel_vpn.client.legs.keepers import LegKeepers
+from halftunnel_vpn.client.legs.leg_info import LegInfo, describe
 from halftunnel_vpn.client.legs.new_session import NewSession
 from halftunnel_vpn.client.stream_log import log_opening
 from halftunnel_vpn.client.tunnel_numbers import TunnelNumbers, numbers_of

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from halftunnel_vpn import __version__
 from halftunnel_vpn.client.exits.exit_link import ExitLink
 from halftunnel_vpn.client.legs.circuit_breaker import Breaker
-from halftunnel_vpn.client.legs.keepers import LegInfo, describe
+from halftunnel_vpn.client.legs.leg_info import LegInfo, describe
 from halftunnel_vpn.config.client import ClientProfile
 from halftunnel_vpn.control.status_schema import (
     DirectionStatus,

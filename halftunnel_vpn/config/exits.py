@@ -64,6 +64,7 @@ class RoadConfig:
     )
     rotate_after: float = option(values.duration(1, 30 * 86400), default=3600.0)
     rotate_bytes: int = option(values.size(2**20, 2**37), default=2**34)
+    urgent_leg: bool = option(values.boolean, default=True)
     tls: TlsConfig = optional_section(default_factory=TlsConfig)
 
 

@@ -14,7 +14,7 @@ from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.exits.exit_set import ExitSet
 from halftunnel_vpn.client.exits.exit_status import exit_statuses
 from halftunnel_vpn.client.host.road_resolver import RoadResolver
-from halftunnel_vpn.client.legs.keepers import LegInfo
+from halftunnel_vpn.client.legs.leg_info import LegInfo
 from halftunnel_vpn.client.legs.new_session import NewSession
 from halftunnel_vpn.client.legs.remembered_file import KEEPALIVE_FILE, PADDING_FILE, RememberedFile
 from halftunnel_vpn.client.padding_memory import PaddingMemory

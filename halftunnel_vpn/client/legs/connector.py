@@ -146,7 +146,10 @@ class Connector:
                 join_token=as_uuid4(secrets.token_bytes(16)),
                 timestamp=await reserved,
                 nonce=secrets.token_bytes(NONCE_LENGTH),
-                capabilities=READS_STALE_TIME | TAKES_PADDING | READS_REFUSALS | OPENS_URGENT_LEGS,
+                capabilities=READS_STALE_TIME
+                | TAKES_PADDING
+                | READS_REFUSALS
+                | (OPENS_URGENT_LEGS if self._profile.downstream.urgent_leg else 0),
                 shaping=self.shaping_wish,
                 invitation=self._invitation,
             )

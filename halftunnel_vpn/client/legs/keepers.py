@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from halftunnel_vpn.client.legs.circuit_breaker import Circuit
 from halftunnel_vpn.client.legs.connector import Connector
 from halftunnel_vpn.client.legs.early_messages import LegClosed
+from halftunnel_vpn.client.legs.leg_numbers import (
+    MAX_AHEAD_OF_FURTHER,
+    MAX_AHEAD_OF_REPLACEMENT,
+    MAX_LEG_NUMBER_AHEAD,
+    LegNumbers,
+)
 from halftunnel_vpn.client.legs.new_session import NewLeg, NewSession
 from halftunnel_vpn.client.legs.roads import domain_of
 from halftunnel_vpn.client.legs.slots import Slot
@@ -39,47 +46,7 @@ MOVE_GRACE = 0.5
 IDLE_CUTS = ("connection-lost", "peer-closed-")
 """Reasons of a loss that a middlebox may have caused because the leg was idle."""
 
-MAX_LEG_NUMBER_AHEAD = 48
-"""Consecutive leg numbers without an answer (the exit accepts JOIN_WINDOW above its highest)."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LegInfo:
-    """One open leg, for the status. Times are in seconds, bytes are record bytes of this leg so far."""
-
-    direction: Direction
-    number: int
-    domain: str
-    """Host and port of its URL. The path is a secret."""
-    address: str
-    """The address that was dialled."""
-    round_trip: float | None
-    """None until measured."""
-    age: float
-    bytes_sent: int
-    bytes_received: int
-    draining: bool
-    """Whether it was replaced. It is closed as soon as its data is acknowledged."""
-    is_urgent: bool = False
-    """Whether it was opened for what is urgent."""
-
-
-def describe(leg: SessionLeg, now: float) -> LegInfo:
-    """Return the values of ``leg`` for the status."""
-    return LegInfo(
-        leg.direction,
-        leg.number,
-        domain_of(leg.name),
-        leg.address,
-        leg.round_trip,
-        now - leg.opened_at,
-        leg.bytes_sent,
-        leg.bytes_received,
-        leg.draining,
-        leg.is_urgent,
-    )
 
 
 class LegKeepers:
@@ -107,8 +74,7 @@ class LegKeepers:
         self._counters = counters
         self._changed = changed
         self._intervals = intervals
-        self._next_number = dict.fromkeys(Direction, 1)
-        self._unanswered = dict.fromkeys(Direction, 0)
+        self._numbers = LegNumbers()
         self._refusals = 0
         self._expired = asyncio.Event()
         self._slots = [slot for direction in Direction for slot in self._make_slots(direction)]
@@ -129,12 +95,14 @@ class LegKeepers:
             async with asyncio.TaskGroup() as self._group:
                 for slot in self._slots:
                     self._start(slot)
-                await self._expired.wait()
+                try:
+                    await self._expired.wait()
+                finally:
+                    self._urgent_slots.close()  # no keeper may begin while the others end
                 for keeper in self._tasks:
                     keeper.cancel()
         finally:
             self._group = None
-            self._urgent_slots.close()
             self._counters.remove_refresher(self._report)
 
     def expire(self) -> None:
@@ -173,16 +141,17 @@ class LegKeepers:
         task.add_done_callback(self._tasks.discard)
 
     def _begin_urgent(self, direction: Direction, number: int) -> Slot | None:
-        """Begin to keep a further leg to the URL of leg ``number``; None where the profile has shares."""
-        if (
-            self._group is None
-            or self._expired.is_set()
-            or self._roads.config(direction).spread == "weighted"
-        ):
+        """Begin to keep a further leg to the URL of leg ``number``; None where the profile wants none."""
+        config = self._roads.config(direction)
+        if self._group is None or self._expired.is_set():
             return None
-        own = [slot for slot in self._slots if slot.direction is direction]
-        like = next((slot for slot in own if slot.leg is not None and slot.leg.number == number), own[0])
-        slot = self._make_slot(direction, like.urls, is_urgent=True)
+        if not config.urgent_leg or config.spread == "weighted":
+            return None
+        legs = [slot.leg for slot in self._slots if slot.direction is direction and slot.leg is not None]
+        if not legs:
+            return None
+        like = next((leg for leg in legs if leg.number == number), legs[0])
+        slot = self._make_slot(direction, [like.name], is_urgent=True)
         self._slots.append(slot)
         self._start(slot)
         self._counters.count(f"urgent-legs-wanted-{direction.name.lower()}")
@@ -225,29 +194,33 @@ class LegKeepers:
         """Try once to open a leg; return None if it failed, or another keeper is already trying."""
         direction = slot.direction
         breaker = self._roads.breakers[direction][url]
-        if not breaker.is_ready(self._driver.clock()):
+        began = self._driver.clock()
+        if not self._numbers.may_take(direction, self._most_unanswered(slot)):
+            self._keep_numbers(slot, began)
+            return None
+        if slot.is_urgent and breaker.circuit is not Circuit.CLOSED:
+            self._give_way(slot, url)  # the next attempt is for the legs of the profile
+            return None
+        if not breaker.is_ready(began):
             return None  # another keeper, which woke at the same time, was first
         breaker.tried()
-        began = self._driver.clock()
         try:
             leg = await self._connector.join(self._keys, direction, lambda: self._take_number(direction), url)
         except LegClosed as error:
             if error.reason == REFUSED:
                 self._note(direction, error.reason, began)
                 breaker.succeeded()  # the path leads to the exit
-                slot.refused(self._driver.clock())
-                self._refused()
+                self._refused(slot)
             else:
-                self._failed(direction, url, error.reason, began)
-        except RoadError as error:
-            self._failed(direction, url, error.reason, began)
-        except HandshakeError as error:
-            self._failed(direction, url, error.reason, began)
+                self._failed(slot, url, error.reason, began)
+        except (RoadError, HandshakeError) as error:
+            self._failed(slot, url, error.reason, began)
         except BaseException:
             breaker.abandoned(self._driver.clock())
             raise
         else:
-            self._unanswered[direction] = self._refusals = 0
+            self._numbers.answered(direction)
+            self._refusals = 0
             breaker.succeeded()
             if self._trace is not None:
                 self._trace.joined(direction, leg.number, began, leg.dialled_at)
@@ -256,15 +229,36 @@ class LegKeepers:
 
     def _take_number(self, direction: Direction) -> int:
         """Return the number of a leg that is about to join."""
-        if self._unanswered[direction] >= MAX_LEG_NUMBER_AHEAD:
+        if not self._numbers.may_take(direction, MAX_LEG_NUMBER_AHEAD):
             self.expire()  # the exit would not accept this number
-        number = self._next_number[direction]
-        self._next_number[direction] += 1
-        self._unanswered[direction] += 1
-        return number
+        return self._numbers.take(direction)
 
-    def _refused(self) -> None:
-        """Note a refused leg: either the exit has restarted, or only this leg is wrong."""
+    def _most_unanswered(self, slot: Slot) -> float:
+        """Return how many numbers in a row may be without an answer before an attempt for ``slot``."""
+        if slot.must_move or all(leg.draining for leg in self._session.legs_of(slot.direction)):
+            return math.inf  # if need be, the session is given up
+        return MAX_AHEAD_OF_FURTHER if slot.leg is None else MAX_AHEAD_OF_REPLACEMENT
+
+    def _keep_numbers(self, slot: Slot, now: float) -> None:
+        """Let ``slot`` wait. A leg that joins in place of another one makes numbers free again."""
+        self._counters.drop("join-numbers-kept")
+        slot.refused(now)
+        if slot.leg is None:
+            joined = (other for other in self._slots if other.direction is slot.direction and other.leg)
+            if other := next(joined, None):
+                other.renew(now)
+
+    def _give_way(self, slot: Slot, url: str | None = None) -> None:
+        """Close the leg for what is urgent beside ``slot``, or ``slot`` itself: there is no room for it."""
+        if self._urgent_slots.give_way(slot.direction, self._driver.clock(), url):
+            self._counters.count(f"urgent-legs-gave-way-{slot.direction.name.lower()}")
+
+    def _refused(self, slot: Slot) -> None:
+        """Note a refused leg: the exit has restarted, it is at its limits, or only this leg is wrong."""
+        self._give_way(slot)
+        if slot.is_urgent:
+            return
+        slot.refused(self._driver.clock())
         self._refusals += 1
         self._roads.forgive()  # the exit answers, so the other direction need not wait before its attempt
         if self._session.legs:
@@ -318,9 +312,11 @@ class LegKeepers:
             return
         self._intervals.cut(leg.domain, silence, time.time())
 
-    def _failed(self, direction: Direction, url: str, reason: str, began: float) -> None:
-        self._roads.breakers[direction][url].failed(self._driver.clock())
-        self._note(direction, reason, began)
+    def _failed(self, slot: Slot, url: str, reason: str, began: float) -> None:
+        self._give_way(slot, url)
+        if not slot.is_urgent:  # the legs of the profile need not wait for it
+            self._roads.breakers[slot.direction][url].failed(self._driver.clock())
+        self._note(slot.direction, reason, began)
 
     def _note(self, direction: Direction, reason: str, began: float) -> None:
         self._counters.drop(f"join-{reason}")

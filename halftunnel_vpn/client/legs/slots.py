@@ -82,6 +82,11 @@ class Slot:
             self._attempt.cancel()  # it began on a network that may be gone
         self.wake()
 
+    def renew(self, now: float) -> None:
+        """Replace the leg as if it were old."""
+        self._rotate_at = min(self._rotate_at, now)
+        self.wake()
+
     def filled(self, leg: SessionLeg, now: float) -> None:
         """Note that ``leg`` serves this connection from now on."""
         self.leg = leg

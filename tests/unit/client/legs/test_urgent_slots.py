@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from halftunnel_vpn.client.legs.slots import Slot
-from halftunnel_vpn.client.legs.urgent_slots import UrgentSlots
+from halftunnel_vpn.client.legs.urgent_slots import AGAIN_AFTER, UrgentSlots
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.session.urgent_leg import WANTED_FOR
 from halftunnel_vpn.timers import Wheel
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
+URL = "wss://a.example/"
 
 
 class House:
@@ -23,7 +24,7 @@ class House:
     def _begin(self, direction, number):
         if self.refuses:
             return None
-        slot = Slot(direction, [], {}, lambda: 0.5, rotate_after=1, rotate_bytes=1, is_urgent=True)
+        slot = Slot(direction, [URL], {}, lambda: 0.5, rotate_after=1, rotate_bytes=1, is_urgent=True)
         self.begun.append((direction, number, slot))
         return slot
 
@@ -63,3 +64,20 @@ def test_nothing_is_left_when_the_session_is_over(house):
     house.slots.wanted(UP, 3, 100.0)
     house.slots.close()
     assert house.wheel.next_deadline is None
+    house.slots.wanted(DOWN, 3, 101.0)
+    assert len(house.begun) == 1, "a report that comes while the keepers end"
+
+
+def test_one_that_gave_way_comes_back_after_a_while(house):
+    house.slots.wanted(UP, 3, 100.0)
+    house.slots.wanted(DOWN, 3, 100.0)
+    assert not house.slots.give_way(UP, 110.0, "wss://another/"), "it leads elsewhere"
+    assert house.slots.give_way(UP, 110.0, URL)
+    assert not house.slots.give_way(UP, 110.0)
+    house.slots.wanted(UP, 3, 110.0)
+    house.slots.wanted(UP, 3, 109.0 + AGAIN_AFTER)
+    assert house.is_closed == [True, False]
+    house.slots.wanted(UP, 3, 110.0 + AGAIN_AFTER)
+    assert house.is_closed == [True, False, False]
+    house.wheel.run(101.0 + WANTED_FOR)
+    assert house.is_closed == [True, True, False]
