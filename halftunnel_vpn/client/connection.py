@@ -231,10 +231,11 @@ class Connection:
         """Keep the connection up forever, beginning with the session of :meth:`establish`."""
         while True:
             assert self._keepers is not None
+            began = self._driver.clock()
             await self._keepers.run()
             self._drop(ResetCode.SHUTDOWN)
             successor, self._successor = self._successor, None
-            self._adopt(successor or await self._maker.until_made())
+            self._adopt(successor or await self._maker.until_made(self._driver.clock() - began))
 
     async def drain(self) -> None:
         """Wait until the exit has received the data of all flows, or for DRAIN_TIMEOUT."""

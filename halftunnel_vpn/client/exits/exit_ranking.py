@@ -69,12 +69,15 @@ class ExitRanking:
             return [self.choice.name]
         return self._by_round_trip() if self.choice.fastest else list(self.names)
 
-    def for_new_session(self) -> list[str]:
-        """Return the exits in the order in which a lost session is replaced: its own exit comes first."""
+    def for_new_session(self, *, is_own_last: bool = False) -> list[str]:
+        """Return the exits in the order in which a lost session is replaced.
+
+        Its own exit comes first, or last: it ends sessions at once.
+        """
         wanted = self.wanted()
         if self.in_use in wanted:
             wanted.remove(self.in_use)
-            wanted.insert(0, self.in_use)
+            wanted.insert(len(wanted) if is_own_last else 0, self.in_use)
         return wanted
 
     def others(self) -> list[str]:

@@ -101,15 +101,16 @@ class ExitSet:
         """The connector of the exit in use; before the first session, of the one that is tried first."""
         return self._connectors[self.ranking.in_use or self.ranking.wanted()[0]]
 
-    async def any_session(self, wish: ShapingTerms | None) -> Reached:
+    async def any_session(self, wish: ShapingTerms | None, *, is_own_last: bool = False) -> Reached:
         """Make a session with the first exit that can be reached, each tried once.
 
+        ``is_own_last``: the exit of the last session is tried last.
         Raises HandshakeError or RoadError with the sentence of every exit.
         """
         if self.ranking.choice.fastest and self.ranking.in_use is None:
             await self.measure()
         failures: dict[str, HalfTunnelError] = {}
-        names = self.ranking.for_new_session()
+        names = self.ranking.for_new_session(is_own_last=is_own_last)
         for name in names:
             try:
                 return await self.session_with(name, wish, limit=self._limit if len(names) > 1 else None)

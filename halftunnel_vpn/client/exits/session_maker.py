@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
+from typing import Final
 
 from halftunnel_vpn.client.backoff import Backoff
 from halftunnel_vpn.client.exits.exit_set import ExitSet, Reached, give_up
@@ -14,6 +15,10 @@ from halftunnel_vpn.client.legs.handshake_sentences import explain
 from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.errors import HandshakeError, RoadError
 from halftunnel_vpn.protocol.shaping_terms import ShapingTerms
+
+SHORT: Final = 10.0
+"""Seconds before which a session has ended too soon. After two of these in a row there is a pause, and then
+the other exits are tried first."""
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ class SessionMaker:
         self._counters = counters
         self._wish = wish
         self._hurried = asyncio.Event()
+        # The pauses between sessions that end too soon, and how many have done so in a row.
+        self._short_backoff = Backoff(random.random)
+        self._short = 0
 
     def hurry(self) -> None:
         """Begin again now with short pauses: the network has changed, or another exit is wanted."""
@@ -36,10 +44,19 @@ class SessionMaker:
 
     async def once(self) -> Reached:
         """Try each exit once. Raises RoadError or HandshakeError."""
-        return await self._exits.any_session(self._wish())
+        return await self._exits.any_session(self._wish(), is_own_last=self._short > 1)
 
-    async def until_made(self) -> Reached:
-        """Return the next session."""
+    async def until_made(self, lasted: float) -> Reached:
+        """Return the next session. ``lasted`` is how many seconds the last one did."""
+        if lasted >= SHORT:
+            self._short = 0
+            self._short_backoff.reset()
+        else:
+            self._short += 1
+            if self._short > 1:
+                self._counters.count("sessions-too-short")
+                log.warning("the exit ends each session after a moment; the next attempt comes after a pause")
+                await self._rest(self._short_backoff.next_delay())
         backoff = Backoff(random.random)
         while True:
             attempt = asyncio.ensure_future(self.once())
@@ -64,6 +81,10 @@ class SessionMaker:
             if hurried.done() and not hurried.cancelled():
                 backoff.reset()  # the network has changed, so begin again with short pauses
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff.next_delay()):
-                    await self._hurried.wait()
+            await self._rest(backoff.next_delay())
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait until something has changed, at most ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()

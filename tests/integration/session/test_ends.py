@@ -13,6 +13,7 @@ import pytest
 from halftunnel_vpn.client import backoff
 from halftunnel_vpn.errors import RoadError
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.stream_messages import ResetCode
 from halftunnel_vpn.server import exit as exit_module
 from halftunnel_vpn.server.guard_file import GUARD_FILE
 
@@ -215,3 +216,24 @@ async def test_streams_leave_descriptors_for_legs(running_exit, make_client, ech
     for user in users[6:]:
         await user.heard("refused LIMIT")
     assert running_exit.dropped == {"stream-limit": 2}
+
+
+async def test_sessions_that_the_exit_ends_at_once_are_made_after_ever_longer_pauses(
+    running_exit, make_client, until, monkeypatch
+):
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.3)
+    await running_exit.start()
+    client = await make_client().up()
+
+    async def end_sessions():
+        while True:
+            running_exit.exit.registry.close_all(ResetCode.SHUTDOWN)
+            await asyncio.sleep(0.001)
+
+    began = time.monotonic()
+    ending = asyncio.ensure_future(end_sessions())
+    await until(lambda: running_exit.counted["handshakes-accepted"] >= 5)
+    ending.cancel()
+    assert time.monotonic() - began > 0.15 + 0.22 + 0.33
+    assert client.counters.counted["sessions-too-short"] >= 3
+    await until(lambda: client.connection.state == "connected")

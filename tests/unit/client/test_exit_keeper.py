@@ -277,7 +277,7 @@ async def test_a_session_that_is_made_while_the_tunnel_ends_is_closed(rig: Rig, 
 async def test_a_first_session_that_is_made_while_the_tunnel_ends_is_closed(steps: int) -> None:
     connectors = {"one": FakeConnector("one")}
     exits = ExitSet(cast("Any", connectors), (), cast("Any", None))
-    making = asyncio.ensure_future(SessionMaker(exits, Counters(), lambda: None).until_made())
+    making = asyncio.ensure_future(SessionMaker(exits, Counters(), lambda: None).until_made(100.0))
     for _ in range(steps):
         await asyncio.sleep(0)
     making.cancel()

@@ -22,13 +22,14 @@ def test_by_default_priority_decides_and_a_lost_session_returns_to_its_own_exit_
     made = ranking(in_use="middle")
     assert made.wanted() == NAMES
     assert made.for_new_session() == ["middle", "near", "far"]
+    assert made.for_new_session(is_own_last=True) == ["near", "far", "middle"]
     assert made.others() == ["near", "far"]
     assert made.preferred() == ["near"]
 
 
 def test_a_named_exit_is_never_left():
     made = ranking(ExitChoice("far"), in_use="far")
-    assert made.wanted() == made.for_new_session() == ["far"]
+    assert made.wanted() == made.for_new_session() == made.for_new_session(is_own_last=True) == ["far"]
     assert made.others() == made.preferred() == []
 
 
