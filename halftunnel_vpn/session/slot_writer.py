@@ -20,6 +20,9 @@ NEARLY_FULL: Final = 4
 KEEPALIVE_WAIT: Final = 0.5
 """Seconds after which a keepalive whose leg gets no slot leaves without one."""
 
+MAX_HELD: Final = 32
+"""Keepalives that wait for a slot of one leg, at most: a peer may ask for answers without end."""
+
 HELD_FOR: Final = 0.3
 """Seconds for which a path counts as slower than the clock, after a slot without a writable leg."""
 
@@ -158,8 +161,12 @@ class SlotWriter:
     # --- keepalives ------------------------------------------------------------------------------
 
     def hold_keepalive(self, leg: SessionLeg, packet: bytes, now: float) -> None:
-        """Let ``packet`` ride in the next record on ``leg``."""
-        self._keepalives.setdefault(leg, (now, []))[1].append(packet)
+        """Let ``packet`` ride in the next record on ``leg``, unless too many wait for it."""
+        waiting = self._keepalives.setdefault(leg, (now, []))[1]
+        if len(waiting) >= MAX_HELD:
+            self._context.counters.drop("keepalive-queue-full")
+            return
+        waiting.append(packet)
 
     def leg_of_keepalive(self, writable: list[SessionLeg]) -> SessionLeg | None:
         """Return the leg among ``writable`` for which a keepalive waits; None: none does."""

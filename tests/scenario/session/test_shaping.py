@@ -9,13 +9,14 @@ import pytest
 
 from halftunnel_vpn.protocol.keys import Direction
 from halftunnel_vpn.protocol.records import TAG_LENGTH
-from halftunnel_vpn.protocol.stream_messages import StreamKind
+from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind, StreamKind
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.clock_parameters import HOLD, TICK, UP_RAMP, downstream_clock, upstream_clock
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
 from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.shaping import IN_FLIGHT_TIME
 from halftunnel_vpn.session.shaping_plan import ShaperState, ShapingPlan
+from halftunnel_vpn.session.slot_writer import MAX_HELD
 from halftunnel_vpn.timers import GRANULARITY
 
 SEED = bytes([0, 128, 128])
@@ -495,6 +496,24 @@ def test_the_clock_does_not_run_ahead_of_a_path_that_delivers_nothing(split):
     rate = upstream_clock(SEED, stops=False, bulk_after=1.0).highest_rate
     ahead = (pair.client.shaper.writer.slots - before) * 1456
     assert ahead <= rate * (IN_FLIGHT_TIME + pair.client.round_trip) + 2 * 1456
+
+
+def test_a_peer_that_asks_without_end_is_answered_within_a_bound(split):
+    pair = split()
+    pair.ask()
+    pair.client.pump(pair.now)
+    leg = pair.end(pair.client, Direction.UPSTREAM)
+    ping = pair.packet(
+        PacketType.KEEPALIVE, 0, payload=Keepalive(KeepaliveKind.PING, 7, 0, 0, 0.0).encode(b"")
+    )
+    assert pair.client.shaper.state is ShaperState.CLOCK
+    leg.peer.state.records_sent += 1
+    pair.client.train_received(leg.state, memoryview(ping * 500), pair.now)
+    waiting = pair.client.shaper.writer._keepalives[leg.state][1]
+    assert len(waiting) == MAX_HELD
+    assert pair.client_counters.dropped["keepalive-queue-full"] == 500 - MAX_HELD
+    pair.advance(5.0)
+    assert not pair.client.shaper.writer._keepalives
 
 
 def test_a_keepalive_whose_leg_gets_no_slot_leaves_without_one(split):
