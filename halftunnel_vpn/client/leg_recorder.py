@@ -170,10 +170,11 @@ class _Tap:
         """Send, and write down what was sent."""
         shaper = self._shaper
         slot = shaper.writer.sending if shaper is not None else None
-        late = None if slot is None else self._log.clock() - slot.deadline
+        now = self._log.clock()
         size = self._sealed.send_train(parts)
         if slot is not None:
-            self._log.write(self._leg, "up", size, slot.padding, late, slot.escape)
+            padding, deadline, escape = slot
+            self._log.write(self._leg, "up", size, padding, now - deadline, escape)
         else:
             self._log.write(self._leg, "up", size, 0, None, shaper.escape if shaper is not None else "")
         return size

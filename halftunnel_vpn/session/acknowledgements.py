@@ -20,9 +20,6 @@ ACK_DELAY: Final = 0.02
 RECEIPT_DELAY: Final = 0.02
 """Seconds a receipt may wait for a train that carries it."""
 
-PADDING_RECEIPT_DELAY: Final = 0.1
-"""Seconds that a receipt may wait which only padding has made due."""
-
 ACK_LENGTH: Final = HEADER_LENGTH + 8
 
 MAX_STATELESS: Final = 4096
@@ -102,11 +99,11 @@ class Acknowledgements:
                 self._receipt_timer.arm(now + RECEIPT_DELAY)
 
     def receipt_of_padding(self, leg: SessionLeg, now: float) -> None:
-        """Send a receipt for ``leg`` with the next train, within PADDING_RECEIPT_DELAY."""
-        if leg not in self.riding:
+        """Send a receipt for ``leg``, on which only padding comes: on a clock with the next train."""
+        if self.is_shaped:
             self.riding[leg] = None
-            if not self.is_shaped and not self._receipt_timer.armed:
-                self._receipt_timer.arm(now + PADDING_RECEIPT_DELAY)
+        else:
+            self.receipt_soon(leg, now)
 
     def discard(self, receiving: ReceiveSide) -> None:
         """Send nothing more for a stream."""
@@ -154,6 +151,7 @@ class Acknowledgements:
         while self.riding and train.room >= ACK_LENGTH:
             leg, _ = self.riding.popitem()
             leg.untold_bytes = 0
+            leg.told_at = leg.last_received
             leg.gives_receipts = True
             stamp = int(leg.last_received * 1e6) & SERIAL_MASK or 1
             header = encode_header(PacketType.ACK, self._session_id, 0, leg.number, stamp, 8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, STEADY, ClockParameters, RampStep
+from halftunnel_vpn.session.clock_parameters import MAX_STOP_GAP, STEADY, ClockParameters
+from halftunnel_vpn.timers import GRANULARITY
 
 OUTCOMES = 12
 """Stops that are distinguished. The last one stands for all activities of a minute and more."""
@@ -13,15 +14,18 @@ class ActivityClock:
 
     __slots__ = (
         "_gap",
-        "_highest_rate",
-        "_last_data",
         "_parameters",
         "_started",
         "activities",
+        "highest_rate",
         "index",
         "is_whole",
+        "last_data",
         "next_check",
+        "pace_until",
+        "records",
         "running",
+        "steps",
         "stopped_at",
     )
 
@@ -29,7 +33,11 @@ class ActivityClock:
         self._parameters = parameters
         # Whether an activity goes on.
         self.running = False
-        self._highest_rate = parameters.highest_rate
+        # Bytes a second at most.
+        self.highest_rate = 0.0
+        # The pace: records that leave together, steps of the timer wheel to the next ones, until when.
+        self.records = self.steps = 1
+        self.pace_until = 0.0
         # Whether records are the whole ones and not the trickle's.
         self.is_whole = True
         # When it may stop next, and when the budget is checked next.
@@ -39,7 +47,9 @@ class ActivityClock:
         # How many activities ended at which index.
         self.stopped_at = [0] * OUTCOMES
         self.activities = 0
-        self._started = self._last_data = 0.0
+        self._started = 0.0
+        # When a record with data has left last.
+        self.last_data = 0.0
         self._gap = 0.0
 
     def begin(self, now: float) -> None:
@@ -47,33 +57,24 @@ class ActivityClock:
         self.running = True
         self.activities += 1
         self.index = 0
-        self._started = self._last_data = now
+        self._started = self.last_data = now
+        parameters = self._parameters
+        self.highest_rate = parameters.highest_rate if self.is_whole else parameters.trickle / parameters.tick
+        self.set_pace(now)
         self._gap = self._parameters.first_stop
         self.next_check = now + self._gap
-
-    def data(self, now: float) -> None:
-        """A record with data has left."""
-        self._last_data = now
-
-    def is_over(self, now: float, hold: float) -> bool:
-        """Whether nothing was active for ``hold`` seconds; a stop at a fixed time is asked for by itself."""
-        return now - self._last_data >= hold
 
     def passed(self, now: float) -> float:
         """Return the seconds since the start of the activity."""
         return now - self._started
 
-    def pace(self, now: float) -> RampStep:
-        """Return how many records leave now, and how many ticks later the next ones do."""
-        ramp = self._parameters.ramp
-        if self.is_whole and ramp:
-            return self._parameters.pace_at(now - self._started)
-        return STEADY
-
-    @property
-    def highest_rate(self) -> float:
-        """Bytes a second at most."""
-        return self._highest_rate if self.is_whole else self._parameters.trickle / self._parameters.tick
+    def set_pace(self, now: float) -> None:
+        """Set the pace to that of ``now``; it is due at ``pace_until``."""
+        parameters = self._parameters
+        pace = parameters.pace_at(now - self._started) if self.is_whole else STEADY
+        self.records = pace.records
+        self.steps = round(parameters.tick * pace.ticks / GRANULARITY)
+        self.pace_until = self._started + pace.until
 
     def bytes_between(self, start: float, end: float) -> float:
         """Return the bytes of the records from ``start`` to ``end``, in seconds since the start."""

@@ -105,6 +105,7 @@ class SessionLeg:
         "packets_sent",
         "padding_received",
         "padding_sent",
+        "padding_train",
         "ping_id",
         "ping_sent",
         "port",
@@ -116,6 +117,7 @@ class SessionLeg:
         "reported",
         "round_trip",
         "silence",
+        "told_at",
         "under_way",
         "untold_bytes",
         "weight",
@@ -162,6 +164,8 @@ class SessionLeg:
         self.draining = False
         # Bytes received that no receipt has reported.
         self.untold_bytes = 0
+        # When the last record came that a receipt has reported.
+        self.told_at = 0.0
         # Whether receipts have been sent for it.
         self.gives_receipts = False
         # Bytes sent that no receipt has reported, and what receipts show about the path.
@@ -169,6 +173,8 @@ class SessionLeg:
         self.bytes_sent = self.bytes_received = 0
         # Bytes of PADDING packets, headers included.
         self.padding_sent = self.padding_received = 0
+        # The last train that held nothing but padding: the next one is most likely the same.
+        self.padding_train = b""
         # Bytes that it counts as having sent before it joined.
         self.handicap = 0.0
         self.records_sent = self.records_received = 0
@@ -182,6 +188,10 @@ class SessionLeg:
         self.records_sent += 1
         self.packets_sent += packets
         self.last_sent = now
+
+    def takes(self, most: int) -> bool:
+        """Return whether it can be written, and has fewer than ``most`` bytes under way."""
+        return self.port.writable and self.under_way.bytes + self.under_way.datagram_bytes < most
 
     def report(self, counters: Counters) -> None:
         """Add what the leg has carried since the last report to the totals of its direction."""

@@ -24,7 +24,12 @@ from halftunnel_vpn.session.datagram_stream import DatagramStream
 from halftunnel_vpn.session.keepalive import LegKeepalive
 from halftunnel_vpn.session.leg_set import LegSet
 from halftunnel_vpn.session.legs import SessionLeg
-from halftunnel_vpn.session.receipts import RECEIPT_BYTES, RIDE_BYTES
+from halftunnel_vpn.session.receipts import (
+    PADDING_RECEIPT_INTERVAL,
+    PADDING_RIDE_BYTES,
+    RECEIPT_BYTES,
+    RIDE_BYTES,
+)
 from halftunnel_vpn.session.stream import Stream
 from halftunnel_vpn.session.stream_table import StreamTable
 from halftunnel_vpn.session.urgent_leg import UrgentLegs
@@ -95,6 +100,12 @@ class PacketDispatch:
         leg.last_received = now
         leg.records_received += 1
         leg.bytes_received += len(plaintext)
+        if plaintext == leg.padding_train:
+            leg.packets_received += 1
+            leg.padding_received += len(plaintext)
+            if leg.direction is not self._sends:
+                self._padding_came(leg, len(plaintext), now)
+            return
         streams = self._table.streams
         packets = iter_train(plaintext, context.session_id)
         is_padding = packets[-1].type is PacketType.PADDING and not _holds_data(packets)
@@ -132,15 +143,26 @@ class PacketDispatch:
                     raise FlowControlError("too-many-violations") from error
             if stream.is_over:
                 self._table.settle(stream)
-        if leg.direction is not self._sends:
-            leg.untold_bytes += len(plaintext)
-            if is_padding:
-                if leg.untold_bytes >= RIDE_BYTES:
-                    context.acknowledgements.receipt_of_padding(leg, now)
-            elif leg.untold_bytes >= RECEIPT_BYTES:
-                context.acknowledgements.receipt(leg)
-            elif leg.untold_bytes >= RIDE_BYTES:
-                context.acknowledgements.receipt_soon(leg, now)
+        if is_padding and not last:
+            leg.padding_train = bytes(plaintext)
+        if leg.direction is self._sends:
+            return
+        if is_padding:
+            self._padding_came(leg, len(plaintext), now)
+            return
+        leg.untold_bytes += len(plaintext)
+        if leg.untold_bytes >= RECEIPT_BYTES:
+            context.acknowledgements.receipt(leg)
+        elif leg.untold_bytes >= RIDE_BYTES:
+            context.acknowledgements.receipt_soon(leg, now)
+
+    def _padding_came(self, leg: SessionLeg, count: int, now: float) -> None:
+        """Count ``count`` bytes without data, for which a receipt has time."""
+        leg.untold_bytes = untold = leg.untold_bytes + count
+        if untold >= RIDE_BYTES and (
+            untold >= PADDING_RIDE_BYTES or now - leg.told_at >= PADDING_RECEIPT_INTERVAL
+        ):
+            self._context.acknowledgements.receipt_of_padding(leg, now)
 
     def _packet_without_stream(self, leg: SessionLeg, packet: Packet, is_last: bool, now: float) -> None:
         context, numbers = self._context, self._table.numbers

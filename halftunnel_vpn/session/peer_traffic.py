@@ -14,26 +14,22 @@ FOLLOW: Final = 0.1
 class PeerTraffic:
     """Records of the other direction. ``sends`` is the direction that this end sends in."""
 
-    __slots__ = ("_heard", "_heard_at", "_legs", "_sends")
+    __slots__ = ("_began", "_legs", "_sends")
 
     def __init__(self, legs: Legs, sends: Direction) -> None:
         self._legs = legs
         self._sends = sends
-        # Records of the peer so far, and when the last came.
-        self._heard = 0
-        self._heard_at = 0.0
+        # When the activity began, which counts as a record.
+        self._began = 0.0
 
     def begin(self, now: float) -> None:
         """Start counting: an activity begins."""
-        self._heard_at = now
+        self._began = now
 
     def is_heard(self, now: float) -> bool:
         """Return whether a record has come within FOLLOW."""
-        heard = 0
+        last = self._began
         for leg in self._legs.all:
-            if leg.direction is not self._sends:
-                heard += leg.records_received
-        if heard != self._heard:
-            self._heard = heard
-            self._heard_at = now
-        return now - self._heard_at < FOLLOW
+            if leg.direction is not self._sends and leg.last_received > last:
+                last = leg.last_received
+        return now - last < FOLLOW

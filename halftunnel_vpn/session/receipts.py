@@ -22,6 +22,12 @@ RECEIPT_BYTES: Final = 256 * 1024
 RIDE_BYTES: Final = 2 * 1024
 """Bytes from which a receipt goes along with a train that leaves anyway."""
 
+PADDING_RIDE_BYTES: Final = 64 * 1024
+"""The same while nothing but padding comes,"""
+
+PADDING_RECEIPT_INTERVAL: Final = 0.2
+"""and the seconds since the last receipt after which fewer are enough."""
+
 MIN_UNDER_WAY: Final = 448 * 1024
 """Bytes that may always be in flight on a leg. They include nearly RECEIPT_BYTES without a receipt."""
 
@@ -64,6 +70,9 @@ class _Entry(NamedTuple):
     datagram_bytes: int
     sent_at: float
     departs: float
+
+
+_new = tuple.__new__  # NamedTuple's own constructor costs more
 
 
 class InFlight:
@@ -137,7 +146,7 @@ class InFlight:
         The datagrams' are in ``datagram_bytes`` already.
         """
         entries = self._entries
-        leaves = self.pacer.departure(count, now)
+        leaves = self.pacer.departure(count, now) if self.pacer.pace else now
         if self._probing and not self._probe_record and self.bytes < MIN_UNDER_WAY:
             self._probe_record = record  # what is ahead of it is little enough
         self.bytes += count - datagram_count
@@ -147,7 +156,7 @@ class InFlight:
             last = entries.pop()
             count += last.bytes
             datagram_count += last.datagram_bytes
-        entries.append(_Entry(record, count, datagram_count, now, leaves))
+        entries.append(_new(_Entry, (record, count, datagram_count, now, leaves)))
 
     def idle(self) -> None:
         """Note that no data waits. Until the data in flight has arrived, samples do not show the rate."""

@@ -55,7 +55,7 @@ class Shaper:
     __slots__ = (
         "_acknowledgements", "_backlog", "_bulk_quiet", "_bulk_sent", "_context", "_legs",
         "_numbers", "_opened", "_owed_slots", "_parameters", "_peer", "_policy",
-        "_scheduler", "_slot_at", "_step", "_timer", "_used", "began", "budget", "clock", "notify",
+        "_quiet", "_scheduler", "_slot_at", "_step", "_timer", "_used", "began", "budget", "clock", "notify",
         "reason", "slots_skipped", "state", "writer",
     )  # fmt: skip
 
@@ -84,6 +84,8 @@ class Shaper:
         self._peer = PeerTraffic(legs, context.sends)
         self.state = _IDLE
         self.clock = ActivityClock(plan.parameters)
+        # Seconds without data before which it does not stop; infinite: it stops at fixed times.
+        self._quiet = math.inf if plan.parameters.stops else plan.parameters.hold
         # Why the state is STEPPED_DOWN: a word of PaddingBudget.
         self.reason = ""
         self.writer = SlotWriter(context, legs, plan.budget)
@@ -158,35 +160,35 @@ class Shaper:
         self._owed_slots = 0
         self._peer.begin(now)
         self._step = math.floor(now / GRANULARITY) + 1
-        self._arm_slot(0.0 if self.clock.is_whole else self._parameters.tick)
+        self._step += 0 if self.clock.is_whole else self.clock.steps
+        self._timer.arm((self._step - 0.5) * GRANULARITY)  # a time of the wheel: its rounding makes none late
         self._slot(now, now)
-
-    def _arm_slot(self, after: float) -> None:
-        """Set the time of the next slot: a time of the wheel, so that none is late by its rounding."""
-        self._step += round(after / GRANULARITY)
-        self._timer.arm((self._step - 0.5) * GRANULARITY)
 
     def _tick(self, now: float) -> None:
         if self.state is not _CLOCK:
             self._check_unshaped(now)
             return
+        clock = self.clock
         deadline = self._step * GRANULARITY
-        pace = self.clock.pace(deadline)
-        tick = self._parameters.tick * pace.ticks
-        missed = int((now - deadline) / tick)
+        if deadline >= clock.pace_until:
+            clock.set_pace(deadline)
+        records, steps = clock.records, clock.steps
+        missed = int((now - deadline) / (steps * GRANULARITY))
         if missed > 0:  # this process was held up: what it missed is not made up for
             self.slots_skipped += missed
-            self._step += round(missed * tick / GRANULARITY)
+            self._step += missed * steps
             deadline = self._step * GRANULARITY
-        self._arm_slot(tick)
-        if self._may_stop(now):
-            return
-        if not self.clock.is_whole and self._is_surge():
-            self.clock.is_whole = True
+        self._step += steps
+        self._timer.arm((self._step - 0.5) * GRANULARITY)
+        if now >= clock.next_check or now - clock.last_data >= self._quiet or not self._legs.senders:
+            if self._may_stop(now):
+                return
+        if not clock.is_whole and self._is_surge():
+            clock.is_whole = True
             self._opened = self._numbers.highest
-            self.clock.stop()
-            self.clock.begin(now)
-        for _ in range(pace.records):
+            clock.stop()
+            clock.begin(now)
+        for _ in range(records):
             if self._owed_slots > 0:
                 self._owed_slots -= 1
             elif self.state is _CLOCK:
@@ -199,10 +201,10 @@ class Shaper:
         if not self._legs.senders:
             self._stop(now)
             return True
-        if is_check or not parameters.stops:
-            is_over = clock.is_over(now, parameters.hold + self._context.round_trip)
+        quiet = now - clock.last_data
+        if (is_check or not parameters.stops) and quiet >= parameters.hold + self._context.round_trip:
             is_followed = parameters.follows and self._peer.is_heard(now)
-            if is_over and not is_followed and not (self._acknowledgements or self._scheduler):
+            if not (is_followed or self._acknowledgements or self._scheduler):
                 self._stop(now)
                 return True
         if is_check:
@@ -255,19 +257,25 @@ class Shaper:
             else:
                 has_data = writer.send(leg, cell - TAG_LENGTH, now, deadline)
             if has_data:
-                self.clock.data(now)
+                self.clock.last_data = now
                 if not leg.is_watched:
                     self._used(leg, now)
-            self._note_backlog(now)
-        writer.release_late_keepalives(now)
+            passed = now - self._slot_at
+            self._slot_at = now
+            if writer.is_full:
+                self._note_backlog(now, passed)
+            elif self._backlog:
+                self._backlog = max(self._backlog - passed, 0.0)
+        if writer.keepalives:
+            writer.release_late_keepalives(now)
 
     def _choose(self, now: float) -> SessionLeg | None:
         """The leg of this slot: what waits has no say in it, except a keepalive, which is for one leg."""
         most = int(self.clock.highest_rate * (self._context.round_trip + IN_FLIGHT_TIME))
         senders = self._legs.senders
         if len(senders) == 1:
-            return senders[0] if _takes(senders[0], most) else None
-        writable = [leg for leg in senders if _takes(leg, most)]
+            return senders[0] if senders[0].takes(most) else None
+        writable = [leg for leg in senders if leg.takes(most)]
         if not writable:
             return None
         if len(writable) == 1:
@@ -277,13 +285,11 @@ class Shaper:
             return wanted
         return self._policy.choose(writable, now)
 
-    def _note_backlog(self, now: float) -> None:
-        """Let what waits go without the clock if more waits for long than fits, or would have to."""
-        passed = now - self._slot_at
-        self._slot_at = now
-        if not self.writer.is_full:
-            self._backlog = max(self._backlog - passed, 0.0)
-            return
+    def _note_backlog(self, now: float, passed: float) -> None:
+        """Let what waits go without the clock if more waits for long than fits, or would have to.
+
+        The record before left ``passed`` seconds ago.
+        """
         self._backlog += passed
         after = self._parameters.bulk_after
         if self._backlog >= after or self._scheduler.waits(int(self._parameters.rate * after)):
@@ -341,8 +347,3 @@ class Shaper:
         self._context.counters.count(f"shaping-stepped-down-{reason}")
         self.notify(f"shaping has stopped: {self.explanation}")
         self._context.wake()
-
-
-def _takes(leg: SessionLeg, most: int) -> bool:
-    """Return whether ``leg`` can be written, and has fewer than ``most`` bytes under way."""
-    return leg.port.writable and leg.under_way.bytes + leg.under_way.datagram_bytes < most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.records import MAX_RECORD, MAX_TRAIN, TAG_LENGTH
@@ -29,14 +29,6 @@ HELD_FOR: Final = 0.3
 _ZEROS: Final = memoryview(bytes(MAX_TRAIN))
 
 
-class SentSlot(NamedTuple):
-    """The record that is being sent: bytes of its padding, the time of its slot, and why it is an escape."""
-
-    padding: int
-    deadline: float
-    escape: str
-
-
 class SlotWriter:
     """Fills and sends the records of one direction's clock."""
 
@@ -44,15 +36,16 @@ class SlotWriter:
         "_acknowledgements",
         "_budget",
         "_context",
-        "_keepalives",
         "_legs",
         "_oversize",
+        "_padding",
         "_scheduler",
         "_settled",
         "data_bytes",
         "escapes",
         "held_until",
         "is_full",
+        "keepalives",
         "oversize_leg",
         "padding_bytes",
         "sending",
@@ -66,7 +59,9 @@ class SlotWriter:
         self._legs = legs
         self._budget = budget
         # Keepalives that wait for a slot of their leg, and since when.
-        self._keepalives: dict[SessionLeg, tuple[float, list[bytes]]] = {}
+        self.keepalives: dict[SessionLeg, tuple[float, list[bytes]]] = {}
+        # The last train that held nothing but padding; most are the same.
+        self._padding = b""
         # Room that a packet needs which fits no cell, and on which leg.
         self._oversize = 0
         self.oversize_leg: SessionLeg | None = None
@@ -81,8 +76,9 @@ class SlotWriter:
         self._settled = (0, 0)
         # Records that were no slot's or had another size, by reason.
         self.escapes: dict[str, int] = {}
-        # What leaves just now, for a recording; None: not in a slot.
-        self.sending: SentSlot | None = None
+        # What leaves just now, for a recording: bytes of its padding, the time of its slot, and why it is an
+        # escape; None: not in a slot.
+        self.sending: tuple[int, float, str] | None = None
 
     def settle(self, now: float) -> None:
         """Charge to the budget what has left since the last call."""
@@ -97,9 +93,12 @@ class SlotWriter:
 
     def send(self, leg: SessionLeg, size: int, now: float, deadline: float, escape: str = "") -> bool:
         """Send a train of ``size`` bytes on ``leg``; return whether it holds data."""
+        acknowledgements, scheduler = self._acknowledgements, self._scheduler
+        if not (scheduler or acknowledgements or acknowledgements.riding or self.keepalives or escape):
+            self._send_padding(leg, size, now, deadline)
+            return False
         # the header of the padding always has room, except behind a packet of the greatest length
         train = Train(size if escape else size - HEADER_LENGTH)
-        acknowledgements, scheduler = self._acknowledgements, self._scheduler
         owed, leg.owes_proof = leg.owes_proof, False
         if acknowledgements:
             leg.owes_proof = True
@@ -111,7 +110,7 @@ class SlotWriter:
         has_data = train.room < train.size
         if acknowledgements.riding:
             acknowledgements.write_receipts(train)
-        if self._keepalives and leg in self._keepalives:
+        if self.keepalives and leg in self.keepalives:
             self._add_keepalives(train, leg)
         room = train.room
         parts: list[Buffer] = train.parts
@@ -124,7 +123,7 @@ class SlotWriter:
         else:
             padding = 0
             size -= train.room
-        self.sending = SentSlot(padding, deadline, escape)
+        self.sending = (padding, deadline, escape)
         leg.send_train(parts, now, train.packets + (padding > 0))
         self.sending = None
         leg.padding_sent += padding
@@ -147,6 +146,26 @@ class SlotWriter:
                 self.oversize_leg = leg
         return has_data
 
+    def _send_padding(self, leg: SessionLeg, size: int, now: float, deadline: float) -> None:
+        """Send a train of ``size`` bytes that holds nothing: nothing waits."""
+        padding = self._padding
+        if len(padding) != size:
+            room = size - HEADER_LENGTH
+            header = encode_header(PacketType.PADDING, self._context.session_id, 0, 0, 0, room)
+            padding = self._padding = header + _ZEROS[:room]
+        self.sending = (size, deadline, "")
+        leg.send_train([padding], now)
+        self.sending = None
+        leg.padding_sent += size
+        self.slots += 1
+        self.padding_bytes += size
+        under_way = leg.under_way
+        under_way.sent(leg.records_sent, size + RECORD_COST, 0, now)
+        under_way.is_clocked = now >= self.held_until
+        under_way.idle()
+        if under_way.bytes < under_way.limit:  # otherwise it is the path that holds bulk back
+            self.is_full = False
+
     def send_oversize(self, leg: SessionLeg, cell: int, now: float, deadline: float) -> int:
         """Send a packet that fits no cell of ``cell`` bytes; return how many slots it takes up.
 
@@ -162,7 +181,7 @@ class SlotWriter:
 
     def hold_keepalive(self, leg: SessionLeg, packet: bytes, now: float) -> None:
         """Let ``packet`` ride in the next record on ``leg``, unless too many wait for it."""
-        waiting = self._keepalives.setdefault(leg, (now, []))[1]
+        waiting = self.keepalives.setdefault(leg, (now, []))[1]
         if len(waiting) >= MAX_HELD:
             self._context.counters.drop("keepalive-queue-full")
             return
@@ -170,41 +189,39 @@ class SlotWriter:
 
     def leg_of_keepalive(self, writable: list[SessionLeg]) -> SessionLeg | None:
         """Return the leg among ``writable`` for which a keepalive waits; None: none does."""
-        for leg in self._keepalives:
+        for leg in self.keepalives:
             if leg in writable:
                 return leg
         return None
 
     def clear(self) -> None:
         """Forget what waits: the session is over."""
-        self._keepalives.clear()
+        self.keepalives.clear()
 
     def _add_keepalives(self, train: Train, leg: SessionLeg) -> None:
-        packets = self._keepalives[leg][1]
+        packets = self.keepalives[leg][1]
         while packets and len(packets[0]) <= train.room:
             packet = packets.pop(0)
             train.parts.append(packet)
             train.room -= len(packet)
             train.packets += 1
         if not packets:
-            del self._keepalives[leg]
+            del self.keepalives[leg]
 
     def release_late_keepalives(self, now: float) -> None:
         """Send what has waited for KEEPALIVE_WAIT."""
-        if not self._keepalives:
-            return
-        late = [leg for leg, waiting in self._keepalives.items() if now - waiting[0] >= KEEPALIVE_WAIT]
+        late = [leg for leg, waiting in self.keepalives.items() if now - waiting[0] >= KEEPALIVE_WAIT]
         for leg in late:
             self._release(leg, now)
 
     def release_keepalives(self, now: float) -> None:
         """Send all keepalives that wait: the clock has stopped."""
-        for leg in list(self._keepalives):
+        for leg in list(self.keepalives):
             self._release(leg, now)
 
     def _release(self, leg: SessionLeg, now: float) -> None:
         """Send the keepalives of ``leg`` without a slot, unless it is gone."""
-        _, packets = self._keepalives.pop(leg)
+        _, packets = self.keepalives.pop(leg)
         if leg in self._legs.all:
             for packet in packets:
                 self.escaped("keepalive")

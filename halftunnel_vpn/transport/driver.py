@@ -80,11 +80,11 @@ class Driver:
         self._alarm = self.loop.call_later(max(0.0, delay), self._run)
 
     def _run_exact(self, timer: TimerFd) -> None:
-        self._run()
-        if self.wheel.next_deadline is None and not self._is_closed:
+        if not self._run() and not self._is_closed:
             timer.clear()  # where it has been set again, that has cleared it
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
+        """Run the timers that are due; return whether others are armed."""
         self._alarm = None
         self._is_running = True
         try:
@@ -94,6 +94,7 @@ class Driver:
             deadline = self.wheel.next_deadline
             if deadline is not None:
                 self._set_alarm(deadline)
+        return deadline is not None
 
     def _timer_failed(self, error: Exception) -> None:
         self.loop.call_exception_handler({"message": "the callback of a timer failed", "exception": error})

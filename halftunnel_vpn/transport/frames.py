@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from halftunnel_vpn.protocol.records import MAX_RECORD
 from halftunnel_vpn.protocol.wire import Buffer
@@ -71,8 +71,10 @@ def masked_frame(payload: Buffer) -> bytes:
         (mask,) = next(_masks)
     except StopIteration:
         mask = _new_masks()
+    length = len(payload)
+    header = _HEADER_16.pack(_BINARY_MESSAGE, MASK_BIT | 126, length) if 125 < length <= 0xFFFF else None
     # One piece and not two: a header of its own would become a TLS record of its own.
-    return _header(len(payload), MASK_BIT) + mask + apply_mask(payload, mask)
+    return (header or _header(length, MASK_BIT)) + mask + apply_mask(payload, mask)
 
 
 def plain_frame(payload: Buffer) -> bytes:
@@ -80,20 +82,11 @@ def plain_frame(payload: Buffer) -> bytes:
     return _header(len(payload), 0) + payload
 
 
-class FoundFrame(NamedTuple):
-    """A frame in a buffer: where its payload starts, where it stops, and whether it is a whole message.
-
-    What is no whole binary message that a leg may carry is for websockets to judge, and may be incomplete.
-    """
-
-    start: int
-    stop: int
-    is_message: bool
-
-
-def find_frame(view: memoryview, position: int, end: int, mask_bit: int) -> FoundFrame | None:
+def find_frame(view: memoryview, position: int, end: int, mask_bit: int) -> tuple[int, int, bool] | None:
     """Find the frame that starts at ``position`` and has come up to ``end``; None while bytes are missing.
 
+    Return where its payload starts, where it stops, and whether it is a whole message. What is no whole
+    binary message that a leg may carry is for websockets to judge, and may be incomplete.
     ``mask_bit`` is MASK_BIT where the peer must mask its frames, 0 where it must not.
     """
     start = position + 2
@@ -117,4 +110,4 @@ def find_frame(view: memoryview, position: int, end: int, mask_bit: int) -> Foun
     acceptable = length <= MAX_RECORD and second & MASK_BIT == mask_bit
     if acceptable and stop > end:
         return None
-    return FoundFrame(start, stop, acceptable and view[position] == _BINARY_MESSAGE)
+    return start, stop, acceptable and view[position] == _BINARY_MESSAGE

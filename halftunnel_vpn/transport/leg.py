@@ -60,31 +60,11 @@ class Leg(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_clock",
-        "_deadline",
-        "_frame",
-        "_held",
-        "_is_full",
-        "_lost",
-        "_mask_bit",
-        "_pace",
-        "_paused",
-        "_pong",
-        "_reason",
-        "_resting",
-        "_side",
-        "_state",
-        "_told",
-        "_transport",
-        "_unsent",
-        "_websocket",
-        "bytes_in",
-        "last_received_at",
-        "listener",
-        "opened_at",
-        "peer",
-        "writable",
-    )
+        "_clock", "_deadline", "_frame", "_held", "_is_full", "_lost", "_mask_bit", "_pace",
+        "_paused", "_pong", "_reason", "_resting", "_side", "_state", "_told", "_transport",
+        "_unsent", "_view", "_websocket", "bytes_in", "last_received_at", "listener", "opened_at",
+        "peer", "writable",
+    )  # fmt: skip
 
     listener: LegListener
     """The owner; may be replaced at any time, also from within a call."""
@@ -115,6 +95,7 @@ class Leg(asyncio.BufferedProtocol):
         self._told = False
         self._deadline: asyncio.TimerHandle | None = None
         self._held = b""
+        self._view = receive_buffer.view  # this loop's; looking it up for each record costs more
         self._paused = False
         self._pong = b""
         self.peer = peer
@@ -261,19 +242,21 @@ class Leg(asyncio.BufferedProtocol):
             self.listener.leg_writable(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        view = receive_buffer.view
+        view = self._view
+        if not self._held:
+            return view
         held = len(self._held)
         view[:held] = self._held
         return view[held:]
 
     def buffer_updated(self, nbytes: int) -> None:
-        view = receive_buffer.view
+        view = self._view
         end = len(self._held) + nbytes
         self._held = b""
         self.last_received_at = self._clock()
         mask_bit = self._mask_bit
         position = 0
-        while True:
+        while position < end:
             if self._state > _CLOSING:
                 return
             found = None if self._paused else find_frame(view, position, end, mask_bit)

@@ -59,12 +59,20 @@ def test_stops_grow_up_to_their_bound_and_sixteen_are_told_apart():
     assert clock.stopped_at[OUTCOMES - 1] == 1 and not clock.running
 
 
-def test_an_activity_is_over_when_no_data_have_left_for_the_hold():
-    clock = ActivityClock(upstream_clock(bytes(3), stops=False, bulk_after=1.0))
-    clock.begin(0.0)
-    clock.data(1.0)
-    assert not clock.is_over(1.2, 0.3) and clock.is_over(1.4, 0.3)
-    assert TICK < 0.3
+def test_an_activity_keeps_its_pace_until_the_next_one_is_due():
+    parameters = downstream_clock(bytes(3), bulk_after=5.0)
+    clock = ActivityClock(parameters)
+    clock.begin(1000.0)
+    for step in range(13_000):  # 65 s
+        now = 1000.001 + step * GRANULARITY
+        if now >= clock.pace_until:
+            clock.set_pace(now)
+        pace = parameters.pace_at(now - 1000.0)
+        assert (clock.records, clock.steps * GRANULARITY) == (pace.records, pace.ticks * TICK)
+    clock.is_whole = False
+    clock.begin(2000.0)
+    assert (clock.records, clock.steps * GRANULARITY) == (1, TICK), "a trickle has one pace"
+    assert clock.highest_rate == parameters.trickle / TICK
 
 
 def test_a_minute_has_as_many_stops_as_are_told_apart():
