@@ -509,11 +509,11 @@ def test_a_peer_that_asks_without_end_is_answered_within_a_bound(split):
     assert pair.client.shaper.state is ShaperState.CLOCK
     leg.peer.state.records_sent += 1
     pair.client.train_received(leg.state, memoryview(ping * 500), pair.now)
-    waiting = pair.client.shaper.writer._keepalives[leg.state][1]
+    waiting = pair.client.shaper.writer.keepalives[leg.state][1]
     assert len(waiting) == MAX_HELD
     assert pair.client_counters.dropped["keepalive-queue-full"] == 500 - MAX_HELD
     pair.advance(5.0)
-    assert not pair.client.shaper.writer._keepalives
+    assert not pair.client.shaper.writer.keepalives
 
 
 def test_a_keepalive_whose_leg_gets_no_slot_leaves_without_one(split):
