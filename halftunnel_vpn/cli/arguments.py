@@ -17,11 +17,13 @@ from halftunnel_vpn.cli.parser import (
     natural,
     path,
 )
-from halftunnel_vpn.cli.server_arguments import add_server
 
 
-def build_parser() -> Parser:
-    """Return the parser of `htvpn`. The function of the chosen command is ``options.run``."""
+def build_parser(first: str | None = None) -> Parser:
+    """Return the parser of `htvpn`. The function of the chosen command is ``options.run``.
+
+    ``first`` is the first word of the command line: with it, other commands may be missing.
+    """
     parser = Parser(
         prog="htvpn",
         description="A full-tunnel VPN whose two directions never share a network path.",
@@ -30,25 +32,11 @@ def build_parser() -> Parser:
     parser.add_argument("-V", "--version", action="version", version=f"htvpn {__build__}")
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_server(commands)
-
-    up = command(commands, "up", "connect this host through a profile", entries.up)
-    up.add_argument(
-        "profile",
-        nargs="?",
-        metavar="PROFILE",
-        help="a name in /etc/halftunnel/profiles, or a file; not needed where there is only one",
-    )
-    _add_choice(up)
-    up.add_argument("--foreground", action="store_true", help="do not use the daemon; log on standard error")
-    add_process_options(up)
-    up.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=path,
-        help="control socket (default: the daemon's, or as the profile says)",
-    )
-
+    if first == "up":  # most of its time would go into the arguments of all the others
+        _add_up(commands)
+        return parser
+    _add_server(commands)
+    _add_up(commands)
     _add_exits(commands)
     down = command(commands, "down", "disconnect and restore the host", entries.down)
     add_socket(down)
@@ -85,6 +73,31 @@ def build_parser() -> Parser:
     demo.add_argument("--keep", action="store_true", help="leave it up afterwards and print how to enter")
     demo.add_argument("--remove", action="store_true", help="only remove what an earlier --keep has left")
     return parser
+
+
+def _add_server(commands: Commands[Parser]) -> None:
+    from halftunnel_vpn.cli.server_arguments import add_server
+
+    add_server(commands)
+
+
+def _add_up(commands: Commands[Parser]) -> None:
+    up = command(commands, "up", "connect this host through a profile", entries.up)
+    up.add_argument(
+        "profile",
+        nargs="?",
+        metavar="PROFILE",
+        help="a name in /etc/halftunnel/profiles, or a file; not needed where there is only one",
+    )
+    _add_choice(up)
+    up.add_argument("--foreground", action="store_true", help="do not use the daemon; log on standard error")
+    add_process_options(up)
+    up.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=path,
+        help="control socket (default: the daemon's, or as the profile says)",
+    )
 
 
 def _add_exits(commands: Commands[Parser]) -> None:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> Namespace:
     try:
-        return build_parser().parse_args(arguments)
+        return build_parser(next(iter(arguments), None)).parse_args(arguments)
     except SystemExit:  # argparse has printed the help or the version
         _flush()
         raise

@@ -17,6 +17,7 @@ from halftunnel_vpn.client.device_reader import DeviceReader
 from halftunnel_vpn.client.dns_forward import make_dns_service
 from halftunnel_vpn.client.exits.exit_link import Dialling, ExitLink
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
+from halftunnel_vpn.client.first_session import first_session
 from halftunnel_vpn.client.host.address_memory import AddressMemory
 from halftunnel_vpn.client.host.host_port import HostPort
 from halftunnel_vpn.client.host.host_watch import HostWatch
@@ -118,14 +119,16 @@ class Tunnel:
 
     async def run(self) -> None:
         """Run until :meth:`stop`. Raises HostError, RoadError or HandshakeError if it does not come up."""
-        await self._host.prepare(self.profile.tun.name)
+        if self._host.has_records:  # what was left may lead names and legs astray
+            await self._host.prepare(self.profile.tun.name)
         stopped = asyncio.create_task(self._stop.wait())
         self._link.start()
         try:
             self._telemetry.start(self.profile.telemetry)
             if self._proxy is not None:
                 self._proxy.open()
-            established = await self._first_session(stopped)
+            check = self._host.prepare(self.profile.tun.name)
+            established = await first_session(check, self._link.establish(), stopped)
             if established is None:
                 return
             await self._carry(established, stopped)
@@ -134,16 +137,6 @@ class Tunnel:
             self._telemetry.close()
             self._close_proxy()
             self._link.close()
-
-    async def _first_session(self, stopped: asyncio.Task[Literal[True]]) -> NewSession | None:
-        """Make the first handshake before the host is changed; return None if stopped in the meantime."""
-        attempt = asyncio.ensure_future(self._link.establish())
-        await asyncio.wait((attempt, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if not attempt.done():
-            attempt.cancel()
-            await asyncio.gather(attempt, return_exceptions=True)
-            return None
-        return await attempt
 
     async def _carry(self, established: NewSession, stopped: asyncio.Task[Literal[True]]) -> None:
         """Carry the host's traffic until ``stopped``. Undo the steps in reverse order."""

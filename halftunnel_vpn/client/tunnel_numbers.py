@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import NamedTuple
 
 from halftunnel_vpn.client.legs.circuit_breaker import Circuit
@@ -34,6 +33,8 @@ def numbers_of(
     flows: Mapping[str, int], legs_of: Callable[[Direction], Sequence[SessionLeg]] | None, roads: Roads
 ) -> TunnelNumbers:
     """Return the numbers of a tunnel. ``legs_of`` are the legs of its session, None while it has none."""
+    from statistics import median  # a start need not wait for it
+
     legs: dict[str, float] = {}
     round_trips: dict[str, float] = {}
     for direction in Direction:

@@ -12,13 +12,16 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from halftunnel_vpn.control import unix_socket
 from halftunnel_vpn.control.peer import Peer, peer_of
 from halftunnel_vpn.control.request_reader import READ_SIZE, BadRequest, Request, receive
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.http1.exchange import ResponseHead, ServerSide
+from halftunnel_vpn.http1.messages import ResponseHead
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.http1.exchange import ServerSide
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +176,8 @@ class ControlService:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer | None = None
     ) -> None:
         """Handle requests one after the other until either side closes."""
+        from halftunnel_vpn.http1.exchange import ServerSide  # not needed before somebody asks
+
         exchange = ServerSide(max_head=MAX_HEAD)
         while True:
             async with asyncio.timeout(self._timeout):

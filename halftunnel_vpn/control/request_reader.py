@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from halftunnel_vpn.control.peer import Peer
-from halftunnel_vpn.http1.exchange import Headers, MalformedMessage, RequestHead, ServerSide, Signal
+from halftunnel_vpn.http1.messages import Headers, MalformedMessage, RequestHead, Signal
+
+if TYPE_CHECKING:
+    from halftunnel_vpn.http1.exchange import ServerSide
 
 READ_SIZE = 16 * 1024
 """Bytes of one read from the socket."""

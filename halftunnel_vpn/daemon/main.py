@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import signal
 import sys
@@ -118,6 +119,7 @@ async def _main(options: Namespace) -> None:
         await daemon.begin()
         await _serve(options, control, observation)
         service_manager.notify("READY=1", f"STATUS={daemon.machine.state.name}")
+        importlib.import_module("halftunnel_vpn.http1.exchange")  # the first command need not wait for it
         watchdog = service_manager.Watchdog(driver.wheel)
         watchdog.start(driver.clock())
         async with asyncio.TaskGroup() as tasks:

@@ -46,7 +46,7 @@ class Host:
         self.is_applied = False
         """Whether the last :meth:`apply` succeeded."""
         # Holds the journal and the policy file.
-        self._state_dir = state_dir
+        self.state_dir = state_dir
         self._kernel: KernelPort = kernel or RealKernel()
         # The policy that must hold without a tunnel.
         self._file = PolicyFile(state_dir)
@@ -88,7 +88,7 @@ class Host:
             raise HostError(f"The device {state.tun} is not there: open it before its state is applied.")
         first = journal is None
         self._device = state.tun
-        journal = journal or Journal.new(self._state_dir, state)
+        journal = journal or Journal.new(self.state_dir, state)
         original = self._original_setting(journal)
         failure: HostError | None = None
         try:
@@ -317,10 +317,10 @@ class Host:
     # --- records -----------------------------------------------------------------------------------
 
     def _journal_of(self, state: HostState) -> Journal | None:
-        return Journal.load(path_of(self._state_dir, state.tun))
+        return Journal.load(path_of(self.state_dir, state.tun))
 
     def _journals(self) -> list[Path]:
-        return sorted(self._state_dir.glob(f"*{SUFFIX}"))
+        return sorted(self.state_dir.glob(f"*{SUFFIX}"))
 
     def _live_tunnels(self) -> list[Journal]:
         """Return the journals of living tunnels. A journal that cannot be read is left to :meth:`recover`."""

@@ -1,4 +1,8 @@
-"""The steps that bring up a tunnel on a host, in order. Each is in the journal before it is taken."""
+"""The steps that bring up a tunnel on a host, in order. Each is in the journal before it is taken.
+
+The steps up to the routes are recorded in one write: from then on the first packet may enter the tunnel, and
+each write waits for the disk.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +43,15 @@ class TunnelSteps:
         state = journal.state = _tunnel_of(desired)
         sysctls = self._kernel.sysctls
         warnings: list[str | None] = []
-        journal.record(DEVICE)
+        journal.record_all(self._up_to_routes(journal, original))
         warnings += [sysctls.write(*setting) for setting in sysctls.of_device(state.tun).items()]
         self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
         self.lists(state).resume()
-        self.apply_table(journal, desired)
-        if SETTING not in journal.steps and original != "1":
-            journal.record(SETTING, original=original)
+        installed = self._install_table(journal, desired)
         warnings.append(self._make_setting())
-        journal.record(ROUTING)
         self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
+        if installed is not None:
+            journal.steps[NFT] = self._read_back(installed)  # written with the steps that follow
         warnings += self._apply_forwarding(journal, state)
         warnings.append(self._resolver.apply(journal, state))
         journal.save()
@@ -79,19 +82,39 @@ class TunnelSteps:
 
     def apply_table(self, journal: Journal, desired: Desired) -> None:
         """Install our table. A changed listing is recorded afterwards."""
-        wanted = nft.render(desired.table(self._kernel))
-        if self._known_table(journal.steps) == (wanted, self._kernel.table()):
-            return
         if NFT not in journal.steps:
             journal.record(NFT)
-        self._kernel.replace_table(wanted)
-        self.table = wanted, self._kernel.table()
-        journal.record(NFT, wanted=wanted, listing=self.table[1])
+        installed = self._install_table(journal, desired)
+        if installed is not None:
+            journal.record(NFT, **self._read_back(installed))
 
     @staticmethod
     def lists(state: HostState) -> ProgramLists:
         """Return the program lists of a tunnel."""
         return ProgramLists({EXCLUDED: state.excluded_mark, ONLY: state.only_mark})
+
+    @staticmethod
+    def _up_to_routes(journal: Journal, original: str) -> dict[str, dict[str, Any]]:
+        """Return what the journal must say before the first step. The undoing of each may find nothing."""
+        known = journal.steps
+        steps: dict[str, dict[str, Any]] = {name: known.get(name, {}) for name in (DEVICE, NFT, ROUTING)}
+        if SETTING not in known and original != "1":
+            steps[SETTING] = {"original": original}
+        return steps
+
+    def _install_table(self, journal: Journal, desired: Desired) -> str | None:
+        """Install our table and return its text; None if it is there already."""
+        wanted = nft.render(desired.table(self._kernel))
+        text, listing = self._known_table(journal.steps)
+        if text == wanted and listing == self._kernel.table():
+            return None
+        self._kernel.replace_table(wanted)
+        return wanted
+
+    def _read_back(self, installed: str) -> dict[str, Any]:
+        """Return what the journal keeps of the table that was just installed: our text and nft's listing."""
+        self.table = installed, self._kernel.table()
+        return {"wanted": installed, "listing": self.table[1]}
 
     def _apply_forwarding(self, journal: Journal, state: HostState) -> list[str | None]:
         if not state.gateway:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from halftunnel_vpn.http1.exchange import Headers, RequestHead
+from halftunnel_vpn.http1.messages import Headers, RequestHead
 from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.proxy.destination import authority_of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from halftunnel_vpn.http1.exchange import MalformedMessage, RequestHead, ServerSide, Signal, UnsendableMessage
+from halftunnel_vpn.http1.exchange import ServerSide
+from halftunnel_vpn.http1.messages import MalformedMessage, RequestHead, Signal, UnsendableMessage
 from halftunnel_vpn.protocol.host_encoding import Host
 from halftunnel_vpn.protocol.interfaces import TransferableStream
 from halftunnel_vpn.protocol.stream_messages import ResetCode

@@ -7,14 +7,8 @@ import binascii
 from typing import Final
 
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.http1.exchange import (
-    Headers,
-    MalformedMessage,
-    RequestHead,
-    ResponseHead,
-    ServerSide,
-    Signal,
-)
+from halftunnel_vpn.http1.exchange import ServerSide
+from halftunnel_vpn.http1.messages import Headers, MalformedMessage, RequestHead, ResponseHead, Signal
 from halftunnel_vpn.proxy.destination import authority_of
 from halftunnel_vpn.proxy.forwarded_head import forwarded_request
 from halftunnel_vpn.proxy.negotiation import Command, ProxyRequest, Users, is_user

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-from halftunnel_vpn.http1.exchange import (
-    ClientSide,
+from halftunnel_vpn.http1.exchange import ClientSide, ServerSide
+from halftunnel_vpn.http1.messages import (
     MalformedMessage,
     RequestHead,
     ResponseHead,
-    ServerSide,
     Signal,
     UnsendableMessage,
 )

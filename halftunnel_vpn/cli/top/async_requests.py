@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from halftunnel_vpn.control.requests import MAX_ANSWER
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.http1.exchange import ClientSide, MalformedMessage, RequestHead, ResponseHead, Signal
+from halftunnel_vpn.http1.exchange import ClientSide
+from halftunnel_vpn.http1.messages import MalformedMessage, RequestHead, ResponseHead, Signal
 
 TIMEOUT: Final = 5.0
 """Seconds beyond its long poll within which the client must answer."""

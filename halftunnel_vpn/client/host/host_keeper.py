@@ -15,6 +15,7 @@ from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel.desired import Desired
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.preflight import device_exists, preflight, preflight_host
+from halftunnel_vpn.host.record.leftovers import has_records
 from halftunnel_vpn.tun.device import TunDevice
 
 _Result = TypeVar("_Result")
@@ -47,6 +48,7 @@ class HostKeeper:
         self._policy: TrafficPolicy | None = None
         self._tunnel: HostState | None = None
         self._reopen: Callable[[], bool] | None = None
+        self._changes_under_way = 0
         self._warnings: frozenset[str] = frozenset()
         """The warnings of the last apply. Each is logged when it appears, not at every apply."""
 
@@ -67,8 +69,13 @@ class HostKeeper:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the last change has left nothing of ours on the host."""
-        return self.is_verified and self.desired == Desired()
+        """Whether nothing of ours is on the host, or a change under way removes it."""
+        return self.desired == Desired() and (self.is_verified or self._changes_under_way > 0)
+
+    @property
+    def has_records(self) -> bool:
+        """See HostPort."""
+        return has_records(self._host.state_dir)
 
     # --- the policy ------------------------------------------------------------------------------
 
@@ -161,7 +168,11 @@ class HostKeeper:
         def apply() -> list[str] | None:
             return None if only_unverified and self.is_verified else self._host.apply(self.desired)
 
-        warnings = await self._in_turn(apply)
+        self._changes_under_way += 1
+        try:
+            warnings = await self._in_turn(apply)
+        finally:
+            self._changes_under_way -= 1
         if warnings is None:
             return
         for warning in warnings:

@@ -24,6 +24,10 @@ class HostPort(Protocol):
     def resolver_kind(self) -> str | None:
         """The KIND of the resolver backend that is in force; None if there is none."""
 
+    @property
+    def has_records(self) -> bool:
+        """Whether the state directory says that a tunnel or a policy is on the host, or was left there."""
+
     async def prepare(self, device: str) -> None:
         """Undo what killed tunnels left, and check that a tunnel named ``device`` can be brought up."""
 

@@ -73,6 +73,10 @@ class Enforcement:
         """Apply what a state allows; the tunnel stays as it is. Raises HostError."""
         await self.port.enforce(allows(self.policies))
 
+    def finds_nothing(self, allows: Allows) -> bool:
+        """Return whether everything is allowed, and no earlier process has recorded a change of the host."""
+        return allows(self.policies) is None and not self.port.has_records
+
     async def ensure(self, allows: Allows) -> None:
         """Do the same as :meth:`enforce`, unless everything is allowed and nothing of ours is on the host."""
         if allows(self.policies) is not None or not self.port.is_clear:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
+from typing import NamedTuple
 
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.supervisor.captive_portal import Portal
@@ -34,8 +35,7 @@ class TunnelEvent(Enum):
     """The host is restored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The wanted profile, its name in the store, and which of its exits may be used."""
 
     name: str
@@ -44,66 +44,57 @@ class Target:
 
     def differs_in_choice_alone(self, other: Target | None) -> bool:
         """Return whether a tunnel for ``other`` need not end to become one for this target."""
-        return other is not None and replace(other, choice=self.choice) == self
+        return other is not None and other._replace(choice=self.choice) == self
 
     def differs_beyond_protection(self, other: Target) -> bool:
         """Return whether two versions of a profile differ in more than their policies."""
         return replace(self.profile, protection=other.profile.protection) != other.profile
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(NamedTuple):
     """Command: connect through this target."""
 
     target: Target
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(NamedTuple):
     """Command: disconnect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(NamedTuple):
     """Command: replace every leg, or try again now."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPortal:
+class OpenPortal(NamedTuple):
     """Command: a captive portal is about to be opened for this many seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileChanged:
+class ProfileChanged(NamedTuple):
     """Command: the active profile was read again. No tunnel continues with the old one."""
 
     target: Target
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceFailed:
+class ChoiceFailed(NamedTuple):
     """The exit of ``wanted`` could not be reached while another one is in use: ``before`` still holds."""
 
     wanted: Target
     before: Target
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseChanged:
+class PhaseChanged(NamedTuple):
     """The phase of the running tunnel may have changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelEnded:
+class TunnelEnded(NamedTuple):
     """The running tunnel has ended and restored the host. None: it was stopped."""
 
     failure: HalfTunnelError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosed:
+class Diagnosed(NamedTuple):
     """The diagnosis whether a captive portal caused the failure. Only for the state that requested it."""
 
     asked_by: object
@@ -111,8 +102,7 @@ class Diagnosed:
     portal: Portal | None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDue:
+class RetryDue(NamedTuple):
     """The pause between two attempts is over. Only for the state that requested it."""
 
     asked_by: object

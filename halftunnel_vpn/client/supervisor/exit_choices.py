@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from halftunnel_vpn.client.exits.exit_ranking import BY_PRIORITY, ExitChoice
 from halftunnel_vpn.client.exits.measurement import measure_exits
@@ -30,7 +29,7 @@ def switched(target: Target | None, exit: str | None, *, fastest: bool) -> Targe
     """Return the target that is up with another choice. Raises HostError if nothing is up."""
     if target is None:
         raise HostError("nothing is up: run `htvpn up` first")
-    return replace(target, choice=checked_choice(target.profile, exit, fastest=fastest))
+    return target._replace(choice=checked_choice(target.profile, exit, fastest=fastest))
 
 
 async def measured(name: str | None, profiles: ProfileSource, counters: Counters) -> list[ExitOverview]:

@@ -22,7 +22,15 @@ class PolicyPort(Protocol):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the last change has verified that nothing of ours is on the host: no policy, no tunnel."""
+        """Whether no policy and no tunnel of ours is on the host, or a change under way removes them.
+
+        Who began that change learns whether it fails.
+        """
+        ...
+
+    @property
+    def has_records(self) -> bool:
+        """Whether the state directory says that a tunnel or a policy is on the host, or was left there."""
         ...
 
     def preflight(self) -> None:
@@ -69,6 +77,7 @@ class FakePolicy:
         self.problem: str | None = None
         """The sentence with which every change fails."""
         self.is_verified = False
+        self.has_records = left is not None
         self._intended: TrafficPolicy | None = left
         self._woken = asyncio.Event()
 

@@ -15,6 +15,27 @@ class Repairs:
     def __init__(self, machine: Machine, context: StateContext) -> None:
         self._machine = machine
         self._context = context
+        self._is_due = False
+        """Whether :meth:`run` still has to check the host."""
+
+    async def begin(self) -> None:
+        """Enforce the policy of the first state, and undo what killed tunnels left.
+
+        If that can only be to look for what nobody has recorded, :meth:`run` does it beside everything else.
+        """
+        self._is_due = self._context.enforcement.finds_nothing(self._machine.state.allows)
+        if not self._is_due:
+            await self._clear()
+
+    async def run(self) -> None:
+        """Do what :meth:`begin` has left. Raises HostError."""
+        if self._is_due:
+            self._is_due = False
+            await self._clear()
+
+    async def _clear(self) -> None:
+        await self._context.enforcement.enforce(self._machine.state.allows)
+        await self.clean_up()
 
     async def repair(self, *, lift: bool) -> list[str]:
         """Undo what an earlier process left; ``lift``: also lift the kill switch."""

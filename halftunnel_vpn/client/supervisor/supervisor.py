@@ -80,7 +80,6 @@ class Supervisor:
         self._enforcement = Enforcement(host)
         # What is open for a captive portal, for some minutes.
         self._opening = portals.PortalOpening(self._set_openings, host.check, driver.loop)
-        # Looks for a captive portal.
         self._portal_watch = PortalWatch(self.counters, driver.clock)
         # What is wanted, over restarts.
         self._intent = Intent(state_dir if remembers else None)
@@ -125,10 +124,10 @@ class Supervisor:
                 self.machine.go(Step(TunnelEvent.BLOCKED, blocked, problem))
         elif problem is not None:
             self.machine.note(problem)
-        await self._enforcement.enforce(self.machine.state.allows)
         if target is None:
-            await self._repairs.clean_up()
+            await self._repairs.begin()
         else:
+            await self._enforcement.enforce(self.machine.state.allows)
             self._post(events.RetryDue(self.machine.state))
 
     async def run(self) -> None:
@@ -141,6 +140,7 @@ class Supervisor:
                 tasks.create_task(endless(self._runner.run(), "the task of the tunnel")),
                 tasks.create_task(endless(self._enforcement.port.run(), "the watch over the host")),
                 tasks.create_task(endless(watch, "the watch for captive portals")),
+                tasks.create_task(self._repairs.run()),
             ]
             try:
                 await self._inbox.serve(self._is_over)

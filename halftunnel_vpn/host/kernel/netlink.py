@@ -1,4 +1,4 @@
-"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2. Its only user."""
+"""Links, addresses, rules and routes of the kernel, read and changed through pyroute2."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.kernel import netlink_library
 from halftunnel_vpn.host.kernel.routes import (
     KERNELS_TABLES,
     LOOPBACK,
@@ -70,16 +71,15 @@ def with_kernel(work: Callable[[Kernel], _Result]) -> _Result:
     It runs in a thread of its own, in the network namespace of this thread: the synchronous calls of pyroute2
     run an event loop, and one loop cannot run inside another.
     """
+    library = netlink_library.load()
     outcome: list[_Result] = []
     failure: list[BaseException] = []
 
     def run() -> None:
-        from pyroute2 import IPRoute, NetlinkError
-
         try:
-            with IPRoute() as socket_:
+            with library.IPRoute() as socket_:
                 outcome.append(work(Kernel(socket_)))
-        except NetlinkError as error:
+        except library.NetlinkError as error:
             failure.append(HostError(f"The kernel refused a change of the network: {error.args[-1]}."))
         except OSError as error:  # e.g. out of descriptors
             failure.append(HostError(f"The kernel cannot be asked about the network now ({error.strerror})."))
@@ -198,12 +198,10 @@ class Kernel:
 
     def next_step(self, destination: str, mark: int) -> tuple[str, str] | None:
         """Return device and gateway ("" on link) to an address for packets with ``mark``; None if none."""
-        from pyroute2 import NetlinkError
-
         family = _FAMILIES[ipaddress.ip_address(destination).version]
         try:
             (message,) = self._netlink.route("get", family=family, dst=destination, mark=mark)
-        except NetlinkError as error:
+        except netlink_library.load().NetlinkError as error:
             if error.code not in _NO_WAY:
                 raise
             return None
@@ -231,11 +229,9 @@ class Kernel:
         return frozenset(found)
 
     def _unless_gone(self, call: Callable[..., Any], **arguments: Any) -> None:
-        from pyroute2 import NetlinkError
-
         try:
             call("del", **arguments)
-        except NetlinkError as error:
+        except netlink_library.load().NetlinkError as error:
             if error.code not in _GONE:
                 raise
 

@@ -39,8 +39,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from halftunnel_vpn.host.host_state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
 
@@ -91,8 +90,7 @@ _SOURCES: Final = {
 _LAN: Final = tuple(ipaddress.ip_network(text) for text in LAN_NETWORKS)
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One routing rule. ``action``: lookup, goto, nop or unreachable. 0, "" and -1 (suppress) mean unset."""
 
     version: int
@@ -122,8 +120,7 @@ class Rule:
         return f"IPv{self.version} rule {' '.join(words)}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One default route of a table of ours: through the TUN, through ``device``, or unreachable."""
 
     version: int
@@ -144,8 +141,7 @@ class Route:
         return f"IPv{self.version} default route {where} the TUN"
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Uplink:
+class Uplink(NamedTuple):
     """One of several devices with a default route; ``gateways`` by IP version, "" for one on the link."""
 
     index: int
@@ -213,15 +209,15 @@ def _rules_of(state: HostState, version: int, uplinks: Sequence[Uplink], is_held
                 rules.append(local)
         for source in _SOURCES[version] if state.inbound and is_held else ():
             held = Rule(version, priority + 1, "lookup", held_table(state), destination=destination)
-            rules.append(replace(held, source=source))
+            rules.append(held._replace(source=source))
         rules.append(
             Rule(version, priority + 2, "lookup", state.table, destination=destination, mark=selected)
         )
     if state.intercept_dns:
         for protocol in (UDP, TCP):
             port_53 = Rule(version, 0, "", protocol=protocol, port=DNS_PORT, mark=selected)
-            rules.append(replace(port_53, priority=base + _DNS, action="lookup", table=state.table))
-            rules.append(replace(port_53, priority=base + _DNS_REFUSED, action="unreachable"))
+            rules.append(port_53._replace(priority=base + _DNS, action="lookup", table=state.table))
+            rules.append(port_53._replace(priority=base + _DNS_REFUSED, action="unreachable"))
     if any(not network.prefixlen for network in state.included(version)):
         rules.append(Rule(version, base + _REFUSED, "unreachable", mark=selected))
     return rules

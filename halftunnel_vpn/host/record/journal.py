@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +66,12 @@ class Journal:
 
     def record(self, step: str, **data: Any) -> None:
         """Record that ``step`` is about to be taken. It is on disk when this returns."""
-        if self.steps.get(step) != data:
-            self.steps[step] = data
+        self.record_all({step: data})
+
+    def record_all(self, steps: Mapping[str, dict[str, Any]]) -> None:
+        """Record that ``steps`` are about to be taken, in one write. They are on disk when this returns."""
+        if any(self.steps.get(step) != data for step, data in steps.items()):
+            self.steps.update(steps)
             self.save()
 
     def save(self) -> None:

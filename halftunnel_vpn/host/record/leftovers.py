@@ -33,6 +33,11 @@ def leftovers(state_dir: Path) -> list[str]:
     return found
 
 
+def has_records(state_dir: Path) -> bool:
+    """Return whether a tunnel or a policy is recorded in ``state_dir``, by this process or an earlier one."""
+    return (state_dir / FILE).exists() or any(state_dir.glob(f"*{SUFFIX}"))
+
+
 def _from_rules() -> list[str]:
     from halftunnel_vpn.host.kernel.netlink import with_kernel
 

@@ -6,12 +6,11 @@ from contextlib import suppress
 
 from fuzz_targets.script import Script
 from halftunnel_vpn.counters import Counters
-from halftunnel_vpn.http1.exchange import (
-    ClientSide,
+from halftunnel_vpn.http1.exchange import ClientSide, ServerSide
+from halftunnel_vpn.http1.messages import (
     MalformedMessage,
     RequestHead,
     ResponseHead,
-    ServerSide,
     Signal,
     UnsendableMessage,
 )

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def lab(no_leftovers):
 def tunnel(lab):
     """A running exit, a profile for it that is all right, and a resolver that answers."""
     start_lan_resolver(lab)
-    made = LabTunnel(lab, profile=TIMES)
+    made = LabTunnel(lab, profile=TIMES, server={"metrics": {"listen": '"127.0.0.1:9100"'}})
     made.start_exit()
     return made
 
@@ -156,6 +157,34 @@ def test_the_device_name_is_taken(fails, profile, lab):
     finally:
         lab.run(CLIENT, "ip link del htvpn0".split())
     assert "The device name htvpn0 is taken: end the program that uses it, or choose another name" in said
+
+
+def test_the_host_refuses_when_the_exit_has_made_a_session(fails, profile, lab, place, eventually):
+    """The legs are dialled while the host is checked: a session that was made in vain is ended."""
+
+    def sessions():
+        page = lab.run(EXIT, ["curl", "-sSf", "http://127.0.0.1:9100/metrics"]).stdout
+        return float(re.search(r"^halftunnel_active_sessions (.*)$", page, re.MULTILINE)[1])
+
+    nft, answers = Path(shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")).resolve(), place / "answers"
+    shutil.copy(nft, place / "nft")
+    (place / "slow").write_text(
+        f'#!/bin/sh\nuntil [ -e {answers} ]; do sleep 0.02; done\nexec {place}/nft "$@"\n'
+    )
+    (place / "slow").chmod(0o755)
+    lab.run(CLIENT, "ip link add htvpn0 type bridge".split())
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            slow = in_another_place(f"mount --bind {place / 'slow'} {nft}")
+            running = threads.submit(fails, profile, wrapper=slow, after_connecting=True)
+            try:
+                eventually(lambda: sessions() == 1 or running.done(), within=30)
+            finally:
+                answers.touch()
+            assert "The device name htvpn0 is taken" in running.result()
+    finally:
+        lab.run(CLIENT, "ip link del htvpn0".split())
+    eventually(lambda: sessions() == 0, within=10)  # without a goodbye it is kept for five minutes
 
 
 def test_the_clock_is_years_behind(fails, profile):

@@ -13,8 +13,9 @@ from halftunnel_vpn.client.exits.exit_ranking import ExitChoice
 from halftunnel_vpn.client.settings import lockdown_policy, traffic_policy
 from halftunnel_vpn.client.supervisor.portals import OPENINGS
 from halftunnel_vpn.control.status_schema import TunnelState
-from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError, UsageError
+from halftunnel_vpn.errors import ConfigError, HandshakeError, HostError, RoadError, UsageError, first_leaf
 from halftunnel_vpn.host import Desired
+from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 from halftunnel_vpn.host.record.wanted import Wanted
 
 NO_ROAD = RoadError("nothing listens there", reason="connection-refused")
@@ -402,7 +403,7 @@ async def test_the_choice_outlives_a_restart(two_exits, make_rig):
 
 async def test_a_start_without_a_policy_asks_the_kernel_once_whether_anything_is_left(make_rig):
     rig = await make_rig("off")
-    assert rig.policy.history == [None]
+    assert rig.policy.history == [], "nothing is recorded, so it is asked beside everything else"
     await rig.supervisor.up(None)
     await rig.reach(TunnelState.CONNECTING)
     assert rig.policy.history == [None]
@@ -411,3 +412,17 @@ async def test_a_start_without_a_policy_asks_the_kernel_once_whether_anything_is
     applied = len(rig.policy.history)
     await rig.supervisor.down()
     assert rig.policy.history[applied:] == [None], "a down lifts whatever is left, each time"
+
+
+async def test_a_start_removes_what_is_recorded_before_anything_else(make_rig):
+    rig = await make_rig("off", left=TrafficPolicy())
+    assert rig.policy.history == [TrafficPolicy()], "the policy that was left holds until a command"
+
+
+async def test_a_host_that_cannot_be_checked_ends_the_client(make_rig):
+    rig = await make_rig("off")
+    rig.policy.problem = "nft did not end within 30 s"
+    with pytest.raises(ExceptionGroup) as caught:
+        await rig.task
+    rig.task = asyncio.ensure_future(asyncio.sleep(0))  # the fixture expects one that has not failed
+    assert str(first_leaf(caught.value)) == rig.policy.problem
