@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,14 +45,15 @@ class FakeNetlink:
         """See NetlinkPort."""
         return set(self._rules)
 
-    def add_rule(self, rule: Rule) -> None:
+    def add_rules(self, rules: Sequence[Rule]) -> None:
         """See NetlinkPort."""
-        self._kernel.changing("rule")
-        self._rules.add(rule)
+        for rule in rules:
+            self._kernel.changing("rule")
+            self._rules.add(rule)
 
-    def remove_rule(self, rule: Rule) -> None:
+    def remove_rules(self, rules: Sequence[Rule]) -> None:
         """See NetlinkPort."""
-        self._rules.discard(rule)
+        self._rules.difference_update(rules)
 
     def routes(self, tables: Iterable[int]) -> set[Route]:
         """See NetlinkPort."""

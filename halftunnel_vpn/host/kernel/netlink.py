@@ -6,12 +6,12 @@ import errno
 import ipaddress
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from halftunnel_vpn.errors import HostError
-from halftunnel_vpn.host.kernel import netlink_library
+from halftunnel_vpn.host.kernel import netlink_library, rule_messages
 from halftunnel_vpn.host.kernel.routes import (
     KERNELS_TABLES,
     LOOPBACK,
@@ -32,9 +32,6 @@ HELD_MTU: Final = 1500
 _Result = TypeVar("_Result")
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ACTIONS: Final = {1: "lookup", 2: "goto", 3: "nop", 7: "unreachable"}
-_ACTION_NAMES: Final = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unreachable": "unreachable"}
-_NO_SUPPRESSION: Final = 0xFFFFFFFF
 _UNICAST: Final = 1  # RTN_UNICAST
 _UNREACHABLE: Final = 7  # RTN_UNREACHABLE
 _ONLINK: Final = 4  # RTNH_F_ONLINK: a cloud's router may lie outside the network of the device
@@ -133,20 +130,15 @@ class Kernel:
 
     def rules(self) -> set[Rule]:
         """Return our rules of any priority. They are identified by our protocol number."""
-        found = set()
-        for version, family in _FAMILIES.items():
-            for message in self._netlink.get_rules(family=family):
-                if _protocol_number(message.get_attr("FRA_PROTOCOL")) == PROTOCOL:
-                    found.add(_rule_from(message, version))
-        return found
+        return rule_messages.listed()
 
-    def add_rule(self, rule: Rule) -> None:
-        """Add a rule that does not exist yet."""
-        self._netlink.rule("add", **_rule_arguments(rule))
+    def add_rules(self, rules: Sequence[Rule]) -> None:
+        """Add rules that do not exist yet, in this order."""
+        rule_messages.add(rules)
 
-    def remove_rule(self, rule: Rule) -> None:
-        """Remove one rule."""
-        self._unless_gone(self._netlink.rule, **_rule_arguments(rule))
+    def remove_rules(self, rules: Sequence[Rule]) -> None:
+        """Remove rules."""
+        rule_messages.remove(rules)
 
     def routes(self, tables: Iterable[int]) -> set[Route]:
         """Return our default routes in these tables. The kernel's own tables are never read."""
@@ -245,57 +237,6 @@ def _address_arguments(text: str) -> dict[str, Any]:
     }
 
 
-def _rule_arguments(rule: Rule) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "family": _FAMILIES[rule.version],
-        "priority": rule.priority,
-        "action": _ACTION_NAMES[rule.action],
-        "protocol": PROTOCOL,
-    }
-    if rule.table:
-        arguments["table"] = rule.table
-    if rule.goto:
-        arguments["goto"] = rule.goto
-    if rule.mark:
-        arguments["fwmark"] = rule.mark
-    if rule.source:
-        arguments["src"], length = rule.source.split("/")
-        arguments["src_len"] = int(length)
-    if rule.destination:
-        arguments["dst"], length = rule.destination.split("/")
-        arguments["dst_len"] = int(length)
-    if rule.device:
-        arguments["iifname"] = rule.device
-    if rule.protocol:
-        arguments["ip_proto"] = rule.protocol
-    if rule.port:
-        arguments["dport_range"] = f"{rule.port}:{rule.port}"
-    if rule.suppress >= 0:
-        arguments["suppress_prefixlen"] = rule.suppress
-    return arguments
-
-
-def _rule_from(message: Any, version: int) -> Rule:
-    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
-    destination, source = message.get_attr("FRA_DST"), message.get_attr("FRA_SRC")
-    ports = message.get_attr("FRA_DPORT_RANGE")
-    action = _ACTIONS.get(message["action"], f"action {message['action']}")
-    return Rule(
-        version,
-        message.get_attr("FRA_PRIORITY"),
-        action,
-        table=(message.get_attr("FRA_TABLE") or 0) if action == "lookup" else 0,
-        goto=message.get_attr("FRA_GOTO") or 0,
-        mark=message.get_attr("FRA_FWMARK") or 0,
-        destination=f"{destination}/{message['dst_len']}" if destination else "",
-        protocol=message.get_attr("FRA_IP_PROTO") or 0,
-        port=int(str(ports).split(":")[0]) if ports else 0,
-        device=message.get_attr("FRA_IIFNAME") or "",
-        source=f"{source}/{message['src_len']}" if source else "",
-        suppress=-1 if suppress in (None, _NO_SUPPRESSION) else suppress,
-    )
-
-
 def _route_from(message: Any, version: int, table: int) -> Route:
     if message["type"] == _UNREACHABLE:
         return Route(version, False, table)
@@ -329,7 +270,3 @@ def _route_arguments(route: Route) -> dict[str, Any]:
 def _gateway_of(hop: Any) -> str:
     """Return the router of a route or of one of its next hops; "" if there is none."""
     return str(hop.get_attr("RTA_GATEWAY") or (hop.get_attr("RTA_VIA") or {}).get("addr", ""))
-
-
-def _protocol_number(value: Any) -> int:
-    return value if isinstance(value, int) else -1

@@ -21,7 +21,7 @@ class NetlinkLibrary(NamedTuple):
     """A netlink socket for links, addresses, rules and routes; the error of a refused request."""
 
     IPRoute: Any
-    NetlinkError: type[Exception]
+    NetlinkError: Any
 
 
 def load() -> NetlinkLibrary:

@@ -50,11 +50,8 @@ def put(kernel: NetlinkPort, rules: Iterable[Rule], routes: Iterable[Route], ind
     for route in routes:
         if route not in present_routes:
             kernel.add_route(route, index)
-    for rule in rules:
-        if rule not in present_rules:
-            kernel.add_rule(rule)
-    for rule in sorted(present_rules.difference(rules)):
-        kernel.remove_rule(rule)
+    kernel.add_rules([rule for rule in rules if rule not in present_rules])
+    kernel.remove_rules(sorted(present_rules.difference(rules)))
     for route in sorted(present_routes.difference(routes)):
         kernel.remove_route(route)
 
@@ -64,8 +61,7 @@ def remove(kernel: NetlinkPort, state: HostState) -> None:
     rules = kernel.rules()
     tables = {state.table, held_table(state), *_tables(rules, ())}
     tables |= {uplink_table(state, uplink) for uplink in uplinks_of(kernel, state)}
-    for rule in sorted(rules, reverse=True):
-        kernel.remove_rule(rule)
+    kernel.remove_rules(sorted(rules, reverse=True))
     for route in kernel.routes(tables):
         kernel.remove_route(route)
 

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from halftunnel_vpn.host.host_state import LAN_NETWORKS, RULE_SPAN, HostState, Network, uplink_mark
@@ -141,7 +142,8 @@ class Route(NamedTuple):
         return f"IPv{self.version} default route {where} the TUN"
 
 
-class Uplink(NamedTuple):
+@dataclass(frozen=True, order=True, slots=True)
+class Uplink:
     """One of several devices with a default route; ``gateways`` by IP version, "" for one on the link."""
 
     index: int

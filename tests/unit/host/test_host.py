@@ -109,7 +109,7 @@ def test_what_somebody_has_changed_is_seen_and_mended(
     assert host.mend() != []
     assert host.differences() == [] and host.mend() == []
     for rule in kernel.state.rules():
-        kernel.state.remove_rule(rule)
+        kernel.state.remove_rules([rule])
     assert host.mend() != []
     assert host.mend() == []
 
