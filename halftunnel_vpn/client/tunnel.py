@@ -119,16 +119,18 @@ class Tunnel:
 
     async def run(self) -> None:
         """Run until :meth:`stop`. Raises HostError, RoadError or HandshakeError if it does not come up."""
+        device = self.profile.tun.name
         if self._host.has_records:  # what was left may lead names and legs astray
-            await self._host.prepare(self.profile.tun.name)
+            await self._host.prepare(device)
+        else:
+            self._host.preflight_for(device)
         stopped = asyncio.create_task(self._stop.wait())
         self._link.start()
         try:
             self._telemetry.start(self.profile.telemetry)
             if self._proxy is not None:
                 self._proxy.open()
-            check = self._host.prepare(self.profile.tun.name)
-            established = await first_session(check, self._link.establish(), stopped)
+            established = await first_session(self._host.prepare(device), self._link.establish(), stopped)
             if established is None:
                 return
             await self._carry(established, stopped)

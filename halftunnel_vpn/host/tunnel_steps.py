@@ -6,6 +6,7 @@ each write waits for the disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from halftunnel_vpn.errors import HostError
@@ -15,6 +16,7 @@ from halftunnel_vpn.host.kernel.cgroups import EXCLUDED, ONLY, ProgramLists
 from halftunnel_vpn.host.kernel.desired import Desired, addresses_of, routing_of
 from halftunnel_vpn.host.kernel.netlink import Link
 from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
+from halftunnel_vpn.host.kernel.routes import Uplink
 from halftunnel_vpn.host.kernel.sysctls import SOURCE_MARK
 from halftunnel_vpn.host.record.journal import Journal
 from halftunnel_vpn.host.resolver.step import ResolverStep
@@ -45,11 +47,11 @@ class TunnelSteps:
         warnings: list[str | None] = []
         journal.record_all(self._up_to_routes(journal, original))
         warnings += [sysctls.write(*setting) for setting in sysctls.of_device(state.tun).items()]
-        self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
+        uplinks = self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
         self.lists(state).resume()
-        installed = self._install_table(journal, desired)
+        installed = self._install_table(journal, desired, uplinks)
         warnings.append(self._make_setting())
-        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
+        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state, uplinks))
         if installed is not None:
             journal.steps[NFT] = self._read_back(installed)  # written with the steps that follow
         warnings += self._apply_forwarding(journal, state)
@@ -61,9 +63,9 @@ class TunnelSteps:
         """Restore the table first, then the device, the setting and the routes."""
         state = _tunnel_of(desired)
         self.apply_table(journal, desired)
-        self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
+        uplinks = self._kernel.netlink(lambda netlink: self._set_device(netlink, state))
         self._make_setting()
-        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state))
+        self._kernel.netlink(lambda netlink: self._set_routing(netlink, state, uplinks))
 
     def differences(self, journal: Journal | None, desired: Desired) -> list[str]:
         """Return how the kernel differs from the desired state, a sentence each."""
@@ -102,9 +104,11 @@ class TunnelSteps:
             steps[SETTING] = {"original": original}
         return steps
 
-    def _install_table(self, journal: Journal, desired: Desired) -> str | None:
+    def _install_table(
+        self, journal: Journal, desired: Desired, uplinks: Sequence[Uplink] | None = None
+    ) -> str | None:
         """Install our table and return its text; None if it is there already."""
-        wanted = nft.render(desired.table(self._kernel))
+        wanted = nft.render(desired.table(self._kernel, uplinks))
         text, listing = self._known_table(journal.steps)
         if text == wanted and listing == self._kernel.table():
             return None
@@ -132,7 +136,8 @@ class TunnelSteps:
         self._setting_refused = problem is not None
         return problem
 
-    def _set_device(self, netlink: NetlinkPort, state: HostState) -> None:
+    def _set_device(self, netlink: NetlinkPort, state: HostState) -> tuple[Uplink, ...]:
+        """Bring up the device with its addresses. Return the uplinks whose replies are kept apart."""
         link = _link_of(netlink, state)
         wanted = addresses_of(state, self._kernel)
         # Remove first: IPv6 does not accept one address with two prefix lengths.
@@ -144,10 +149,11 @@ class TunnelSteps:
             netlink.set_link(link.index, mtu=state.mtu)
         if not link.up:
             netlink.set_link(link.index, state="up")
+        return route_table.uplinks_of(netlink, state)
 
-    def _set_routing(self, netlink: NetlinkPort, state: HostState) -> None:
+    def _set_routing(self, netlink: NetlinkPort, state: HostState, uplinks: tuple[Uplink, ...]) -> None:
         link = _link_of(netlink, state)
-        route_table.put(netlink, *routing_of(state, self._kernel, netlink), link.index)
+        route_table.put(netlink, *routing_of(state, self._kernel, uplinks), link.index)
 
     def _known_table(self, steps: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
         """Return the table as it should be: our text, and nft's listing of it."""
@@ -166,7 +172,8 @@ class TunnelSteps:
         wanted = addresses_of(state, self._kernel)
         found += sorted(f"The address {item} is missing." for item in wanted - link.addresses)
         found += sorted(f"The address {item} should not be there." for item in link.addresses - wanted)
-        return found + route_table.differences(netlink, *routing_of(state, self._kernel, netlink))
+        uplinks = route_table.uplinks_of(netlink, state)
+        return found + route_table.differences(netlink, *routing_of(state, self._kernel, uplinks))
 
 
 def _tunnel_of(desired: Desired) -> HostState:

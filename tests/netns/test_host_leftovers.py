@@ -113,31 +113,35 @@ def test_an_apply_cut_short_anywhere_is_undone(
     cut = (
         "import os, sys, pathlib\n"
         "from halftunnel_vpn.host import Desired, Host, HostState\n"
-        "from halftunnel_vpn.host.record import journal\n"
+        "from halftunnel_vpn.host.kernel.port import RealKernel\n"
+        "from halftunnel_vpn.host.record.journal import Journal\n"
         "from halftunnel_vpn.tun import TunDevice\n"
         "left = int(sys.argv[2])\n"
-        "save = journal.Journal.save\n"
-        "def counted(self):\n"
-        "    global left\n"
-        "    save(self)\n"
-        "    left -= 1\n"
-        "    if not left: os._exit(9)\n"
-        "journal.Journal.save = counted\n"
+        "def counted(step):\n"
+        "    def run(*arguments):\n"
+        "        global left\n"
+        "        done = step(*arguments)\n"
+        "        left -= 1\n"
+        "        if not left: os._exit(9)\n"
+        "        return done\n"
+        "    return run\n"
+        "for owner, name in (Journal, 'save'), (RealKernel, 'netlink'), (RealKernel, 'replace_table'):\n"
+        "    setattr(owner, name, counted(getattr(owner, name)))\n"
         "device = TunDevice.open('htvpn0', mtu=1500)\n"
         "state = HostState(addresses=('10.72.84.2/32',), dns=('10.72.84.1',))\n"
         "Host(pathlib.Path(sys.argv[1]), resolv_conf=pathlib.Path(sys.argv[3])).apply(Desired(state))\n"
     )
-    saves = 0
+    cuts = 0
 
-    def cut_at(save: int) -> int:
-        arguments = (str(state_dir), str(save), str(resolv_conf))
+    def cut_at(step: int) -> int:
+        arguments = (str(state_dir), str(step), str(resolv_conf))
         return client.python(CLIENT, cut, *arguments, check=False).returncode
 
-    while (status := cut_at(saves + 1)) == 9:
-        saves += 1
+    while (status := cut_at(cuts + 1)) == 9:
+        cuts += 1
         assert Host(state_dir).recover(None) == ["htvpn0"]
         assert snapshot() == before
-    assert (status, saves >= 6) == (0, True), "one per step, then it is through"
+    assert (status, cuts >= 6) == (0, True), "after each write and each change, then it is through"
     Host(state_dir).recover(None)
     assert snapshot() == before
 

@@ -120,6 +120,10 @@ class HostKeeper:
         await self.clean_up()
         preflight(device)
 
+    def preflight_for(self, device: str) -> None:
+        """See HostPort."""
+        preflight(device)
+
     def open_device(self, name: str, *, mtu: int, counters: Counters) -> TunDevice:
         """See HostPort."""
         return self._open_device(name, mtu=mtu, counters=counters)

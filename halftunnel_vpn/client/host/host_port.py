@@ -28,6 +28,9 @@ class HostPort(Protocol):
     def has_records(self) -> bool:
         """Whether the state directory says that a tunnel or a policy is on the host, or was left there."""
 
+    def preflight_for(self, device: str) -> None:
+        """Check that a tunnel named ``device`` can be brought up, as far as that takes no time."""
+
     async def prepare(self, device: str) -> None:
         """Undo what killed tunnels left, and check that a tunnel named ``device`` can be brought up."""
 

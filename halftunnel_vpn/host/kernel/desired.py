@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halftunnel_vpn.host.host_state import HostState
 from halftunnel_vpn.host.kernel import route_table, ruleset
 from halftunnel_vpn.host.kernel.nft import Ruleset
-from halftunnel_vpn.host.kernel.port import KernelPort, NetlinkPort
-from halftunnel_vpn.host.kernel.routes import Route, Rule, wanted_routes, wanted_rules
+from halftunnel_vpn.host.kernel.port import KernelPort
+from halftunnel_vpn.host.kernel.routes import Route, Rule, Uplink, wanted_routes, wanted_rules
 from halftunnel_vpn.host.kernel.traffic_policy import TrafficPolicy
 
 
@@ -33,10 +34,11 @@ class Desired:
         policy = dataclasses.replace(self.policy, tunnel=device, openings=openings)
         object.__setattr__(self, "policy", policy)
 
-    def table(self, kernel: KernelPort) -> Ruleset:
-        """Return our nft table in the desired state."""
+    def table(self, kernel: KernelPort, uplinks: Sequence[Uplink] | None = None) -> Ruleset:
+        """Return our nft table in the desired state. ``uplinks`` of a tunnel are read if not given."""
         if self.tunnel is not None:
-            uplinks = ruleset.uplinks_now(kernel, self.tunnel)
+            if uplinks is None:
+                uplinks = ruleset.uplinks_now(kernel, self.tunnel)
             return ruleset.with_tunnel(self.tunnel, self.policy, uplinks)
         if self.policy is None:
             return Ruleset(())
@@ -49,10 +51,11 @@ def addresses_of(state: HostState, kernel: KernelPort) -> set[str]:
     return {str(item) for item in state.interfaces() if item.version == 4 or has_ipv6}
 
 
-def routing_of(state: HostState, kernel: KernelPort, netlink: NetlinkPort) -> tuple[list[Rule], list[Route]]:
+def routing_of(
+    state: HostState, kernel: KernelPort, uplinks: tuple[Uplink, ...]
+) -> tuple[list[Rule], list[Route]]:
     """Return the rules and routes of a tunnel. A family that it does not carry is held back."""
     versions = kernel.sysctls.versions()
-    uplinks = route_table.uplinks_of(netlink, state)
     carries_ipv6 = state.ipv6 and kernel.sysctls.device_has_ipv6(state.tun)
     through_tun = [version for version in versions if version == 4 or carries_ipv6]
     held = route_table.held_versions(kernel.sysctls, through_tun)

@@ -166,24 +166,19 @@ def test_the_host_refuses_when_the_exit_has_made_a_session(fails, profile, lab, 
         page = lab.run(EXIT, ["curl", "-sSf", "http://127.0.0.1:9100/metrics"]).stdout
         return float(re.search(r"^halftunnel_active_sessions (.*)$", page, re.MULTILINE)[1])
 
-    nft, answers = Path(shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")).resolve(), place / "answers"
-    shutil.copy(nft, place / "nft")
-    (place / "slow").write_text(
-        f'#!/bin/sh\nuntil [ -e {answers} ]; do sleep 0.02; done\nexec {place}/nft "$@"\n'
+    nft, goes_on = Path(shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")).resolve(), place / "goes-on"
+    (place / "nft").write_text(
+        f"#!/bin/sh\nuntil [ -e {goes_on} ]; do sleep 0.02; done\nmount --bind /dev/null {nft}\nexit 1\n"
     )
-    (place / "slow").chmod(0o755)
-    lab.run(CLIENT, "ip link add htvpn0 type bridge".split())
-    try:
-        with ThreadPoolExecutor(1) as threads:
-            slow = in_another_place(f"mount --bind {place / 'slow'} {nft}")
-            running = threads.submit(fails, profile, wrapper=slow, after_connecting=True)
-            try:
-                eventually(lambda: sessions() == 1 or running.done(), within=30)
-            finally:
-                answers.touch()
-            assert "The device name htvpn0 is taken" in running.result()
-    finally:
-        lab.run(CLIENT, "ip link del htvpn0".split())
+    (place / "nft").chmod(0o755)
+    vanishing = in_another_place(f"mount --bind {place / 'nft'} {nft}")
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(fails, profile, wrapper=vanishing, after_connecting=True)
+        try:
+            eventually(lambda: sessions() == 1 or running.done(), within=30)
+        finally:
+            goes_on.touch()
+        assert "nft is not installed: install the package nftables" in running.result()
     eventually(lambda: sessions() == 0, within=10)  # without a goodbye it is kept for five minutes
 
 
