@@ -1,0 +1,44 @@
+"""How much of pyroute2 is loaded for links, addresses and routes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+from halftunnel_vpn.host.kernel import netlink_library
+{before}
+library = netlink_library.load()
+print(library is netlink_library.load(), *(name for name in sys.modules if name.startswith("pyroute2")))
+import pyroute2
+print(pyroute2.IPRoute is library.IPRoute, pyroute2.NetlinkError is library.NetlinkError)
+"""
+
+
+def loaded(before: str = "") -> set[str]:
+    """The modules of pyroute2 after the library was loaded in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert second == "True True", "it is the same library for whoever imports it later"
+    again, *names = first.split()
+    assert again == "True"
+    return set(names)
+
+
+def test_only_what_is_used_is_loaded():
+    names = loaded()
+    assert "pyroute2.iproute.linux" in names
+    assert not names & {"pyroute2", "pyroute2.ndb", "pyroute2.conntrack", "pyroute2.ipset", "pyroute2.ethtool"}
+
+
+def test_a_version_whose_modules_need_the_whole_gets_it():
+    fails = "def parts(): raise ImportError\nnetlink_library._parts = parts"
+    assert {"pyroute2", "pyroute2.conntrack"} <= loaded(fails)
+
+
+def test_what_another_module_has_loaded_is_used():
+    assert {"pyroute2", "pyroute2.conntrack"} <= loaded("import pyroute2")
