@@ -42,7 +42,7 @@ def _load() -> NetlinkLibrary:
             except ImportError:
                 pass  # a version whose modules need the whole, or have other names
             finally:
-                del sys.modules[_PACKAGE]  # whoever imports it later gets the whole
+                del sys.modules[_PACKAGE]  # a later import gets the whole
     return _whole()
 
 

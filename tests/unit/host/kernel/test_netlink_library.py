@@ -23,7 +23,7 @@ def loaded(before: str = "") -> set[str]:
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     first, second = done.stdout.splitlines()
-    assert second == "True True", "it is the same library for whoever imports it later"
+    assert second == "True True", "it is the same library for a later import"
     again, *names = first.split()
     assert again == "True"
     return set(names)
