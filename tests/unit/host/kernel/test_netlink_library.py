@@ -32,7 +32,7 @@ def loaded(before: str = "") -> set[str]:
 def test_only_what_is_used_is_loaded():
     names = loaded()
     assert "pyroute2.iproute.linux" in names
-    assert not names & {"pyroute2", "pyroute2.ndb", "pyroute2.conntrack", "pyroute2.ipset", "pyroute2.ethtool"}
+    assert not names & {"pyroute2", "pyroute2.ndb", "pyroute2.conntrack", "pyroute2.ipset"}
 
 
 def test_a_version_whose_modules_need_the_whole_gets_it():
