@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import tempfile
 import types
 import typing
@@ -31,6 +32,10 @@ settings.load_profile("project")
 # A shell that starts the tests in the background makes them ignore SIGINT, and what they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests start thousands of processes, and each would compile again every module that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 TESTS = Path(__file__).resolve().parent
 
@@ -116,6 +121,13 @@ class DurationRecorder:
 def read_durations() -> dict[str, dict[str, float]]:
     """Return the recorded seconds: part of `scripts/test` -> file relative to `tests` -> seconds."""
     return json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without a test to run alone, where only such tests were asked for."""
+    if config.getoption("markexpr") != "alone" or collection_path.suffix != ".py":
+        return None
+    return "mark.alone" not in collection_path.read_text() or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

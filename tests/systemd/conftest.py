@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,10 +76,11 @@ def prepare(machine: Machine, wheels: Path) -> None:
     source = root / "root/source"
     source.mkdir()
     for name in PROGRAM:
-        done = ["cp", "-r", str(SOURCE / name), str(source)]
-        subprocess.run(done, check=True, timeout=60)
-    for cache in source.rglob("__pycache__"):
-        shutil.rmtree(cache)
+        if (SOURCE / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(SOURCE / name, source / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(SOURCE / name, source)
     shutil.copytree(wheels, root / "root/wheels")
     machine.boot()
     machine.run("useradd -m member && useradd -m stranger")
