@@ -174,16 +174,16 @@ def leftovers_swept() -> None:
 def free_port() -> Iterator[Callable[..., int]]:
     """Gives ports of loopback on which nothing listens; nobody else gets them before the test is over.
 
-    A socket that is bound and does not listen keeps each. It refuses connections, and is no obstacle to a
-    server that listens there, since that sets SO_REUSEADDR.
+    A socket that is bound and does not listen keeps each, at every address, since a server may listen at
+    all of them. It refuses connections, and is no obstacle to a server that sets SO_REUSEADDR.
     """
     with contextlib.ExitStack() as held:
 
         def take(address: str = "127.0.0.1") -> int:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            sock = held.enter_context(socket.socket(family))
+            is_ipv6 = ":" in address
+            sock = held.enter_context(socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address, 0))
+            sock.bind(("::" if is_ipv6 else "0.0.0.0", 0))
             return int(sock.getsockname()[1])
 
         yield take

@@ -130,6 +130,7 @@ while True:
 JOINS = 100
 
 
+@pytest.mark.alone
 async def test_under_a_storm_of_strangers_clients_join(start_exit):
     exit_server = await start_exit()
     storm = await asyncio.create_subprocess_exec(

@@ -13,6 +13,7 @@ from halftunnel_vpn.protocol.stream_messages import Keepalive, KeepaliveKind, St
 from halftunnel_vpn.protocol.wire import PacketType, iter_train
 from halftunnel_vpn.session.clock_parameters import HOLD, TICK, UP_RAMP, downstream_clock, upstream_clock
 from halftunnel_vpn.session.leg_lottery import BatchedWeightedRandom
+from halftunnel_vpn.session.limits import SessionLimits
 from halftunnel_vpn.session.padding_budget import PaddingBudget
 from halftunnel_vpn.session.shaping import IN_FLIGHT_TIME
 from halftunnel_vpn.session.shaping_plan import ShaperState, ShapingPlan
@@ -60,10 +61,10 @@ def plan(clock, *, overhead=0, budget=0):
 def split(make_pair):
     """A pair with the upstream on a clock."""
 
-    def make(**options):
+    def make(*, limits=None, **options):
         legs = {"upstream": options.pop("upstream", 1), "downstream": options.pop("downstream", 1)}
         shaping, notices = plan(upstream_clock(SEED, stops=False, bulk_after=1.0), **options)
-        pair = make_pair(**legs, client_shaping=shaping)
+        pair = make_pair(**legs, limits=limits, client_shaping=shaping)
         pair.notices = notices
         pair.advance(2.0)  # the first pings
         return pair
@@ -399,7 +400,7 @@ def test_a_lost_leg_loses_nothing(split):
 
 def test_a_budget_holds_ends_at_a_stop_and_says_so(split):
     budget = 2_000_000
-    pair = split(budget=budget)
+    pair = split(budget=budget, limits=SessionLimits(keepalive=600.0))  # a day has few pings
     shaper = pair.client.shaper
     for _ in range(120):
         user, _ = pair.open()
