@@ -6,6 +6,7 @@ TLS 1.2 at the least; ALPN offers http/1.1 alone, as browsers do for WebSockets.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import socket
 import ssl
@@ -121,6 +122,8 @@ async def encrypt(
         # No await from this check until TLS owns the transport: nothing can be read in between.
         if clear.has_spoken:
             raise EarlyBytes("bytes in the clear before TLS")
+        if transport.is_closing():  # uvloop would fail in a callback, and log a traceback
+            raise ConnectionResetError(errno.ECONNRESET, "the connection was cut before TLS began")
         keep_queues_short(transport)
         let_go(sock)
         encrypted = await loop.start_tls(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -193,3 +194,29 @@ async def test_an_answer_in_the_clear_before_tls_is_never_believed(
         assert raised.value.reason in ("bytes-before-tls", "tls-failed")
         assert owner.leg is None
         await asyncio.gather(*answering)
+
+
+async def test_a_connection_that_is_cut_before_tls_begins_is_one_failed_dial(
+    authority, recorder, monkeypatch
+):
+    faults = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    server = socket.create_server(("127.0.0.1", 0))
+
+    async def connect(*_, **__):
+        sock = socket.create_connection(server.getsockname())
+        sock.setblocking(False)
+        peer, _ = server.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()  # with RST
+        return sock
+
+    monkeypatch.setattr(dial_module, "connect", connect)
+    with server:
+        for _ in range(5):
+            with pytest.raises(RoadError) as raised:
+                await dial_module.dial(
+                    "wss://localhost/a3f9", dial_module.DialOptions(ca_pem=authority.pem), recorder()
+                )
+            assert raised.value.reason == "tls-failed"
+    assert not faults, "no traceback in the log"
