@@ -110,7 +110,7 @@ def splits(traffic: Mapping[str, Traffic]) -> Iterator[Verdict]:
         if "upload" in title:
             share = found.a_share_up
             yield Verdict(
-                "upload: road A goes up",
+                "upload: path A goes up",
                 share >= LEAST_SHARE and found.a.payload_up >= FILE_SIZE,
                 f"{share:.2%} of its payload (at least {LEAST_SHARE:.0%})",
             )
@@ -118,7 +118,7 @@ def splits(traffic: Mapping[str, Traffic]) -> Iterator[Verdict]:
             share, up = found.b_share_down, found.share_up
             label = title.rpartition(" ")[2]
             yield Verdict(
-                f"download, {label}: road B comes down",
+                f"download, {label}: path B comes down",
                 share >= LEAST_SHARE and found.b.payload_down >= FILE_SIZE,
                 f"{share:.2%} of its payload (at least {LEAST_SHARE:.0%})",
             )

@@ -40,12 +40,12 @@ class Traffic:
 
     @property
     def a_share_up(self) -> float:
-        """Of the payload on road A, the part that went up."""
+        """Of the payload on path A, the part that went up."""
         return self.a.payload_up / max(1, self.a.payload_up + self.a.payload_down)
 
     @property
     def b_share_down(self) -> float:
-        """Of the payload on road B, the part that came down."""
+        """Of the payload on path B, the part that came down."""
         return self.b.payload_down / max(1, self.b.payload_up + self.b.payload_down)
 
     @property
