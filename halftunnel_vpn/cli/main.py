@@ -10,7 +10,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from halftunnel_vpn.cli.arguments import build_parser
 from halftunnel_vpn.errors import HalfTunnelError, HostError, UsageError
 
 DONE, FAILED, WRONG_USAGE = range(3)
@@ -31,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
         options = _parse(arguments)
     except UsageError as error:
         return _say(str(error), WRONG_USAGE)
+    except KeyboardInterrupt:
+        return _say("interrupted", FAILED)
     except BrokenPipeError:
         return _stop_output()
     except OSError as error:
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
+    from halftunnel_vpn.cli.arguments import build_parser  # here: Ctrl-C may come while it is imported
+
     try:
         return build_parser(next(iter(arguments), None)).parse_args(arguments)
     except SystemExit:  # argparse has printed the help or the version

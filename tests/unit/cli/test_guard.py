@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from halftunnel_vpn.cli import main as cli
@@ -48,3 +50,17 @@ def test_with_debug_the_place_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(status, "run", crash)
     with pytest.raises(KeyError):
         cli.main(["status", "--debug"])
+
+
+def test_control_c_while_the_program_is_loaded_is_one_sentence(monkeypatch, capsys):
+    class Interruption:
+        """Raise where the kernel's signal would come."""
+
+        def find_spec(self, name, *_):
+            if name == "halftunnel_vpn.cli.arguments":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "halftunnel_vpn.cli.arguments", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interruption(), *sys.meta_path])
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err == "htvpn: interrupted\n"
