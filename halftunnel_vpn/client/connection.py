@@ -41,7 +41,7 @@ from halftunnel_vpn.session.memory_budget import Memory
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.timers import Timer
-from halftunnel_vpn.transport.driver import Driver, Pump
+from halftunnel_vpn.transport.driver import Driver
 
 MAX_MEMORY = 512 * 1024 * 1024
 """The most bytes that all streams may hold, unless configured."""
@@ -87,7 +87,6 @@ class Connection:
         self.session_number = 0
         self.log_fields: dict[str, object] = {}
         """The fields that connect the log lines of the current session."""
-        self.pump: Pump = driver.pump(lambda now: None)
         self._profile = profile
         self._exits = exits
         self._driver = driver
@@ -287,7 +286,6 @@ class Connection:
             ),
         )
         self.session = session
-        self.pump = pump
         self._keepers = LegKeepers(
             reached.connector,
             session,

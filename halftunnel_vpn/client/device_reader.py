@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class DeviceReader:
-    """Passes the frames of ``device`` to ``tracker``. ``flushed`` ends each batch, so few trains carry it.
+    """Passes the frames of ``device`` to ``tracker``. Few trains carry a batch: pumps wait for its end.
 
     ``failed`` is called when the device cannot be read. Reading has stopped then.
     """
@@ -32,12 +32,11 @@ class DeviceReader:
         tracker: FlowTracker,
         driver: Driver,
         *,
-        flushed: Callable[[], None],
         failed: Callable[[], None],
     ) -> None:
         self._device = device
         self._loop: asyncio.AbstractEventLoop = driver.loop
-        self._readable = self._callback(device, tracker, driver.clock, flushed, failed)
+        self._readable = self._callback(device, tracker, driver, failed)
 
     def start(self) -> None:
         """Start reading. Call it again after the device was reopened."""
@@ -52,17 +51,17 @@ class DeviceReader:
         self,
         device: TunDevice,
         tracker: FlowTracker,
-        clock: Callable[[], float],
-        flushed: Callable[[], None],
+        driver: Driver,
         failed: Callable[[], None],
     ) -> Callable[[], None]:
         loop = self._loop
         last = 0.0
+        hold, release = driver.hold, driver.release
         read_burst, frame_arrived, flush = device.read_burst, tracker.frame_arrived, tracker.flush
 
         def readable() -> None:
             nonlocal last
-            now = clock()
+            now = driver.clock()
             # To find out that a frame is alone takes a system call and an exception. The loop asks anyway.
             limit = 1 if now - last > SILENCE else FRAMES_PER_WAKE
             last = now
@@ -73,12 +72,16 @@ class DeviceReader:
                 self.stop()
                 failed()
                 return
-            for frame in frames:
-                try:
-                    frame_arrived(frame, now)
-                except Exception as error:  # an error with one frame must not stop the others of the batch
-                    loop.call_exception_handler({"message": "a frame of the host failed", "exception": error})
-            flush(now)
-            flushed()
+            hold()
+            try:
+                for frame in frames:
+                    try:
+                        frame_arrived(frame, now)
+                    except Exception as error:  # one frame must not stop the others of the batch
+                        message = "a frame of the host failed"
+                        loop.call_exception_handler({"message": message, "exception": error})
+                flush(now)
+            finally:
+                release()
 
         return readable

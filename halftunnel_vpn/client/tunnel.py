@@ -153,7 +153,6 @@ class Tunnel:
                 device,
                 tracker,
                 self._driver,
-                flushed=lambda: self._connection.pump.flush(),
                 failed=host.check,
             )
             reader.start()

@@ -40,6 +40,7 @@ class DatagramFlow(ABC):
         "_number",
         "_on_closed",
         "_private",
+        "_public",
         "_sources",
         "_version",
         "_write",
@@ -73,6 +74,8 @@ class DatagramFlow(ABC):
         self._sources = context.sources
         # Destinations of this flow that are not public. Answers from them are accepted.
         self._private: dict[bytes, None] = {}
+        # The last public destination, which need not be judged again.
+        self._public = b""
         self.is_over = False
         self._idle = context.wheel.timer(self._check_idle)
         self._idle.arm(now + idle_timeout)
@@ -96,7 +99,11 @@ class DatagramFlow(ABC):
 
     def _sends_to(self, destination: bytes) -> None:
         """Remember ``destination`` if it is private, so that its answers are accepted."""
-        if not self._sources.is_public(destination) and destination not in self._private:
+        if destination == self._public:
+            return
+        if self._sources.is_public(destination):
+            self._public = destination
+        elif destination not in self._private:
             if len(self._private) >= MAX_PRIVATE:
                 del self._private[next(iter(self._private))]
             self._private[destination] = None
@@ -106,7 +113,7 @@ class DatagramFlow(ABC):
 
         An exit must not be able to send datagrams in the name of the LAN, the link or the cloud of this host.
         """
-        if self._sources.is_public(source):
+        if source == self._public or self._sources.is_public(source):
             return True
         return source in self._private and self._sources.may_be_remote(source)
 

@@ -128,7 +128,11 @@ def decode_run(view: Buffer) -> DataRun | ErrorRun:
         return _decode_error(payload)
     if sort != RUN_DATA:
         raise WireError("datagram-bad-run", f"sort {sort}")
-    address, start = decode_host(payload, _RUN.size, family, "datagram")
+    if family == FAMILY_IPV4 and len(payload) >= _IPV4_RUN.size:
+        start = _IPV4_RUN.size
+        address: Host = bytes(payload[_RUN.size : start])
+    else:
+        address, start = decode_host(payload, _RUN.size, family, "datagram")
     data = payload[start:]
     length = len(data)
     if segment_size:
@@ -136,7 +140,8 @@ def decode_run(view: Buffer) -> DataRun | ErrorRun:
             raise WireError("datagram-bad-segments", f"{length} bytes by {segment_size}")
     elif length > MAX_DATAGRAM:
         raise WireError("datagram-bad-segments", f"a datagram of {length} bytes")
-    return DataRun(address, port, hop_limit, traffic_class, segment_size, data)
+    # NamedTuple's own constructor costs more
+    return tuple.__new__(DataRun, (address, port, hop_limit, traffic_class, segment_size, data))
 
 
 def _decode_error(payload: memoryview) -> ErrorRun:

@@ -45,7 +45,7 @@ class ProxyService:
     ) -> None:
         self._config = config
         self._group = group
-        self._watch = SocketWatch(driver.loop)
+        self._watch = SocketWatch(driver)
         self._context = ProxyContext(opener, driver, self._watch, counters, config.users)
         self._limit = min(config.connections, open_files() // SHARE_OF_FILES)
         self._listeners: list[ProxyListener] = []

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from typing import Final, NamedTuple
 
 from halftunnel_vpn.protocol.datagram import MAX_RUN_SEGMENTS
@@ -102,6 +103,7 @@ class DatagramBatch:
         "_controls",
         "_data",
         "_expected",
+        "_first",
         "_layouts",
         "_lengths",
         "_messages",
@@ -136,6 +138,7 @@ class DatagramBatch:
         self._address = ctypes.addressof(messages)
         self._start = data_at
         self._data = memoryview(data)
+        self._first = self._data[:SLOT_SIZE]
         self._names = memoryview(names)
         self._control = control
         self._raw = memoryview(messages).cast("B")
@@ -188,6 +191,19 @@ class DatagramBatch:
         else:
             runs = self._sorted_out(count, lengths, controls, names, join=join)
         return Reading(runs, count == limit, longest or expected)
+
+    def receive_one(self, sock: socket.socket, family: int, expected: int) -> Reading:
+        """Read one datagram, or several that the kernel has joined, for less than :meth:`receive`.
+
+        More may wait, though the reading does not say so. Raises OSError like recvmsg(2).
+        """
+        length, control, _, source = sock.recvmsg_into((self._first,), _CONTROL_SIZE)
+        segment = 0
+        for level, kind, value in control:
+            if level == socket.IPPROTO_UDP and kind == UDP_GRO:
+                segment = int.from_bytes(value, sys.byteorder)
+        received = socket.inet_pton(family, source[0]), source[1], bytes(self._first[:length]), segment
+        return Reading([received], False, max(expected, length))
 
     def _expect(self, size: int) -> None:
         """Arrange the buffers for datagrams of ``size`` bytes."""

@@ -87,7 +87,7 @@ class Dialer:
         self.driver = driver
         self.counters = counters
         self.limits = limits
-        self.watch = SocketWatch(driver.loop)
+        self.watch = SocketWatch(driver)
         self._waiting: dict[Hashable, dict[Dial, None]] = {}  # the next client's dials come first
         self._waiting_total = 0
         self._under_way: dict[Hashable, int] = {}

@@ -39,6 +39,9 @@ from halftunnel_vpn.transport.relay.socket_watch import FAILED, READABLE, Socket
 READS_PER_WAKE = 4
 """Reads of one socket, of many datagrams each, before other events get their turn."""
 
+SILENCE = 0.001
+"""Seconds without a datagram after which the next one is probably alone, and is read as such."""
+
 MAX_PAUSE = 0.01
 """Seconds for which a socket stays unread because enough data waits for a leg. Then the oldest is dropped."""
 
@@ -111,6 +114,7 @@ class DatagramRelay(ABC):
         self._hop_limits: dict[int, int] = {}
         self._is_closed = False
         self._expected = FIRST_SIZE
+        self._last_read = 0.0
         self._paused: list[socket.socket] = []
         self._paused_at = 0.0
         self._pause = driver.wheel.timer(self._pause_is_over)
@@ -234,12 +238,17 @@ class DatagramRelay(ABC):
         stream = self._stream
         # Its own attribute makes an enumeration member each time.
         family = socket.AF_INET if sock is self._sockets.get(socket.AF_INET) else socket.AF_INET6
+        is_alone = may_wait and now - self._last_read > SILENCE
+        self._last_read = now
         for _ in range(READS_PER_WAKE):
             if may_wait and stream.has_enough:
                 self._leave_unread(sock, now)
                 return
             try:
-                reading = self._batch.receive(sock, self._expected, join=self.joins)
+                if is_alone:
+                    reading = self._batch.receive_one(sock, family, self._expected)
+                else:
+                    reading = self._batch.receive(sock, self._expected, join=self.joins)
             except BlockingIOError:
                 return
             except OSError:
@@ -252,7 +261,7 @@ class DatagramRelay(ABC):
                 if understood is not None:
                     self._send_run(received[0], *understood, received[3])
             if not reading.more:
-                if reading.has_many:
+                if not is_alone and reading.has_many:
                     give_way()  # read too early: a sender on this machine may add more datagrams to the run
                 return
 

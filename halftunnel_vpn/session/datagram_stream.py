@@ -109,7 +109,9 @@ class DatagramStream(Stream):
             return
         runs = self._runs
         runs.append((length, parts))
-        self._held(length)
+        self._runs_bytes += length
+        if memory is not None:
+            memory.take(length)
         while len(runs) > QUEUE_RUNS or self._runs_bytes > QUEUE_BYTES:
             self._held(-runs.popleft()[0])
             context.counters.drop("datagram-queue-full")
@@ -180,6 +182,31 @@ class DatagramStream(Stream):
         if sending.waits_for_other_leg(leg) or (leg.is_reserved and self._is_heavy):
             return True
         return leg.under_way.is_full_of_datagrams and not sending.has_something_to_send
+
+    def take_alone(self, leg: SessionLeg, now: float) -> list[Buffer]:
+        """Take the run that waits, as the parts of a train of its own on ``leg``.
+
+        Return nothing unless that is all that waits, and it may leave now.
+        """
+        runs, sending, under_way = self._runs, self.sending, leg.under_way
+        if (
+            len(runs) != 1
+            or sending.opening_leg is not None
+            or sending.control
+            or sending.resend
+            or under_way.datagram_bytes >= under_way.limit
+            or self.has_drained is not None
+        ):
+            return []
+        length, parts = runs.popleft()
+        self._held(-length)
+        leg.owes_proof = True  # nothing acknowledges a run
+        under_way.datagram_bytes += length
+        sequence = self._sequence
+        self._sequence = (sequence + 1) & SERIAL_MASK
+        self._weigh(length + HEADER_LENGTH, now)
+        session_id = self.context.session_id
+        return [encode_header(PacketType.DATA, session_id, self.stream_id, sequence, 0, length), *parts]
 
     def fill(self, train: Train, leg: SessionLeg, limit: int, now: float) -> int:
         """Add packets to ``train``; return the bytes added."""

@@ -42,6 +42,16 @@ class Scheduler:
         """Whether an urgent stream has something to send."""
         return bool(self._urgent)
 
+    @property
+    def only(self) -> Stream | None:
+        """The one stream that has something to send, if there is one and it is urgent."""
+        return self._urgent[0] if len(self._urgent) == 1 and not self._bulk else None
+
+    def remove_only(self) -> None:
+        """Remove the stream that :attr:`only` is: it has sent everything and is not over."""
+        self._urgent.pop().queue = None
+        self._urgent_credit = 0
+
     def activate(self, stream: Stream) -> None:
         """Queue a stream that has something to send and is not queued."""
         queue = self._urgent if stream.is_urgent else self._bulk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halftunnel_vpn.protocol.interfaces import Buffer
 from halftunnel_vpn.protocol.stream_messages import ResetCode, StreamKind
 from halftunnel_vpn.protocol.trace_ports import StreamTrace
 from halftunnel_vpn.protocol.wire import PacketType
@@ -72,6 +73,13 @@ class Stream:
     def needs(self) -> int:
         """Room in bytes without which :meth:`fill` adds nothing; 0 when it adds nothing anyway."""
         return self.sending.needs
+
+    def take_alone(self, leg: SessionLeg, now: float) -> list[Buffer]:
+        """Take the packet that waits, as the parts of a train of its own on ``leg``.
+
+        Return nothing unless that is all that waits, and it is not acknowledged and may leave now.
+        """
+        return []
 
     def must_wait(self, leg: SessionLeg) -> bool:
         """Return whether nothing may leave on ``leg`` now."""

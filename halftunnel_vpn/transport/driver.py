@@ -21,7 +21,7 @@ class Driver:
     ``clock`` is the monotonic time in seconds; ``wheel`` runs its timers on ``loop``.
     """
 
-    __slots__ = ("_alarm", "_exact", "_is_closed", "_is_running", "clock", "loop", "wheel")
+    __slots__ = ("_alarm", "_exact", "_held", "_is_closed", "_is_running", "clock", "loop", "wheel")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -33,6 +33,29 @@ class Driver:
         self._is_closed = False
         # Whether the timers are being called back: the alarm is set once behind all of them.
         self._is_running = False
+        # Pumps that were woken while they are held; None while they are not.
+        self._held: list[Pump] | None = None
+
+    def hold(self) -> None:
+        """Let pumps that are woken wait for :meth:`release`, which must follow in the same callback."""
+        self._held = []
+
+    def release(self) -> None:
+        """Run the pumps that were woken since :meth:`hold`: sooner than the loop would, and for less."""
+        held, self._held = self._held, None
+        if held:
+            for pump in held:
+                try:
+                    pump.flush()
+                except Exception as error:  # one that fails must not stop the others
+                    self.loop.call_exception_handler({"message": "a pump failed", "exception": error})
+
+    def soon(self, pump: Pump) -> None:
+        """Run ``pump`` soon: with the others that are held, or in the next turn of the loop."""
+        if self._held is not None:
+            self._held.append(pump)
+        else:
+            self.loop.call_soon(pump.flush)
 
     def pump(self, work: Callable[[float], None]) -> Pump:
         """Return a pump for ``work``: it runs once, soon, for any number of wakes."""
@@ -114,14 +137,10 @@ class Pump:
         """Run the work soon."""
         if not self._is_due:
             self._is_due = True
-            self._driver.loop.call_soon(self._run)
+            self._driver.soon(self)
 
     def flush(self) -> None:
-        """Run the work now if it was due soon."""
-        if self._is_due:
-            self._run()
-
-    def _run(self) -> None:
+        """Run the work now if it is due."""
         if self._is_due:
             self._is_due = False
             self._work(self._driver.clock())

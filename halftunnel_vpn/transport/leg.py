@@ -20,7 +20,7 @@ from halftunnel_vpn.protocol.wire import Buffer
 from halftunnel_vpn.session.legs import Movement
 from halftunnel_vpn.transport.control_frames import SideFrames
 from halftunnel_vpn.transport.frames import MASK_BIT, apply_mask, find_frame, masked_frame, plain_frame
-from halftunnel_vpn.transport.kernel.notsent_bound import UnsentBound
+from halftunnel_vpn.transport.kernel.notsent_bound import POLL_BYTES, UnsentBound
 from halftunnel_vpn.transport.kernel.pace import Pace
 from halftunnel_vpn.transport.kernel.tcp_info import movement_of
 from halftunnel_vpn.transport.leg_phase import LegPhase
@@ -146,9 +146,10 @@ class Leg(asyncio.BufferedProtocol):
         self._transport.write(self._frame(record))
         unsent = self._unsent
         unsent.written += length
-        now = self._clock()
-        if now >= unsent.next_check:
-            unsent.check(now)
+        if unsent.written >= POLL_BYTES or self._pace.rate:
+            now = self._clock()
+            if now >= unsent.next_check:
+                unsent.check(now)
         if self._pace.rate and self._resting is None:
             self.writable = False  # until the loop has written it and the kernel reports the unsent bytes
             self._resting = asyncio.get_running_loop().call_soon(self._rest)
@@ -259,7 +260,7 @@ class Leg(asyncio.BufferedProtocol):
         while position < end:
             if self._state > _CLOSING:
                 return
-            found = None if self._paused else find_frame(view, position, end, mask_bit)
+            found = None if position == end or self._paused else find_frame(view, position, end, mask_bit)
             if found is None:
                 break
             start, stop, is_message = found

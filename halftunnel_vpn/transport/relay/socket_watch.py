@@ -8,11 +8,12 @@ TCP connection instead of fourteen.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 from collections.abc import Callable
 from typing import Final
+
+from halftunnel_vpn.transport.driver import Driver
 
 READABLE: Final = select.EPOLLIN
 HUNG_UP: Final = select.EPOLLRDHUP
@@ -32,10 +33,11 @@ Ready = Callable[[socket.socket, int], None]
 class SocketWatch:
     """Calls back when a socket is ready, as long as it is."""
 
-    __slots__ = ("_epoll", "_loop", "_sockets", "_turn")
+    __slots__ = ("_driver", "_epoll", "_loop", "_sockets", "_turn")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._loop = driver.loop
         self._epoll: select.epoll | None = None
         self._sockets: dict[int, tuple[socket.socket, Ready, int]] = {}
         self._turn = 0
@@ -80,14 +82,19 @@ class SocketWatch:
     def _wake(self) -> None:
         assert self._epoll is not None
         self._turn = turn = self._turn + 1
-        for descriptor, events in self._epoll.poll(0, EVENTS_PER_WAKE):
-            watched = self._sockets.get(descriptor)
-            # what came before may have closed it, and its number may be another socket's by now
-            if watched is not None and watched[2] != turn:
-                try:
-                    watched[1](watched[0], events)
-                except Exception as error:
-                    self._failed(watched[0], error)
+        ready = self._epoll.poll(0, EVENTS_PER_WAKE)
+        self._driver.hold()
+        try:
+            for descriptor, events in ready:
+                watched = self._sockets.get(descriptor)
+                # what came before may have closed it, and its number may be another socket's by now
+                if watched is not None and watched[2] != turn:
+                    try:
+                        watched[1](watched[0], events)
+                    except Exception as error:
+                        self._failed(watched[0], error)
+        finally:
+            self._driver.release()
 
     def _failed(self, sock: socket.socket, error: Exception) -> None:
         """Report a fault of one callback; its socket, which would call it again and again, rests."""

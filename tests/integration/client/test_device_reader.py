@@ -15,17 +15,21 @@ from halftunnel_vpn.counters import Counters
 from halftunnel_vpn.flow.flow_config import FlowConfig
 from halftunnel_vpn.flow.flow_context import FlowContext
 from halftunnel_vpn.flow.tracker import FlowTracker
+from halftunnel_vpn.inet import ip, vnet
 from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.tun.device import TunDevice
 
-NO_PACKET = bytes(12)
-"""A frame that is dropped and counted, because it is too short."""
+UNKNOWN = vnet.PLAIN + ip.build(bytes((10, 0, 0, 1)), bytes((192, 0, 2, 1)), 99, 8) + bytes(8)
+"""A frame of a protocol that is not carried: it is counted, and answered with an ICMP error."""
+
+COUNTER = "ip-protocol-unreachable"
 
 
 class Host:
-    """Sends frames, and says after which of them each batch ended."""
+    """Sends frames, and says after which of them each batch ended: when the pump ran that each wakes."""
 
     def __init__(self, sock: socket.socket, driver: Driver, counters: Counters) -> None:
+        self.pump = driver.pump(self.flushed)
         self._sock = sock
         self._counters = counters
         self._flushed = asyncio.Event()
@@ -33,17 +37,17 @@ class Host:
         self.now = 100.0
         driver.clock = lambda: self.now
 
-    def flushed(self) -> None:
-        self.batches.append(self._counters.dropped["ip-too-short"])
+    def flushed(self, now: float) -> None:
+        self.batches.append(self._counters.dropped[COUNTER])
         self._flushed.set()
 
     async def send(self, count: int) -> list[int]:
         """Send frames at once; return how many each batch had, once all are taken."""
-        before = self._counters.dropped["ip-too-short"]
+        before = self._counters.dropped[COUNTER]
         self.batches.clear()
         for _ in range(count):
-            self._sock.send(NO_PACKET)
-        while self._counters.dropped["ip-too-short"] < before + count:
+            self._sock.send(UNKNOWN)
+        while self._counters.dropped[COUNTER] < before + count:
             self._flushed.clear()
             await self._flushed.wait()
         ends = [before, *self.batches]
@@ -59,7 +63,7 @@ async def host(counters: Counters) -> AsyncIterator[Host]:
         made = Host(far, driver, counters)
         device = TunDevice(near.fileno(), "test0", uso=False, counters=counters)
         context = FlowContext(
-            write=device.write,
+            write=lambda parts: made.pump.wake(),
             segments=False,
             dns=None,
             wheel=driver.wheel,
@@ -71,7 +75,6 @@ async def host(counters: Counters) -> AsyncIterator[Host]:
             device,
             FlowTracker(context, None, FlowConfig()),
             driver,
-            flushed=made.flushed,
             failed=lambda: None,
         )
         reader.start()

@@ -132,6 +132,29 @@ def test_what_the_kernel_has_joined_stays_so_and_single_ones_are_read_many_at_a_
     assert got == sent and len(counts) <= 3
 
 
+@pytest.mark.parametrize("segment", [0, 1200])
+@pytest.mark.parametrize(("family", "here"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_one_is_read_as_many_are(family, here, segment):
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as sender,
+        socket.socket(family, socket.SOCK_DGRAM) as reader,
+    ):
+        reader.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        reader.bind((here, 0))
+        sender.connect(reader.getsockname())
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+        whole = bytes(range(256)) * (150 if segment else 5)
+        reader.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            batch.receive_one(reader, family, FIRST_SIZE)
+        sender.send(whole)
+        many = batch.receive(reader, FIRST_SIZE, join=False)
+        sender.send(whole)
+        one = batch.receive_one(reader, family, FIRST_SIZE)
+        assert one.runs == many.runs and one.expected == many.expected
+        assert one.runs[0][2:] == (whole, segment)
+
+
 def test_tables_for_many_sizes_are_not_kept(pair):
     sender, reader = pair
     for size in range(1, 3 * MAX_LAYOUTS):

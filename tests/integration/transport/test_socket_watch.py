@@ -10,6 +10,7 @@ import pytest
 
 from halftunnel_vpn.icmp_error import IcmpErrorKind
 from halftunnel_vpn.server import icmp_errors
+from halftunnel_vpn.transport.driver import Driver
 from halftunnel_vpn.transport.relay.socket_watch import FAILED, READABLE, SocketWatch
 
 
@@ -74,7 +75,7 @@ async def test_a_socket_that_is_closed_at_once_may_be_forgotten_before(udp, watc
 
 @pytest.fixture
 async def watch() -> SocketWatch:
-    return SocketWatch(asyncio.get_running_loop())
+    return SocketWatch(Driver(asyncio.get_running_loop()))
 
 
 async def test_datagrams_are_heard_of(watch, udp, until):
