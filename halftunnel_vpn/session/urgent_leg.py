@@ -74,5 +74,6 @@ class UrgentLegs:
                 self.wanted(Direction.DOWNSTREAM, number, now)
         elif kind is KeepaliveKind.URGENT:
             for leg in self._legs.senders:
-                leg.is_urgent = leg.is_urgent or leg.number == number
-            self._legs.divide()
+                if leg.number == number and not leg.is_urgent:
+                    leg.is_urgent = True
+                    self._legs.divide()

@@ -11,6 +11,7 @@ from halftunnel_vpn.client import backoff
 from halftunnel_vpn.client.legs.circuit_breaker import Circuit
 from halftunnel_vpn.client.legs.leg_numbers import MAX_AHEAD_OF_FURTHER, MAX_LEG_NUMBER_AHEAD
 from halftunnel_vpn.protocol.keys import Direction
+from halftunnel_vpn.protocol.stream_messages import KeepaliveKind
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 
@@ -118,6 +119,25 @@ async def test_a_leg_for_what_is_urgent_that_cannot_be_dialled_counts_against_no
     (breaker,) = client.connector.roads.breakers[UP].values()
     assert breaker.circuit is Circuit.CLOSED, "the leg of the profile may be replaced at once"
     assert client.counters.counted["urgent-legs-gave-way-upstream"] == 1
+
+
+@pytest.mark.parametrize("mode", ["split", "strong"])
+async def test_a_shaped_session_opens_none_whatever_the_exit_says(
+    running_exit, make_client, echo_server, mode
+):
+    await running_exit.start()
+    client = await make_client(shaping={"mode": mode}).up()
+    user = client.open(echo_server.port)
+    await user.heard("opened")
+    (member,) = running_exit.sessions()
+    for end, way in ((client, UP), (member, DOWN)):
+        lose(end, way)
+    assert not running_exit.counted["urgent-legs-asked"]
+    down = member.session.legs_of(DOWN)[0]
+    member.session._keepalive.send(down, KeepaliveKind.WANTS_LEG, down.number, time.monotonic())
+    assert await user.echo(b"seen by nobody") == b"seen by nobody"
+    assert len(client.connection.legs()) == 2
+    assert not any(name.startswith("urgent-legs-wanted") for name in client.counters.counted)
 
 
 async def test_a_profile_may_want_no_leg_for_what_is_urgent(running_exit, make_client, echo_server):
