@@ -42,6 +42,7 @@ from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.session.session_options import SendingOptions, SessionOwner
 from halftunnel_vpn.timers import Timer
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import contain
 
 MAX_MEMORY = 512 * 1024 * 1024
 """The most bytes that all streams may hold, unless configured."""
@@ -313,7 +314,7 @@ class Connection:
         if self._keepers is not None:
             self._keepers.expire()
         now = self._driver.clock()
-        session.close(code, now)
+        contain(lambda: session.close(code, now), "the end of a session")
         log.info("session over: %s", code.name.lower(), extra=self.log_fields)
         self._owner.session_lost(now)
         self._owner.legs_changed()

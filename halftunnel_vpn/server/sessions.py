@@ -18,6 +18,7 @@ from halftunnel_vpn.server.newcomer import Newcomer
 from halftunnel_vpn.session.legs import LegIdentity, SessionLeg
 from halftunnel_vpn.session.session import Session
 from halftunnel_vpn.transport.driver import Driver
+from halftunnel_vpn.transport.faults import contain
 from halftunnel_vpn.transport.sealed_leg import LegOwner, SealedLeg
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class ExitSession:
         self._idle.cancel()
         self._registry.forget(self)
         began = self._registry.driver.clock()
-        self.session.close(code, began)
+        contain(lambda: self.session.close(code, began), "the end of a session")
         now = self._registry.driver.clock()
         self._share.served(0, now - began, now)
 

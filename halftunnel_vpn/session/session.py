@@ -316,8 +316,10 @@ class Session:
 
     def ended_by_peer(self, now: float) -> None:
         """Close without notifying the peer, which has ended the session. Notify the owner."""
-        self.close(ResetCode.SHUTDOWN, now, tell_peer=False)
-        self._on_ended()
+        try:
+            self.close(ResetCode.SHUTDOWN, now, tell_peer=False)
+        finally:  # also when a user of a stream fails
+            self._on_ended()
 
     def close(self, code: ResetCode, now: float, *, tell_peer: bool = True) -> None:
         """End the session: notify the peer on every leg, abort every stream, close every leg."""

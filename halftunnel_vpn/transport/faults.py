@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from halftunnel_vpn.counters import Counters
@@ -39,6 +39,14 @@ class FaultHandler:
         self._logged += 1
         if self._logged <= MAX_TRACEBACKS:
             log.error("%s", context.get("message", "a fault"), exc_info=context.get("exception"))
+
+
+def contain(call: Callable[[], None], what: str) -> None:
+    """Run ``call``; what it raises goes to the loop's exception handler and ends nothing else."""
+    try:
+        call()
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler({"message": f"{what} failed", "exception": error})
 
 
 async def contained(work: Coroutine[Any, Any, None], what: str) -> None:

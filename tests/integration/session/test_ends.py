@@ -237,3 +237,45 @@ async def test_sessions_that_the_exit_ends_at_once_are_made_after_ever_longer_pa
     assert time.monotonic() - began > 0.15 + 0.22 + 0.33
     assert client.counters.counted["sessions-too-short"] >= 3
     await until(lambda: client.connection.state == "connected")
+
+
+class Failing:
+    """The user of a stream, with a fault in its code."""
+
+    def __init__(self, stream):
+        self._user = stream.handler
+
+    def aborted(self, code, now):
+        self._user.aborted(code, now)
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+async def faults():
+    """What reaches the loop's exception handler."""
+    seen = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+    yield seen
+    loop.set_exception_handler(None)
+
+
+async def test_a_stream_that_fails_at_the_end_of_its_session_ends_nothing_else(
+    running_exit, make_client, echo_server, until, faults
+):
+    await running_exit.start()
+    first, second = [await make_client(name).up() for name in ("laptop", "phone")]
+    for client in (first, second):
+        await client.open(echo_server.port).heard("opened")
+    (stream,) = first.connection.session.streams.values()
+    stream.handler = Failing(stream)
+    first.connection._keepers.expire()
+    await until(lambda: first.connection.session_number == 2)
+    assert not first._running.done()
+    (member,) = running_exit.sessions("phone")
+    (stream,) = member.session.streams.values()
+    stream.handler = Failing(stream)
+    running_exit.exit.registry.close_all(ResetCode.SHUTDOWN)
+    assert [type(fault) for fault in faults] == [ZeroDivisionError] * 2
+    assert not running_exit.sessions("laptop") and not running_exit.sessions("phone")
+    await until(lambda: [first.connection.state, second.connection.state] == ["connected"] * 2)

@@ -54,6 +54,21 @@ def test_a_session_closes_once(pair, goodbyes):
     assert goodbyes(pair.end(pair.client, Direction.UPSTREAM)) == [ResetCode.SHUTDOWN]
 
 
+def test_the_owner_hears_of_the_end_by_the_peer_although_a_user_fails(pair):
+    client, _ = pair.open()
+    other, _ = pair.open()
+    ended = []
+    pair.on_ended = ended.append
+
+    def fail(code, now):
+        raise ZeroDivisionError
+
+    client.aborted = fail
+    with pytest.raises(ZeroDivisionError):
+        pair.client.ended_by_peer(pair.now)
+    assert ended == [True] and other.events[-1] == "aborted SHUTDOWN"
+
+
 def test_the_end_by_the_peer_is_not_answered(make_pair, goodbyes):
     pair = make_pair()
     ended = []
