@@ -69,7 +69,7 @@ def _private_bytes(pid: int) -> int:
 def _stat(pid: int) -> list[str] | None:
     """The fields after the command's name; None when the process is gone."""
     try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
 

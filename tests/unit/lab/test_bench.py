@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -231,6 +232,17 @@ def test_processor_time_and_memory_of_a_tree():
         parent.stdin.close()
     assert usage.resident_bytes([parent.pid]) == 0
     assert usage.cpu_seconds([parent.pid]) == 0
+
+
+def test_a_program_whose_name_is_not_utf8_is_found_like_any_other(tmp_path):
+    """It may be anybody's: every process of the machine is read."""
+    program = os.fsencode(tmp_path) + b"/sl\xe9ep"
+    os.symlink("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            assert process.pid in usage.tree([os.getpid()])
+        finally:
+            process.kill()
 
 
 OWN_USAGE = """
