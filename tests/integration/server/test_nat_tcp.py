@@ -118,6 +118,17 @@ async def test_the_last_bytes_and_the_fin_behind_them_come_together(connect):
     await peer.tunnel.idle()
 
 
+async def test_what_follows_an_urgent_byte_arrives_at_once(connect):
+    """A read ends before that byte, and nothing comes later that would have the rest reported."""
+    user, peer = await connect()
+    peer.sock.send(b"abc")
+    peer.sock.send(b"!", socket.MSG_OOB)
+    peer.sock.send(b"def")
+    await user.until(lambda: user.received == b"abc!def")
+    user.stream.reset(ResetCode.SHUTDOWN)
+    await peer.tunnel.idle()
+
+
 async def test_the_destination_may_finish_first(connect):
     user, peer = await connect()
     await peer.send(b"banner")
