@@ -63,7 +63,7 @@ def test_an_interrupted_run_loads_only_what_is_missing(plan: Plan) -> None:
 def test_the_command_scores_the_captures_of_both_paths(
     plan: Plan, traces: list[Trace], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [str(plan.directory / f"road-{letter}.pcap") for letter in "ab"]
+    files = [str(plan.directory / f"{plan.name}.shard0.road-{letter}.pcap") for letter in "ab"]
     assert main(["audit", *files, "--exit", "10.77.1.1", "10.77.2.1", "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["whole_records"]

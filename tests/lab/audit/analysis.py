@@ -19,6 +19,7 @@ import numpy as np
 from halftunnel_vpn import __version__
 from halftunnel_vpn.audit.record_log import read_log
 from halftunnel_vpn.audit.verdict import judge
+from halftunnel_vpn.cli.audit import read
 from halftunnel_vpn.errors import HalfTunnelError, UsageError
 from lab.audit import report, simulate
 from lab.audit.attackers import VOTE, attack
@@ -83,6 +84,7 @@ def analyse(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{name}: {len(traces)} loads", file=sys.stderr, flush=True)
         result["runs"][name] = attacked(traces, baseline, world["sites"], seed, chosen)
         result["runs"][name]["records"] = scored(directory, name)
+        result["runs"][name]["four_bursts"] = four_bursts(directory, name)
     for text in options.simulate:
         plain = next((name for name in runs if name.startswith("off")), None)
         if plain is None:
@@ -144,6 +146,16 @@ def scored(directory: Path, name: str) -> list[dict[str, Any]]:
     for path in sorted(directory.glob(f"{name}.records-*.jsonl")):
         with path.open() as lines:
             found.append(judge(read_log(lines)).as_data())
+    return found
+
+
+def four_bursts(directory: Path, name: str) -> dict[str, int]:
+    """Return how many handshakes the four-burst model finds on each path, in the captures that were kept."""
+    found: dict[str, int] = {}
+    for first in sorted(directory.glob(f"{name}.shard*.road-a.pcap")):
+        other = first.with_name(first.name.replace("road-a", "road-b"))
+        for path in judge(read([str(first), str(other)])).paths:
+            found[path.path] = found.get(path.path, 0) + path.four_bursts
     return found
 
 

@@ -44,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         "--record", action="store_true", help="also have the client record, and score that with htvpn audit"
     )
     made.add_argument(
+        "--keep-captures",
+        action="store_true",
+        help="also keep what was captured in --dir, and look for handshakes of the four-burst model in it",
+    )
+    made.add_argument(
         "--observers",
         nargs="+",
         default=[],
@@ -109,7 +114,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
                     Plan(
                         options.dir, mode=mode, driver=driver, seed=options.seed, sites=options.sites,
                         loads=loads[driver], open_sites=open_sites, domains=options.domains,
-                        fast=options.fast, record=options.record,
+                        fast=options.fast, record=options.record, keep_captures=options.keep_captures,
                     )
                 )  # fmt: skip
     if not found:
@@ -166,6 +171,7 @@ def _start_shard(options: argparse.Namespace, plan: Plan, number: int) -> subpro
         options.shards,
         *(["--fast"] if plan.fast else []),
         *(["--record"] if plan.record else []),
+        *(["--keep-captures"] if plan.keep_captures else []),
     ]
     if plan.driver == "browser":
         words += ["--no-fetcher", "--browser", plan.loads * plan.sites]

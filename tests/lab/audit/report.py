@@ -45,6 +45,9 @@ def _run(name: str, run: Mapping[str, Any]) -> list[str]:
     for verdict in run.get("records", ()):
         if found := "; ".join(_record_log(verdict)):
             lines.append(f"record log of {verdict['seconds']:.0f} s: {found}")
+    if run.get("four_bursts"):
+        counts = ", ".join(f"{NAMES.get(path, path)}: {count}" for path, count in run["four_bursts"].items())
+        lines.append(f"handshakes by the four-burst model: {counts}")
     if "open_world" in run:
         lines.append(f"open world, {run['open_world']['sites']} other sites, r = 20:")
         for observer, found in run["open_world"]["observers"].items():

@@ -54,7 +54,7 @@ class Plan:
     silence: float = SILENCE
     """Seconds without traffic after which a load is over."""
     keep_captures: bool = False
-    """Whether whole frames are captured, into ``road-a.pcap`` and ``road-b.pcap`` of ``directory``."""
+    """Whether whole frames are captured, into ``NAME.shardN.road-a.pcap`` and ``NAME.shardN.road-b.pcap``."""
 
     record: bool = False
     """Whether the client records what leaves and comes, into ``NAME.records-SHARD-NUMBER.jsonl``."""
@@ -111,7 +111,7 @@ class Shard:
             captures = watch.stop()
             if self.plan.keep_captures:
                 for path in captures:
-                    shutil.copy(path, self.plan.directory)
+                    shutil.copy(path, self.file.with_suffix(f".{path.name}"))
             status = tunnel.status()
             if status is None:
                 raise HostError(f"the tunnel was lost:\n{tunnel.client_output()}")
