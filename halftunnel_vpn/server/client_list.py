@@ -73,6 +73,11 @@ class ClientList:
     def __len__(self) -> int:
         return len(self._clients)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more client would be used."""
+        return len(self._clients) < self._limit
+
     def file_of(self, client: str) -> Path | None:
         """Return the file of a client, by its name; None if it is not listed."""
         entry = self.entries.get(client)

@@ -151,7 +151,13 @@ class Exit:
             make_session=self._make_session,
             guard_changed=self._guard_file.changed,
             has_ipv6=lambda: self._ipv6,
-            invitations=Invitations(directory, time.time, self.counters, admitted=self.clients.refresh),
+            invitations=Invitations(
+                directory,
+                time.time,
+                self.counters,
+                admitted=self.clients.refresh,
+                has_room=lambda: self.clients.has_room,
+            ),
             tracing=tracing,
         )
 

@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Invitations:
-    """``admitted`` is called when a client was added to the list. Dropped: ``invitation-not-written``."""
+    """``admitted`` is called when a client was added to the list, ``has_room`` before.
+
+    Dropped: ``invitation-not-written``, ``invitation-list-full``.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,13 @@ class Invitations:
         counters: Counters,
         *,
         admitted: Callable[[], None],
+        has_room: Callable[[], bool],
     ) -> None:
         self._directory = directory
         self._wall_clock = wall_clock
         self._counters = counters
         self._admitted = admitted
+        self._has_room = has_room
 
     def exist(self) -> bool:
         """Return whether any was ever made: only then the message of an unknown key is read further."""
@@ -64,6 +69,10 @@ class Invitations:
             return ExitStatus.INVITATION_USED
         if self._wall_clock() > entry.expires:
             return ExitStatus.INVITATION_EXPIRED
+        if not self._has_room():  # a client more would take the place of one that is listed
+            log.warning("an invited client cannot be added: [limits] max_clients is reached")
+            self._counters.drop("invitation-list-full")
+            return ExitStatus.OVERLOADED
         try:
             return self._add(path, entry, public_key)
         except OSError as error:

@@ -77,9 +77,7 @@ class Accounts:
 
     def _take_readings(self, now: float, wall: float) -> None:
         self._ledger.begin_day(day_of(wall))
-        # A file that was away for a moment has ended no session, which keeps its meter.
-        in_session = set(self._in_session())
-        self._meters.keep(lambda client: client in in_session or self._entry_of(client) is not None)
+        self._meters.keep(lambda client: self._entry_of(client) is not None)
         seconds = max(now - self._collected_at, 1e-3)
         collected: dict[str, Used] = {}
         rates: dict[str, Rates] = {}

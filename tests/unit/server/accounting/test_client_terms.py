@@ -95,20 +95,6 @@ def test_a_client_whose_session_waits_without_legs_is_not_seen(tmp_path):
     assert rig.accounts.last_seen("laptop") == 5002.0
 
 
-def test_a_session_is_counted_on_when_the_file_of_its_client_was_away_for_a_moment(tmp_path):
-    rig = Rig(tmp_path, entry(quota=1000), 5000.0)
-    meter = rig.meters.of("laptop")
-    rig.terms = None
-    rig.pass_time(seconds=1)
-    rig.terms = entry(quota=1000)
-    meter.sent += 2000
-    rig.pass_time(seconds=1)
-    assert not rig.online and rig.accounts.of_month("laptop") == (2000, 0)
-    rig.terms = None
-    rig.pass_time(seconds=1)
-    assert not list(rig.meters), "neither listed nor connected"
-
-
 def test_when_a_client_was_seen_is_forgotten_with_its_figures(tmp_path):
     rig = Rig(tmp_path, entry(), at("2026-03-30T10:00:00"))
     rig.use(10, 20)
