@@ -146,9 +146,9 @@ class TunnelSteps:
         for address in sorted(wanted - link.addresses):
             netlink.add_address(link.index, address)
         if link.mtu != state.mtu:
-            netlink.set_link(link.index, mtu=state.mtu)
+            netlink.set_mtu(link.index, state.mtu)
         if not link.up:
-            netlink.set_link(link.index, state="up")
+            netlink.set_up(link.index, up=True)
         return route_table.uplinks_of(netlink, state)
 
     def _set_routing(self, netlink: NetlinkPort, state: HostState, uplinks: tuple[Uplink, ...]) -> None:
@@ -194,4 +194,4 @@ def clear_device(netlink: NetlinkPort, state: HostState) -> None:
     if link is not None:
         for address in sorted(link.addresses & {str(item) for item in state.interfaces()}):
             netlink.remove_address(link.index, address)
-        netlink.set_link(link.index, state="down")
+        netlink.set_up(link.index, up=False)

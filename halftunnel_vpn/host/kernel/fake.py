@@ -27,11 +27,13 @@ class FakeNetlink:
         """See NetlinkPort."""
         return self._kernel.links.get(name)
 
-    def set_link(self, index: int, **values: Any) -> None:
+    def set_mtu(self, index: int, mtu: int) -> None:
         """See NetlinkPort."""
-        if "state" in values:
-            values["up"] = values.pop("state") == "up"
-        self._change_link(index, **values)
+        self._change_link(index, mtu=mtu)
+
+    def set_up(self, index: int, *, up: bool) -> None:
+        """See NetlinkPort."""
+        self._change_link(index, up=up)
 
     def add_address(self, index: int, text: str) -> None:
         """See NetlinkPort."""

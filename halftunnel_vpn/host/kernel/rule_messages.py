@@ -1,51 +1,23 @@
-"""Routing rules as rtnetlink carries them, many in one message. See rtnetlink(7) and linux/fib_rules.h.
+"""Routing rules as rtnetlink carries them. See linux/fib_rules.h.
 
 A tunnel has some thirty rules. For each, pyroute2 takes about a millisecond of processor time to write it,
-and half of one to read it, so this module does both.
+and half of one to read it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import ipaddress
-import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
 from typing import Final
 
-from halftunnel_vpn.errors import HostError
+from halftunnel_vpn.host.kernel.route_socket import attributes_of, packed
 from halftunnel_vpn.host.kernel.routes import PROTOCOL, Rule
 
-MAX_BATCH: Final = 64
-"""Rules in one message to the kernel. The acknowledgements of more might not fit into the socket's buffer."""
-
-ANSWER_TIMEOUT: Final = 10.0
-"""Seconds to wait for an answer. The kernel answers before the request returns."""
-
-MAX_LISTINGS: Final = 5
-"""How often the rules are listed again that changed while they were listed. The last listing counts."""
-
-_READ_SIZE: Final = 65536
-_NEW_RULE: Final = 32
-_DELETE_RULE: Final = 33
-_GET_RULE: Final = 34
-_ACKNOWLEDGED: Final = 0x5  # NLM_F_REQUEST | NLM_F_ACK
-_CREATE: Final = _ACKNOWLEDGED | 0x600  # NLM_F_CREATE | NLM_F_EXCL
-_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_INTERRUPTED: Final = 0x10
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
-
-_MESSAGE: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, serial number, port
 _HEADER: Final = struct.Struct("=BBBBBBBBI")
 """``struct fib_rule_hdr``: family, lengths of destination and source, tos, table, unused, action, flags."""
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _WORD: Final = struct.Struct("=I")
 _PORTS: Final = struct.Struct("=HH")
-_CODE: Final = struct.Struct("=i")
-_ATTRIBUTE_KIND: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _FRA_DST: Final = 1
 _FRA_SRC: Final = 2
@@ -65,34 +37,10 @@ _ACTION_NUMBERS: Final = {name: number for number, name in _ACTIONS.items()}
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _OURS: Final = bytes([PROTOCOL])
 
-_GONE: Final = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT)
-"""Errors about a rule that is already gone, with its IP version perhaps."""
 
-
-def add(rules: Sequence[Rule]) -> None:
-    """Add rules that do not exist yet, in this order. Raises HostError for the first that is refused."""
-    _change(_NEW_RULE, _CREATE, rules, ())
-
-
-def remove(rules: Sequence[Rule]) -> None:
-    """Remove rules; a missing one does no harm. Raises HostError for the first that is refused."""
-    _change(_DELETE_RULE, _ACKNOWLEDGED, rules, _GONE)
-
-
-def listed() -> set[Rule]:
-    """Return our rules of any priority. They are identified by our protocol number. Raises HostError."""
-    found: set[Rule] = set()
-    with _socket() as link:
-        for version, family in _FAMILIES.items():
-            of_version: set[Rule] = set()
-            for _ in range(MAX_LISTINGS):
-                request = _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-                link.send(_MESSAGE.pack(_MESSAGE.size + len(request), _GET_RULE, _DUMP, 0, 0) + request)
-                of_version, is_whole = _one_listing(link, version)
-                if is_whole:
-                    break
-            found |= of_version
-    return found
+def list_request(version: int) -> bytes:
+    """Return the body of the request that lists the rules of one IP version."""
+    return _HEADER.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def encode(rule: Rule) -> bytes:
@@ -116,7 +64,7 @@ def encode(rule: Rule) -> bytes:
     table = rule.table if rule.table < 256 else 0
     action = _ACTION_NUMBERS[rule.action]
     header = (_FAMILIES[rule.version], lengths[_FRA_DST], lengths[_FRA_SRC], 0, table, 0, 0, action, 0)
-    return _HEADER.pack(*header) + b"".join(_packed(*item) for item in attributes.items())
+    return _HEADER.pack(*header) + packed(attributes)
 
 
 def decode(body: bytes, version: int) -> Rule | None:
@@ -124,7 +72,7 @@ def decode(body: bytes, version: int) -> Rule | None:
     if len(body) < _HEADER.size:
         return None
     family, destination_length, source_length, *_, kind, _ = _HEADER.unpack_from(body)
-    found = _attributes(body[_HEADER.size :])
+    found = attributes_of(body[_HEADER.size :])
     if found.get(_FRA_PROTOCOL) != _OURS or family != _FAMILIES[version]:
         return None
     action = _ACTIONS.get(kind, f"action {kind}")
@@ -144,89 +92,6 @@ def decode(body: bytes, version: int) -> Rule | None:
         source=f"{source}/{source_length}" if source else "",
         suppress=-1 if suppress == _NO_SUPPRESSION else suppress,
     )
-
-
-def _change(kind: int, flags: int, rules: Sequence[Rule], harmless: tuple[int, ...]) -> None:
-    """Send the rules in batches, and read an acknowledgement of each."""
-    if not rules:
-        return
-    refused = 0
-    with _socket() as link:
-        for at in range(0, len(rules), MAX_BATCH):
-            bodies = [encode(rule) for rule in rules[at : at + MAX_BATCH]]
-            link.send(b"".join(_MESSAGE.pack(_MESSAGE.size + len(b), kind, flags, 0, 0) + b for b in bodies))
-            left = len(bodies)
-            while left > 0:
-                for found, _, body in _messages(link):
-                    if found == _NLMSG_ERROR:
-                        left -= 1
-                        code = -_CODE.unpack_from(body)[0]
-                        refused = refused or (0 if code in harmless else code)
-            if refused:
-                raise HostError(f"The kernel refused a change of the network: {os.strerror(refused)}.")
-
-
-def _one_listing(link: socket.socket, version: int) -> tuple[set[Rule], bool]:
-    """Return our rules of one IP version, and whether nothing changed while the kernel listed them."""
-    found: set[Rule] = set()
-    is_whole = True
-    while True:
-        for kind, flags, body in _messages(link):
-            is_whole = is_whole and not flags & _INTERRUPTED
-            if kind == _NLMSG_DONE:
-                return found, is_whole
-            if kind == _NLMSG_ERROR:  # an IP version that is turned off
-                return set(), True
-            rule = decode(body, version)
-            if rule is not None:
-                found.add(rule)
-
-
-@contextlib.contextmanager
-def _socket() -> Iterator[socket.socket]:
-    """Yield a netlink socket in the network namespace of this thread. Its OSErrors become HostErrors."""
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as link:
-            link.settimeout(ANSWER_TIMEOUT)
-            link.bind((0, 0))
-            yield link
-    except OSError as error:
-        reason = error.strerror or "it does not answer"
-        raise HostError(f"The kernel cannot be asked about the network now ({reason}).") from error
-
-
-def _messages(link: socket.socket) -> Iterator[tuple[int, int, bytes]]:
-    """Yield type, flags and body of each message of the next datagram."""
-    data = link.recv(_READ_SIZE)
-    at = 0
-    while at + _MESSAGE.size <= len(data):
-        length, kind, flags, *_ = _MESSAGE.unpack_from(data, at)
-        if length < _MESSAGE.size:
-            raise OSError(0, "a message of the kernel is too short")
-        yield kind, flags, data[at + _MESSAGE.size : at + length]
-        at += _aligned(length)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    """Return the attributes in ``data``; what is cut off is left out."""
-    found = {}
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & _ATTRIBUTE_KIND] = data[at + _ATTRIBUTE.size : at + length]
-        at += _aligned(length)
-    return found
-
-
-def _packed(kind: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
 
 
 def _number(value: bytes | None, default: int = 0) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halftunnel_vpn.host.kernel import rule_messages
+from halftunnel_vpn.host.kernel import route_socket, rule_messages
 from halftunnel_vpn.host.kernel.routes import Rule
 
 RULES = [
@@ -37,3 +37,8 @@ def test_a_message_that_is_cut_off_raises_nothing_unexpected(rule):
     for length in range(len(body)):
         found = rule_messages.decode(body[:length], rule.version)
         assert found is None or found.version == rule.version
+
+
+@pytest.mark.parametrize("data", [b"\x01", b"\x00\x00\x01\x00", b"\xff\xff\x01\x00abc"], ids=repr)
+def test_attributes_that_are_cut_off_end_the_reading(data):
+    assert set(route_socket.attributes_of(data)) <= {1}
