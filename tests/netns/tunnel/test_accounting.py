@@ -85,7 +85,7 @@ def test_a_rate_holds_and_harms_nobody_else(own, way):
     thread.join()
     server(own, "client", "laptop", "rate", "never")
     assert reports[0]["end"]["sum_received"]["bits_per_second"] == pytest.approx(20e6, rel=0.05)
-    assert other > 100e6, "the other client is as fast as this machine is"
+    assert other > 60e6, "the other client is as fast as this machine is"
 
 
 def test_a_quota_ends_flows_and_the_client_is_told_why(own, eventually):
@@ -102,7 +102,7 @@ def test_a_quota_ends_flows_and_the_client_is_told_why(own, eventually):
     eventually(lambda: sum(client(own, "laptop")["month"]) >= used + 20 * MB)
     crossed = time.monotonic()
     thread.join(60)
-    assert ended and ended[0] - crossed < 5
+    assert ended and ended[0] - crossed < 20, "not at the end of its minute"
     assert sum(client(own, "laptop")["month"]) < used + 40 * MB
     assert client(own, "laptop")["refused"] == "quota used up" and not client(own, "laptop")["online"]
     eventually(lambda: any("used up its bytes" in notice for notice in own.tunnel.status()["notices"]))
