@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import math
 import os
@@ -123,11 +124,16 @@ def read_durations() -> dict[str, dict[str, float]]:
     return json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
 
 
+@functools.cache
+def _names_alone(file: Path) -> bool:
+    return "mark.alone" in file.read_text()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out files without a test to run alone, where only such tests were asked for."""
     if config.getoption("markexpr") != "alone" or collection_path.suffix != ".py":
         return None
-    return "mark.alone" not in collection_path.read_text() or None
+    return not _names_alone(collection_path) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -138,6 +144,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         part = _part({mark.name for mark in item.iter_markers()})
         return recorded.get(part, {}).get(_place(item), math.inf)
 
+    for item in items:
+        if item.get_closest_marker("alone") and not _names_alone(item.path):
+            raise pytest.UsageError(
+                f"{item.path}: write pytest.mark.alone here, or nothing collects {item.name}"
+            )
     items.sort(key=seconds, reverse=True)
     if os.geteuid() == 0 or os.environ.get("CI"):
         return
