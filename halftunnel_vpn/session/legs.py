@@ -173,8 +173,8 @@ class SessionLeg:
         self.bytes_sent = self.bytes_received = 0
         # Bytes of PADDING packets, headers included.
         self.padding_sent = self.padding_received = 0
-        # The last train that held nothing but padding: the next one is most likely the same.
-        self.padding_train = b""
+        # The last train of padding alone, which the next one most likely equals; None equals no train.
+        self.padding_train: bytes | None = None
         # Bytes that it counts as having sent before it joined.
         self.handicap = 0.0
         self.records_sent = self.records_received = 0

@@ -264,6 +264,11 @@ def test_an_answer_that_cannot_be_read(pair):
         pair.inject(pair.client, pair.packet(OPEN, 1, 0, 1, b"\0"))
 
 
+def test_a_train_without_a_packet_is_refused(pair, receiver):
+    with pytest.raises(WireError, match="wire-truncated"):
+        pair.inject(receiver)
+
+
 @pytest.mark.parametrize("payload", [b"", b"\x03" + bytes(20)])
 def test_a_keepalive_that_cannot_be_read(pair, receiver, payload):
     with pytest.raises(WireError, match=r"^keepalive-"):
