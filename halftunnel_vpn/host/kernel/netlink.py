@@ -91,7 +91,12 @@ class Kernel:
             index = socket.if_nametoindex(name)
         except OSError:
             return None
-        body = self._socket.get(route_socket.GET_LINK, _LINK.pack(0, 0, index, 0, 0))[_HEADER:]
+        try:
+            body = self._socket.get(route_socket.GET_LINK, _LINK.pack(0, 0, index, 0, 0))[_HEADER:]
+        except NetlinkRefusal as refusal:
+            if refusal.code != errno.ENODEV:
+                raise
+            return None  # it vanished in the meantime
         mtu = route_socket.attributes_of(body[_LINK.size :]).get(_IFLA_MTU, bytes(_WORD.size))
         is_up = bool(_LINK.unpack_from(body)[3] & _IFF_UP)
         addresses = set()
