@@ -74,6 +74,7 @@ def test_bytes_of_each_client_are_what_the_kernel_counts(own, eventually):
     assert laptop["legs"] >= 2, "one more where a path loses, as it does on a busy machine"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["", "-R"], ids=["up", "down"])
 def test_a_rate_holds_and_harms_nobody_else(own, way):
     server(own, "client", "laptop", "rate", "20mbit")
