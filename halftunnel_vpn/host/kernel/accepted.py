@@ -27,21 +27,32 @@ class Accepted(NamedTuple):
 
 def accepted_connections(tables: tuple[Path, ...] = TABLES) -> list[Accepted]:
     """Return the connections whose local port has a listener: the other end opened them. Not loopback."""
-    listening: set[int] = set()
-    found: list[Accepted] = []
+    listening: set[str] = set()
+    others: list[tuple[str, str]] = []
     for path in tables:
         try:
             lines = path.read_text().splitlines()[1:]
         except OSError:
             continue  # the kernel lacks this address family
         for line in lines:
-            _, local, remote, state, *_ = line.split()
-            address, port = _endpoint(local)
+            _, local, remote, state, _ = line.split(None, 4)
             if state == _LISTEN:
-                listening.add(port)
-            elif state not in _OVER and not address.is_loopback:
-                found.append(Accepted(str(address), port, *_printed(remote)))
-    return [item for item in found if item.local_port in listening][:MAX_ACCEPTED]
+                listening.add(_port(local))
+            elif state not in _OVER:
+                others.append((local, remote))
+    found: list[Accepted] = []
+    for local, remote in others:
+        if _port(local) not in listening:
+            continue  # a host may have thousands, and to read an address takes time
+        address, port = _endpoint(local)
+        if not address.is_loopback:
+            found.append(Accepted(str(address), port, *_printed(remote)))
+    return found[:MAX_ACCEPTED]
+
+
+def _port(text: str) -> str:
+    """Return the port of an endpoint as it is listed: four hexadecimal digits."""
+    return text.rpartition(":")[2]
 
 
 def _printed(text: str) -> tuple[str, int]:
