@@ -186,7 +186,7 @@ def free_port() -> Iterator[Callable[..., int]]:
     """Gives ports of loopback on which nothing listens; nobody else gets them before the test is over.
 
     A socket that is bound and does not listen keeps each, at every address, since a server may listen at
-    all of them. It refuses connections, and is no obstacle to a server that sets SO_REUSEADDR.
+    all of them. It refuses connections. A server that sets SO_REUSEADDR can still listen there.
     """
     with contextlib.ExitStack() as held:
 

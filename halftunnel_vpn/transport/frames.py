@@ -85,8 +85,8 @@ def plain_frame(payload: Buffer) -> bytes:
 def find_frame(view: memoryview, position: int, end: int, mask_bit: int) -> tuple[int, int, bool] | None:
     """Find the frame that starts at ``position`` and has come up to ``end``; None while bytes are missing.
 
-    Return where its payload starts, where it stops, and whether it is a whole message. What is no whole
-    binary message that a leg may carry is for websockets to judge, and may be incomplete.
+    Return where its payload starts, where it stops, and whether it is a whole binary message that a leg may
+    carry. Everything else may be incomplete, and websockets decides what to do with it.
     ``mask_bit`` is MASK_BIT where the peer must mask its frames, 0 where it must not.
     """
     start = position + 2

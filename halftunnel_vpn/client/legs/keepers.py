@@ -249,7 +249,7 @@ class LegKeepers:
                 other.renew(now)
 
     def _give_way(self, slot: Slot, url: str | None = None) -> None:
-        """Close the leg for what is urgent beside ``slot``, or ``slot`` itself: there is no room for it."""
+        """Close the urgent leg in the direction of ``slot``, if there is one that leads to ``url``."""
         if self._urgent_slots.give_way(slot.direction, self._driver.clock(), url):
             self._counters.count(f"urgent-legs-gave-way-{slot.direction.name.lower()}")
 

@@ -14,7 +14,7 @@ AGAIN_AFTER = 300.0
 
 
 class UrgentSlots:
-    """At most one such slot for each direction. Its leg gives way where there is no room for it.
+    """At most one urgent leg for each direction. It is closed when another leg cannot be opened.
 
     ``begin`` is called with a direction and the number of the leg there whose path loses. It returns a new
     slot that is kept up from now on, None for no such slot.

@@ -24,7 +24,7 @@ def quick_attempts(monkeypatch):
 
 
 def set_limit(running_exit, legs):
-    """Let each client have so many legs, except the first ones, from now on."""
+    """Set how many legs each client may have. Only further legs are checked against it."""
     gate = running_exit.exit.gate
     gate._limits = dataclasses.replace(gate._limits, legs_per_client=legs)
 
